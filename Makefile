@@ -1,0 +1,60 @@
+# SpecEyes notebook suite. `make help` lists the targets.
+# PYTHON=/path/to/python3.12 make reproduce    chooses the interpreter (3.11.5 or newer)
+
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/demo.yaml
+ARGS ?=
+
+# The same arithmetic on every machine: sums depend on the number of threads. One, because the tiny models gain
+# nothing from a second, and two threads that wait for each other crawl as soon as anything else wants a core.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
+export OPENBLAS_NUM_THREADS ?= $(OMP_NUM_THREADS)
+export TOKENIZERS_PARALLELISM ?= false
+export PYTHONHASHSEED ?= 0
+
+# models and data are in the repository: nothing is fetched at run time
+OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+
+.DEFAULT_GOAL := help
+.PHONY: help env reproduce test lab figures lint format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(VENV)/.installed ## create .venv from requirements.lock (uv when present, otherwise venv and pip)
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@VENV=$(VENV) bash scripts/install.sh
+	@touch $@
+
+reproduce: env ## run the embedded reproduction, continue it after an interruption, print the headline
+	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run all $(CONFIG)
+
+test: env ## run all tests (ARGS="-k gate" to choose)
+	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)
+
+lab: env ## open JupyterLab on the repository, for this machine only
+	@$(OFFLINE) $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(if $(filter 0,$(shell id -u)),--allow-root)
+
+figures: env ## redraw the tables and figures of the finished run, refresh figures/ and the README's headline
+	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/05_paper_figures.ipynb
+	@$(BIN)/python -m speceyes_lib.report publish
+
+lint: env ## check code and notebooks: ruff, formatting, no outputs committed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run 'make format'"; exit 1; }
+	@$(BIN)/python -m pytest -q tests/notebooks/test_committed.py
+
+format: env ## format code and notebooks
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+lock: ## renew requirements.lock from pyproject.toml (needs uv); keeps the pins that still fit
+	@uv pip compile --quiet --universal --python-version 3.11.5 --extra dev --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+clean: ## remove the embedded run and caches (other runs and .venv stay)
+	rm -rf data/runs/demo data/runs/demo_validation .snakemake .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,36 @@
+# The papermill runs of one config, chained over benchmarks and splits.
+#
+# `python -m speceyes_lib.run all CONFIG` is the way in: it checks everything first and starts snakemake with the
+# flags that let an interrupted run continue. The jobs are computed in speceyes_lib/config.py (`plan`), where
+# `run jobs`, `run status` and the tests see the very same list.
+#
+# Each job gets its parameters as one base64 text, so that snakemake notices any change in them; the executed
+# notebook is its log, because outputs of failed jobs are deleted and logs are kept to be read.
+
+from speceyes_lib.config import load_config, plan
+
+JOBS = plan(load_config(config.get("run_config", "configs/demo.yaml")))
+
+
+rule all:
+    input:
+        [job.outputs for job in JOBS],
+
+
+for job in JOBS:
+
+    rule:
+        name:
+            job.name
+        input:
+            *job.inputs,
+        output:
+            *job.outputs,
+        log:
+            job.executed,
+        params:
+            blob=job.blob,
+        # what measures time has the machine to itself
+        threads: workflow.cores if job.exclusive else 1
+        shell:
+            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib.run execute {input[0]:q} {log:q} {params.blob}"

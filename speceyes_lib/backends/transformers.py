@@ -1,0 +1,372 @@
+"""Local models through Hugging Face transformers: batched, left-padded, greedy, with evidence on the fly.
+
+The embedded pair and the real models take this same path. torch and transformers are imported when a backend
+is made, not before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, UserError
+from ..evidence import Evidence
+from ..images import ImageSpec, resized_view
+from ..paths import shown
+from ..provenance import folder_hash
+from .base import Generation, GenerationRequest, generate_isolated
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+SUPPORTED = ("Qwen3VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+
+
+class TransformersBackend:
+    """A model folder as saved by `save_pretrained` (weights, config, processor), ready to be asked.
+
+    model: the folder. role: "draft" or "agent", for messages and manifests.
+    dtype: "auto" (as stored) or a torch dtype's name. device: "auto", "cpu", "cuda", ...
+    attn: "auto" (flash-attn 2 on a GPU where it is installed, otherwise sdpa) or an implementation's name.
+    min_pixels, max_pixels: image budget; by default that of the model's processor.
+
+    Decoding is greedy over the raw logits: penalties and sampling settings of the model's own
+    generation_config.json are dropped, its end tokens are kept.
+
+    Raises UserError for a folder without a model, ConfigError for an unsupported architecture or setting.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        role: str = "draft",
+        dtype: str = "auto",
+        device: str = "auto",
+        attn: str = "auto",
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        self.folder, self.role = Path(model), role
+        self.architecture = check_architecture(self.folder)
+        import torch
+        import transformers
+
+        self._torch = torch
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"device: {device!r} was asked for, but torch sees no GPU here; use auto or cpu"
+            )
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
+        if not isinstance(wanted, str | torch.dtype):
+            raise ConfigError(f"dtype: {dtype!r} is no torch dtype; use auto, float32, bfloat16 or float16")
+        if attn == "auto":
+            flash = self.device.startswith("cuda") and transformers.utils.is_flash_attn_2_available()
+            attn = "flash_attention_2" if flash else "sdpa"
+        self.attn = attn
+        with _quiet_loading():
+            self.processor = transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+            self.model = getattr(transformers, self.architecture).from_pretrained(
+                self.folder, dtype=wanted, attn_implementation=attn, local_files_only=True
+            )
+        self.model.to(self.device).eval()
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
+        self.tokenizer = self.processor.tokenizer
+        self.tokenizer.padding_side = "left"
+        own = self.model.generation_config
+        self.pad_id = self.tokenizer.pad_token_id
+        self.end_ids = {self.pad_id, self.tokenizer.eos_token_id, *_as_list(own.eos_token_id)} - {None}
+        self.model.generation_config = transformers.GenerationConfig(
+            do_sample=False, num_beams=1, eos_token_id=sorted(self.end_ids), pad_token_id=self.pad_id
+        )
+        self.vocab_size = self.model.config.get_text_config().vocab_size
+        image = self.processor.image_processor
+        self.image_spec = ImageSpec(
+            factor=image.patch_size * image.merge_size,
+            min_pixels=min_pixels or image.size["shortest_edge"],
+            max_pixels=max_pixels or image.size["longest_edge"],
+        )
+        self._token_texts: dict[int, str] = {}
+        self._closers: dict[tuple[str, ...], torch.Tensor] = {}
+
+    # ------------------------------------------------------------------------------------ the contract
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Answer every request, in order; see `Backend.generate`. Requests with equal settings share a batch."""
+        for r in requests:
+            if r.evidence_k > self.vocab_size:
+                raise UserError(
+                    f"k_store: {r.evidence_k} alternatives per token were asked of {shown(self.folder)}, whose "
+                    f"vocabulary has {self.vocab_size}; choose k_store (and k) up to {self.vocab_size}"
+                )
+        groups: dict[tuple, list[int]] = {}
+        for i, r in enumerate(requests):
+            groups.setdefault((r.max_new_tokens, r.stop, r.evidence_k), []).append(i)
+        answers: dict[int, Generation] = {}
+        for members in groups.values():
+            batch = generate_isolated(self._generate_batch, [requests[i] for i in members])
+            answers.update(zip(members, batch, strict=True))
+        return [answers[i] for i in range(len(requests))]
+
+    def warm_up(self) -> None:
+        """One short answer about a grey picture, alone and in a pair."""
+        from PIL import Image
+
+        side = self.image_spec.factor * max(
+            1, round(math.sqrt(self.image_spec.min_pixels)) // self.image_spec.factor
+        )
+        picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
+        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "?"}]}]
+        request = GenerationRequest("warm-up", messages, max_new_tokens=4, evidence_k=2)
+        for batch in ([request], [request, request]):
+            for generation in self.generate(batch):
+                if generation.error:
+                    raise UserError(
+                        f"{shown(self.folder)}: the model fails on a plain picture: {generation.error.message}"
+                    )
+
+    def info(self) -> dict:
+        return {
+            "role": self.role,
+            "name": self.folder.name,
+            "architecture": self.architecture,
+            "fingerprint": folder_hash(self.folder),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "vocab_size": self.vocab_size,
+            "dtype": self.dtype,
+            "device": self.device,
+            "attn": self.attn,
+            "min_pixels": self.image_spec.min_pixels,
+            "max_pixels": self.image_spec.max_pixels,
+        }
+
+    # ---------------------------------------------------------------------------------------- one batch
+    def _generate_batch(self, requests: list[GenerationRequest]) -> list[Generation]:
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        torch, first = self._torch, requests[0]
+        inputs = self._inputs(requests)
+        prompt_length = inputs["input_ids"].shape[1]
+        recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
+        stopper = _StopStrings(self, first.stop, prompt_length) if first.stop else None
+        with torch.inference_mode():
+            sequences = self.model.generate(
+                **inputs,
+                max_new_tokens=first.max_new_tokens,
+                logits_processor=LogitsProcessorList([recorder] if recorder else []),
+                stopping_criteria=StoppingCriteriaList([stopper] if stopper else []),
+            )
+        rows = sequences[:, prompt_length:].tolist()
+        top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
+        generations = []
+        for i, (request, row) in enumerate(zip(requests, rows, strict=True)):
+            n = next((t for t, token in enumerate(row) if token in self.end_ids), len(row))
+            text, stopped = _cut(self.decode(row[:n]), request.stop)
+            evidence = None
+            if recorder:
+                evidence = Evidence(
+                    token_ids=row[:n],
+                    token_texts=tuple(self._token_text(t) for t in row[:n]),
+                    chosen_logprobs=top_logprobs[:n, i, 0],  # greedy: the chosen token is the highest
+                    top_ids=top_ids[:n, i],
+                    top_logprobs=top_logprobs[:n, i],
+                )
+            reason = "stop" if stopped or n < len(row) else "length"
+            generations.append(Generation(request.id, text, tuple(row[:n]), reason, 0.0, 1, evidence))
+        return generations
+
+    def _inputs(self, requests: Sequence[GenerationRequest]) -> dict:
+        """Tensors of a left-padded batch, on the device."""
+        texts, images = [], []
+        for request in requests:
+            messages, pictures = normalise(request.messages, self.image_spec)
+            prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            texts.append(prompt + request.prefill)
+            images.extend(pictures)
+        # Pictures have their final size here. smart_resize is not idempotent under a tight budget (it may ask
+        # for another size when given its own result), so the processor must not resize again.
+        batch = self.processor(
+            text=texts, images=images or None, padding=True, return_tensors="pt", do_resize=False
+        )
+        # mm_token_type_ids (positions of image tokens) stay in: without them generate() counts image tokens as text
+        return dict(batch.to(self.device))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens. Control tokens such as <|im_start|> are dropped, tags such as <tool_call> are not special."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def _token_text(self, token_id: int) -> str:
+        if token_id not in self._token_texts:
+            self._token_texts[token_id] = self.tokenizer.decode([token_id])
+        return self._token_texts[token_id]
+
+    def closers(self, stop: tuple[str, ...]) -> torch.Tensor:
+        """bool tensor [vocabulary]: may this token complete one of the stop strings?
+
+        A token that completes a stop string contains its last character; in byte-level vocabularies ASCII
+        characters stand for themselves. For other last characters every token may.
+        """
+        if stop not in self._closers:
+            ends = {s[-1] for s in stop}
+            pieces = self.tokenizer.convert_ids_to_tokens(range(self.vocab_size))
+            ascii_only = all(c.isascii() and not c.isspace() for c in ends)
+            may = [not ascii_only or (p is not None and not ends.isdisjoint(p)) for p in pieces]
+            self._closers[stop] = self._torch.tensor(may, device=self.device)
+        return self._closers[stop]
+
+
+class EvidenceRecorder:
+    """Logits processor that looks and changes nothing: the k highest log-probabilities of every step.
+
+    It comes first and greedy decoding adds no other, so the logits are raw. Everything stays on the device
+    until `arrays`, without a host synchronisation per step. Memory is O(k) per token: whole logits are held for
+    a block of steps at most, which spares a model with a small vocabulary most of the small operations.
+    """
+
+    BLOCK = (
+        2**17
+    )  # logits held before they are condensed; a real vocabulary exceeds it with every step or two
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.condensed: list[torch.return_types.topk] = []
+        self._held: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._held.append(scores)  # generate() makes a fresh tensor per step and only reads it afterwards
+        if len(self._held) * scores.numel() >= self.BLOCK:
+            self._condense()
+        return scores
+
+    def _condense(self) -> None:
+        import torch
+
+        self.condensed.append(torch.stack(self._held).log_softmax(-1).topk(self.k))
+        self._held.clear()
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """(token ids int32, log-probabilities float32), each [steps, batch, k], highest first."""
+        import torch
+
+        if self._held:
+            self._condense()
+        ids = torch.cat([block.indices for block in self.condensed]).int()
+        return ids.cpu().numpy(), torch.cat([block.values for block in self.condensed]).cpu().numpy()
+
+
+class _StopStrings:
+    """Stopping criterion per row: the generated text contains a stop string.
+
+    Only when the newest token can complete a stop string are the last few tokens decoded, so a step costs two
+    small tensor operations. (transformers' own stop_strings rebuilds tables of the vocabulary per call.)
+    """
+
+    def __init__(self, backend: TransformersBackend, stop: tuple[str, ...], prompt_length: int) -> None:
+        self.backend, self.stop, self.prompt_length = backend, stop, prompt_length
+        self.window = max(len(s.encode()) for s in stop)  # a token has at least one byte
+        self.closers = backend.closers(stop)
+
+    def __call__(self, input_ids, scores, **kwargs):
+        import torch
+
+        hits = self.closers[input_ids[:, -1]]
+        if bool(hits.any()):
+            start = max(self.prompt_length, input_ids.shape[1] - self.window)
+            for row in hits.nonzero()[:, 0].tolist():
+                tail = self.backend.decode(input_ids[row, start:].tolist())
+                hits[row] = any(s in tail for s in self.stop)
+        return hits.to(torch.bool)
+
+
+def normalise(messages: Sequence[dict], spec: ImageSpec) -> tuple[list[dict], list]:
+    """Chat messages as a template wants them, and their pictures in order at their final size.
+
+    Image parts may be ``{"type": "image", "image": PIL or path}`` or OpenAI's ``{"type": "image_url",
+    "image_url": {"url": ...}}``; qwen-vl-utils expects a plain string there, so the form is unified here and
+    the library stays unpatched. A picture that already has the size of a view is left untouched.
+    """
+    plain, pictures = [], []
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            parts = []
+            for part in content:
+                if part["type"] in ("image", "image_url"):
+                    pictures.append(_picture(part.get("image", part.get("image_url")), spec))
+                    part = {"type": "image"}
+                parts.append(part)
+            content = parts
+        plain.append({"role": message["role"], "content": content})
+    return plain, pictures
+
+
+def _picture(source: object, spec: ImageSpec):
+    if isinstance(source, dict):
+        source = source["url"]
+    if isinstance(source, str):
+        from qwen_vl_utils import fetch_image
+
+        budget = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels}
+        return fetch_image({"image": source, **budget}, image_patch_size=spec.factor // 2)
+    return source if _is_view(*source.size, spec) else resized_view(source, spec)
+
+
+def _is_view(width: int, height: int, spec: ImageSpec) -> bool:
+    """Is this a size that smart_resize gives? Whole cells, within the budget but for one cell of rounding a side."""
+    f = spec.factor
+    whole_cells = width % f == 0 and height % f == 0
+    return (
+        whole_cells
+        and (width - f) * (height - f) <= spec.max_pixels
+        and (width + f) * (height + f) >= spec.min_pixels
+    )
+
+
+def check_architecture(folder: Path) -> str:
+    """Name of the model class in the folder's config.json. Cheap: no model library is imported.
+
+    Raises UserError when there is no model, ConfigError when its architecture is not supported.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UserError(
+            f"{shown(folder)}: no model here (config.json is missing). The embedded models belong to the repository "
+            "(git checkout -- data/demo/models) and are made by `python -m speceyes_lib.demo.training draft` and "
+            f"`... agent`; a published model is fetched by `hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
+        )
+    try:
+        names = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
+    except (ValueError, AttributeError) as e:
+        raise UserError(f"{shown(config)}: not valid JSON ({e}); fetch or make the model again") from e
+    if names[0] not in SUPPORTED:
+        raise ConfigError(
+            f"{shown(config)}: field 'architectures': {names[0]} is not supported; supported are {', '.join(SUPPORTED)}"
+        )
+    return names[0]
+
+
+def _cut(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
+    """The text up to and including the first stop string in it, and whether there was one."""
+    ends = [text.find(s) + len(s) for s in stop if s in text]
+    return (text[: min(ends)], True) if ends else (text, False)
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+class _quiet_loading:
+    """Progress bars of weight loading stay out of executed notebooks."""
+
+    def __enter__(self):
+        from transformers.utils import logging
+
+        self.logging, self.was_on = logging, logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_):
+        if self.was_on:
+            self.logging.enable_progress_bar()

@@ -1,0 +1,355 @@
+"""One run = one config: a YAML file, checked strictly, and the jobs that follow from it.
+
+The config repeats no definition: each key stands for parameters of the notebooks (`KEYS`) and takes its type,
+limits and default from `speceyes_lib.params`. `plan` turns a config into jobs; the Snakefile makes each a rule.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from .errors import ConfigError
+from .params import (
+    NOTEBOOKS,
+    AgentParams,
+    ConfidenceParams,
+    DraftParams,
+    FiguresParams,
+    JudgingParams,
+    PrepareParams,
+    StageParams,
+    build,
+)
+from .paths import PACKAGE, repo_root, resolve, run_dir, shown, stage_dir
+from .provenance import library_files
+
+P = TypeVar("P", bound=StageParams)
+Target = tuple[type[StageParams], str]
+
+
+def _every(name: str) -> tuple[Target, ...]:
+    """The parameter of that name in every notebook that has it."""
+    return tuple((model, name) for model in NOTEBOOKS.values() if name in model.model_fields)
+
+
+# section -> key -> the notebook parameters it sets; the first one defines type, limits and default
+KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
+    "": {
+        "name": _every("run"),
+        "prompts": _every("prompts"),
+        "arms": _every("arms"),
+    },
+    "data": {
+        "kind": _every("kind"),
+        "root": _every("data_root"),
+        "seed": ((PrepareParams, "seed"),),
+        "tasks": _every("tasks"),
+        "limit": _every("limit"),
+    },
+    "validation": {
+        "root": _every("validation_root"),
+        "seed": _every("validation_seed"),
+    },
+    "models": {
+        "draft": _every("draft_model"),
+        "agent": _every("agent_model"),
+        "dtype": _every("dtype"),
+        "device": _every("device"),
+        "min_pixels": _every("min_pixels"),
+        "max_pixels": _every("max_pixels"),
+    },
+    "draft": {
+        "batch_size": _every("batch_size"),
+        "max_new_tokens": ((DraftParams, "max_new_tokens"), (AgentParams, "draft_max_new_tokens")),
+        "k_store": _every("k_store"),
+    },
+    "gate": {
+        "router": _every("router"),
+        "router_max_new_tokens": _every("router_max_new_tokens"),
+        "score": _every("score"),
+        "k": _every("k"),
+        "slope": _every("slope"),
+        "delta_pp": _every("delta_pp"),
+        "threshold": _every("threshold"),
+    },
+    "agent": {
+        "batch_size": _every("agent_batch_size"),
+        "batch_size_batched": _every("agent_batch_size_batched"),
+        "max_turns": _every("max_turns"),
+        "max_new_tokens": ((AgentParams, "max_new_tokens"),),
+        "first_look": _every("first_look"),
+    },
+    "judging": {
+        "protocol": _every("protocol"),
+    },
+    "confidence": {
+        "modes": _every("modes"),
+        "bootstrap": ((ConfidenceParams, "bootstrap"),),
+        "seed": ((ConfidenceParams, "seed"),),
+    },
+    "figures": {
+        "source": _every("source"),
+        "hard_below": _every("hard_below"),
+        "bootstrap": ((FiguresParams, "bootstrap"),),
+        "seed": ((FiguresParams, "seed"),),
+    },
+}
+
+_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _fields(section: str) -> dict[str, tuple[Any, Any]]:
+    first = {key: targets[0] for key, targets in KEYS[section].items()}
+    fields = {key: model.model_fields[name] for key, (model, name) in first.items()}
+    return {key: (field.annotation, field) for key, field in fields.items()}
+
+
+class _Workflow(BaseModel):
+    """How the work is cut into jobs; no result depends on it."""
+
+    model_config = _STRICT
+
+    group_by: Literal["split", "benchmark", "run"] = Field(
+        "benchmark", description="tasks that notebooks 01, 02 and 03 take in one kernel"
+    )
+
+
+def _sections() -> dict[str, tuple[Any, Any]]:
+    models = {
+        section: create_model(section, __config__=_STRICT, **_fields(section)) for section in KEYS if section
+    }
+    models["workflow"] = _Workflow
+    return {section: (model, Field(default_factory=model)) for section, model in models.items()}
+
+
+class RunConfig(create_model("RunConfigKeys", __config__=_STRICT, **_fields(""), **_sections())):
+    """A checked config: `config.data.root`, `config.gate.threshold`, …; every key has its default."""
+
+    def params(self, model: type[P], **own: Any) -> P:
+        """The parameters of one notebook as this config has them; `own` are those that the plan decides."""
+        values: dict[str, Any] = {}
+        for section, keys in KEYS.items():
+            part = getattr(self, section) if section else self
+            for key, targets in keys.items():
+                values |= {name: getattr(part, key) for target, name in targets if target is model}
+        return build(model, values | own, f"config of run {self.name}")
+
+    @property
+    def validation_run(self) -> str | None:
+        """The run on the validation set that chooses the threshold; None where the config gives one."""
+        gated = any(arm.startswith("gated") for arm in self.arms)
+        return f"{self.name}_validation" if gated and self.gate.threshold is None else None
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read and check a config file, every notebook's parameters with it.
+
+    Raises ConfigError naming file, key path, what was expected and the nearest valid name.
+    """
+    where = shown(path)
+    try:
+        text = resolve(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(sorted(shown(p) for p in repo_root().glob("configs/*.yaml")))
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where}: cannot be read ({reason}); configs here: {known}") from None
+    try:
+        values = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected keys with values, such as `name: demo`")
+    # an empty section (`gate:` with nothing below) reads as null: it means the defaults
+    values = {key: {} if value is None and key in KEYS else value for key, value in values.items()}
+    config = build(RunConfig, values, where)
+    try:
+        plan(config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return config
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML would silently let the last of two equal keys win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                mark = node.value[i][0].start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", mark)
+        return super().construct_mapping(node, deep)
+
+
+# ------------------------------------------------------------------ jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook run by papermill: what it reads, what it leaves, and its parameters.
+
+    Paths are relative to the repository where they lie in it. `exclusive` jobs measure time and run alone.
+    """
+
+    name: str
+    notebook: str
+    params: StageParams
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    executed: str
+    exclusive: bool
+
+    @property
+    def blob(self) -> str:
+        """The parameters as papermill's one base64 argument (JSON is YAML)."""
+        return base64.b64encode(json.dumps(self.params.model_dump()).encode()).decode()
+
+
+def groups(tasks: list[str], group_by: str) -> dict[str, list[str]]:
+    """Tasks that share a kernel, by the name of their group ("" = all of them)."""
+    name = {
+        "split": lambda task: task.replace("/", "_"),
+        "benchmark": lambda task: task.split("/")[0],
+        "run": lambda task: "",
+    }[group_by]
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        found.setdefault(name(task), []).append(task)
+    return found
+
+
+def plan(config: RunConfig) -> list[Job]:
+    """All jobs of a run, each after those it depends on.
+
+    The validation run comes first, since it chooses the threshold; its stages take all tasks in one kernel.
+    """
+    jobs = [
+        _job(
+            config.params(PrepareParams, if_changed="restart"),
+            config.name,
+            "",
+            [_manifest(config.name, "00_data")],
+        )
+    ]
+    point = None
+    if run := config.validation_run:
+        own = {"run": run, "data_root": config.validation.root, "threshold_from": ""}
+        if not config.validation.root:
+            raise ConfigError(
+                "validation.root: a threshold has to come from somewhere; give a validation set or gate.threshold"
+            )
+        jobs += _inference(
+            config, config.data.tasks, "", jobs[0].outputs, arms=["collect"], first_look=False, **own
+        )
+        point = _path(stage_dir(run, "04_confidence") / "operating_point.json")
+        jobs.append(_analysis(config, ConfidenceParams, "04_confidence", [point], run=run, threshold_from=""))
+    threshold_from = point or ""
+    for group, tasks in groups(config.data.tasks, config.workflow.group_by).items():
+        jobs += _inference(
+            config, tasks, group, jobs[0].outputs, arms=config.arms, threshold_from=threshold_from
+        )
+    if "collect" in config.arms:
+        jobs.append(_analysis(config, ConfidenceParams, "04_confidence", [], threshold_from=threshold_from))
+    summary = _path(run_dir(config.name) / "summary.json")
+    jobs.append(_analysis(config, FiguresParams, "05_figures", [summary], threshold_from=threshold_from))
+    return jobs
+
+
+def _inference(
+    config: RunConfig, tasks: list[str], group: str, inputs: tuple[str, ...], *, arms: list[str], **own: Any
+) -> list[Job]:
+    """Notebooks 01, 02 and 03 for one group of tasks."""
+    own = {"if_changed": "restart", "run": config.name, **own, "tasks": tasks}
+    run = own["run"]
+    made: list[Job] = []
+    for model, stages in (
+        (DraftParams, ["01_draft"]),
+        (AgentParams, [f"02_{arm}" for arm in arms]),
+        (JudgingParams, [f"03_judging/{arm}" for arm in arms]),
+    ):
+        known = {name: value for name, value in {**own, "arms": arms}.items() if name in model.model_fields}
+        outputs = [_manifest(run, stage, task) for stage in stages for task in tasks]
+        params = config.params(model, **known)
+        before = list(made[-1].outputs) if made else []
+        if threshold_from := getattr(params, "threshold_from", None):
+            before.append(threshold_from)
+        made.append(
+            _job(params, run, group, outputs, (*inputs, *before), exclusive=model is not JudgingParams)
+        )
+    return made
+
+
+def _analysis(
+    config: RunConfig, model: type[StageParams], stage: str, more_outputs: list[str], **own: Any
+) -> Job:
+    """Notebook 04 or 05: one kernel over all tasks, after all judging it reads."""
+    own = {"run": config.name, "if_changed": "restart", **own}
+    params = config.params(model, **own)
+    arms = params.arms if isinstance(params, FiguresParams) else [params.arm]
+    judged = [_manifest(params.run, f"03_judging/{arm}", task) for arm in arms for task in params.tasks]
+    if params.threshold_from:
+        judged.append(params.threshold_from)
+    if isinstance(params, FiguresParams):
+        judged += [_path(p) for p in sorted(repo_root().glob("data/paper/*.csv"))]
+    return _job(params, params.run, "", [_manifest(params.run, stage), *more_outputs], judged)
+
+
+def _job(
+    params: StageParams, run: str, group: str, outputs: list[str], inputs: Any = (), exclusive: bool = False
+) -> Job:
+    notebook = next(name for name, model in NOTEBOOKS.items() if isinstance(params, model))
+    label = f"{notebook}_{group}" if group else notebook
+    return Job(
+        name=re.sub(r"\W", "_", f"{run}_{label}"),
+        notebook=f"notebooks/{notebook}.ipynb",
+        params=params,
+        inputs=(f"notebooks/{notebook}.ipynb", *_made_from(notebook, params), *inputs),
+        outputs=tuple(outputs),
+        executed=_path(run_dir(run) / "notebooks" / f"{label}.ipynb"),
+        exclusive=exclusive,
+    )
+
+
+def _made_from(notebook: str, params: StageParams) -> list[str]:
+    """Library modules that the notebook imports, directly or not, and the models and prompts it is given."""
+    path = repo_root() / "notebooks" / f"{notebook}.ipynb"
+    files = library_files(code_of(path)) if path.is_file() else set()
+    values: Mapping[str, Any] = params.model_dump()
+    for name in ("draft_model", "agent_model"):
+        # a hub id is no folder; a missing folder is told by `check` and by the notebook
+        files |= {
+            p for p in resolve(values.get(name) or ".git").glob("*") if p.suffix in (".json", ".safetensors")
+        }
+    if prompts := values.get("prompts"):
+        files |= {p for p in (PACKAGE / "prompts" / f"{prompts}.yaml", resolve(prompts)) if p.is_file()}
+    return sorted(_path(p) for p in files)
+
+
+def code_of(notebook: Path) -> str:
+    """The code cells of a notebook as one Python text, without IPython's own commands.
+
+    Raises ConfigError when the file is not a notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
+    return "\n".join(line for line in "\n".join(code).splitlines() if not line.startswith(("%", "!")))
+
+
+def _manifest(run: str, stage: str, task: str | None = None) -> str:
+    return _path(stage_dir(run, stage, task) / "manifest.json")
+
+
+def _path(path: Path) -> str:
+    return path.relative_to(repo_root()).as_posix() if path.is_relative_to(repo_root()) else str(path)

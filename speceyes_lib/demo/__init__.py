@@ -1,0 +1,1 @@
+"""The embedded reproduction: synthetic scenes, tiny models of the real architectures, their training."""

@@ -1,0 +1,229 @@
+"""Notebook 00 without the notebook: the data is made or checked, every picture opened once, the stage written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from PIL import Image
+
+from ..benchmarks import Sample, load_task
+from ..errors import DataError, UserError
+from ..params import PrepareParams
+from ..paths import resolve, shown, stage_dir
+from ..provenance import text_hash
+from ..records import Counts, Manifest
+from ..store import write_stage
+from . import benchmark
+from .benchmark import SceneRow, scene_rows
+from .scenes import HARD_W, VIEW_PX, W_MAX, W_MIN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Progress = Callable[..., None]
+STAGE = "00_data"
+SAMPLES_CSV = "samples.csv"
+PANEL_PX = 480  # a picture on a card: enough for the page
+Region = tuple[float, float, float, float]  # (x, y, width, height) in pixels of the original
+
+
+def roots(params: PrepareParams) -> dict[str, Path]:
+    """The data sets of this run by name: "benchmark", and "validation" where there is one."""
+    named = {"benchmark": params.data_root, "validation": params.validation_root}
+    return {name: resolve(root) for name, root in named.items() if root}
+
+
+def provide(params: PrepareParams, progress: Progress | None = None) -> list[str]:
+    """Generate the embedded data (kind "demo") or leave the given data alone ("check"); one sentence per set.
+
+    Data that is there and intact is not generated again. Generated data of another seed is replaced only with
+    if_changed="restart". Raises UserError otherwise, and for a folder with data of other origin.
+    """
+    seeds = {"benchmark": params.seed, "validation": params.validation_seed}
+    notes = []
+    for name, root in roots(params).items():
+        if params.kind == "check":
+            notes.append(f"{name}: the data in {shown(root)} is read as it is")
+            continue
+        there = benchmark.read_manifest(root)
+        if there and there.get("seed") != seeds[name] and params.if_changed == "refuse":
+            raise UserError(
+                f"{shown(root)} holds data of seed {there.get('seed')}, asked for is seed {seeds[name]}. "
+                "Name another folder, or replace it with if_changed='restart'"
+            )
+        sizes = there.get("sizes") if there else None  # a smaller set made on purpose stays as it is
+        benchmark.generate(root, seeds[name], sizes, progress and _named(progress, name))
+        notes.append(benchmark.compare(root, name).note)
+    return notes
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda done, total, text: progress(done, total, f"{name}, {text}")
+
+
+def load_sets(params: PrepareParams) -> dict[str, list[Sample]]:
+    """All samples of all tasks, per data set. Raises DataError for what `benchmarks.load` refuses."""
+    return {
+        name: [sample for task in params.tasks for sample in load_task(task, root)]
+        for name, root in roots(params).items()
+    }
+
+
+def inventory(params: PrepareParams, progress: Progress | None = None) -> pd.DataFrame:
+    """One row per sample, after opening its picture (equal pictures are decoded once).
+
+    Columns: set, id, task, group, question, options, standard, width_px, height_px, picture (digest of its
+    bytes), problem (why the picture cannot be read, or empty), and of the embedded data kind, w, x0, y0.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    rows = []
+    for name, samples in load_sets(params).items():
+        known = scene_rows(roots(params)[name])
+        for done, sample in enumerate(samples):
+            if progress:
+                progress(done, len(samples), name)
+            row = {"set": name, "id": sample.id, "task": sample.task, "group": sample.meta["group"]}
+            row |= {"question": sample.question, "options": " | ".join(sample.options or ("yes", "no"))}
+            row |= {"standard": sample.standard, "problem": ""}
+            try:
+                digest = hashlib.sha256(sample.image.read()).hexdigest()
+                if digest not in sizes:
+                    sizes[digest] = sample.image.open().size
+                row |= {"picture": digest, **dict(zip(("width_px", "height_px"), sizes[digest], strict=True))}
+            except DataError as e:
+                row["problem"] = str(e)
+            rows.append(row | (known[sample.id]._asdict() if sample.id in known else {}))
+        if progress:
+            progress(len(samples), len(samples), name)
+    columns = ["set", "id", "task", "group", "question", "options", "standard", "width_px", "height_px"]
+    return pd.DataFrame(rows, columns=[*columns, "picture", "problem", *SceneRow._fields])
+
+
+def write(params: PrepareParams, samples: pd.DataFrame, timing: dict[str, float]) -> Manifest:
+    """Write stage 00: `samples.csv` and the manifest, whose inputs identify the content of each data set."""
+    folder = stage_dir(params.run, STAGE)
+    folder.mkdir(parents=True, exist_ok=True)
+    samples.to_csv(folder / SAMPLES_CSV, index=False, lineterminator="\n")
+    content = ["id", "question", "options", "standard", "picture"]
+    failed = int((samples["problem"] != "").sum())
+    return write_stage(
+        folder,
+        stage=STAGE,
+        config=params.model_dump(exclude={"run", "if_changed"}),
+        files=[SAMPLES_CSV],
+        counts=Counts(expected=len(samples), done=len(samples), failed=failed),
+        inputs={
+            str(name): text_hash(part[content].fillna("").to_csv(index=False, lineterminator="\n"))
+            for name, part in samples.groupby("set")
+        },
+        timing=timing,
+    )
+
+
+def check_disjoint(samples: pd.DataFrame) -> str:
+    """Say that benchmark and validation set share no picture. Raises DataError when they do."""
+    pictures = samples.dropna(subset="picture").groupby("set")["picture"].agg(set)
+    if len(pictures) < 2:
+        return "there is no validation set to compare with"
+    shared = set.intersection(*pictures)
+    if shared:
+        ids = samples.loc[samples["picture"].isin(shared), "id"]
+        raise DataError(
+            f"{len(shared)} pictures are in both the benchmark and the validation set (first: {ids.iloc[0]}); "
+            "a threshold chosen on them would prove nothing. Give a validation_root with other data"
+        )
+    return f"none of the {len(pictures['benchmark'])} pictures of the benchmark is in the validation set"
+
+
+def counts_table(samples: pd.DataFrame) -> pd.DataFrame:
+    """Per set and task: samples, independent questions, pictures, their sides, pictures that cannot be read."""
+    table = samples.groupby(["set", "task"], sort=False).agg(
+        samples=("id", "size"),
+        questions=("group", "nunique"),
+        pictures=("picture", "nunique"),
+        smallest_px=("width_px", "min"),
+        largest_px=("width_px", "max"),
+        easy_pct=("w", lambda w: 100 * (w >= HARD_W).sum() / w.notna().sum() if w.notna().any() else None),
+        unreadable=("problem", lambda p: (p != "").sum()),
+    )
+    return table.round(0).convert_dtypes()
+
+
+# ------------------------------------------------------------------------------------------------ figures
+def region(sample: Sample, size: tuple[int, int], row: SceneRow | None) -> Region | None:
+    """What a good zoom would show: the scene's window, or the smallest box around all targets; None if unknown."""
+    if row is not None:
+        return row.x0 * size[0], row.y0 * size[1], row.w * size[0], row.w * size[1]
+    if not sample.boxes:
+        return None
+    left, top = (min(b[i] for b in sample.boxes) for i in (0, 1))
+    right, bottom = (max(b[i] + b[i + 2] for b in sample.boxes) for i in (0, 1))
+    return left, top, right - left, bottom - top
+
+
+def hardest(samples: Sequence[Sample], rows: dict[str, SceneRow]) -> Sample:
+    """The sample with the smallest window, or the last one where that is not known."""
+    known = [s for s in samples if s.id in rows]
+    return min(known, key=lambda s: rows[s.id].w) if known else samples[-1]
+
+
+def sample_cards(samples: Sequence[Sample], rows: dict[str, SceneRow]) -> Figure:
+    """Per sample the picture with its boxes, the picture at the embedded models' 96 px, and the zoom at 96 px."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    figure = Figure(figsize=(7, 2.7 * len(samples)), layout="constrained")
+    axes = figure.subplots(len(samples), 3, squeeze=False)
+    for line, sample in zip(axes, samples, strict=True):
+        image = sample.image.open()
+        where = region(sample, image.size, rows.get(sample.id))
+        line[0].imshow(_small(image, PANEL_PX), extent=(0, image.width, image.height, 0))
+        line[1].imshow(_small(image), interpolation="nearest")
+        line[1].set_title(f"at {VIEW_PX} px", fontsize=8)
+        for axis in line:
+            axis.axis("off")
+        for x, y, w, h in sample.boxes:
+            line[0].add_patch(Rectangle((x, y), w, h, fill=False, edgecolor="white", linewidth=1.5))
+        if where:
+            x, y, w, h = where
+            line[0].add_patch(Rectangle((x, y), w, h, fill=False, edgecolor="white", linestyle="--"))
+            line[2].imshow(_small(image.crop((x, y, x + w, y + h))), interpolation="nearest")
+            line[2].set_title(f"zoomed, {VIEW_PX} px", fontsize=8)
+        options = f"  ({', '.join(sample.options)})" if sample.options else ""
+        line[0].set_title(
+            f"{sample.id}\n{sample.question}{options}\nright: {sample.standard}", fontsize=8, loc="left"
+        )
+    return figure
+
+
+def difficulty_histogram(samples: pd.DataFrame) -> Figure:
+    """How large the scene's window is in each task's pictures (each picture once); dashed: the limit of hard."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    part = samples[(samples["set"] == "benchmark") & samples["w"].notna()]
+    pictures = part.drop_duplicates(["task", "group"])
+    tasks = list(dict.fromkeys(pictures["task"]))
+    figure = Figure(figsize=(7, 1.7 * -(-len(tasks) // 4)), layout="constrained")
+    axes = figure.subplots(-(-len(tasks) // 4), 4, sharex=True, squeeze=False).flat
+    for axis, task in zip(axes, tasks, strict=False):
+        axis.hist(
+            pictures.loc[pictures["task"] == task, "w"], bins=np.linspace(W_MIN, W_MAX, 13), color="#4477aa"
+        )
+        axis.axvline(HARD_W, color="black", linewidth=0.8, linestyle="--")
+        axis.set_title(task, fontsize=8)
+        axis.tick_params(labelsize=7)
+    for axis in figure.axes[len(tasks) :]:
+        axis.axis("off")
+    figure.supxlabel("side of the scene's window / side of the picture", fontsize=8)
+    figure.supylabel("pictures", fontsize=8)
+    return figure
+
+
+def _small(image: Image.Image, side_px: int = VIEW_PX) -> Image.Image:
+    scale = side_px / max(image.size)
+    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)

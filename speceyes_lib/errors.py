@@ -1,0 +1,35 @@
+"""Errors that are the user's to mend. Everything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in input, configuration or order of work, told in one sentence without a traceback.
+
+    The message names the file and field, what was expected, and how to mend it.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython's hook: a notebook shows this instead of a stack trace, and the cell still counts as failed
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(UserError):
+    """A config or notebook parameter that is unknown, of the wrong type or impossible."""
+
+
+class DataError(UserError):
+    """A benchmark file, image or record that cannot be read as what it claims to be."""
+
+
+class StageError(UserError):
+    """A stage whose predecessor is missing, unfinished or from another schema version."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the valid name closest to `name`, or an empty string."""
+    found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -1,0 +1,424 @@
+"""Is this answer right? Rules only, under two named protocols; every verdict says which rule decided.
+
+`strict` (ours, the default): a rule decides only when it is certain. An answer that names no option, or several,
+is `unparsed`: it counts as wrong in accuracy and is reported beside it. A failed sample is `error` and counts as
+wrong too.
+
+`paper` (the original's rules to the letter): see `_paper_*` below. Where the original asks a language model, the
+verdict is `undecided`; a failed sample is `error`, which the original drops from numerator and denominator.
+
+Both accept an option's letter (`B`, `(b)`, `B. blue`); `strict` also accepts its words (`blue`), in any case and
+punctuation, because models that were not trained on letters answer with words.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from . import benchmarks
+from .benchmarks import LETTERS, Sample
+from .errors import ConfigError, DataError, StageError, nearest
+from .paths import resolve, stage_dir
+from .provenance import code_hash, text_hash
+from .records import AgentRecord, Record, Verdict, VerdictValue
+from .store import StageData, StageStore, read_stage
+
+if TYPE_CHECKING:
+    from .params import JudgingParams
+
+Protocol = Literal["strict", "paper"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+
+
+Reader = Callable[[str], tuple[int | str | None, str]]  # reply -> (what it names or None, rule)
+
+
+class Judgement(NamedTuple):
+    """A verdict and the name of the rule that gave it."""
+
+    verdict: VerdictValue
+    rule: str
+
+
+def judge(
+    sample: Sample, answer: str | None, protocol: Protocol = "strict", failed: bool = False
+) -> Judgement:
+    """Judge one answer by rule.
+
+    `failed` says that no answer could be produced (a recorded error). The sample contributes its benchmark, its
+    options (None = yes/no) and its right answer. Raises ConfigError for an unknown protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(
+            f"protocol: no protocol {protocol!r}{nearest(protocol, PROTOCOLS)}; there are {', '.join(PROTOCOLS)}"
+        )
+    if failed:
+        return Judgement("error", "failed")
+    text = answer or ""
+    if protocol == "paper":
+        return _paper(sample, text)
+    named, rule = named_option(text, sample.options)
+    if named is None:
+        return Judgement("unparsed", rule)
+    return Judgement("right" if named == _right_name(sample) else "wrong", rule)
+
+
+# ---------------------------------------------------------------------------------------------- strict
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*(?:\.\d+)?", re.UNICODE)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
+# "the answer is …", "Answer: …": what follows, up to the end of the sentence, is the reply's own conclusion
+_STATED = re.compile(r"(?i)\b(?:answer|choice)\s*(?:is\b|:|=)\s*:?([^\n;]*?)(?=[.!?](?:\s|$)|\n|;|$)")
+_NEGATION = re.compile(r"\b(?:no|not|never|neither|nor|none|cannot|except|without)\b|n['’]t\b")
+# a capital that stands alone; A and I are also English words, so they need punctuation or the end after them
+_LETTER = re.compile(r"(?<![\w'’\-])([A-Z])(?![\w'’\-])")
+_ENGLISH = "AI"
+_BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
+_LETTER_ALONE = re.compile(r"\W*([A-Za-z])\W*")
+_KEYED = re.compile(r"\b(?i:option|choice)\s+([A-Z])\b")
+# "no" is a verdict when nothing or a clause follows, and a mere determiner before a noun ("no doubt")
+_YES_NO_WORD = re.compile(
+    r"(?i)\b(yes\b|no\b(?=\s*(?:$|[^\w\s])|\s+(?:there|it|i|the|this|that|we|they|he|she)\b))"
+)
+_NOT_YES_NO = re.compile(r"(?i)\bnot\W+(?:yes|no)\b")
+
+
+@lru_cache(maxsize=16384)
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text, compatibility forms, case and punctuation folded."""
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def named_option(text: str, options: tuple[str, ...] | None) -> tuple[int | str | None, str]:
+    r"""Which option does a reply name? Returns (index or "yes"/"no", rule); None where it names none or several.
+
+    Options of equal text are one option (the first of them). Text inside `\boxed{}` is the whole reply where
+    there is any. Rules, first that applies decides:
+
+    - `empty`: nothing was said.
+    - `letter`, `option_text`, `yes_no`: the reply is nothing else.
+    - `stated`: "the answer is …": what follows decides, whatever was considered before it.
+    - `mention`: the letters and option texts found in the reply are of one option. A shorter option inside a
+      longer one ("red" in "dark red") is not a mention of its own.
+    - `part_of_option`: the reply is a run of words of exactly one option ("red" for "The bin is red.").
+    - `contradictory`, `negated`, `nothing_named`: no option is certain.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    if boxed := _BOXED.findall(text):
+        text = " ; ".join(boxed)
+    text = _LATEX_TEXT.sub(r"\1", text).strip()
+    if not words(text):
+        return None, "empty"
+    exact, mentioned = _YES_NO if options is None else _choice(tuple(options))
+    found, rule = exact(text)
+    if rule != "nothing_named":
+        return found, rule
+    conclusions = [s for s in _STATED.findall(text) if words(s)]
+    told = [r if (r := exact(s))[1] != "nothing_named" else mentioned(s) for s in conclusions]
+    for doubt in ("negated", "contradictory"):
+        if doubt in (r for _, r in told):
+            return None, doubt
+    found, rule = _exactly_one({f for f, _ in told if f is not None}, "stated")
+    return (found, rule) if rule != "nothing_named" else mentioned(text)
+
+
+def _yes_no_alone(text: str) -> tuple[str | None, str]:
+    return _exactly_one(set(words(text)), "yes_no", several="nothing_named", of={"yes", "no"})
+
+
+def _yes_no_mentioned(text: str) -> tuple[str | None, str]:
+    if _NOT_YES_NO.search(text):
+        return None, "negated"
+    return _exactly_one({m.casefold() for m in _YES_NO_WORD.findall(text)}, "mention")
+
+
+_YES_NO = (_yes_no_alone, _yes_no_mentioned)
+
+
+@lru_cache(maxsize=4096)
+def _choice(options: tuple[str, ...]) -> tuple[Reader, Reader]:
+    """(exact, mentioned): the two readers of replies to one set of options, built once per set."""
+    texts = [words(o) for o in options]
+    first = [texts.index(t) if t else i for i, t in enumerate(texts)]  # equal texts are one option
+    letters = LETTERS[: len(options)]
+
+    def by_letter(candidates: Iterable[str]) -> set[int]:
+        return {first[letters.index(c)] for c in map(str.upper, candidates) if c in letters}
+
+    def exact(text: str) -> tuple[int | None, str]:
+        said = words(text)
+        by_text = {first[i] for i, t in enumerate(texts) if t and t == said}
+        alone = _LETTER_ALONE.fullmatch(text)
+        letter = by_letter([alone[1]]) if alone else set()
+        return _exactly_one(by_text | letter, "option_text" if by_text else "letter")
+
+    def mentioned(text: str) -> tuple[int | None, str]:
+        said = list(words(text))
+        found: set[int] = set()
+        for i in sorted(
+            range(len(texts)), key=lambda i: -len(texts[i])
+        ):  # longest first, and its words are used up
+            width = len(texts[i])
+            for start in range(len(said) - width + 1 if width else 0):
+                if tuple(said[start : start + width]) == texts[i]:
+                    found.add(first[i])
+                    said[start : start + width] = [""] * width
+        bare = (
+            m[1]
+            for m in _LETTER.finditer(text)
+            if m[1] not in _ENGLISH or not re.match(r"\s+\w", text[m.end() :])
+        )
+        found |= by_letter([*bare, *_BRACKETED.findall(text), *_KEYED.findall(text)])
+        if _NEGATION.search(" ".join(said)):  # outside option texts: "not red" may be an option
+            return None, "negated"
+        if not found:
+            said_all = words(text)
+            inside = {first[i] for i, t in enumerate(texts) if _is_run(said_all, t)}
+            return _exactly_one(inside, "part_of_option", several="nothing_named")
+        return _exactly_one(found, "mention")
+
+    return exact, mentioned
+
+
+def _is_run(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
+    return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
+
+
+def _exactly_one(found: set, rule: str, several: str = "contradictory", of: set | None = None) -> tuple:
+    if len(found) == 1 and (of is None or found <= of):
+        return next(iter(found)), rule
+    return None, several if found else "nothing_named"
+
+
+def _right_name(sample: Sample) -> int | str:
+    if sample.options is None:
+        return sample.answer.casefold()
+    texts = [words(o) for o in sample.options]
+    index = LETTERS.index(sample.answer)
+    return texts.index(texts[index]) if texts[index] else index
+
+
+# ----------------------------------------------------------------------------------------------- paper
+
+
+def _paper(sample: Sample, text: str) -> Judgement:
+    r"""The original's preparation, then its rules for the benchmark.
+
+    A prediction that contains `\boxed` is replaced by what stands between the first `\boxed{` and the next `}`.
+    Without the brace the original raises IndexError and has no verdict: `undecided` here.
+    """
+    if "\\boxed" in text:
+        if "\\boxed{" not in text:
+            return Judgement("undecided", "boxed_without_brace")
+        text = text.split("\\boxed{", 1)[1].split("}", 1)[0]
+    return _PAPER[sample.benchmark](sample, text)
+
+
+def _paper_letter(letter: str, text: str) -> Judgement | None:
+    if len(text) == 1:
+        return _is(text == letter, "one_character")
+    if len(text) == 2 and "." in text:
+        return _is(letter in text, "letter_and_dot")
+    return None
+
+
+def _paper_vstar(sample: Sample, text: str) -> Judgement:
+    """Letter alone, letter with a dot, the standard answer ("A. red") as a substring, else the LLM."""
+    if (decided := _paper_letter(sample.answer, text)) is not None:
+        return decided
+    if sample.standard in text:
+        return Judgement("right", "standard_answer_inside")
+    return Judgement("undecided", "asks_llm")
+
+
+def _paper_hr(sample: Sample, text: str) -> Judgement:
+    """As V*, but the bare letter *anywhere* is right: for truth A so are "C. Apple" and "Answer: C"."""
+    if (decided := _paper_letter(sample.answer, text)) is not None:
+        return decided
+    if sample.answer in text:
+        return Judgement("right", "letter_anywhere")
+    return Judgement("undecided", "asks_llm")
+
+
+def _paper_pope(sample: Sample, text: str) -> Judgement:
+    """Equal length: exact, case-sensitive equality ("Yes" for "yes" is wrong), else the LLM."""
+    if len(text) == len(sample.answer):
+        return _is(text == sample.answer, "equal_length")
+    return Judgement("undecided", "asks_llm")
+
+
+_PAPER = {"vstar": _paper_vstar, "hr": _paper_hr, "pope": _paper_pope}
+
+
+def _is(right: bool, rule: str) -> Judgement:
+    return Judgement("right" if right else "wrong", rule)
+
+
+# ----------------------------------------------------------------------------------------------- stage
+
+
+class JudgedRecord(Record):
+    """Everything judged about one sample in one arm, and what the analysis needs to know of the sample itself.
+
+    With it the later stages read finished runs only, and never the benchmark again. `group` is the unit that is
+    drawn independently (HR-Bench: the question behind its four orders; POPE: the image). `target_fraction` is
+    the side of what the question is about as a share of the image's side, where it is known.
+    """
+
+    id: str
+    question: str = ""
+    kind: str = ""
+    group: str = ""
+    target_fraction: float | None = None
+    verdicts: tuple[Verdict, ...]
+
+
+def judge_record(
+    sample: Sample, record: AgentRecord, protocol: Protocol = "strict", target_fraction: float | None = None
+) -> JudgedRecord:
+    """Verdicts on the final answer, and on the draft, the agent and the first look where there was one."""
+    answers = [("final", record.answer, record.status == "error")]
+    parts = {"draft": record.draft, "agent": record.trajectory, "first_look": record.first_look}
+    answers += [(name, p.answer, p.status == "error") for name, p in parts.items() if p is not None]
+    return JudgedRecord(
+        id=sample.id,
+        question=sample.question,
+        kind=str(sample.meta.get("category", "")),
+        group=str(sample.meta.get("group", sample.id)),
+        target_fraction=target_fraction,
+        verdicts=tuple(
+            Verdict(
+                id=sample.id,
+                source=source,
+                protocol=protocol,
+                answer=answer,
+                standard=sample.standard,
+                **judge(sample, answer, protocol, failed)._asdict(),
+            )
+            for source, answer, failed in answers
+        ),
+    )
+
+
+def run_judging_stage(
+    params: JudgingParams, progress: Callable[[int, int, str], None] = lambda done, total, text="": None
+) -> list[Path]:
+    """Judge every arm of `params.arms` on every task; returns the finished stage folders (`03_judging/<arm>/…`).
+
+    Raises StageError where an arm has not run, or where it ran other samples than `params.data_root` holds.
+    """
+    root = resolve(params.data_root)
+    sizes = _stored_sizes(root)
+    folders = []
+    for task in params.tasks:
+        samples = _samples(task, root)
+        folders += [_judge_arm(params, arm, task, samples, sizes, progress) for arm in params.arms]
+    return folders
+
+
+def preview_verdicts(params: JudgingParams, n: int) -> list[JudgedRecord]:
+    """The verdicts on the first `n` samples of the first arm and task; nothing is stored."""
+    task = params.tasks[0]
+    root = resolve(params.data_root)
+    ran = _answers(params, params.arms[0], task, samples := _samples(task, root))
+    sizes = _stored_sizes(root)
+    return [_judged(params, samples[i], r, sizes) for i, r in itertools.islice(ran.records.items(), n)]
+
+
+def _samples(task: str, root: Path) -> dict[str, Sample]:
+    return {sample.id: sample for sample in benchmarks.load_task(task, root)}
+
+
+def _answers(
+    params: JudgingParams, arm: str, task: str, samples: Mapping[str, Sample]
+) -> StageData[AgentRecord]:
+    ran = read_stage(params.run, f"02_{arm}", task, AgentRecord)
+    if strange := ran.records.keys() - samples.keys():
+        raise StageError(
+            f"run {params.run}: {arm} of {task} holds {sorted(strange)[0]!r}, which {params.data_root} does not; "
+            "set data_root to the benchmark the run was made with"
+        )
+    return ran
+
+
+def _judged(
+    params: JudgingParams, sample: Sample, record: AgentRecord, sizes: Mapping[str, float]
+) -> JudgedRecord:
+    size = sizes.get(sample.id, _boxes_fraction(sample, record))
+    return judge_record(sample, record, params.protocol, size)
+
+
+def _judge_arm(
+    params: JudgingParams,
+    arm: str,
+    task: str,
+    samples: Mapping[str, Sample],
+    sizes: Mapping[str, float],
+    progress: Callable[[int, int, str], None],
+) -> Path:
+    ran = _answers(params, arm, task, samples)
+    stage, text = f"03_judging/{arm}", f"{task} · {arm}"
+    start = time.perf_counter()
+    with StageStore(
+        stage_dir(params.run, stage, task),
+        stage=stage,
+        task=task,
+        record_type=JudgedRecord,
+        config={"protocol": params.protocol, "data_root": params.data_root},
+        expected_ids=list(ran.records),
+        inputs={
+            "records": ran.sha256,
+            "truth": text_hash(f"{i} {samples[i].standard}" for i in ran.records),
+            "code": code_hash("judging"),
+            "sizes": _sizes_hash(sizes, ran.records),
+        },
+        if_changed=params.if_changed,
+    ) as store:
+        progress(len(store.done_ids), len(ran.records), text)
+        for id_, record in ran.records.items():
+            if id_ not in store.done_ids:
+                store.append(_judged(params, samples[id_], record, sizes))
+        progress(len(store.done_ids), len(ran.records), text)
+        store.finish(timing={"session_s": time.perf_counter() - start})
+    return store.folder
+
+
+DIFFICULTY_FILE = (
+    "difficulty.csv"  # beside a benchmark: id, w = side of the region that answers it / image side
+)
+
+
+def _stored_sizes(root: Path) -> dict[str, float]:
+    path = root / DIFFICULTY_FILE
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {row["id"]: float(row["w"]) for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError) as e:
+        raise DataError(f"{path.name}: expected the columns id and w with a number in w ({e!r})") from e
+
+
+def _sizes_hash(sizes: Mapping[str, float], ids: Iterable[str]) -> str:
+    return text_hash(f"{i} {sizes.get(i)}" for i in ids)
+
+
+def _boxes_fraction(sample: Sample, record: AgentRecord) -> float | None:
+    """Larger side, as a share of the image's, of the smallest box around all targets; None if not known."""
+    path = record.trajectory or record.first_look
+    if not sample.boxes or path is None or path.image_px is None:
+        return None
+    left, top, right, bottom = zip(*((x, y, x + w, y + h) for x, y, w, h in sample.boxes), strict=True)
+    return max(
+        (max(right) - min(left)) / path.image_px[0],
+        (max(bottom) - min(top)) / path.image_px[1],
+    )

@@ -1,0 +1,417 @@
+"""The parameters of every notebook: the single definition of their names, types, defaults and allowed values.
+
+Each notebook's `parameters` cell repeats its model literally (`cell` prints it, `speceyes_lib.run check`
+compares), papermill overrides the cell, and the model checks what arrives: strictly, so 8 is not "8" and
+True is not 1. A parameter that several notebooks share is one annotated type here.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError, nearest
+from .records import RunMode
+
+TASKS = (
+    "vstar/direct_attributes",
+    "vstar/relative_position",
+    "hr/hr_bench_4k",
+    "hr/hr_bench_8k",
+    "pope/adversarial",
+    "pope/popular",
+    "pope/random",
+)
+MODES = ("min", "mean", "bottom20", "log")
+ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched")
+BATCHED = "_batched"
+
+
+def _known(what: str, valid: tuple[str, ...]) -> AfterValidator:
+    def check(names: list[str]) -> list[str]:
+        for name in names:
+            if name not in valid:
+                hint = nearest(name, valid)
+                raise ValueError(f"no {what} {name!r}{hint}; valid are {', '.join(valid)}")
+        if not names:
+            raise ValueError(f"name at least one {what}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"a {what} is named twice")
+        return names
+
+    return AfterValidator(check)
+
+
+def _plain_name(name: str) -> str:
+    if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\:*?"<>|{}'):
+        raise ValueError("must be a plain folder name")
+    return name
+
+
+# ------------------------------------------------------------------ parameters that several notebooks share
+
+Run = Annotated[
+    str, AfterValidator(_plain_name), Field(description="name of the run: its folder in data/runs")
+]
+Tasks = Annotated[list[str], _known("task", TASKS), Field(description="benchmark/split, in this order")]
+DataRoot = Annotated[
+    str, Field(min_length=1, description="folder of the benchmarks in their official layouts")
+]
+Limit = Annotated[int, Field(ge=0, description="samples per task, from the front; 0: all")]
+IfChanged = Annotated[
+    Literal["refuse", "restart"],
+    Field(description="results made from something else: refuse to mix, or restart the stage"),
+]
+DraftModel = Annotated[
+    str, Field(min_length=1, description="M_S: folder or hub id of the small, tool-free model")
+]
+AgentModel = Annotated[
+    str, Field(min_length=1, description="M_L: folder or hub id of the large, tool-using model")
+]
+Prompts = Annotated[str, Field(min_length=1, description="prompt set: a shipped name or a .yaml file")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    Field(description="weights and arithmetic; auto: as stored"),
+]
+Device = Annotated[
+    str,
+    Field(
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto, cpu, mps, cuda or cuda:N; auto: best present",
+    ),
+]
+MinPixels = Annotated[
+    int | None, Field(ge=1, description="smallest model view in pixels; None: the model's own")
+]
+MaxPixels = Annotated[
+    int | None, Field(ge=1, description="largest model view in pixels; None: the model's own")
+]
+BatchSize = Annotated[int, Field(ge=1, description="queries per batch of router and draft (the paper's B)")]
+DraftTokens = Annotated[int, Field(ge=1, description="new tokens of a draft at most")]
+KStore = Annotated[
+    int, Field(ge=2, description="alternatives stored per token, at least the largest K analysed")
+]
+Score = Annotated[Literal["min", "mean", "bottom20", "log"], Field(description="confidence the gate goes by")]
+K = Annotated[int, Field(ge=2, description="alternatives in the separability (the paper's K)")]
+Slope = Annotated[float, Field(gt=0, allow_inf_nan=False, description="slope of the sigmoid (the paper's a)")]
+Threshold = Annotated[
+    float | None,
+    Field(ge=0, le=1, description="accept drafts strictly above; None: read it from threshold_from"),
+]
+ThresholdFrom = Annotated[str, Field(description="where 04 wrote it")]
+Arms = Annotated[
+    list[str],
+    _known("arm", ARMS),
+    Field(description="ways to run: a run mode, _batched: several agents at once"),
+]
+Bootstrap = Annotated[int, Field(ge=100, description="resamples behind the intervals")]
+Seed = Annotated[int, Field(ge=0, description="seed of everything random here")]
+
+# the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
+OPERATING_POINT = "data/runs/demo_validation/04_confidence/operating_point.json"
+
+
+class StageParams(BaseModel):
+    """Base of all: literals only (what papermill can pass), nothing unknown, no silent conversion."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+    run: Run = "demo"
+    tasks: Tasks = list(TASKS)
+    if_changed: IfChanged = "refuse"
+
+    def stage_config(self) -> dict[str, Any]:
+        """What the records of one task depend on: the parameters without the run's name and the task list."""
+        return self.model_dump(exclude={"run", "tasks", "if_changed"})
+
+
+class PrepareParams(StageParams):
+    """00_prepare_data: generate the embedded benchmark and its validation set, or check what is there."""
+
+    kind: Annotated[
+        Literal["demo", "check"],
+        Field(description="demo: generate the embedded benchmark; check: read the data given"),
+    ] = "demo"
+    data_root: DataRoot = "data/demo/benchmark"
+    seed: Annotated[int, Field(ge=0, description="seed of the embedded benchmark")] = 2026
+    validation_root: Annotated[str, Field(description="folder of the validation set; empty: none")] = (
+        "data/demo/validation"
+    )
+    validation_seed: Annotated[int, Field(ge=0, description="seed of the validation set")] = 4052
+
+    @model_validator(mode="after")
+    def _kept_apart(self) -> Self:
+        if self.validation_root and self.validation_root == self.data_root:
+            raise ValueError("validation_root must be another folder than data_root")
+        if self.kind == "demo" and self.validation_root and self.validation_seed == self.seed:
+            raise ValueError(
+                "validation_seed must differ from seed: thresholds are never chosen on the benchmark"
+            )
+        return self
+
+
+class DraftParams(StageParams):
+    """01_small_model_inference: the small model answers every sample, evidence kept."""
+
+    data_root: DataRoot = "data/demo/benchmark"
+    limit: Limit = 0
+    draft_model: DraftModel = "data/demo/models/draft"
+    prompts: Prompts = "demo"
+    batch_size: BatchSize = 8
+    max_new_tokens: DraftTokens = 20
+    k_store: KStore = 128
+    k: K = 64
+    slope: Slope = 0.6
+    dtype: Dtype = "float32"
+    device: Device = "auto"
+    min_pixels: MinPixels = None
+    max_pixels: MaxPixels = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_k(self.k, self.k_store)
+        _check_pixels(self.min_pixels, self.max_pixels)
+        return self
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to run the benchmark: its name (stage folder `02_<name>`), run mode and agent batching."""
+
+    name: str
+    run_mode: RunMode
+    agent_batch_size: int
+    first_look: bool
+
+    @property
+    def stage(self) -> str:
+        return f"02_{self.name}"
+
+
+class AgentParams(StageParams):
+    """02_gated_agent_eval: one or more arms, run one after another in one kernel.
+
+    An arm is named after its run mode; `_batched` lets up to `agent_batch_size_batched` agents advance
+    together instead of `agent_batch_size` (1 = the paper's setting, in the gated run and its baseline alike).
+    collect routes and runs the agent on every sample and takes the drafts over from stage 01; it is batched,
+    since its answers count and `baseline` times the same agents one by one. gated is the real funnel; baseline
+    sends every sample to the agent. Each arm has its own stage folder and manifest,
+    and `arm_config` holds only what that arm depends on, so arms can be added or repeated one by one.
+    """
+
+    arms: Arms = list(ARMS)
+    data_root: DataRoot = "data/demo/benchmark"
+    limit: Limit = 0
+    draft_model: DraftModel = "data/demo/models/draft"
+    agent_model: AgentModel = "data/demo/models/agent"
+    prompts: Prompts = "demo"
+    router: Annotated[
+        Literal["large", "small", "none"],
+        Field(description="who answers Phase I: the large model, the small one, or nobody (all drafted)"),
+    ] = "large"
+    router_max_new_tokens: Annotated[int, Field(ge=1, description="new tokens of the router at most")] = 10
+    batch_size: BatchSize = 8
+    draft_max_new_tokens: DraftTokens = 20
+    agent_batch_size: Annotated[
+        int, Field(ge=1, description="agents at once in baseline and gated; 1: the paper")
+    ] = 1
+    agent_batch_size_batched: Annotated[
+        int, Field(ge=2, description="agents at once in collect and the _batched arms")
+    ] = 8
+    max_turns: Annotated[int, Field(ge=1, description="agent turns at most")] = 6
+    max_new_tokens: Annotated[int, Field(ge=1, description="new tokens of an agent turn at most")] = 512
+    first_look: Annotated[
+        bool, Field(description="collect also asks the agent for its answer without the tool")
+    ] = True
+    score: Score = "min"
+    k: K = 64
+    slope: Slope = 0.6
+    k_store: KStore = 128
+    threshold: Threshold = None
+    threshold_from: ThresholdFrom = OPERATING_POINT
+    dtype: Dtype = "float32"
+    device: Device = "auto"
+    min_pixels: MinPixels = None
+    max_pixels: MaxPixels = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_k(self.k, self.k_store)
+        _check_pixels(self.min_pixels, self.max_pixels)
+        gated = [name for name in self.arms if name.startswith("gated")]
+        if gated and self.threshold is None and not self.threshold_from:
+            raise ValueError(f"arm {gated[0]!r} needs a threshold: give threshold or threshold_from")
+        return self
+
+    def arm(self, name: str) -> Arm:
+        """What an arm's name stands for."""
+        mode = name.removesuffix(BATCHED)
+        together = name.endswith(BATCHED) or mode == "collect"
+        size = self.agent_batch_size_batched if together else self.agent_batch_size
+        return Arm(name, mode, size, first_look=self.first_look and mode == "collect")
+
+    def arm_config(self, name: str, threshold: float | None = None) -> dict[str, Any]:
+        """The `config` of an arm's stage folder: what its records depend on and nothing else.
+
+        `threshold` is the resolved value that a gated arm uses.
+        """
+        arm = self.arm(name)
+        config = self.stage_config()
+        for key in ("arms", "agent_batch_size_batched", "threshold", "threshold_from"):
+            del config[key]
+        config |= {
+            "run_mode": arm.run_mode,
+            "agent_batch_size": arm.agent_batch_size,
+            "first_look": arm.first_look,
+        }
+        unused = {
+            "baseline": (
+                *("draft_model", "router", "router_max_new_tokens", "draft_max_new_tokens"),
+                *("score", "k", "slope", "k_store", "batch_size"),
+            ),
+            "collect": ("draft_max_new_tokens", "k_store"),
+            "gated": (),
+        }[arm.run_mode]
+        config = {key: value for key, value in config.items() if key not in unused}
+        return config | ({"threshold": threshold} if arm.run_mode == "gated" else {})
+
+
+class JudgingParams(StageParams):
+    """03_judging: is each answer right, by which rule, under which protocol."""
+
+    arms: Arms = list(ARMS)
+    data_root: DataRoot = "data/demo/benchmark"
+    protocol: Annotated[
+        Literal["strict", "paper"],
+        Field(description="strict: errors count as wrong; paper: the published rules to the letter"),
+    ] = "strict"
+
+
+class ConfidenceParams(StageParams):
+    """04_confidence_analysis: what the scores know, and the threshold a stated rule picks from them."""
+
+    arm: Annotated[Literal["collect"], Field(description="the instrumented arm that is analysed")] = "collect"
+    score: Score = "min"
+    modes: Annotated[
+        list[str], _known("confidence mode", MODES), Field(description="confidence modes to compare")
+    ] = list(MODES)
+    delta_pp: Annotated[
+        float,
+        Field(ge=0, le=100, description="accuracy in points the gate may cost when the threshold is chosen"),
+    ] = 0.0
+    threshold_from: ThresholdFrom = OPERATING_POINT
+    bootstrap: Bootstrap = 2000
+    seed: Seed = 0
+
+
+class FiguresParams(StageParams):
+    """05_paper_figures: summary, tables and figures of this run, of the reported numbers, or of both."""
+
+    arms: Arms = list(ARMS)
+    source: Annotated[
+        Literal["run", "reported", "both"],
+        Field(description="numbers shown: of this run, as reported in the paper, or both"),
+    ] = "both"
+    score: Score = "min"
+    threshold_from: ThresholdFrom = OPERATING_POINT
+    hard_below: Annotated[
+        float,
+        Field(gt=0, le=1, description="a sample is hard when its target is under this share of the side"),
+    ] = 0.42
+    bootstrap: Bootstrap = 2000
+    seed: Seed = 0
+
+
+NOTEBOOKS: dict[str, type[StageParams]] = {
+    "00_prepare_data": PrepareParams,
+    "01_small_model_inference": DraftParams,
+    "02_gated_agent_eval": AgentParams,
+    "03_judging": JudgingParams,
+    "04_confidence_analysis": ConfidenceParams,
+    "05_paper_figures": FiguresParams,
+}
+
+
+def _check_k(k: int, k_store: int) -> None:
+    if k > k_store:
+        raise ValueError(f"k = {k} needs k_store of at least as many alternatives, but k_store = {k_store}")
+
+
+def _check_pixels(low: int | None, high: int | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"min_pixels = {low} is more than max_pixels = {high}")
+
+
+# ------------------------------------------------------------------ building, with errors for people
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def build(model: type[M], values: Mapping[str, Any], source: str) -> M:
+    """A checked model of `values` that came from `source` (a file or notebook, named in the error).
+
+    Raises ConfigError that names every key at fault, what was expected there, and the nearest valid name.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        faults = "; ".join(_fault(item, model) for item in error.errors())
+        raise ConfigError(f"{source}: {faults}") from None
+
+
+def _fault(item: Mapping[str, Any], model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        for part in item["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        hint = nearest(item["loc"][-1], model.model_fields)
+        return f"{where}: there is no such key{hint}; valid are {', '.join(model.model_fields)}"
+    told = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {told}, got {item['input']!r}" if where else told
+
+
+# ------------------------------------------------------------------ the parameters cell
+
+
+def plain_type(annotation: Any) -> str:
+    """A field's type as a parameters cell writes it: `Literal["a", "b"]` is `str`, the rest is itself."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return plain_type(get_args(annotation)[0])
+    if origin is Literal:
+        return type(get_args(annotation)[0]).__name__
+    if origin in (Union, types.UnionType):
+        return " | ".join(plain_type(part) for part in get_args(annotation))
+    if annotation is type(None):
+        return "None"
+    return annotation.__name__ if origin is None else str(annotation)
+
+
+LINE_LENGTH = 110  # the formatter's, which lists longer than that are broken by
+
+
+def cell(model: type[StageParams]) -> str:
+    """The parameters cell of a notebook, ready to paste: one typed literal a line, described."""
+    lines = []
+    for name, field in model.model_fields.items():
+        start = f"{name}: {plain_type(field.annotation)} = "
+        value = field.get_default()
+        if isinstance(value, list) and len(f"{start}{_literal(value)}  # {field.description}") > LINE_LENGTH:
+            items = "".join(f"    {_literal(item)},\n" for item in value)
+            lines.append(f"{start}[  # {field.description}\n{items}]")
+        else:
+            lines.append(f"{start}{_literal(value)}  # {field.description}")
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: Any) -> str:
+    """Python source in the formatter's style: double quotes."""
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,0 +1,80 @@
+"""Where everything lies: found once, from any working directory.
+
+`SPECEYES_HOME` moves the repository (data, configs, notebooks), `SPECEYES_RUNS` only the run folders, for
+instance to a scratch disk. Everything recorded or shown is relative to the repository: results carry no
+machine's folder names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+
+# first part of a stage's folder name -> the notebook that writes it
+NOTEBOOK_OF_STAGE = {
+    "00": "00_prepare_data",
+    "01": "01_small_model_inference",
+    "02": "02_gated_agent_eval",
+    "03": "03_judging",
+    "04": "04_confidence_analysis",
+    "05": "05_paper_figures",
+}
+
+
+def repo_root() -> Path:
+    """The folder that holds pyproject.toml and speceyes_lib.
+
+    `SPECEYES_HOME` if set, else the nearest such folder above the working directory, else above the package.
+
+    Raises:
+        UserError: `SPECEYES_HOME` is not a folder, or there is no such folder (an installed package used
+            from outside a checkout).
+    """
+    if home := os.environ.get("SPECEYES_HOME"):
+        if not Path(home).is_dir():
+            raise UserError(f"SPECEYES_HOME={home}: no such folder; unset it or name the repository's folder")
+        return Path(home).resolve()
+    for start in (Path.cwd(), PACKAGE):
+        for folder in (start, *start.parents):
+            if (folder / "pyproject.toml").is_file() and (folder / "speceyes_lib").is_dir():
+                return folder
+    raise UserError("the repository was not found from here; start inside it or set SPECEYES_HOME")
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path; relative ones count from the repository root, `~` is the home folder."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else repo_root() / path
+
+
+def shown(path: str | Path) -> str:
+    """A path as people and manifests see it: relative to the repository, else its last two parts."""
+    path = resolve(path)
+    for base, prefix in ((repo_root(), ""), (runs_dir(), "data/runs/")):
+        if path.is_relative_to(base):
+            return prefix + path.relative_to(base).as_posix()
+    return Path(*path.parts[-2:]).as_posix().lstrip("/")
+
+
+def runs_dir() -> Path:
+    """Where runs are kept: `SPECEYES_RUNS`, else data/runs."""
+    return resolve(os.environ.get("SPECEYES_RUNS") or "data/runs")
+
+
+def run_dir(run: str) -> Path:
+    return runs_dir() / run
+
+
+def stage_dir(run: str, stage: str, task: str | None = None) -> Path:
+    """data/runs/<run>/<stage>[/<benchmark>/<split>]; `stage` may have parts itself ("03_judging/gated")."""
+    folder = run_dir(run) / stage
+    return folder / task if task else folder
+
+
+def notebook_of(stage: str) -> str:
+    """The notebook that writes a stage ("02_gated" -> "02_gated_agent_eval")."""
+    return NOTEBOOK_OF_STAGE.get(stage[:2], "the notebook of that stage")

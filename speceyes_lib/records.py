@@ -1,0 +1,177 @@
+"""What flows between the stages: frozen record types, one definition each.
+
+A record is one JSON object per sample and stage. It is complete when written: a failed sample is a record
+with `status="error"` and a typed reason, never a hole. Ids are stable across machines
+(`benchmark/split/key`). Non-finite numbers never reach JSON: they are null, with the reason beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+RunMode = Literal["collect", "gated", "baseline"]
+Decision = Literal["accepted", "rejected", "routed", "draft_failed", "baseline", "collected"]
+VerdictValue = Literal["right", "wrong", "unparsed", "undecided", "error"]
+
+
+class Record(BaseModel):
+    """Base of everything stored: immutable, and a field that nobody declared is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Failure(Record):
+    """Why a sample or a turn failed: a stable machine-readable `type` and a sentence for people."""
+
+    type: str
+    message: str
+
+
+class DraftRecord(Record):
+    """The small model's direct answer to one sample (Phase II) and how separated its tokens were.
+
+    `scores` holds the four confidences of the paper at the stage's K and slope (facts §1); the evidence
+    they come from (top-K log-probabilities per token) is in the stage's `evidence.parquet`.
+    `score_reason` says why `scores` is null ("empty_answer", "non_finite"). `deciding_token` is the index
+    of the token with the smallest separability, the one that decides `min`.
+    """
+
+    id: str
+    status: Literal["ok", "error"]
+    error: Failure | None = None
+    answer: str | None = None
+    n_tokens: int = 0
+    finish_reason: Literal["stop", "length", "error"] = "stop"
+    scores: dict[str, float] | None = None
+    score_reason: str | None = None
+    deciding_token: int | None = None
+    decode_s: float = 0.0  # this sample's image: read, decode, resize
+    draft_s: float = 0.0  # its share of the batched generate
+    batch_size: int = 1
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of the clock this sample is charged; the sum over samples is the split's wall-clock."""
+        return self.decode_s + self.draft_s
+
+
+class RouterRecord(Record):
+    """Phase I's word on one sample: would a tool help? `verdict` is "no" iff `text` starts with "no"."""
+
+    verdict: Literal["yes", "no"]
+    text: str
+    router_s: float = 0.0
+    batch_size: int = 1
+
+
+class Turn(Record):
+    """One turn of an agent: what it said, what the tool did, what it cost."""
+
+    text: str
+    n_tokens: int
+    turn_s: float  # this sample's share of the generate call
+    batch_size: int = 1
+    finish_reason: Literal["stop", "length", "error"] = "stop"
+    action: Literal["tool", "answer", "malformed", "none"] = "none"
+    tool_call: dict | None = None  # as parsed, before validation
+    # in the resized first image, as the model gave it
+    box_px: tuple[float, float, float, float] | None = None
+    crop_px: tuple[int, int, int, int] | None = None  # mapped to the original image, clamped
+    error: Failure | None = None
+
+
+class Trajectory(Record):
+    """An agent's whole run on one sample. `status="error"` keeps every turn up to the failure."""
+
+    status: Literal["ok", "error"]
+    error: Failure | None = None
+    answer: str | None = None
+    answer_from: Literal["tag", "untagged", "none"] = "none"
+    turns: tuple[Turn, ...] = ()
+    image_px: tuple[int, int] | None = None  # original width, height
+    view_px: tuple[int, int] | None = None  # what the model saw first: boxes are in these pixels
+
+    @property
+    def agent_s(self) -> float:
+        return sum(t.turn_s for t in self.turns)
+
+
+class AgentRecord(Record):
+    """One sample through the funnel (Phases I-IV), in any run mode.
+
+    collect: router and agent on every sample, the draft taken over from stage 01; `decision="collected"`.
+    gated: the real funnel; `draft` is null when Phase I routed the sample to the agent.
+    baseline: agent only.
+    `answer` is the system's final answer (in collect: the agent's).
+    """
+
+    id: str
+    run_mode: RunMode
+    status: Literal["ok", "error"]
+    error: Failure | None = None
+    decision: Decision
+    used: Literal["small", "large"]
+    answer: str | None = None
+    router: RouterRecord | None = None
+    draft: DraftRecord | None = None
+    confidence: float | None = None  # the gate's score of the draft, null where there is none
+    threshold: float | None = None
+    trajectory: Trajectory | None = None
+    first_look: Trajectory | None = None  # agent forbidden to zoom (collect only, when asked for)
+    decode_s: float = 0.0
+    tool_s: float = 0.0
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds charged to this sample: decode + router + draft + agent + tools (no first look).
+
+        In collect the draft was paid in stage 01 and is not counted again.
+        """
+        total = self.decode_s + self.tool_s
+        if self.router is not None:
+            total += self.router.router_s
+        if self.draft is not None and self.run_mode == "gated":
+            total += self.draft.draft_s
+        if self.trajectory is not None:
+            total += self.trajectory.agent_s
+        return total
+
+
+class Verdict(Record):
+    """Is this answer right, who says so, under which protocol."""
+
+    id: str
+    source: Literal["final", "draft", "agent", "first_look"]
+    verdict: VerdictValue
+    rule: str  # name of the rule that decided
+    protocol: Literal["strict", "paper"]
+    answer: str | None = None
+    standard: str = ""  # the standard answer as shown to people, e.g. "A. red"
+
+
+class Counts(Record):
+    """How many samples a stage was asked for, did, took over from an earlier session, and failed."""
+
+    expected: int
+    done: int
+    resumed: int = 0
+    failed: int = 0
+
+
+class Manifest(Record):
+    """Written last into a finished stage folder. The next stage trusts this file, never file names."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    task: str | None = None  # "benchmark/split"
+    config: dict = Field(default_factory=dict)  # resolved stage parameters
+    inputs: dict[str, str] = Field(default_factory=dict)  # name -> sha256 or revision
+    outputs: dict[str, str] = Field(default_factory=dict)  # file name in the folder -> sha256
+    counts: Counts
+    timing: dict[str, float] = Field(default_factory=dict)  # *_s; what each covers is in the key's doc
+    environment: dict = Field(default_factory=dict)  # commit, packages, hardware, models
+    finished_utc: str = ""

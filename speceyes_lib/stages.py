@@ -1,0 +1,321 @@
+"""Notebooks 01 and 02 without the notebook: parameters in, finished stage folders out.
+
+Models are loaded once per process and reused over tasks, arms and calls. Every task (and arm) is a stage folder
+of its own, resumed by sample id after any interruption. `timing` in its manifest:
+
+    load_s      loading the models, where this stage was the first to need them
+    warmup_s    their first, throw-away answers
+    session_s   the loop of this session, bookkeeping and disk included
+    wall_s      sum of the records' wall_s, over all sessions: what the method cost
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from . import benchmarks, prompts
+from .agents.deepeyes import DeepEyesAgent
+from .backends.base import Backend
+from .backends.transformers import TransformersBackend, check_architecture
+from .benchmarks import Sample
+from .errors import StageError
+from .evidence import Evidence
+from .funnel import Drafting, Gate, Router, run_drafts, run_funnel
+from .operating_point import read_operating_point
+from .params import AgentParams, Arm, DraftParams
+from .paths import notebook_of, resolve, shown, stage_dir
+from .prompts import PromptSet
+from .provenance import code_hash, environment, folder_hash, text_hash
+from .records import AgentRecord, DraftRecord, Record
+from .store import StageData, StageStore, read_stage
+
+Params = DraftParams | AgentParams
+Progress = Callable[..., None]
+Done = Iterator[tuple[Record, Evidence | None]]
+
+DRAFT_STAGE = "01_draft"
+KEPT_MODELS = 2  # a draft and an agent; a third model takes the place of the oldest
+
+
+def _silent(done: int, total: int, text: str = "") -> None:
+    pass
+
+
+# ----------------------------------------------------------------------------------------- the two stages
+def run_draft_stage(params: DraftParams, progress: Progress = _silent) -> list[Path]:
+    """Notebook 01: the small model answers every sample of every task. Returns the finished stage folders.
+
+    progress: called as (done, total, task), first with what an earlier session left.
+
+    Raises UserError for what the user must mend. Whatever interrupts, what is done stays and is not repeated.
+    """
+    models = _Models(params, ["draft"])
+    wording = prompts.load(params.prompts)
+    common = _common_inputs(wording)
+    folders = []
+    for task in params.tasks:
+        samples = samples_of(params, task)
+        store = StageStore(
+            stage_dir(params.run, DRAFT_STAGE, task),
+            stage=DRAFT_STAGE,
+            task=task,
+            record_type=DraftRecord,
+            config=params.stage_config(),
+            expected_ids=[s.id for s in samples],
+            inputs=common | _inputs(samples, models),
+            if_changed=params.if_changed,
+        )
+        work = partial(_drafts, params, wording, models)
+        folders.append(_run(store, samples, models, work, progress, task))
+    return folders
+
+
+def run_agent_stage(params: AgentParams, progress: Progress = _silent) -> list[Path]:
+    """Notebook 02: every arm of `params.arms` on every task. Returns the finished stage folders.
+
+    Arguments and errors as `run_draft_stage`; the progress text is "task · arm". Raises StageError naming the
+    notebook to run first where `collect` lacks its drafts or `gated` its threshold.
+    """
+    wording = prompts.load(params.prompts)
+    arms = [params.arm(name) for name in params.arms]
+    models = {arm: _Models(params, _roles(params, arm)) for arm in arms}
+    threshold = threshold_of(params) if any(arm.run_mode == "gated" for arm in arms) else None
+    common = _common_inputs(wording)
+    folders = []
+    for task in params.tasks:
+        samples = samples_of(params, task)
+        for arm in arms:
+            drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
+            store = StageStore(
+                stage_dir(params.run, arm.stage, task),
+                stage=arm.stage,
+                task=task,
+                record_type=AgentRecord,
+                config=params.arm_config(arm.name, threshold),
+                expected_ids=[s.id for s in samples],
+                inputs=common | _inputs(samples, models[arm], drafts),
+                if_changed=params.if_changed,
+            )
+            work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
+            folders.append(_run(store, samples, models[arm], work, progress, f"{task} · {arm.name}"))
+    return folders
+
+
+def samples_of(params: Params, task: str) -> list[Sample]:
+    """The samples of a task that a stage with these parameters works on."""
+    samples = benchmarks.load_task(task, resolve(params.data_root))
+    return samples[: params.limit] if params.limit else samples
+
+
+def threshold_of(params: AgentParams) -> float:
+    """The gate's threshold: as given, else from the operating point that notebook 04 wrote.
+
+    Raises StageError when that file is missing, ConfigError when it holds no threshold.
+    """
+    given = params.threshold
+    return read_operating_point(params.threshold_from)["threshold"] if given is None else given
+
+
+# ------------------------------------------------------------------------------------ a look before the run
+def preview_drafts(
+    params: DraftParams, samples: Sequence[Sample]
+) -> list[tuple[DraftRecord, Evidence | None]]:
+    """What the stage would record for these samples. Nothing is stored; the model stays loaded."""
+    models = _Models(params, ["draft"])
+    return list(_drafts(params, prompts.load(params.prompts), models, samples))
+
+
+def preview_agents(
+    params: AgentParams, samples: Sequence[Sample], arm: str = "baseline"
+) -> list[AgentRecord]:
+    """What one arm would record for these samples (in order). Nothing is stored; the models stay loaded."""
+    way = params.arm(arm)
+    models = _Models(params, _roles(params, way))
+    threshold = threshold_of(params) if way.run_mode == "gated" else None
+    drafts: dict[str, DraftRecord] = {}
+    if way.run_mode == "collect":
+        for task in sorted({s.task for s in samples}):
+            own = [s for s in samples if s.task == task]
+            drafts |= _drafts_of_stage_01(params, task, own).records
+    wording = prompts.load(params.prompts)
+    records = {r.id: r for r, _ in _agents(params, way, wording, models, threshold, drafts, samples)}
+    return [records[s.id] for s in samples]
+
+
+# ------------------------------------------------------------------------------------------------ the work
+def _drafts(params: DraftParams, wording: PromptSet, models: _Models, samples: Sequence[Sample]) -> Done:
+    return run_drafts(
+        samples,
+        backend=models["draft"],
+        prompts=wording,
+        drafting=Drafting(params.max_new_tokens, params.k_store, params.k, params.slope),
+        batch_size=params.batch_size,
+    )
+
+
+def _agents(
+    params: AgentParams,
+    arm: Arm,
+    wording: PromptSet,
+    models: _Models,
+    threshold: float | None,
+    drafts: Mapping[str, DraftRecord] | None,
+    samples: Sequence[Sample],
+) -> Done:
+    backend = models["agent"]
+
+    make_agent = partial(
+        DeepEyesAgent,
+        spec=backend.image_spec,
+        prompts=wording,
+        max_turns=params.max_turns,
+        max_new_tokens=params.max_new_tokens,
+    )
+    return run_funnel(
+        samples,
+        mode=arm.run_mode,
+        agent_backend=backend,
+        make_agent=make_agent,
+        prompts=wording,
+        draft_backend=models["draft"] if "draft" in models.roles else None,
+        drafting=Drafting(params.draft_max_new_tokens, params.k_store, params.k, params.slope),
+        router=None if params.router == "none" else Router(params.router, params.router_max_new_tokens),
+        gate=Gate(threshold, params.score) if arm.run_mode == "gated" else None,
+        score=params.score,
+        batch_size=params.batch_size,
+        agent_batch_size=arm.agent_batch_size,
+        drafts=drafts,
+        first_look=arm.first_look,
+    )
+
+
+def _run(
+    store: StageStore,
+    samples: Sequence[Sample],
+    models: _Models,
+    work: Callable[[Sequence[Sample]], Done],
+    progress: Progress,
+    text: str,
+) -> Path:
+    """Do what is missing in a stage folder and finish it."""
+    with store:
+        done = store.done_ids
+        todo = [s for s in samples if s.id not in done]
+        progress(len(done), len(samples), text)
+        timing = {"load_s": 0.0, "warmup_s": 0.0, "session_s": 0.0}
+        if todo:  # a stage that is complete needs no model
+            timing |= models.load()
+            start = time.perf_counter()
+            with closing(work(todo)) as results:
+                for record, evidence in results:
+                    store.append(record, evidence)
+                    progress(len(store.records), len(samples), text)
+            timing["session_s"] = time.perf_counter() - start
+        timing["wall_s"] = sum(record.wall_s for record in store.records.values())
+        store.finish(timing, environment() | {"models": models.info()})
+    return store.folder
+
+
+# ------------------------------------------------------------------------------------------- what goes in
+def _roles(params: AgentParams, arm: Arm) -> list[str]:
+    """Which models an arm asks."""
+    small = arm.run_mode == "gated" or (arm.run_mode == "collect" and params.router == "small")
+    return ["draft", "agent"] if small else ["agent"]
+
+
+def _common_inputs(wording: PromptSet) -> dict[str, str]:
+    """Hashes of the code and the wording behind every record of a stage."""
+    return {"code": code_hash("stages"), "prompts": text_hash(wording.model_dump_json())}
+
+
+def _inputs(
+    samples: Sequence[Sample], models: _Models, drafts: StageData[DraftRecord] | None = None
+) -> dict[str, str]:
+    """Hashes of one stage folder's samples and models. No stage here reads the right answers."""
+    sizes = {path: path.stat().st_size for path in {s.image.path for s in samples} if path.exists()}
+    data = (f"{s.id} {s.question} {s.options} {s.image.path.name} {sizes.get(s.image.path)}" for s in samples)
+    inputs = {"data": text_hash(data)}
+    inputs |= {f"{role}_model": models.fingerprints[role] for role in models.roles}
+    return inputs | ({"drafts": drafts.sha256} if drafts else {})
+
+
+def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample]) -> StageData[DraftRecord]:
+    """The finished drafts of a task. Raises StageError when missing, or made otherwise than this stage assumes."""
+    drafts = read_stage(params.run, DRAFT_STAGE, task, DraftRecord)
+    again = f"run {notebook_of(DRAFT_STAGE)} again with the same"
+    for name in ("draft_model", "prompts", "data_root", "k", "slope"):
+        there, here = drafts.manifest.config.get(name), getattr(params, name)
+        if there != here:
+            raise StageError(
+                f"{shown(drafts.folder)} was made with {name} = {there!r}, here it is {here!r}; {again}"
+            )
+    missing = [s.id for s in samples if s.id not in drafts.records]
+    if missing:
+        raise StageError(
+            f"{shown(drafts.folder)} lacks {len(missing)} of {len(samples)} samples (first {missing[0]!r}); "
+            f"{again} limit"
+        )
+    return drafts
+
+
+class _Models:
+    """The models one stage asks, by role. Checked at once, loaded when first needed, kept for the next stage."""
+
+    _loaded: dict[tuple, Backend] = {}  # noqa: RUF012 (shared by all stages of this process, oldest first)
+
+    def __init__(self, params: Params, roles: Sequence[str]) -> None:
+        self.params, self.roles = params, tuple(roles)
+        self.folders = {role: resolve(getattr(params, f"{role}_model")) for role in self.roles}
+        for folder in self.folders.values():
+            check_architecture(folder)
+        self.fingerprints = {role: folder_hash(folder) for role, folder in self.folders.items()}
+
+    def __getitem__(self, role: str) -> Backend:
+        self.load()
+        return self._loaded[self._key(role)]
+
+    def info(self) -> dict[str, dict]:
+        """What was asked, by role; dtype and device as they turned out, where the model was loaded."""
+        loaded = {role: self._loaded.get(self._key(role)) for role in self.roles}
+        return {
+            role: (backend.info() if backend else {})
+            | {"name": shown(self.folders[role]), "fingerprint": self.fingerprints[role]}
+            for role, backend in loaded.items()
+        }
+
+    def load(self) -> dict[str, float]:
+        """Load and warm up what is not there yet; the seconds that took."""
+        timing = {"load_s": 0.0, "warmup_s": 0.0}
+        for role in self.roles:
+            key = self._key(role)
+            if key in self._loaded:
+                continue
+            while len(self._loaded) >= KEPT_MODELS:
+                del self._loaded[next(iter(self._loaded))]
+            _, folder, _, dtype, device, low, high = key
+            start = time.perf_counter()
+            backend = TransformersBackend(
+                folder, role=role, dtype=dtype, device=device, min_pixels=low, max_pixels=high
+            )
+            loaded = time.perf_counter()
+            backend.warm_up()
+            timing["load_s"] += loaded - start
+            timing["warmup_s"] += time.perf_counter() - loaded
+            self._loaded[key] = backend
+        return timing
+
+    def _key(self, role: str) -> tuple:
+        p = self.params
+        return (
+            role,
+            self.folders[role],
+            self.fingerprints[role],
+            p.dtype,
+            p.device,
+            p.min_pixels,
+            p.max_pixels,
+        )

@@ -1,0 +1,94 @@
+"""Notebooks as committed: no results in them, one way of opening, parameters that the library knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+STAGES = [path for path in NOTEBOOKS if path.stem != "00_train_demo_models"]
+LEFT_BY_TOOLS = {
+    "papermill",
+    "widgets",
+    "execution",
+    "ExecuteTime",
+    "collapsed",
+    "scrolled",
+    "editable",
+    "slideshow",
+}
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_stage = pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text("utf-8"))
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def test_the_six_stages_are_there():
+    assert [path.stem[:2] for path in STAGES] == ["00", "01", "02", "03", "04", "05"]
+
+
+@each_notebook
+def test_no_output_no_count_no_trace_of_a_run(path):
+    notebook = read(path)
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], f"cell {number} has outputs"
+            assert cell["execution_count"] is None, f"cell {number} has an execution count"
+        assert not LEFT_BY_TOOLS & set(cell["metadata"]), f"cell {number}"
+        assert "injected-parameters" not in cell["metadata"].get("tags", [])
+    assert not LEFT_BY_TOOLS & set(notebook["metadata"])
+
+
+@each_notebook
+def test_it_opens_with_the_default_kernel_anywhere(path):
+    notebook = read(path)
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+
+
+@each_stage
+def test_it_begins_with_its_question_and_its_parameters(path):
+    title, parameters, imports = read(path)["cells"][:3]
+    assert source(title).startswith(f"# {path.stem[:2]} ")
+    assert "**Question" in source(title)
+    assert parameters["metadata"]["tags"] == ["parameters"]
+    assert "header(params)" in source(imports)
+    assert "checked(" in source(imports)
+
+
+@each_stage
+def test_it_ends_by_handing_over(path):
+    assert "handover(" in source(read(path)["cells"][-1])
+
+
+@each_stage
+def test_its_parameters_cell_is_the_librarys_word_for_word(path):
+    from speceyes_lib.params import NOTEBOOKS as MODELS
+    from speceyes_lib.params import cell
+
+    written = source(read(path)["cells"][1]).strip()
+    assert written == cell(MODELS[path.stem]).strip(), (
+        f"print it anew: python -m speceyes_lib.run cell {path.stem}"
+    )
+
+
+@each_stage
+def test_papermill_reads_every_line_of_the_parameters_cell(path):
+    lines = source(read(path)["cells"][1]).splitlines()
+    assert [line for line in lines if line.count("=") > 1] == []  # papermill gives up on a second "="
+
+
+@each_notebook
+def test_code_cells_are_short_enough_to_read(path):
+    code = [source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+    assert max(len(text.splitlines()) for text in code if "Parameters" not in text) <= 50

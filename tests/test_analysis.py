@@ -1,0 +1,146 @@
+"""Stages 04 and 05 read a finished run, write what they promise, and never hand on a threshold by mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from synthetic_run import TASKS, THRESHOLD, make_run, write_answers, write_verdicts
+
+from speceyes_lib import analysis, figures, frames, tables
+from speceyes_lib.errors import StageError
+from speceyes_lib.judging import JudgedRecord
+from speceyes_lib.operating_point import read_operating_point
+from speceyes_lib.params import ConfidenceParams, FiguresParams
+from speceyes_lib.paths import run_dir, stage_dir
+from speceyes_lib.store import read_manifest, read_stage
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run `r` and its validation run `v`, judged."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECEYES_RUNS", str(tmp_path_factory.mktemp("runs")))
+        for run, seed in (("r", 0), ("v", 1)):
+            arms, judged = make_run(per_task=8, seed=seed)
+            write_answers(run, arms)
+            write_verdicts(run, judged)
+        yield
+
+
+def confidence(run: str, threshold_from: str = ""):
+    params = ConfidenceParams(run=run, tasks=list(TASKS), threshold_from=threshold_from, bootstrap=100)
+    frame = frames.load_run(run, params.tasks, [params.arm])
+    here = frames.choose_threshold(frame, params.score, params.delta_pp)
+    album = analysis.album(params, analysis.CONFIDENCE)
+    auroc = frames.auroc_by_score(frame, params.modes, draws=100, seed=0)
+    curve = figures.operating_curve(here)
+    album.add(figures.accuracy_over_threshold(curve, here.threshold), "accuracy_over_threshold", curve)
+    return here, analysis.write_confidence_stage(params, frame, here, auroc, album)
+
+
+def test_a_loaded_run_is_the_assembled_one(runs):
+    loaded = frames.load_run("r", list(TASKS), ["collect", "gated"])
+    arms, judged = make_run(per_task=8)
+    names = ("collect", "gated")
+    direct = frames.assemble({a: arms[a] for a in names}, {a: judged[a] for a in names})
+    pd.testing.assert_frame_equal(loaded, direct)
+    assert loaded.attrs["protocol"] == "strict"
+
+
+def test_the_validation_run_hands_its_threshold_on(runs):
+    here, folder = confidence("v")
+    told = read_operating_point(folder / "operating_point.json")
+    assert told["threshold"] == here.threshold
+    assert told["chosen_on"]["run"] == "v"
+    outputs = read_manifest("v", analysis.CONFIDENCE).outputs
+    assert {"operating_point.json", "confidence.json", "../figures/accuracy_over_threshold.png"} <= set(
+        outputs
+    )
+
+
+def test_a_threshold_from_elsewhere_is_used_and_none_handed_on(runs):
+    _, validation = confidence("v")
+    point = str(validation / "operating_point.json")
+    confidence("r")  # somebody chose on the benchmark first
+    _, folder = confidence("r", point)
+    assert not (folder / "operating_point.json").exists()
+    told = json.loads((folder / "confidence.json").read_text())
+    assert told["threshold"] == read_operating_point(point)["threshold"]
+    assert told["chosen_on"]["run"] == "v"
+
+
+def test_the_summary_tells_the_gate_that_really_ran(runs):
+    params = FiguresParams(run="r", tasks=list(TASKS), threshold_from="", bootstrap=100)
+    run = analysis.summarised(params)
+    assert run.summary["gate"]["threshold"] == THRESHOLD
+    assert run.n_failed == 1
+    results = analysis.results("both", run)
+    assert set(results["source"]) == {"reported", "measured"}
+    album = analysis.album(params, analysis.FIGURES)
+    album.add(figures.accuracy_speedup(results), "accuracy_speedup", results, "both")
+    folder = analysis.write_figures_stage(params, run, results, album)
+    assert json.loads((run_dir("r") / "summary.json").read_text()) == run.summary
+    manifest = read_manifest("r", analysis.FIGURES)
+    assert {"main_table.csv", "main_table.tex", "../summary.json"} <= set(manifest.outputs)
+    assert manifest.counts.done == 8 * len(TASKS)
+    assert len(manifest.inputs) == 2 * len(params.arms) * len(TASKS)
+    origin = json.loads((run_dir("r") / "figures" / "accuracy_speedup.json").read_text())
+    assert (origin["run"], origin["source"]) == ("r", "both")
+    assert len(pd.read_csv(folder / "main_table.csv")) == len(results)
+
+
+def test_reported_numbers_need_no_run(runs):
+    params = FiguresParams(run="never", tasks=list(TASKS), source="reported")
+    assert analysis.summarised(params) is None
+    results = analysis.results("reported", None)
+    folder = analysis.write_figures_stage(params, None, results, analysis.album(params, analysis.FIGURES))
+    assert (folder / "main_table.tex").exists()
+    assert not (run_dir("never") / "summary.json").exists()
+
+
+def test_an_arm_that_was_not_judged_names_the_notebook(runs):
+    write_answers("unjudged", {"baseline": make_run(per_task=2)[0]["baseline"]})
+    with pytest.raises(StageError, match="03_judging"):
+        frames.load_run("unjudged", [TASKS[0]], ["baseline"])
+
+
+def test_arms_under_different_protocols_are_not_compared(runs):
+    arms, judged = make_run(per_task=2)
+    write_answers("mixed", arms)
+    write_verdicts("mixed", {"baseline": judged["baseline"]})
+    write_verdicts("mixed", {"gated": judged["gated"]}, protocol="paper")
+    with pytest.raises(StageError, match="different protocols"):
+        frames.load_run("mixed", list(TASKS), ["baseline", "gated"])
+
+
+def test_verdicts_of_other_samples_are_refused(runs):
+    arms, _ = make_run(per_task=4, tasks=(TASKS[0],))
+    _, judged = make_run(per_task=3, tasks=(TASKS[0],))
+    write_answers("partial", {"gated": arms["gated"]})
+    write_verdicts("partial", {"gated": judged["gated"]})
+    with pytest.raises(StageError, match="not of the same samples"):
+        frames.load_run("partial", [TASKS[0]], ["gated"])
+
+
+def test_verdicts_are_counted_by_arm_and_rule(runs):
+    stages = [
+        read_stage("r", f"03_judging/{a}", t, JudgedRecord) for a in ("gated", "collect") for t in TASKS
+    ]
+    counts = analysis.count_verdicts(stages)
+    assert {arm: sum(c.values()) for arm, c in counts.items()} == {"gated": 56, "collect": 56}
+    assert tables.verdict_table(counts)["n"].tolist() == [56, 56]
+    assert analysis.rule_table(stages).to_numpy().sum() == sum(
+        len(r.verdicts) for s in stages for r in s.records.values()
+    )
+
+
+def test_the_three_shown_samples_span_the_confidences(runs):
+    drafts = frames.drafted(frames.load_run("r", list(TASKS), ["collect"]))
+    three = frames.spread(drafts)
+    assert three["score_min"].iloc[0] == drafts["score_min"].min()
+    assert three["score_min"].iloc[-1] == drafts["score_min"].max()
+    table = tables.samples_table(three, ["min"])
+    assert list(table.columns) == list(three["id"])
+    assert (stage_dir("r", "02_collect", TASKS[0]) / "manifest.json").exists()

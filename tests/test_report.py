@@ -1,0 +1,136 @@
+"""The run's index and the README's headline say what summary.json says, and need nothing from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from synthetic_run import make_run
+
+from speceyes_lib import report
+from speceyes_lib.errors import StageError, UserError
+from speceyes_lib.frames import assemble, summarise
+
+SUMMARY = summarise(assemble(*make_run(per_task=8)))
+ACCURACY = f"{SUMMARY['arms']['gated']['pooled']['accuracy_pct']:.1f} ["
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Path:
+    """A run folder with a summary, one figure, one notebook that finished and one that failed."""
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    folder = tmp_path / "tiny"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "notebooks").mkdir()
+    (folder / "summary.json").write_text(json.dumps(SUMMARY))
+    for kind in (".png", ".pdf", ".csv"):
+        (folder / "figures" / f"accuracy_speedup{kind}").write_bytes(b"x")
+    for name, failed in (("01_draft", None), ("02_agent", True)):
+        cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("1 < 2")]
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        notebook.metadata["papermill"] = {
+            "exception": failed,
+            "end_time": "2026-01-01T00:00:00",
+            "duration": 12.3,
+        }
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    return folder
+
+
+def test_headline_sets_speceyes_beside_the_agent_and_the_draft_alone():
+    names, *rows = report.headline_rows(SUMMARY)
+    assert names[0] == ""
+    labels = [row[0] for row in rows]
+    assert labels == [
+        *("Agent alone", "Draft alone", "SpecEyes (min)"),
+        *("Agent alone, batched", "SpecEyes (min), batched"),
+    ]
+    speceyes = dict(zip(names, rows[2], strict=True))
+    assert speceyes["accuracy % [95 %]"].startswith(ACCURACY)
+    assert all(speceyes.values())
+    assert [dict(zip(names, row, strict=True))["over"] for row in rows] == [
+        *("", "Agent alone", "Agent alone"),
+        *("Agent alone", "Agent alone, batched"),  # each setting against its own baseline
+    ]
+
+
+def test_headline_of_a_run_without_the_batched_arms_is_shorter():
+    arms = {name: SUMMARY["arms"][name] for name in ("baseline", "gated")}
+    assert len(report.headline_rows({**SUMMARY, "arms": arms})) == 1 + 2
+
+
+def test_terminal_readme_and_index_tell_the_same_cells():
+    cells = [cell for row in report.headline_rows(SUMMARY) for cell in row if cell]
+    for text in (
+        report.headline_text(SUMMARY),
+        report.headline_markdown(SUMMARY),
+        report.headline_html(SUMMARY),
+    ):
+        assert all(cell in text for cell in cells)
+
+
+def test_index_links_every_figure_file_and_notebook_and_says_which_failed(run):
+    page = report.write_index("tiny").read_text()
+    links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
+    assert {"figures/accuracy_speedup.pdf", "notebooks/01_draft.html", "summary.json"} <= links
+    assert all((run / link).is_file() for link in links)
+    assert len(re.findall("failed</span>", page)) == 1
+    assert "not finished" not in page
+    assert ACCURACY in page
+
+
+def test_pages_load_nothing_from_elsewhere(run):
+    report.write_index("tiny")
+    for page in run.rglob("*.html"):
+        assert not re.search(r'(src|href)="(https?:)?//', page.read_text()), page.name
+        assert "<script" not in page.read_text(), page.name
+
+
+def test_an_unfinished_run_has_an_index_too(run):
+    (run / "summary.json").unlink()
+    assert "No summary yet" in report.write_index("tiny").read_text()
+
+
+def test_a_page_is_made_again_only_when_its_notebook_is_newer(run):
+    report.write_index("tiny")
+    page = run / "notebooks" / "01_draft.html"
+    page.write_text("kept")
+    report.write_index("tiny")
+    assert page.read_text() == "kept"
+
+
+def test_readme_block_is_replaced_and_everything_else_stays(run, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- headline:start -->\nold\n<!-- headline:end -->\nafter 1.73x\n")
+    report.fill_readme("tiny", readme)
+    first = readme.read_text()
+    assert first.startswith("before\n<!-- headline:start -->\n|  | accuracy")
+    assert first.endswith("<!-- headline:end -->\nafter 1.73x\n")
+    assert "old" not in first
+    report.fill_readme("tiny", readme)
+    assert readme.read_text() == first
+
+
+def test_a_readme_without_the_block_is_left_alone(run, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here")
+    with pytest.raises(UserError, match="headline:start"):
+        report.fill_readme("tiny", readme)
+    assert readme.read_text() == "nothing here"
+
+
+@pytest.mark.parametrize("action", [report.read_summary, report.write_index, report.publish])
+def test_a_run_that_is_not_there_is_told_with_what_to_run_first(action, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    with pytest.raises(StageError, match=r"05_paper_figures|make reproduce"):
+        action("tiny")
+
+
+def test_command_line_tells_a_mistake_in_one_line(run, capsys):
+    assert report.main(["index", "other"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert report.main(["index", "tiny"]) == 0
+    assert capsys.readouterr().out == "data/runs/tiny/index.html\n"

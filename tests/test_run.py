@@ -1,0 +1,258 @@
+"""Configs and parameters are refused before anything runs, with the key and the nearest valid name."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from workflow_home import make_home, write_notebook
+
+from speceyes_lib import run
+from speceyes_lib.config import KEYS, groups, load_config, plan
+from speceyes_lib.errors import ConfigError
+from speceyes_lib.params import NOTEBOOKS, TASKS, AgentParams, DraftParams, cell
+from speceyes_lib.paths import PACKAGE
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_HOME", str(tmp_path))
+    monkeypatch.delenv("SPECEYES_RUNS", raising=False)
+    return make_home(tmp_path)
+
+
+def config(home, text: str):
+    (home / "configs" / "x.yaml").write_text(text)
+    return load_config("configs/x.yaml")
+
+
+# ------------------------------------------------------------------ config
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("nam: x", r"nam: there is no such key \(did you mean 'name'\?\)"),
+        (
+            "draft: {batchsize: 4}",
+            r"draft\.batchsize: .*did you mean 'batch_size'.*valid are batch_size, max_new_tokens",
+        ),
+        ('draft: {batch_size: "8"}', r"draft\.batch_size: .*integer.*got '8'"),
+        ("draft: {batch_size: true}", r"draft\.batch_size: .*integer"),
+        ("draft: 8", r"draft: .*got 8"),
+        ("gate: {slope: 1e-3}", r"gate\.slope: .*number.*'1e-3'"),
+        ("gate: {score: mni}", r"gate\.score: .*'min'"),
+        ("gate: {k: 200}", r"k = 200.*k_store = 128"),
+        ("data: {tasks: [pope/randm]}", r"data\.tasks: .*'pope/randm' \(did you mean 'pope/random'\?\)"),
+        ("arms: [gatd]", r"arms: .*did you mean 'gated'"),
+        ("validation: {root: ''}", r"validation\.root: a threshold has to come from somewhere"),
+        ("workflow: {group_by: task}", r"workflow\.group_by: .*'split'"),
+        ("name: a\nname: b", r"key 'name' is given twice"),
+        ("name: [", r"not valid YAML"),
+        ("demo", r"expected keys with values"),
+        ("name: a/b", r"name: .*folder name"),
+    ],
+)
+def test_a_config_with_a_mistake_is_refused_by_key_path(home, text, told):
+    with pytest.raises(ConfigError, match=rf"^configs/x\.yaml: .*{told}"):
+        config(home, text)
+
+
+def test_an_absent_config_names_those_there_are(home):
+    with pytest.raises(ConfigError, match=r"configs/smal\.yaml: cannot be read.*configs/small\.yaml"):
+        load_config("configs/smal.yaml")
+
+
+def test_every_parameter_can_be_set_from_a_config():
+    reached = {target for keys in KEYS.values() for targets in keys.values() for target in targets}
+    decided_by_the_plan = {"if_changed", "threshold_from", "arm"}
+    for model in NOTEBOOKS.values():
+        missing = {n for n in model.model_fields if (model, n) not in reached} - decided_by_the_plan
+        assert missing == set(), model.__name__
+
+
+def test_the_embedded_config_is_the_notebooks_defaults(monkeypatch):
+    """Run by hand with its defaults, a notebook does what the workflow does."""
+    monkeypatch.delenv("SPECEYES_HOME", raising=False)
+    for job in plan(load_config("configs/demo.yaml")):
+        if job.params.run == "demo":
+            own = {"if_changed": "refuse", "tasks": list(TASKS)}
+            assert job.params.model_copy(update=own) == type(job.params)(), job.name
+
+
+def test_one_key_reaches_every_notebook_that_needs_it(home):
+    jobs = plan(config(home, "draft: {max_new_tokens: 7}\ngate: {k: 32}\nprompts: deepeyes"))
+    drafts = [j.params for j in jobs if isinstance(j.params, DraftParams)]
+    agents = [j.params for j in jobs if isinstance(j.params, AgentParams)]
+    assert {(p.max_new_tokens, p.k, p.prompts) for p in drafts} == {(7, 32, "deepeyes")}
+    assert {(p.draft_max_new_tokens, p.max_new_tokens, p.k) for p in agents} == {(7, 512, 32)}
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def test_the_threshold_comes_from_the_validation_run_and_never_from_the_benchmark(home):
+    jobs = {j.name: j for j in plan(load_config("configs/small.yaml"))}
+    chosen = "data/runs/small_validation/04_confidence/operating_point.json"
+    assert chosen in jobs["small_validation_04_confidence_analysis"].outputs
+    evaluated = jobs["small_02_gated_agent_eval"]
+    assert (evaluated.params.threshold_from, chosen in evaluated.inputs) == (chosen, True)
+    validation = [j.params for name, j in jobs.items() if "validation" in name]
+    assert {p.data_root for p in validation if hasattr(p, "data_root")} == {"data/demo/validation"}
+    assert {p.arms[0] for p in validation if hasattr(p, "arms")} == {"collect"}
+
+
+def test_a_given_threshold_needs_no_validation_run(home):
+    jobs = plan(config(home, "gate: {threshold: 0.97}\nvalidation: {root: ''}"))
+    assert [j.name for j in jobs if "validation" in j.name] == []
+    assert {j.params.threshold for j in jobs if isinstance(j.params, AgentParams)} == {0.97}
+
+
+def test_every_input_that_is_made_is_made_by_an_earlier_job(home):
+    made: set[str] = set()
+    for job in plan(load_config("configs/small.yaml")):
+        assert {i for i in job.inputs if i.startswith("data/runs/")} <= made, job.name
+        assert not made & set(job.outputs), "two jobs write the same file"
+        made |= set(job.outputs)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "names"),
+    [
+        ("run", [""]),
+        ("benchmark", ["vstar", "hr", "pope"]),
+        ("split", [task.replace("/", "_") for task in TASKS]),
+    ],
+)
+def test_tasks_are_grouped_without_losing_one(group_by, names):
+    found = groups(list(TASKS), group_by)
+    assert list(found) == names
+    assert [task for tasks in found.values() for task in tasks] == list(TASKS)
+
+
+def test_drawing_figures_is_no_reason_to_run_models_again(monkeypatch):
+    monkeypatch.delenv("SPECEYES_HOME", raising=False)
+    for job in plan(load_config("configs/demo.yaml")):
+        if isinstance(job.params, DraftParams | AgentParams):
+            assert [i for i in job.inputs if i.endswith(("/frames.py", "/judging.py", "/run.py"))] == []
+
+
+def test_what_measures_time_runs_alone(home):
+    alone = {j.name for j in plan(load_config("configs/small.yaml")) if j.exclusive}
+    assert {name.partition("_0")[2][0] for name in alone} == {"1", "2"}
+
+
+# ------------------------------------------------------------------ notebooks
+
+
+def test_a_complete_home_has_nothing_to_object_to(home):
+    run.check(load_config("configs/small.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("batch_size: int = 8", "batch_size: int = 9", r"batch_size is int = 9, expected int = 8"),
+        ("batch_size: int = 8", "batch_size: float = 8", r"batch_size is float = 8, expected int = 8"),
+        ("batch_size: int = 8", "batch_size: int = True", r"batch_size is int = True, expected int = 8"),
+        (
+            "batch_size: int = 8",
+            "batchsize: int = 8",
+            r"batchsize is not a parameter \(did you mean 'batch_size'\?\)",
+        ),
+        ("batch_size: int = 8", "batch_size = 8", r"`batch_size = 8` is not `name: type = literal`"),
+        ("batch_size: int = 8", "batch_size: int = 2 * 4", r"parameters cell: "),
+        ("batch_size: int = 8", "", r"batch_size is missing.*run cell 01_small_model_inference"),
+    ],
+)
+def test_a_parameters_cell_that_differs_from_its_model_is_refused(home, old, new, told):
+    text = cell(DraftParams)
+    changed = "\n".join(line.replace(old, new) if old in line else line for line in text.splitlines())
+    write_notebook(home / "notebooks" / "01_small_model_inference.ipynb", changed)
+    with pytest.raises(ConfigError, match=rf"notebooks/01_small_model_inference\.ipynb: .*{told}"):
+        run.check(load_config("configs/small.yaml"))
+
+
+def test_a_notebook_without_parameters_cell_is_told(home):
+    path = home / "notebooks" / "03_judging.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["cells"][0]["metadata"] = {}
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(ConfigError, match="no cell is tagged `parameters`"):
+        run.check(load_config("configs/small.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "models: {draft: models/nothing, agent: models/agent/x}",
+            r"models\.agent: there is no folder models/agent/x",
+        ),
+        ("models: {draft: ./nothing}", r"models\.draft: there is no folder ./nothing"),
+        ("models: {draft: models}", r"models\.draft: models holds no config\.json"),
+        (
+            "data: {kind: check, root: data/none}\nmodels: {draft: a/b, agent: a/c}",
+            r"data\.root: there is no folder data/none",
+        ),
+        (
+            "prompts: deepeye\nmodels: {draft: a/b, agent: a/c}",
+            r"no prompt set 'deepeye' \(did you mean 'deepeyes'\?\)",
+        ),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_runs(home, text, told):
+    with pytest.raises(ConfigError, match=told):
+        run.check(config(home, text))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["stage", "01_small_model_inferenc"], r"did you mean '01_small_model_inference'"),
+        (["stage", "01_small_model_inference", "--set", "limits=6"], r"limits: .*did you mean 'limit'"),
+        (["stage", "01_small_model_inference", "--set", "limit=six"], r"limit: .*integer.*'six'"),
+        (["stage", "01_small_model_inference", "--set", "limit"], r"write name=value"),
+        (["stage", "own", "--set", "n=1.5"], r"own\.ipynb: n: .*integer"),
+        (["check", "configs/none.yaml"], r"cannot be read"),
+        (["headline", "configs/small.yaml"], r"summary\.json"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(home, capsys, arguments, told):
+    write_notebook(home / "notebooks" / "own.ipynb", "n: int = 1  # how many\nname: str | None = None\n")
+    assert run.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert re.search(told, printed.err)
+
+
+def test_the_cell_command_prints_what_check_wants(capsys):
+    assert run.main(["cell", "02_gated_agent_eval"]) == 0
+    assert capsys.readouterr().out == cell(AgentParams)
+
+
+def test_jobs_and_status_list_the_same_jobs(home, capsys):
+    assert run.main(["jobs", "configs/small.yaml"]) == 0
+    jobs = capsys.readouterr().out.splitlines()
+    assert run.main(["status", "configs/small.yaml"]) == 0
+    *states, total = capsys.readouterr().out.splitlines()
+    assert total == f"0 of {len(jobs)} jobs finished"
+    assert [" ".join(line.split()[:2]).rstrip(":") for line in states] == [
+        " ".join(line.removesuffix(":").split()[:2]).rstrip(":") for line in jobs
+    ]
+
+
+def test_the_snakefile_is_beside_the_package():
+    assert (PACKAGE.parent / "Snakefile").is_file()
+
+
+def test_a_job_starts_without_what_only_the_headline_needs():
+    code = "import sys, speceyes_lib.run; print([m for m in ('pandas', 'papermill', 'snakemake') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -1,0 +1,353 @@
+"""Stages 01 and 02 on the embedded models: what is stored, what is resumed, what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from speceyes_lib import stages
+from speceyes_lib.errors import ConfigError, StageError, UserError
+from speceyes_lib.params import ARMS, AgentParams, DraftParams
+from speceyes_lib.records import AgentRecord, DraftRecord
+from speceyes_lib.store import is_finished, read_evidence, read_stage
+from tests.conftest import MODELS
+
+TASKS = ["vstar/direct_attributes", "pope/adversarial"]
+TRIED = {"device": "cpu", "draft_model": str(MODELS / "draft")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(tmp_path_factory):
+    """Runs of these tests live in a folder of their own."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECEYES_RUNS", str(folder))
+        yield folder
+
+
+def draft_params(root: Path, run: str = "a", **more) -> DraftParams:
+    return DraftParams(run=run, data_root=str(root), **{"tasks": TASKS, **TRIED, **more})
+
+
+def agent_params(root: Path, run: str = "a", **more) -> AgentParams:
+    more = {"tasks": TASKS, "agent_model": str(MODELS / "agent"), "threshold": 0.97, **TRIED, **more}
+    return AgentParams(run=run, data_root=str(root), **more)
+
+
+@pytest.fixture(scope="module")
+def finished(benchmark_root) -> dict:
+    """Both stages, all arms: {stage: {id: record}}, with the manifests under "manifests"."""
+    progress = []
+    stages.run_draft_stage(draft_params(benchmark_root), lambda *seen: progress.append(seen))
+    stages.run_agent_stage(agent_params(benchmark_root), lambda *seen: progress.append(seen))
+    found: dict = {"manifests": [], "progress": progress}
+    for stage, kind in [("01_draft", DraftRecord)] + [(f"02_{arm}", AgentRecord) for arm in ARMS]:
+        found[stage] = {}
+        for task in TASKS:
+            data = read_stage("a", stage, task, kind)
+            found[stage] |= data.records
+            found["manifests"].append(data.manifest)
+    return found
+
+
+def test_every_sample_has_its_record_in_every_stage(finished, benchmark_root):
+    ids = [s.id for task in TASKS for s in stages.samples_of(draft_params(benchmark_root), task)]
+    for stage in ["01_draft", *(f"02_{arm}" for arm in ARMS)]:
+        assert list(finished[stage]) == ids
+        assert {r.status for r in finished[stage].values()} == {"ok"}
+
+
+def test_the_embedded_pair_really_answers(finished):
+    # no measure of quality, but a broken prompt, picture or decoder would show here
+    answers = {"red", "green", "blue", "yellow", "purple", "yes", "no"}
+    answers |= {"circle", "square", "triangle", "star", "cross"}
+    for stage in ("01_draft", "02_baseline"):
+        given = [r.answer for r in finished[stage].values()]
+        assert sum(a in answers for a in given) >= 0.8 * len(given)
+    assert any(len(r.trajectory.turns) > 1 for r in finished["02_baseline"].values())
+
+
+def test_drafts_come_with_the_evidence_of_every_token(finished):
+    for task in TASKS:
+        data = read_stage("a", "01_draft", task, DraftRecord)
+        evidence = read_evidence(data.folder)
+        for id, record in data.records.items():
+            assert evidence[id].top_logprobs.shape == (record.n_tokens, 128)
+
+
+def test_the_gated_run_decides_as_the_collected_one_predicts(finished):
+    for id, r in finished["02_gated"].items():
+        c = finished["02_collect"][id]
+        accepted = c.router.verdict == "no" and c.confidence is not None and c.confidence > 0.97
+        assert (r.decision == "accepted") == accepted
+        assert r.answer == (c.draft.answer if accepted else c.answer)
+        if r.draft is not None:
+            assert r.confidence == pytest.approx(c.confidence, abs=1e-4)
+
+
+def test_agents_give_the_same_answers_alone_and_batched(finished):
+    for mode in ("baseline", "gated"):
+        for id, alone in finished[f"02_{mode}"].items():
+            batched = finished[f"02_{mode}_batched"][id]
+            assert (batched.answer, batched.decision) == (alone.answer, alone.decision)
+            if alone.trajectory:
+                assert [t.text for t in batched.trajectory.turns] == [t.text for t in alone.trajectory.turns]
+
+
+def test_only_collect_asks_for_a_first_look(finished):
+    assert all(len(r.first_look.turns) == 1 for r in finished["02_collect"].values())
+    assert all(r.first_look is None for arm in ARMS[1:] for r in finished[f"02_{arm}"].values())
+
+
+def test_the_records_are_charged_the_clock_of_the_loop(finished):
+    timed = [m.timing for m in finished["manifests"] if m.stage != "02_collect"]  # first looks are free
+    session_s = sum(t["session_s"] for t in timed)
+    wall_s = sum(t["wall_s"] for t in timed)
+    assert 0.9 * session_s < wall_s <= session_s
+
+
+def test_models_are_loaded_once_and_their_loading_is_told_apart(finished):
+    loads = [m.timing["load_s"] for m in finished["manifests"]]
+    assert sum(s > 0 for s in loads) == 2
+
+
+def test_the_manifests_say_which_models_were_asked(finished):
+    for manifest in finished["manifests"]:
+        asked = manifest.environment["models"]
+        assert ("agent" in asked) == (manifest.stage != "01_draft")
+        assert ("draft" in asked) == (manifest.stage == "01_draft" or "gated" in manifest.stage)
+        assert all(m["architecture"] and m["dtype"] == "float32" for m in asked.values())
+
+
+def test_progress_starts_at_what_was_done_and_ends_at_all(finished):
+    legs: dict[str, list] = {}
+    for done, total, text in finished["progress"]:
+        legs.setdefault(text, []).append((done, total))
+    assert len(legs) == len(TASKS) * (1 + len(ARMS))
+    for counts in legs.values():
+        assert counts[0][0] == 0
+        assert counts[-1][0] == counts[-1][1] == len(counts) - 1
+
+
+def test_a_finished_stage_is_not_done_again(finished, benchmark_root, monkeypatch):
+    monkeypatch.setattr(stages, "TransformersBackend", None)  # no model can be loaded
+    monkeypatch.setattr(stages._Models, "_loaded", {})
+    (first, _) = stages.run_draft_stage(draft_params(benchmark_root))
+    assert read_stage("a", "01_draft", TASKS[0], DraftRecord).manifest.counts.resumed == 6
+    assert first.name == "direct_attributes"
+
+
+def test_a_preview_records_what_the_stage_would_and_stores_nothing(finished, benchmark_root, runs):
+    before = sorted(runs.rglob("*"))
+    params = agent_params(benchmark_root)
+    samples = stages.samples_of(params, TASKS[0])[:3]
+    drafts = stages.preview_drafts(draft_params(benchmark_root), samples)
+    for (record, evidence), sample in zip(drafts, samples, strict=True):
+        assert record.answer == finished["01_draft"][sample.id].answer
+        assert evidence.n_tokens == record.n_tokens
+    for arm in ("baseline", "gated", "collect"):
+        shown = stages.preview_agents(params, samples, arm)
+        assert [r.id for r in shown] == [s.id for s in samples]
+        assert [r.answer for r in shown] == [finished[f"02_{arm}"][s.id].answer for s in samples]
+    assert sorted(runs.rglob("*")) == before
+
+
+def test_a_limit_takes_the_first_samples(benchmark_root):
+    (folder,) = stages.run_draft_stage(draft_params(benchmark_root, "short", tasks=TASKS[:1], limit=2))
+    assert len((folder / "records.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(StageError, match="lacks 4 of 6 samples"):
+        stages.run_agent_stage(agent_params(benchmark_root, "short", tasks=TASKS[:1], arms=["collect"]))
+
+
+# ---------------------------------------------------------------------------------------------- refusals
+def test_collect_before_the_drafts_names_the_notebook_to_run(benchmark_root):
+    with pytest.raises(StageError, match="01_small_model_inference"):
+        stages.run_agent_stage(agent_params(benchmark_root, "none", arms=["collect"]))
+
+
+def test_collect_refuses_drafts_that_were_scored_otherwise(finished, benchmark_root):
+    with pytest.raises(StageError, match="k = 64, here it is 32"):
+        stages.run_agent_stage(agent_params(benchmark_root, arms=["collect"], k=32))
+
+
+def test_gated_without_an_operating_point_names_the_notebook_to_run(benchmark_root, tmp_path):
+    missing = str(tmp_path / "operating_point.json")
+    with pytest.raises(StageError, match="04_confidence_analysis"):
+        stages.run_agent_stage(
+            agent_params(benchmark_root, threshold=None, threshold_from=missing, arms=["gated"])
+        )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"threshold": "high"}',
+        '{"threshold": 2}',
+        '{"threshold": true}',
+        '{"threshold": NaN}',
+    ],
+)
+def test_an_operating_point_without_a_usable_threshold_is_refused(benchmark_root, tmp_path, text):
+    path = tmp_path / "operating_point.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"operating_point\.json"):
+        stages.threshold_of(agent_params(benchmark_root, threshold=None, threshold_from=str(path)))
+
+
+def test_the_threshold_is_read_from_the_operating_point(benchmark_root, tmp_path):
+    path = tmp_path / "operating_point.json"
+    path.write_text('{"threshold": 0.9625}')
+    params = agent_params(benchmark_root, threshold=None, threshold_from=str(path))
+    assert stages.threshold_of(params) == 0.9625
+
+
+def test_a_missing_model_is_told_before_anything_is_written(benchmark_root, runs):
+    with pytest.raises(UserError, match="no model here"):
+        stages.run_draft_stage(draft_params(benchmark_root, "nomodel", draft_model="data/no/such/model"))
+    assert not (runs / "nomodel").exists()
+
+
+def test_more_alternatives_than_the_vocabulary_are_refused(benchmark_root):
+    with pytest.raises(UserError, match="vocabulary has"):
+        stages.run_draft_stage(draft_params(benchmark_root, "bigk", k_store=5000))
+
+
+def test_drafts_of_another_setting_are_not_mixed(finished, benchmark_root):
+    with pytest.raises(StageError, match="max_new_tokens"):
+        stages.run_draft_stage(draft_params(benchmark_root, max_new_tokens=7))
+
+
+# ------------------------------------------------------------------------------------------ interruptions
+DRIVER = """
+import json, os, signal, sys
+import torch, transformers                      # paid once: every session below is a fork of this process
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
+torch.set_num_threads(1)
+from speceyes_lib import stages, store
+from speceyes_lib.params import AgentParams, DraftParams
+store.StageStore.sync_every_s = 0.05            # small steps, so that every session gets somewhere
+for order in sys.stdin:                         # parameters: a session in a child; its progress goes to stdout
+    draft, agent = json.loads(order)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        tick = lambda *seen: os.write(1, b".")
+        os.write(1, b"%d " % os.getpid())
+        try:
+            stages.run_draft_stage(DraftParams(**draft), tick)
+            stages.run_agent_stage(AgentParams(**agent), tick)
+            os.write(1, b"F")
+        except KeyboardInterrupt:
+            os.write(1, b"I")
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.write(1, b"E\\n")
+"""
+
+
+class Sessions:
+    """Real stage runs that can be killed: the driver forks one at a time."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+    def run(
+        self,
+        root: Path,
+        run: str,
+        stop: int | None = None,
+        after_s: float = 0.0,
+        with_signal: int = signal.SIGKILL,
+    ) -> str:
+        """One session, stopped `after_s` after its `stop`-th step of progress; returns what it printed."""
+        draft = draft_params(root, run).model_dump()
+        # few agents at once: many small steps, so that a stop finds work under way
+        agent = agent_params(root, run, arms=["collect"], agent_batch_size_batched=2).model_dump()
+        self.process.stdin.write(json.dumps([draft, agent]).encode() + b"\n")
+        self.process.stdin.flush()
+        seen, stopped = b"", stop is None
+        while not seen.endswith(b"E\n"):
+            assert select.select([self.process.stdout], [], [], 120)[0], "the session hangs"
+            seen += os.read(self.process.stdout.fileno(), 1)
+            if not stopped and b" " in seen and seen.count(b".") >= stop:
+                time.sleep(after_s)
+                with contextlib.suppress(ProcessLookupError):  # finished before the stop: it says F
+                    os.kill(int(seen.split()[0]), with_signal)
+                stopped = True
+        return seen.decode()
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    sessions = Sessions()
+    yield sessions
+    sessions.close()
+
+
+def outcome(run: str) -> dict:
+    """What must not depend on interruptions: answers, decisions, texts; and the scores."""
+    found = {}
+    for task in TASKS:
+        drafts = read_stage(run, "01_draft", task, DraftRecord)
+        evidence = read_evidence(drafts.folder)
+        for id, r in drafts.records.items():
+            found["draft", id] = (r.status, r.answer, r.n_tokens, evidence[id].token_ids.tolist()), r.scores
+        for id, r in read_stage(run, "02_collect", task, AgentRecord).records.items():
+            turns = [(t.text, t.crop_px) for t in r.trajectory.turns]
+            decided = (
+                r.status,
+                r.answer,
+                r.decision,
+                r.router.verdict,
+                r.draft.answer,
+                r.first_look.answer,
+                turns,
+            )
+            found["agent", id] = decided, {"confidence": r.confidence}
+    return found
+
+
+def test_a_run_killed_at_ten_random_moments_equals_an_uninterrupted_one(finished, benchmark_root, sessions):
+    rng = random.Random(5)
+    moments = [{"stop": rng.randint(1, 6), "after_s": rng.uniform(0, 0.15)} for _ in range(10)]
+    killed = [sessions.run(benchmark_root, "killed", **moment) for moment in moments]
+    assert sum("F" not in k for k in killed) >= 8  # really killed, not finished before
+    assert "F" in sessions.run(benchmark_root, "killed")
+    whole, pieced = outcome("a"), outcome("killed")
+    assert whole.keys() == pieced.keys()
+    for key, (said, scores) in whole.items():
+        assert pieced[key][0] == said
+        assert pieced[key][1] == pytest.approx(scores, abs=1e-4)
+
+
+def test_an_interrupt_from_the_keyboard_leaves_a_stage_that_can_be_taken_up(
+    finished, benchmark_root, sessions
+):
+    stopped = sessions.run(benchmark_root, "interrupted", stop=4, with_signal=signal.SIGINT)
+    assert "I" in stopped
+    assert not is_finished("interrupted", "02_collect", TASKS[-1])
+    assert "F" in sessions.run(benchmark_root, "interrupted")
+    counts = read_stage("interrupted", "01_draft", TASKS[0], DraftRecord).manifest.counts
+    assert counts.done == counts.expected
+    assert {k: v[0] for k, v in outcome("interrupted").items()} == {k: v[0] for k, v in outcome("a").items()}
