@@ -163,7 +163,7 @@ class DraftParams(StageParams):
     limit: Limit = 0
     draft_model: DraftModel = "data/demo/models/draft"
     prompts: Prompts = "demo"
-    batch_size: BatchSize = 8
+    batch_size: BatchSize = 16
     max_new_tokens: DraftTokens = 20
     k_store: KStore = 128
     k: K = 64
@@ -216,14 +216,14 @@ class AgentParams(StageParams):
         Field(description="who answers Phase I: the large model, the small one, or nobody (all drafted)"),
     ] = "large"
     router_max_new_tokens: Annotated[int, Field(ge=1, description="new tokens of the router at most")] = 10
-    batch_size: BatchSize = 8
+    batch_size: BatchSize = 16
     draft_max_new_tokens: DraftTokens = 20
     agent_batch_size: Annotated[
         int, Field(ge=1, description="agents at once in baseline and gated; 1: the paper")
     ] = 1
     agent_batch_size_batched: Annotated[
         int, Field(ge=2, description="agents at once in collect and the _batched arms")
-    ] = 8
+    ] = 16
     max_turns: Annotated[int, Field(ge=1, description="agent turns at most")] = 6
     max_new_tokens: Annotated[int, Field(ge=1, description="new tokens of an agent turn at most")] = 512
     first_look: Annotated[

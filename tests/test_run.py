@@ -155,17 +155,17 @@ def test_a_complete_home_has_nothing_to_object_to(home):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("batch_size: int = 8", "batch_size: int = 9", r"batch_size is int = 9, expected int = 8"),
-        ("batch_size: int = 8", "batch_size: float = 8", r"batch_size is float = 8, expected int = 8"),
-        ("batch_size: int = 8", "batch_size: int = True", r"batch_size is int = True, expected int = 8"),
+        ("batch_size: int = 16", "batch_size: int = 9", r"batch_size is int = 9, expected int = 16"),
+        ("batch_size: int = 16", "batch_size: float = 8", r"batch_size is float = 8, expected int = 16"),
+        ("batch_size: int = 16", "batch_size: int = True", r"batch_size is int = True, expected int = 16"),
         (
-            "batch_size: int = 8",
+            "batch_size: int = 16",
             "batchsize: int = 8",
             r"batchsize is not a parameter \(did you mean 'batch_size'\?\)",
         ),
-        ("batch_size: int = 8", "batch_size = 8", r"`batch_size = 8` is not `name: type = literal`"),
-        ("batch_size: int = 8", "batch_size: int = 2 * 4", r"parameters cell: "),
-        ("batch_size: int = 8", "", r"batch_size is missing.*run cell 01_small_model_inference"),
+        ("batch_size: int = 16", "batch_size = 8", r"`batch_size = 8` is not `name: type = literal`"),
+        ("batch_size: int = 16", "batch_size: int = 2 * 4", r"parameters cell: "),
+        ("batch_size: int = 16", "", r"batch_size is missing.*run cell 01_small_model_inference"),
     ],
 )
 def test_a_parameters_cell_that_differs_from_its_model_is_refused(home, old, new, told):
