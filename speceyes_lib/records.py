@@ -141,16 +141,59 @@ class AgentRecord(Record):
         return total
 
 
+class JudgeCall(Record):
+    """What a judging model said about one answer, and what that cost; `failure` says why it said nothing.
+
+    `verdict` is how the reply was read: `unparsed` where it is no judgement, `undecided` where no reply came.
+    """
+
+    model: str
+    verdict: Literal["right", "wrong", "unparsed", "undecided"]
+    reply: str | None = None  # as it came
+    failure: Failure | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class HumanCheck(Record):
+    """A person's word on one answer; it outranks rule and model."""
+
+    verdict: Literal["right", "wrong", "unparsed"]
+    reason: str
+    author: str
+    time_utc: str
+
+
 class Verdict(Record):
-    """Is this answer right, who says so, under which protocol."""
+    """Is this answer right, who says so, under which protocol.
+
+    Everyone who was asked is kept: `rule` is the rule that read the answer, also where it passed it on, and
+    `rule_verdict` what it said where another decided. `undecided` is "nobody could tell" (`decided_by` none);
+    `unparsed` is "there is nothing to judge": an empty answer, or a judgement that cannot be read.
+    """
 
     id: str
     source: Literal["final", "draft", "agent", "first_look"]
     verdict: VerdictValue
-    rule: str  # name of the rule that decided
+    rule: str
     protocol: Literal["strict", "paper"]
     answer: str | None = None
     standard: str = ""  # the standard answer as shown to people, e.g. "A. red"
+    decided_by: Literal["rule", "llm", "human", "none"] = "rule"
+    rule_verdict: VerdictValue | None = None
+    judge: JudgeCall | None = None
+    human: HumanCheck | None = None
+
+    @property
+    def by_rule(self) -> VerdictValue:
+        """What the rule alone says."""
+        return self.verdict if self.rule_verdict is None else self.rule_verdict
+
+    @property
+    def unreviewed(self) -> VerdictValue:
+        """The verdict without what people said: the rule's, or the model's where the rule could not tell."""
+        asked = self.judge is not None and self.by_rule == "undecided"
+        return self.judge.verdict if asked else self.by_rule
 
 
 class Counts(Record):
