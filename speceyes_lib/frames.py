@@ -5,6 +5,7 @@ The frame joins what stages 02 and 03 stored. Columns of the sample and of the i
 ======================== ============================================================================
 `id task benchmark split` where the sample comes from; the index is the position in the order of the paper's splits
 `group question kind`     the independent unit (HR-Bench question, POPE image), its text, its category
+`options`                 the texts to choose from, as shown (empty in runs judged before they were kept)
 `target_fraction`         side of what the question is about / side of the image (NaN: unknown)
 `draft_answer …_right`    the small model's answer, its verdict, and whether that is "right"
 `score_min …_mean …`      the draft's confidence, one column per mode (NaN: none, e.g. an empty answer)
@@ -59,7 +60,7 @@ def assemble(
     parts = frame["id"].str.split("/", n=2, expand=True).reindex(columns=range(3))
     frame["task"] = parts[0] + "/" + parts[1]
     frame["benchmark"], frame["split"] = parts[0], parts[1]
-    for column in ("group", "question", "kind"):
+    for column in ("group", "question", "kind", "options"):
         frame[column] = [getattr(facts[i], column) for i in ids]
     frame["target_fraction"] = np.array(
         [np.nan if (f := facts[i].target_fraction) is None else f for i in ids], dtype="float64"

@@ -271,7 +271,8 @@ class JudgedRecord(Record):
 
     With it the later stages read finished runs only, and never the benchmark again. `group` is the unit that is
     drawn independently (HR-Bench: the question behind its four orders; POPE: the image). `target_fraction` is
-    the side of what the question is about as a share of the image's side, where it is known.
+    the side of what the question is about as a share of the image's side, where it is known. `options` are the
+    texts to choose from in the order shown ("yes", "no" where the question has none of its own).
     """
 
     id: str
@@ -279,6 +280,7 @@ class JudgedRecord(Record):
     kind: str = ""
     group: str = ""
     target_fraction: float | None = None
+    options: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...]
 
 
@@ -295,6 +297,7 @@ def judge_record(
         kind=str(sample.meta.get("category", "")),
         group=str(sample.meta.get("group", sample.id)),
         target_fraction=target_fraction,
+        options=tuple(sample.options or ("yes", "no")),
         verdicts=tuple(
             Verdict(
                 id=sample.id,
