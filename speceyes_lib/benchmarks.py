@@ -19,10 +19,11 @@ import binascii
 import io
 import itertools
 import json
+import random
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps
 
 from .errors import DataError, nearest
+from .records import ShownOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +50,7 @@ class Sample:
     yes/no. answer: the right letter ("A" is options[0]), or "yes"/"no". boxes: (x, y, w, h) of the targets in
     pixels of the original picture, where the benchmark has them. meta: what only this benchmark has, always
     with `group`: samples of one group share picture and question, so intervals must be clustered by it.
+    options_shown: the order that `options` and `answer` are in, where it is not the file's.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Sample:
     image: ImageRef
     boxes: tuple[Box, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    options_shown: ShownOptions | None = None
 
     @property
     def task(self) -> str:
@@ -75,6 +79,44 @@ class Sample:
     def standard(self) -> str:
         """The standard answer as shown to people and judges: "A. red", or yes/no."""
         return self.answer if self.options is None else f"{self.answer}. {self.answer_text}"
+
+
+# ---------------------------------------------------------------------------------------- order of options
+def arranged(samples: Sequence[Sample], option_order: str, seed: int = 0) -> list[Sample]:
+    """Samples with their options as `option_order` has them; those without options stay as they are.
+
+    "as_published": the file's order. "rotated_N": each option N places later, the last ones first, so that N = 1
+    moves a right answer from A to B. "shuffled": a permutation drawn from `seed` and the sample's id, so that it
+    depends neither on the machine nor on which other samples there are.
+    """
+    if option_order == "as_published":
+        return list(samples)
+    return [shown_as(sample, _order(sample, option_order, seed)) for sample in samples]
+
+
+def shown_as(sample: Sample, shown: ShownOptions | None) -> Sample:
+    """A sample as published in the order in which its options were shown, the right letter moved with them."""
+    if shown is None or sample.options is None:
+        return sample
+    if sorted(shown.order) != list(range(len(sample.options))):
+        raise DataError(
+            f"{sample.id}: options shown in the order {list(shown.order)}, but the benchmark has "
+            f"{len(sample.options)} options; it is not the benchmark that the answers were given to"
+        )
+    options = tuple(sample.options[i] for i in shown.order)
+    answer = LETTERS[shown.order.index(LETTERS.index(sample.answer))]
+    return replace(sample, options=options, answer=answer, options_shown=shown)
+
+
+def _order(sample: Sample, option_order: str, seed: int) -> ShownOptions | None:
+    if sample.options is None:
+        return None
+    places = list(range(len(sample.options)))
+    if option_order == "shuffled":
+        random.Random(f"{seed} {sample.id}").shuffle(places)
+        return ShownOptions(order=tuple(places), seed=seed)
+    shift = int(option_order.removeprefix("rotated_")) % len(places)
+    return ShownOptions(order=tuple(places[-shift:] + places[:-shift]))
 
 
 # ----------------------------------------------------------------------------------------------- pictures

@@ -54,6 +54,8 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
         "seed": ((PrepareParams, "seed"),),
         "tasks": _every("tasks"),
         "limit": _every("limit"),
+        "option_order": _every("option_order"),
+        "option_seed": _every("option_seed"),
     },
     "validation": {
         "root": _every("validation_root"),

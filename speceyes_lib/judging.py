@@ -287,7 +287,11 @@ class JudgedRecord(Record):
 def judge_record(
     sample: Sample, record: AgentRecord, protocol: Protocol = "strict", target_fraction: float | None = None
 ) -> JudgedRecord:
-    """Verdicts on the final answer, and on the draft, the agent and the first look where there was one."""
+    """Verdicts on the final answer, and on the draft, the agent and the first look where there was one.
+
+    Letters are read in the order in which the options were shown.
+    """
+    sample = benchmarks.shown_as(sample, record.options_shown)
     answers = [("final", record.answer, record.status == "error")]
     parts = {"draft": record.draft, "agent": record.trajectory, "first_look": record.first_look}
     answers += [(name, p.answer, p.status == "error") for name, p in parts.items() if p is not None]

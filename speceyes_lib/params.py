@@ -66,6 +66,14 @@ IfChanged = Annotated[
     Literal["refuse", "restart"],
     Field(description="results made from something else: refuse to mix, or restart the stage"),
 ]
+OptionOrder = Annotated[
+    str,
+    Field(
+        pattern=r"^(as_published|shuffled|rotated_[1-9]\d?)$",
+        description="as_published, shuffled, or rotated_N: each option N places later",
+    ),
+]
+OptionSeed = Annotated[int, Field(ge=0, description="seed of shuffled options, mixed with each sample's id")]
 DraftModel = Annotated[
     str, Field(min_length=1, description="M_S: folder or hub id of the small, tool-free model")
 ]
@@ -161,6 +169,8 @@ class DraftParams(StageParams):
 
     data_root: DataRoot = "data/demo/benchmark"
     limit: Limit = 0
+    option_order: OptionOrder = "as_published"
+    option_seed: OptionSeed = 0
     draft_model: DraftModel = "data/demo/models/draft"
     prompts: Prompts = "demo"
     batch_size: BatchSize = 16
@@ -208,6 +218,8 @@ class AgentParams(StageParams):
     arms: Arms = list(ARMS)
     data_root: DataRoot = "data/demo/benchmark"
     limit: Limit = 0
+    option_order: OptionOrder = "as_published"
+    option_seed: OptionSeed = 0
     draft_model: DraftModel = "data/demo/models/draft"
     agent_model: AgentModel = "data/demo/models/agent"
     prompts: Prompts = "demo"

@@ -31,6 +31,13 @@ class Failure(Record):
     message: str
 
 
+class ShownOptions(Record):
+    """The order in which options were shown: `order[i]` is the place in the file of the i-th one shown."""
+
+    order: tuple[int, ...]
+    seed: int | None = None  # of a shuffle; null where a rule or another program set the order
+
+
 class DraftRecord(Record):
     """The small model's direct answer to one sample (Phase II) and how separated its tokens were.
 
@@ -49,6 +56,7 @@ class DraftRecord(Record):
     scores: dict[str, float] | None = None
     score_reason: str | None = None
     deciding_token: int | None = None
+    options_shown: ShownOptions | None = None  # null: as published, or yes/no
     decode_s: float = 0.0  # this sample's image: read, decode, resize
     draft_s: float = 0.0  # its share of the batched generate
     batch_size: int = 1
@@ -121,6 +129,7 @@ class AgentRecord(Record):
     confidence: float | None = None  # the gate's score of the draft, null where there is none
     threshold: float | None = None
     trajectory: Trajectory | None = None
+    options_shown: ShownOptions | None = None  # null: as published, or yes/no
     first_look: Trajectory | None = None  # agent forbidden to zoom (collect only, when asked for)
     decode_s: float = 0.0
     tool_s: float = 0.0

@@ -108,7 +108,8 @@ def run_agent_stage(params: AgentParams, progress: Progress = _silent) -> list[P
 def samples_of(params: Params, task: str) -> list[Sample]:
     """The samples of a task that a stage with these parameters works on."""
     samples = benchmarks.load_task(task, resolve(params.data_root))
-    return samples[: params.limit] if params.limit else samples
+    samples = samples[: params.limit] if params.limit else samples
+    return benchmarks.arranged(samples, params.option_order, params.option_seed)
 
 
 def threshold_of(params: AgentParams) -> float:
@@ -247,8 +248,9 @@ def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample
     """The finished drafts of a task. Raises StageError when missing, or made otherwise than this stage assumes."""
     drafts = read_stage(params.run, DRAFT_STAGE, task, DraftRecord)
     again = f"run {notebook_of(DRAFT_STAGE)} again with the same"
-    for name in ("draft_model", "prompts", "data_root", "k", "slope"):
-        there, here = drafts.manifest.config.get(name), getattr(params, name)
+    for name in ("draft_model", "prompts", "data_root", "option_order", "option_seed", "k", "slope"):
+        default = DraftParams.model_fields[name].default  # what drafts older than a parameter were made with
+        there, here = drafts.manifest.config.get(name, default), getattr(params, name)
         if there != here:
             raise StageError(
                 f"{shown(drafts.folder)} was made with {name} = {there!r}, here it is {here!r}; {again}"
