@@ -40,7 +40,7 @@ LAYERS = [
     {"provenance"},
     {"params", "paper"},
     {"config", "store", "benchmarks", "images", "confidence", "metrics"},
-    {"gate", "judging", "tools"},
+    {"gate", "human", "judging", "tools"},
     {"operating_point"},
     {"backends", "agents"},
     {"funnel"},
