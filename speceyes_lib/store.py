@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -382,8 +382,12 @@ def read_stage(run_or_folder: str | Path, stage: str, task: str | None, record_t
     return StageData(manifest, folder, {record.id: record for record in records})
 
 
-def read_evidence(folder: Path, verify: bool = True) -> dict[str, Evidence]:
+def read_evidence(
+    folder: Path, verify: bool = True, ids: Collection[str] | None = None
+) -> dict[str, Evidence]:
     """Evidence by id of a finished stage folder; empty where the stage keeps none.
+
+    With `ids` only theirs, for which only the parts of the file that hold them are read.
 
     Raises:
         StageError: unfinished, or the file is not the one the manifest speaks of (`verify`).
@@ -396,10 +400,18 @@ def read_evidence(folder: Path, verify: bool = True) -> dict[str, Evidence]:
         if EVIDENCE not in manifest.outputs:
             return {}
         _check_hash(path, manifest)
+    file = pq.ParquetFile(path)
+    groups = [
+        g
+        for g in range(file.num_row_groups)
+        if ids is None or not set(ids).isdisjoint(file.read_row_group(g, ["id"])["id"].to_pylist())
+    ]
     found = {}
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=ROWS_PER_GROUP):
+    for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, row_groups=groups):
         for row in zip(*(batch.column(name) for name in _COLUMNS), strict=True):
             key, k, texts, *arrays = row
+            if ids is not None and key.as_py() not in ids:
+                continue
             ids, chosen, top_ids, top = (array.values.to_numpy() for array in arrays)  # noqa: PD011 (arrow's, not pandas')
             shape = (len(ids), k.as_py())
             found[key.as_py()] = Evidence(
