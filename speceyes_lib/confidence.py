@@ -158,6 +158,22 @@ def score_grid(
         UserError: an unknown mode, a K out of range, a slope that is not positive, offsets that do not
             cover the rows, rows that are not sorted, or `log` asked of values that are no log-probabilities.
     """
+    check_slope(slope)
+    pooled = pooled_grid(top_logprobs, offsets, ks, modes)
+    return {mode: confidence_of(values, mode, slope) for mode, values in pooled.items()}
+
+
+def pooled_grid(
+    top_logprobs: ArrayLike,
+    offsets: ArrayLike,
+    ks: Sequence[int] = (DEFAULT_K,),
+    modes: Sequence[str] = MODES,
+) -> dict[str, NDArray[np.float64]]:
+    """What the scores are made of: the separabilities of every answer, pooled, before the sigmoid.
+
+    Arguments, shape and errors as `score_grid`, without the slope: `confidence_of` gives the scores of any
+    slope from it. `log` has no sigmoid and is here already what it is there.
+    """
     top = _matrix(top_logprobs)
     bounds = _checked_offsets(offsets, len(top))
     for mode in modes:
@@ -165,8 +181,6 @@ def score_grid(
             raise UserError(
                 f"Unknown confidence mode {mode!r}{nearest(mode, MODES)}; choose one of {', '.join(MODES)}."
             )
-    if not (np.isfinite(slope) and slope > 0):
-        raise UserError(f"slope must be a positive number, got {slope!r}; the paper uses {DEFAULT_SLOPE}.")
     wanted = _checked_ks(ks, top)
 
     lengths = np.diff(bounds)
@@ -181,9 +195,19 @@ def score_grid(
         if mode == "log":
             grid[mode][filled] = _geometric_mean(top[:, 0], starts, lengths)[:, None]
         else:
-            pooled = _POOLING[mode](separability, starts, lengths)
-            grid[mode][filled] = 1.0 / (1.0 + np.exp(-slope * pooled))  # pooled >= 0: exp cannot overflow
+            grid[mode][filled] = _POOLING[mode](separability, starts, lengths)
     return grid
+
+
+def confidence_of(pooled: NDArray, mode: str, slope: float = DEFAULT_SLOPE) -> NDArray[np.float64]:
+    """The scores in [0, 1] of what `pooled_grid` gives for a mode; nan stays nan."""
+    return pooled if mode == "log" else 1.0 / (1.0 + np.exp(-slope * pooled))  # pooled >= 0: no overflow
+
+
+def check_slope(slope: float) -> None:
+    """Raise UserError unless the slope is a positive number."""
+    if not (np.isfinite(slope) and slope > 0):
+        raise UserError(f"slope must be a positive number, got {slope!r}; the paper uses {DEFAULT_SLOPE}.")
 
 
 def flatten_answers(answers: Iterable[ArrayLike]) -> tuple[NDArray, NDArray[np.int64]]:
