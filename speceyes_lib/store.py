@@ -383,11 +383,11 @@ def read_stage(run_or_folder: str | Path, stage: str, task: str | None, record_t
 
 
 def read_evidence(
-    folder: Path, verify: bool = True, ids: Collection[str] | None = None
+    folder: Path, verify: bool = True, only: Collection[str] | None = None
 ) -> dict[str, Evidence]:
     """Evidence by id of a finished stage folder; empty where the stage keeps none.
 
-    With `ids` only theirs, for which only the parts of the file that hold them are read.
+    With `only` of these ids, for which just the parts of the file that hold them are read.
 
     Raises:
         StageError: unfinished, or the file is not the one the manifest speaks of (`verify`).
@@ -404,13 +404,13 @@ def read_evidence(
     groups = [
         g
         for g in range(file.num_row_groups)
-        if ids is None or not set(ids).isdisjoint(file.read_row_group(g, ["id"])["id"].to_pylist())
+        if only is None or not set(only).isdisjoint(file.read_row_group(g, ["id"])["id"].to_pylist())
     ]
     found = {}
     for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, row_groups=groups):
         for row in zip(*(batch.column(name) for name in _COLUMNS), strict=True):
             key, k, texts, *arrays = row
-            if ids is not None and key.as_py() not in ids:
+            if only is not None and key.as_py() not in only:
                 continue
             ids, chosen, top_ids, top = (array.values.to_numpy() for array in arrays)  # noqa: PD011 (arrow's, not pandas')
             shape = (len(ids), k.as_py())

@@ -112,9 +112,9 @@ def test_records_and_evidence_read_back_as_they_were_written(finished):
 
 
 @pytest.mark.parametrize("wanted", [[IDS[3], IDS[60]], [IDS[1], "no/such/id"], []])
-def test_evidence_of_a_few_is_that_of_all(finished, monkeypatch, wanted):
+def test_evidence_of_a_few_is_that_of_all(finished, wanted):
     everything = read_evidence(finished)
-    few = read_evidence(finished, ids=wanted)
+    few = read_evidence(finished, only=wanted)
     assert few.keys() == everything.keys() & set(wanted)
     assert all(few[key].equals(everything[key]) for key in few)
 
