@@ -37,7 +37,7 @@ def test_importing_every_module_loads_nothing_heavy():
 LAYERS = [
     {"errors", "prompts"},
     {"paths", "records", "evidence", "estimates"},
-    {"provenance"},
+    {"provenance", "endpoint"},
     {"params", "paper"},
     {"config", "store", "benchmarks", "images", "confidence", "metrics"},
     {"gate", "human", "judging", "tools"},

@@ -1,0 +1,287 @@
+"""OpenAI-compatible servers: one line says where one is and how to ask it; `Client` keeps many requests in flight.
+
+    http://127.0.0.1:8000/v1?model=Qwen/Qwen3-VL-2B-Instruct&processor=qwen3_vl&concurrency=64
+
+is the base URL of a server and, as its query, the fields of `Endpoint`. Several lines (separated by white space)
+are replicas of one model; requests go to the least busy one. A key is never written there: `key_env` names the
+environment variable that holds it. openai is imported when the first client is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from .errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+T = TypeVar("T")
+
+FailureKind = Literal["timeout", "unreachable", "rate_limited", "server_error", "refused", "bad_reply"]
+REST_S = 30.0  # how long a server that could not be reached is passed over while others answer
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One server and how to ask it.
+
+    base_url: up to and including /v1. model: the name it serves. key_env: environment variable with its key;
+    empty: it asks for none. concurrency: requests in flight at most. timeout_s: seconds an attempt may take.
+    retries: further attempts after 429, 5xx, time-outs and lost connections, with growing, jittered pauses or
+    after what Retry-After says. processor: how its model wants pictures (see `backends.openai`).
+    """
+
+    base_url: str
+    model: str
+    key_env: str = ""
+    concurrency: int = 16
+    timeout_s: float = 120.0
+    retries: int = 5
+    processor: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key from the environment; servers that ask for none get a placeholder.
+
+        Raises ConfigError where the variable is not set.
+        """
+        if not self.key_env:
+            return "none"
+        if not (key := os.environ.get(self.key_env)):
+            raise ConfigError(
+                f"key_env: the environment variable {self.key_env} is not set; it holds the key of "
+                f"{self.base_url}"
+            )
+        return key
+
+
+def is_endpoint(model: str) -> bool:
+    """Does this name servers rather than a folder?"""
+    return model.lstrip().startswith(("http://", "https://"))
+
+
+def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
+    """The endpoints that a text names, one a line (or separated by blanks).
+
+    Raises ConfigError naming the option at fault, what it expects, and the nearest valid one.
+    """
+    endpoints = tuple(_parse(part) for part in text.split())
+    if not endpoints:
+        raise ConfigError("no endpoint given; write http://HOST:PORT/v1?model=NAME")
+    for name in ("model", "processor"):
+        if len(found := sorted({getattr(e, name) for e in endpoints})) > 1:
+            raise ConfigError(
+                f"endpoints of one role serve the same {name}, here are {' and '.join(map(repr, found))}"
+            )
+    return endpoints
+
+
+def identity(model: str) -> str:
+    """What a model is called in manifests: a folder as it is, a served model without the place it is served at.
+
+    So results carry no host, and a run goes on when its server has moved or another one joins.
+    """
+    return f"served:{parse_endpoints(model)[0].model}" if is_endpoint(model) else model
+
+
+def _parse(text: str) -> Endpoint:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigError(f"{text}: not a server's address; write http://HOST:PORT/v1?model=NAME")
+    base_url = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/"), "", ""))
+    if url.username or url.password:
+        raise ConfigError(
+            f"{base_url}: no user or password in an address; name an environment variable: key_env"
+        )
+    types = {f.name: f.type for f in fields(Endpoint) if f.name != "base_url"}
+    values: dict[str, Any] = {}
+    for name, value in parse_qsl(url.query, keep_blank_values=True):
+        if name not in types:
+            hint = nearest(name, types)
+            raise ConfigError(f"{base_url}: there is no option {name!r}{hint}; valid are {', '.join(types)}")
+        if name in values:
+            raise ConfigError(f"{base_url}: option {name!r} is given twice")
+        values[name] = _value(base_url, name, value, types[name])
+    if not values.get("model"):
+        raise ConfigError(f"{base_url}: which model? write {base_url}?model=NAME")
+    return Endpoint(base_url, **values)
+
+
+def _value(base_url: str, name: str, text: str, kind: str) -> Any:
+    if kind == "str":
+        return text
+    try:
+        value = {"int": int, "float": float}[kind](text)
+    except ValueError:
+        value = -1
+    low = 0 if name == "retries" else 1e-3
+    if not low <= value < float("inf"):
+        what = "a whole number" if kind == "int" else "a number"
+        raise ConfigError(f"{base_url}: {name}={text}: expected {what} {'from 0' if low == 0 else 'above 0'}")
+    return value
+
+
+# ------------------------------------------------------------------ asking
+
+
+class EndpointError(Exception):
+    """A request that finally failed. `kind` says how, the message what the server said; it never holds a key."""
+
+    def __init__(self, kind: FailureKind, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.status = kind, status
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A server's answer: its text, why it ended, the tokens it counted, and the first choice as it was sent."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    choice: dict
+    latency_s: float
+
+
+class Client:
+    """Asks the replicas of one model. `max_in_flight` requests at a time over all of them; more may wait.
+
+    Everything runs on one background event loop of this process, so it works under a running loop (Jupyter) too:
+    `submit` returns a future at once, `ask` is for callers on that loop.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self.endpoints = tuple(endpoints)
+        self._seats = [_Seat(e) for e in self.endpoints]
+        self.max_in_flight = sum(e.concurrency for e in self.endpoints)
+        self._free: asyncio.Semaphore | None = None
+
+    def submit(self, messages: Sequence[dict], **body: Any) -> Future[Reply]:
+        """Start one request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
+
+        The future raises EndpointError for a request that finally failed.
+        """
+        return on_loop(self.ask(messages, **body))
+
+    async def ask(self, messages: Sequence[dict], **body: Any) -> Reply:
+        """As `submit`, to be awaited on the client's loop (see `on_loop`)."""
+        if self._free is None:
+            self._free = asyncio.Semaphore(self.max_in_flight)
+        async with self._free:
+            untried = list(self._seats)
+            while True:
+                seat = min(untried, key=_Seat.load)
+                untried.remove(seat)
+                try:
+                    return await seat.post({"messages": list(messages), **body})
+                except EndpointError as error:
+                    if error.kind not in ("unreachable", "timeout") or not untried:
+                        raise
+
+    def close(self) -> None:
+        """Give the connections back."""
+        for seat in self._seats:
+            on_loop(seat.openai.close()).result()
+
+
+class _Seat:
+    """One endpoint at work."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        import openai
+
+        self.endpoint, self.in_flight, self.rests_until_s = endpoint, 0, 0.0
+        self.key = endpoint.key
+        loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        self.openai: AsyncOpenAI = openai.AsyncOpenAI(
+            base_url=endpoint.base_url,
+            api_key=self.key,
+            timeout=endpoint.timeout_s,
+            max_retries=endpoint.retries,
+            # a proxy from the environment has no business with a server on this machine
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not loopback, timeout=endpoint.timeout_s),
+        )
+        # openai takes these from the environment; they are nobody's business but openai.com's
+        self.openai.organization = self.openai.project = None
+
+    def load(self) -> tuple[bool, float]:
+        """What makes it a worse choice: resting after a failure, then how full it is."""
+        return time.monotonic() < self.rests_until_s, self.in_flight / self.endpoint.concurrency
+
+    async def post(self, body: dict) -> Reply:
+        import httpx2
+        import openai
+
+        self.in_flight += 1
+        began_s = time.perf_counter()
+        try:
+            # the raw reply: building typed objects of 128 alternatives per token costs more than the request
+            answer = await self.openai.post(
+                "/chat/completions",
+                body={"model": self.endpoint.model, **body},
+                cast_to=httpx2.Response,
+            )
+            return _reply(answer, time.perf_counter() - began_s)
+        except openai.APITimeoutError:
+            self.rests_until_s = time.monotonic() + REST_S
+            raise self._failed("timeout", f"no answer within {self.endpoint.timeout_s:g} s") from None
+        except openai.APIConnectionError as error:
+            self.rests_until_s = time.monotonic() + REST_S
+            raise self._failed("unreachable", f"cannot be reached ({error.__cause__ or error})") from None
+        except openai.APIStatusError as error:
+            code = error.status_code
+            kind = "rate_limited" if code == 429 else "server_error" if code >= 500 else "refused"
+            raise self._failed(kind, f"answered {code}: {_said(error)}", code) from None
+        except ValueError as error:
+            raise self._failed("bad_reply", f"sent no chat completion ({error})") from None
+        finally:
+            self.in_flight -= 1
+
+    def _failed(self, kind: FailureKind, what: str, status: int | None = None) -> EndpointError:
+        message = f"{self.endpoint.base_url} {what}"
+        if self.endpoint.key_env:  # some servers repeat the key they refuse
+            message = message.replace(self.key, f"${self.endpoint.key_env}")
+        return EndpointError(kind, message[:500], status)
+
+
+def _reply(answer: Any, latency_s: float) -> Reply:
+    """Raises ValueError for anything but a chat completion with a first choice."""
+    data = answer.json()
+    try:
+        choice = data["choices"][0]
+        text = choice["message"].get("content") or ""
+        usage = data.get("usage") or {}
+        counts = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
+        if not isinstance(text, str):
+            raise TypeError("content is no text")
+        return Reply(text, str(choice.get("finish_reason")), *counts, choice, latency_s)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _said(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="endpoints", daemon=True).start()
+    return loop
+
+
+def on_loop(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine on the loop that all clients of this process share."""
+    return asyncio.run_coroutine_threadsafe(work, _loop())
