@@ -211,12 +211,6 @@ def n_groups_of(groups: ArrayLike | None, n: int) -> int:
     return _grouped(groups, n)[0]
 
 
-def largest_draw(n: int, groups: ArrayLike | None) -> int:
-    """The most samples one bootstrap draw can hold: the largest group every time."""
-    n_groups, group_of = _grouped(groups, n)
-    return int(n_groups * np.bincount(group_of).max()) if n else 0
-
-
 # --- checked input ------------------------------------------------------------------------------------
 
 

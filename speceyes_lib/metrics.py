@@ -35,7 +35,6 @@ from .estimates import (
     bootstrap,
     bootstrap_ratio,
     clustered_share,
-    largest_draw,
     n_groups_of,
     proportion,
     require_same_length,
@@ -359,6 +358,78 @@ def cluster_bootstrap(
 # --- what a score is worth ----------------------------------------------------------------------------
 
 
+class Ranking:
+    """What a score's ranking of right and wrong answers is worth, for many bootstrap draws at once.
+
+    Every method takes integer sample weights [draws, n] and gives float64 [draws]; weights of 1 are the sample
+    itself. Samples without a score (nan) are left out whatever their weight. Tied samples stand for the
+    expectation over their orders, so the order of the input does not matter.
+
+    Args:
+        score: numbers [n], nan for "no score".
+        right: bool [n].
+    """
+
+    def __init__(self, score: NDArray, right: NDArray) -> None:
+        order = np.argsort(-score, kind="stable")  # nan sorts last
+        self.index = order[: len(score) - int(np.isnan(score).sum())]  # of the scored samples, best first
+        self.right = right[self.index]
+        self.score = score[self.index]
+        self.starts = _tie_starts(self.score)
+        self._harmonic = np.zeros(1)
+
+    def blocks(self, weights: NDArray) -> tuple[NDArray, NDArray]:
+        """Weight of every run of tied samples, and that of the right ones among them: [draws, runs] each."""
+        own = weights[:, self.index]
+        size = np.add.reduceat(own, self.starts, axis=1)
+        return size, np.add.reduceat(own * self.right, self.starts, axis=1)
+
+    def auroc(self, weights: NDArray) -> NDArray[np.float64]:
+        """Chance that a right answer outscores a wrong one, ties counting half; nan with one class only."""
+        size, good = self.blocks(weights)
+        bad = size - good
+        bad_below = bad.sum(axis=1, keepdims=True) - np.cumsum(bad, axis=1)
+        pairs = good.sum(axis=1) * bad.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (good * (bad_below + bad / 2)).sum(axis=1) / pairs
+
+    def areas(self, weights: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """AURC, and that of a ranking with every wrong answer last.
+
+        Within a tie block of m samples and e errors that begins after N samples and E errors, the expected
+        risk at place i is (E + (i - N) e/m) / i = e/m + (E - N e/m) / i, and 1/i sums to harmonic numbers.
+        """
+        size, good = self.blocks(weights)
+        errors = size - good
+        n_end, errors_end = np.cumsum(size, axis=1), np.cumsum(errors, axis=1)
+        n_begin, errors_begin = n_end - size, errors_end - errors
+        total, all_errors = n_end[:, -1], errors_end[:, -1]
+        harmonic = self._harmonic_up_to(int(total.max()))
+        rate = errors / np.maximum(size, 1)
+        area = errors + (errors_begin - n_begin * rate) * (harmonic[n_end] - harmonic[n_begin])
+        first_wrong = total - all_errors
+        best = all_errors - first_wrong * (harmonic[total] - harmonic[first_wrong])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return area.sum(axis=1) / total, best / total
+
+    def excess_aurc(self, weights: NDArray) -> NDArray[np.float64]:
+        area, best = self.areas(weights)
+        return area - best
+
+    def accuracy_at(self, weights: NDArray, coverage: float) -> NDArray[np.float64]:
+        """Share of right answers among the `coverage` (a fraction) most confident of the scored samples."""
+        size, good = self.blocks(weights)
+        end = np.cumsum(size, axis=1)
+        taken = np.clip(coverage * end[:, -1:] - (end - size), 0, size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (good * taken / np.maximum(size, 1)).sum(axis=1) / taken.sum(axis=1)
+
+    def _harmonic_up_to(self, n: int) -> NDArray[np.float64]:
+        if n >= len(self._harmonic):
+            self._harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n + 1))])
+        return self._harmonic
+
+
 def auroc(
     score: ArrayLike,
     right: ArrayLike,
@@ -373,17 +444,7 @@ def auroc(
     nan when all answers are right or all wrong. Draws of one class only are left out of the interval.
     """
     score, right, groups = _scored(score, right, groups)
-    starts = _tie_starts(score)
-
-    def statistic(weights: NDArray) -> NDArray:
-        good = np.add.reduceat(weights * right, starts, axis=1)
-        bad = np.add.reduceat(weights * ~right, starts, axis=1)
-        bad_below = bad.sum(axis=1, keepdims=True) - np.cumsum(bad, axis=1)  # scores are descending
-        pairs = good.sum(axis=1) * bad.sum(axis=1)
-        with np.errstate(invalid="ignore"):
-            return (good * (bad_below + bad / 2)).sum(axis=1) / pairs
-
-    return bootstrap(statistic, len(score), groups, level, draws, seed)
+    return bootstrap(Ranking(score, right).auroc, len(score), groups, level, draws, seed)
 
 
 def risk_coverage(
@@ -398,34 +459,87 @@ def risk_coverage(
     """Selective risk over coverage, its area and the excess over a perfect ranking; see `RiskCoverage`."""
     score, right, groups = _scored(score, right, groups)
     n, starts, wrong = len(score), _tie_starts(score), ~right
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, largest_draw(n, groups) + 1))])
-
-    def areas(weights: NDArray) -> tuple[NDArray, NDArray]:
-        """AURC and that of a perfect ranking for integer sample weights [draws, n].
-
-        Within a tie block of m samples and e errors that begins after N samples and E errors, the expected
-        risk at place i is (E + (i - N) e/m) / i = e/m + (E - N e/m) / i, and 1/i sums to harmonic numbers.
-        """
-        size = np.add.reduceat(weights, starts, axis=1)
-        errors = np.add.reduceat(weights * wrong, starts, axis=1)
-        n_end, errors_end = np.cumsum(size, axis=1), np.cumsum(errors, axis=1)
-        n_begin, errors_begin = n_end - size, errors_end - errors
-        rate = errors / np.maximum(size, 1)
-        area = errors + (errors_begin - n_begin * rate) * (harmonic[n_end] - harmonic[n_begin])
-        total, all_errors = n_end[:, -1], errors_end[:, -1]
-        first_wrong = total - all_errors
-        best = all_errors - first_wrong * (harmonic[total] - harmonic[first_wrong])
-        return area.sum(axis=1) / total, best / total
-
-    def excess(weights: NDArray) -> NDArray:
-        area, best = areas(weights)
-        return area - best
-
-    aurc = bootstrap(lambda weights: areas(weights)[0], n, groups, level, draws, seed)
-    excess_aurc = bootstrap(excess, n, groups, level, draws, seed)
+    ranking = Ranking(score, right)
+    aurc = bootstrap(lambda weights: ranking.areas(weights)[0], n, groups, level, draws, seed)
+    excess_aurc = bootstrap(ranking.excess_aurc, n, groups, level, draws, seed)
     ends = np.append(starts[1:], n) if n else starts
     risk = np.cumsum(wrong)[ends - 1] / ends if n else np.empty(0)
     return RiskCoverage(score[starts], 100.0 * ends / max(n, 1), 100.0 * risk, aurc, excess_aurc, n)
+
+
+def brier_terms(probability: NDArray, right: NDArray) -> NDArray[np.float64]:
+    """Squared distance of each probability from what happened; their mean is the Brier score (lower is better)."""
+    return (probability - right) ** 2
+
+
+class CalibrationBins:
+    """Equally filled bins of a probability, to hold what was promised against what came true.
+
+    Bins are cut between distinct probabilities, so equal ones share a bin and there may be fewer than asked for.
+
+    Args:
+        probability: in [0, 1], nan for "none" [n].
+        right: bool [n].
+    """
+
+    def __init__(self, probability: NDArray, right: NDArray, n_bins: int = 10) -> None:
+        order = np.argsort(probability, kind="stable")
+        self.index = order[: len(probability) - int(np.isnan(probability).sum())]
+        self.probability, self.right = probability[self.index], right[self.index]
+        n = len(self.index)
+        cuts = np.linspace(0, n, n_bins + 1).astype(int)[:-1]
+        ties = _tie_starts(self.probability)
+        # a cut inside a run of equal probabilities moves to where the run begins
+        self.starts = np.unique(ties[np.searchsorted(ties, cuts, side="right") - 1]) if n else ties
+
+    def error(self, weights: NDArray) -> NDArray[np.float64]:
+        """Expected calibration error for weights [draws, n]: mean distance of the bins, by their weight.
+
+        Zero is perfect. A small sample never reaches it, and draws from it lie further off than the sample does.
+        """
+        own = weights[:, self.index]
+        off = np.add.reduceat(own * (self.right - self.probability), self.starts, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.abs(off).sum(axis=1) / own.sum(axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Per bin: mean probability promised, share that came true with its Wilson interval, and how many."""
+
+    promised_pct: NDArray[np.float64]
+    accuracy_pct: NDArray[np.float64]
+    low_pct: NDArray[np.float64]
+    high_pct: NDArray[np.float64]
+    n_bin: NDArray[np.int64]
+    n: int
+
+
+def reliability(
+    probability: ArrayLike, right: ArrayLike, n_bins: int = 10, level: float = LEVEL
+) -> Reliability:
+    """What was promised and what came true, in equally filled bins; probabilities that are nan are left out.
+
+    Raises:
+        UserError: a probability outside [0, 1], unequal lengths, fewer than one bin.
+    """
+    probability, right = as_scores("probability", probability), as_flags("right", right)
+    require_same_length(probability=probability, right=right)
+    if n_bins < 1:
+        raise UserError(f"n_bins must be at least 1, got {n_bins}.")
+    if ((probability < 0) | (probability > 1)).any():
+        raise UserError("Probabilities must lie in [0, 1]; a score of another kind has no calibration.")
+    bins = CalibrationBins(probability, right, n_bins)
+    count = np.diff(np.append(bins.starts, len(bins.index)))
+    promised, hits = (
+        np.add.reduceat(values.astype(np.float64), bins.starts) if len(count) else np.empty(0)
+        for values in (bins.probability, bins.right)
+    )
+    low, high = wilson(hits, count, level)
+    n = len(bins.index)
+    return Reliability(
+        _share_pct(promised, count), _share_pct(hits, count), 100.0 * low, 100.0 * high, count, n
+    )
 
 
 def candidate_thresholds(score: ArrayLike) -> NDArray[np.float64]:
