@@ -76,12 +76,32 @@ class RouterRecord(Record):
     batch_size: int = 1
 
 
-class Turn(Record):
-    """One turn of an agent: what it said, what the tool did, what it cost."""
+class Proposal(Record):
+    """SpecReason: the step the small model proposed for a turn, and the large model's word on it.
+
+    `score` is the first digit of `score_text` (0-9), null when there is none. The step is taken when accepted,
+    otherwise the large model wrote the turn itself.
+    """
 
     text: str
     n_tokens: int
-    turn_s: float  # this sample's share of the generate call
+    propose_s: float
+    score: int | None = None
+    score_text: str = ""
+    score_s: float = 0.0
+    accepted: bool = False
+    error: Failure | None = None  # why there was nothing to score, or no score
+
+
+class Turn(Record):
+    """One turn of an agent: what it said, what the tool did, what it cost.
+
+    `notes` names what was odd about a turn that was carried out all the same (docs/agents.md lists them).
+    """
+
+    text: str
+    n_tokens: int
+    turn_s: float  # this sample's share of the generate calls, those of a proposal included
     batch_size: int = 1
     finish_reason: Literal["stop", "length", "error"] = "stop"
     action: Literal["tool", "answer", "malformed", "none"] = "none"
@@ -89,6 +109,9 @@ class Turn(Record):
     # in the resized first image, as the model gave it
     box_px: tuple[float, float, float, float] | None = None
     crop_px: tuple[int, int, int, int] | None = None  # mapped to the original image, clamped
+    tool_output: str | None = None  # text a program printed, pictures as their sizes
+    notes: tuple[str, ...] = ()
+    proposal: Proposal | None = None
     error: Failure | None = None
 
 

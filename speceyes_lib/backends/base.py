@@ -22,11 +22,13 @@ class GenerationRequest:
     """One assistant turn to write, greedily.
 
     id: of the sample, for error messages and scripted answers.
-    messages: chat messages, oldest first; image parts are ``{"type": "image", "image": PIL.Image}``.
+    messages: chat messages, oldest first; image parts are ``{"type": "image", "image": PIL.Image}``. When the last
+        one is the assistant's, the model writes on in that turn.
     max_new_tokens: upper bound, the end token included.
     stop: strings that end the turn; the one that ended it stays in the text.
     prefill: text the assistant turn already opens with; it is not repeated in the generation's text.
     evidence_k: how many of the highest log-probabilities per token to keep; 0 keeps none.
+    role: which model an agent wants to hear; a backend, being one model, need not look.
     """
 
     id: str
@@ -35,6 +37,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     prefill: str = ""
     evidence_k: int = 0
+    role: Literal["small", "large"] = "large"
 
 
 @dataclass(frozen=True)

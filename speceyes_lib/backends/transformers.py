@@ -183,7 +183,13 @@ class TransformersBackend:
         texts, images = [], []
         for request in requests:
             messages, pictures = normalise(request.messages, self.image_spec)
-            prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            goes_on = messages[-1]["role"] == "assistant"
+            prompt = self.processor.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=not goes_on,
+                continue_final_message=goes_on,
+            )
             texts.append(prompt + request.prefill)
             images.extend(pictures)
         # Pictures have their final size here. smart_resize is not idempotent under a tight budget (it may ask
