@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import make_run, make_samples, write_answers, write_vstar
 
-from speceyes_lib import judging
 from speceyes_lib.errors import ConfigError, DataError, StageError
 from speceyes_lib.judging import (
     PROTOCOLS,
@@ -21,6 +20,7 @@ from speceyes_lib.judging import (
     preview_verdicts,
     run_judging_stage,
 )
+from speceyes_lib.judging import stage
 from speceyes_lib.params import JudgingParams
 from speceyes_lib.prompts import LETTERS
 from speceyes_lib.records import AgentRecord, DraftRecord, Failure, Trajectory
@@ -63,49 +63,49 @@ STRICT = [  # sample, answer, verdict, rule
     (VSTAR, "**A**", "right", "letter"),
     (VSTAR, "B", "wrong", "letter"),
     (VSTAR, "Ａ", "right", "letter"),  # a full-width letter
-    (VSTAR, "E", "unparsed", "nothing_named"),  # no such option
+    (VSTAR, "E", "undecided", "nothing_named"),  # no such option
     (VSTAR, "red", "right", "option_text"),
     (VSTAR, " Red. ", "right", "option_text"),
     (VSTAR, "dark red", "wrong", "option_text"),
     (VSTAR, "A. red", "right", "mention"),
     (VSTAR, "A) Red", "right", "mention"),
-    (VSTAR, "B. red", "unparsed", "contradictory"),
+    (VSTAR, "B. red", "undecided", "contradictory"),
     (VSTAR, "It looks dark red to me", "wrong", "mention"),  # the longer option, not "red" inside it
-    (VSTAR, "red or blue", "unparsed", "contradictory"),
-    (VSTAR, "dark red, maybe red", "unparsed", "contradictory"),
-    (VSTAR, "The reddish one", "unparsed", "nothing_named"),  # whole words only
+    (VSTAR, "red or blue", "undecided", "contradictory"),
+    (VSTAR, "dark red, maybe red", "undecided", "contradictory"),
+    (VSTAR, "The reddish one", "undecided", "nothing_named"),  # whole words only
     (VSTAR, "Dark", "wrong", "part_of_option"),
-    (VSTAR, "A star", "unparsed", "nothing_named"),  # an article is not a letter
+    (VSTAR, "A star", "undecided", "nothing_named"),  # an article is not a letter
     (VSTAR, "A red star", "right", "mention"),
     (VSTAR, "I choose option A because of its colour", "right", "mention"),
     (VSTAR, "I choose A", "right", "mention"),
     (VSTAR, "B because it is far", "wrong", "mention"),
-    (VSTAR, "Bad picture", "unparsed", "nothing_named"),  # a letter inside a word is none
+    (VSTAR, "Bad picture", "undecided", "nothing_named"),  # a letter inside a word is none
     (VSTAR, "It could be B or C, but the answer is A.", "right", "stated"),
     (VSTAR, "Considering blue and green. Answer: red", "right", "stated"),
     (VSTAR, "The answer is (b)", "wrong", "stated"),
-    (VSTAR, "The answer is not red.", "unparsed", "negated"),
-    (VSTAR, "Answer: A. No wait, answer: B.", "unparsed", "contradictory"),
-    (VSTAR, "It isn't red", "unparsed", "negated"),
-    (VSTAR, "There is no red one", "unparsed", "negated"),
+    (VSTAR, "The answer is not red.", "undecided", "negated"),
+    (VSTAR, "Answer: A. No wait, answer: B.", "undecided", "contradictory"),
+    (VSTAR, "It isn't red", "undecided", "negated"),
+    (VSTAR, "There is no red one", "undecided", "negated"),
     (VSTAR, r"so \boxed{A}", "right", "letter"),
     (VSTAR, r"blue? \boxed{\text{red}}", "right", "option_text"),
-    (VSTAR, r"\boxed{A} or \boxed{B}", "unparsed", "contradictory"),
+    (VSTAR, r"\boxed{A} or \boxed{B}", "undecided", "contradictory"),
     (VSTAR, "", "unparsed", "empty"),
     (VSTAR, None, "unparsed", "empty"),
     (VSTAR, "...", "unparsed", "empty"),
-    (VSTAR, "unknown", "unparsed", "nothing_named"),
+    (VSTAR, "unknown", "undecided", "nothing_named"),
     (SENTENCE, "The color of the bin is red", "right", "option_text"),
     (SENTENCE, "red", "right", "part_of_option"),
     (SENTENCE, "the bin is red", "right", "part_of_option"),
     (SENTENCE, "The bin is left of the truck", "wrong", "option_text"),  # the order of words counts
     (SENTENCE, "truck is left", "wrong", "part_of_option"),
-    (SENTENCE, "the bin", "unparsed", "nothing_named"),  # part of several options
+    (SENTENCE, "the bin", "undecided", "nothing_named"),  # part of several options
     (sample("hr", "A", ("not red", "red")), "A. not red", "right", "mention"),  # "not" belongs to the option
     (
         sample("hr", "A", ("B", "A")),
         "A",
-        "unparsed",
+        "undecided",
         "contradictory",
     ),  # the letter of one, the text of another
     (sample("hr", "C", ("2", "3", "2.5")), "2.5", "right", "option_text"),
@@ -119,12 +119,12 @@ STRICT = [  # sample, answer, verdict, rule
     (NO, "no there is none", "right", "mention"),
     (YES, "Yes, I can see it", "right", "mention"),
     (YES, "There is no doubt: yes", "right", "mention"),
-    (YES, "No doubt about it", "unparsed", "nothing_named"),  # "no" as a determiner is no verdict
-    (YES, "yes and no", "unparsed", "contradictory"),
+    (YES, "No doubt about it", "undecided", "nothing_named"),  # "no" as a determiner is no verdict
+    (YES, "yes and no", "undecided", "contradictory"),
     (YES, "The answer is yes.", "right", "stated"),
-    (YES, "The answer is not no", "unparsed", "negated"),
-    (YES, "I know", "unparsed", "nothing_named"),
-    (YES, "A", "unparsed", "nothing_named"),
+    (YES, "The answer is not no", "undecided", "negated"),
+    (YES, "I know", "undecided", "nothing_named"),
+    (YES, "A", "undecided", "nothing_named"),
     (NO, "", "unparsed", "empty"),
 ]
 
@@ -193,7 +193,7 @@ def test_an_unknown_protocol_is_refused_with_the_nearest_name():
 def test_any_reply_gets_a_verdict_and_a_rule(text, who, protocol):
     verdict, rule = judge(who, text, protocol)
     assert rule
-    assert verdict in {"right", "wrong", "unparsed" if protocol == "strict" else "undecided"}
+    assert verdict in {"right", "wrong", "undecided"} | ({"unparsed"} if protocol == "strict" else set())
 
 
 @given(
@@ -277,7 +277,7 @@ def test_sizes_come_from_the_sidecar_or_else_from_boxes(run, tmp_path):
     boxed = sample("vstar", "A", COLOURS)
     boxed.boxes = ((4, 4, 10, 5), (20, 2, 4, 4))
     known = record.model_copy(update={"trajectory": Trajectory(status="ok", image_px=(40, 20))})
-    assert judging._boxes_fraction(boxed, known) == pytest.approx(20 / 40)
+    assert stage._boxes_fraction(boxed, known) == pytest.approx(20 / 40)
     (tmp_path / "bench" / "difficulty.csv").write_text(f"id,w\n{TASK}/002,0.125\n")
     run_judging_stage(run)
     stored = read_stage("r", "03_judging/collect", TASK, JudgedRecord).records

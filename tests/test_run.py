@@ -137,7 +137,7 @@ def test_drawing_figures_is_no_reason_to_run_models_again(monkeypatch):
     monkeypatch.delenv("SPECEYES_HOME", raising=False)
     for job in plan(load_config("configs/demo.yaml")):
         if isinstance(job.params, DraftParams | AgentParams):
-            assert [i for i in job.inputs if i.endswith(("/frames.py", "/judging.py", "/run.py"))] == []
+            assert [i for i in job.inputs if i.endswith(("/frames.py", "/judging/stage.py", "/run.py"))] == []
 
 
 def test_what_measures_time_runs_alone(home):
