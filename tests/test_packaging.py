@@ -23,7 +23,13 @@ LOCK = [
     if line and not line.startswith("#")
 ]
 # what a distribution is called when imported, where the two names differ
-IMPORTED_AS = {"ipython": "IPython", "pillow": "PIL", "pyyaml": "yaml"}
+IMPORTED_AS = {
+    "ipython": "IPython",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 
 
 def declared(*extras: str) -> list[Requirement]:
@@ -56,6 +62,15 @@ def test_everything_the_library_and_the_notebooks_import_is_declared():
     allowed = import_names(declared())
     undeclared = {
         str(p.relative_to(ROOT)): extra for p, s in sources.items() if (extra := imported(s) - allowed)
+    }
+    assert undeclared == {}
+
+
+def test_everything_the_tests_and_benchmarks_import_is_declared():
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    allowed = import_names(declared("test")) | {p.stem for p in files} | {"tests"}
+    undeclared = {
+        str(p.relative_to(ROOT)): extra for p in files if (extra := imported(p.read_text("utf-8")) - allowed)
     }
     assert undeclared == {}
 
