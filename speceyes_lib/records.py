@@ -7,6 +7,7 @@ with `status="error"` and a typed reason, never a hole. Ids are stable across ma
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -51,7 +52,7 @@ class DraftRecord(Record):
     status: Literal["ok", "error"]
     error: Failure | None = None
     answer: str | None = None
-    n_tokens: int = 0
+    n_tokens: int | None = 0  # null: not told (imported)
     finish_reason: Literal["stop", "length", "error"] = "stop"
     scores: dict[str, float] | None = None
     score_reason: str | None = None
@@ -60,11 +61,12 @@ class DraftRecord(Record):
     decode_s: float = 0.0  # this sample's image: read, decode, resize
     draft_s: float = 0.0  # its share of the batched generate
     batch_size: int = 1
+    timed: bool = True  # False: nobody told what it cost (imported), and its times are unknown, not zero
 
     @property
     def wall_s(self) -> float:
-        """Seconds of the clock this sample is charged; the sum over samples is the split's wall-clock."""
-        return self.decode_s + self.draft_s
+        """Seconds of the clock this sample is charged; the sum over samples is the split's wall-clock. NaN: unknown."""
+        return self.decode_s + self.draft_s if self.timed else math.nan
 
 
 class RouterRecord(Record):
@@ -100,7 +102,7 @@ class Turn(Record):
     """
 
     text: str
-    n_tokens: int
+    n_tokens: int | None  # null: not told (imported)
     turn_s: float  # this sample's share of the generate calls, those of a proposal included
     batch_size: int = 1
     finish_reason: Literal["stop", "length", "error"] = "stop"
@@ -123,6 +125,7 @@ class Trajectory(Record):
     answer: str | None = None
     answer_from: Literal["tag", "untagged", "none"] = "none"
     turns: tuple[Turn, ...] = ()
+    generated_tokens: int | None = None  # of all turns, where the turns themselves do not tell (imported)
     image_px: tuple[int, int] | None = None  # original width, height
     view_px: tuple[int, int] | None = None  # what the model saw first: boxes are in these pixels
 
@@ -156,13 +159,16 @@ class AgentRecord(Record):
     first_look: Trajectory | None = None  # agent forbidden to zoom (collect only, when asked for)
     decode_s: float = 0.0
     tool_s: float = 0.0
+    timed: bool = True  # False: nobody told what it cost (imported), and its times are unknown, not zero
 
     @property
     def wall_s(self) -> float:
         """Seconds charged to this sample: decode + router + draft + agent + tools (no first look).
 
-        In collect the draft was paid in stage 01 and is not counted again.
+        In collect the draft was paid in stage 01 and is not counted again. NaN: unknown.
         """
+        if not self.timed:
+            return math.nan
         total = self.decode_s + self.tool_s
         if self.router is not None:
             total += self.router.router_s
@@ -208,10 +214,10 @@ class Verdict(Record):
     source: Literal["final", "draft", "agent", "first_look"]
     verdict: VerdictValue
     rule: str
-    protocol: Literal["strict", "paper"]
+    protocol: Literal["strict", "paper", "imported"]  # imported: another program's own
     answer: str | None = None
     standard: str = ""  # the standard answer as shown to people, e.g. "A. red"
-    decided_by: Literal["rule", "llm", "human", "none"] = "rule"
+    decided_by: Literal["rule", "llm", "human", "imported", "none"] = "rule"
     rule_verdict: VerdictValue | None = None
     judge: JudgeCall | None = None
     human: HumanCheck | None = None
