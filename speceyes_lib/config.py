@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from .errors import ConfigError
+from .human import checks_path
 from .params import (
     NOTEBOOKS,
     AgentParams,
@@ -92,6 +93,12 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
     },
     "judging": {
         "protocol": _every("protocol"),
+        "judge": _every("judge"),
+        "judge_all": _every("judge_all"),
+        "judge_max_requests": _every("judge_max_requests"),
+        "judge_max_tokens": _every("judge_max_tokens"),
+        "judge_cache": _every("judge_cache"),
+        "human_checks": _every("human_checks"),
     },
     "confidence": {
         "modes": _every("modes"),
@@ -284,6 +291,8 @@ def _inference(
         before = list(made[-1].outputs) if made else []
         if threshold_from := getattr(params, "threshold_from", None):
             before.append(threshold_from)
+        if getattr(params, "human_checks", "") == "apply" and checks_path(run).is_file():
+            before.append(_path(checks_path(run)))
         made.append(
             _job(params, run, group, outputs, (*inputs, *before), exclusive=model is not JudgingParams)
         )

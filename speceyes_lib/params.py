@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .endpoint import parse_endpoints
 from .errors import ConfigError, nearest
 from .records import RunMode
 
@@ -50,6 +51,15 @@ def _plain_name(name: str) -> str:
     if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\:*?"<>|{}'):
         raise ValueError("must be a plain folder name")
     return name
+
+
+def _endpoint_or_none(text: str) -> str:
+    try:
+        if text:
+            parse_endpoints(text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 # ------------------------------------------------------------------ parameters that several notebooks share
@@ -303,6 +313,25 @@ class JudgingParams(StageParams):
         Literal["strict", "paper"],
         Field(description="strict: errors count as wrong; paper: the published rules to the letter"),
     ] = "strict"
+    judge: Annotated[
+        str,
+        AfterValidator(_endpoint_or_none),
+        Field(description="endpoint of a judging model for what no rule decides; empty: rules only"),
+    ] = ""
+    judge_all: Annotated[
+        bool, Field(description="the model also judges what a rule decides, to measure their agreement")
+    ] = False
+    judge_max_requests: Annotated[int, Field(ge=0, description="questions to the model; 0: no limit")] = 0
+    judge_max_tokens: Annotated[
+        int, Field(ge=0, description="tokens of prompts and replies together; 0: no limit")
+    ] = 0
+    judge_cache: Annotated[
+        str, Field(description="where the model's replies are kept; empty: a file beside the runs")
+    ] = ""
+    human_checks: Annotated[
+        Literal["apply", "ignore"],
+        Field(description="verdicts that people overruled (human_checks.csv of the run)"),
+    ] = "apply"
 
 
 class ConfidenceParams(StageParams):

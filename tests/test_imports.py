@@ -37,10 +37,10 @@ def test_importing_every_module_loads_nothing_heavy():
 LAYERS = [
     {"errors", "prompts"},
     {"paths", "records", "evidence", "estimates"},
-    {"provenance", "endpoint"},
+    {"provenance", "endpoint", "human"},
     {"params", "paper"},
     {"config", "store", "benchmarks", "images", "confidence", "metrics"},
-    {"gate", "human", "judging", "tools"},
+    {"gate", "judging", "tools"},
     {"operating_point"},
     {"backends", "agents"},
     {"funnel"},
