@@ -143,11 +143,11 @@ def bootstrap(
     if not n:
         return Measure(math.nan, math.nan, math.nan, 0)
     value = float(statistic(np.ones((1, n), np.int64))[0])
-    n_groups, group_of = _grouped(groups, n)
+    n_groups, group_of = grouped(groups, n)
     if n_groups < 2 or math.isnan(value):
         return Measure(value, math.nan, math.nan, n)
     drawn = [statistic(counts[:, group_of]) for counts in draw_counts(n_groups, n, draws, seed)]
-    return Measure(value, *_percentiles(np.concatenate(drawn), level), n)
+    return Measure(value, *interval_of(np.concatenate(drawn), level), n)
 
 
 def bootstrap_ratio(
@@ -164,13 +164,13 @@ def bootstrap_ratio(
     if not n or not denominator.sum():
         return math.nan, math.nan, math.nan
     value = float(numerator.sum() / denominator.sum())
-    n_groups, group_of = _grouped(groups, n)
+    n_groups, group_of = grouped(groups, n)
     if n_groups < 2:
         return value, math.nan, math.nan
     sums = np.stack([np.bincount(group_of, part, n_groups) for part in (numerator, denominator)], axis=1)
     totals = np.concatenate([counts @ sums for counts in draw_counts(n_groups, n, draws, seed)])
     with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = _percentiles(totals[:, 0] / totals[:, 1], level)
+        low, high = interval_of(totals[:, 0] / totals[:, 1], level)
     return value, low, high
 
 
@@ -180,7 +180,7 @@ def clustered_share(
     """Share of `of` in `among`, both bool [samples], with the cluster bootstrap of the module's rules."""
     successes, n = int(of.sum()), int(among.sum())
     if successes in (0, n):
-        _, group_of = _grouped(groups, len(of))
+        _, group_of = grouped(groups, len(of))
         n_groups = n_groups_of(group_of[among], n)
         low, high = wilson(n_groups if successes else 0, n_groups, level)
         return Estimate(100.0 * successes / n, 100.0 * float(low), 100.0 * float(high), n, "Wilson of groups")
@@ -188,7 +188,8 @@ def clustered_share(
     return Estimate(*(100.0 * value for value in ratio), n, "cluster bootstrap")
 
 
-def _percentiles(values: NDArray, level: float) -> tuple[float, float]:
+def interval_of(values: NDArray, level: float) -> tuple[float, float]:
+    """Percentile interval of drawn values; draws that are not finite are left out, no draws give nan."""
     values = values[np.isfinite(values)]
     if not len(values):
         return math.nan, math.nan
@@ -196,7 +197,7 @@ def _percentiles(values: NDArray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _grouped(groups: ArrayLike | None, n: int) -> tuple[int, NDArray[np.int64]]:
+def grouped(groups: ArrayLike | None, n: int) -> tuple[int, NDArray[np.int64]]:
     """Number of groups and the group index of each sample."""
     if groups is None:
         return n, np.arange(n)
@@ -208,7 +209,7 @@ def _grouped(groups: ArrayLike | None, n: int) -> tuple[int, NDArray[np.int64]]:
 
 
 def n_groups_of(groups: ArrayLike | None, n: int) -> int:
-    return _grouped(groups, n)[0]
+    return grouped(groups, n)[0]
 
 
 # --- checked input ------------------------------------------------------------------------------------
