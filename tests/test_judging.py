@@ -19,8 +19,8 @@ from speceyes_lib.judging import (
     named_option,
     preview_verdicts,
     run_judging_stage,
+    stage,
 )
-from speceyes_lib.judging import stage
 from speceyes_lib.params import JudgingParams
 from speceyes_lib.prompts import LETTERS
 from speceyes_lib.records import AgentRecord, DraftRecord, Failure, Trajectory

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import benchmarks
 from ..benchmarks import Sample
 from ..errors import DataError, StageError
+from ..human import Overrides, overrides_of, reviewed
 from ..paths import resolve, stage_dir
 from ..provenance import code_hash, text_hash
-from ..records import AgentRecord, Record, Verdict
-from ..store import StageData, StageStore, read_stage
+from ..records import AgentRecord, JudgeCall, Record, Verdict
+from ..store import HEADER, StageData, StageStore, read_stage
+from .llm import JudgingModel, Question, open_judge
 from .rules import Protocol, judge
 
 if TYPE_CHECKING:
@@ -65,9 +70,12 @@ def judge_record(
                 protocol=protocol,
                 answer=answer,
                 standard=sample.standard,
-                **judge(sample, answer, protocol, failed)._asdict(),
+                verdict=told.verdict,
+                rule=told.rule,
+                decided_by="none" if told.verdict == "undecided" else "rule",
             )
             for source, answer, failed in answers
+            for told in [judge(sample, answer, protocol, failed)]
         ),
     )
 
@@ -77,28 +85,99 @@ def run_judging_stage(
 ) -> list[Path]:
     """Judge every arm of `params.arms` on every task; returns the finished stage folders (`03_judging/<arm>/…`).
 
+    Rules first; what they leave undecided goes to the judging model where there is one; what people said of an
+    answer outranks both. Answers that the model could not be asked about (it failed, or its budget is spent) are
+    `undecided` and are asked about when the stage is run again; replies that came are never asked for twice.
+
     Raises StageError where an arm has not run, or where it ran other samples than `params.data_root` holds.
     """
-    root = resolve(params.data_root)
-    sizes = _stored_sizes(root)
-    folders = []
-    for task in params.tasks:
-        samples = _samples(task, root)
-        folders += [_judge_arm(params, arm, task, samples, sizes, progress) for arm in params.arms]
-    return folders
+    with _judging(params) as judging:
+        folders = []
+        for task in params.tasks:
+            samples = judging.samples(task)
+            folders += [_judge_arm(judging, arm, task, samples, progress) for arm in params.arms]
+        return folders
 
 
 def preview_verdicts(params: JudgingParams, n: int) -> list[JudgedRecord]:
-    """The verdicts on the first `n` samples of the first arm and task; nothing is stored."""
+    """The verdicts on the first `n` samples of the first arm and task; nothing is stored but the model's replies."""
     task = params.tasks[0]
-    root = resolve(params.data_root)
-    ran = _answers(params, params.arms[0], task, samples := _samples(task, root))
-    sizes = _stored_sizes(root)
-    return [_judged(params, samples[i], r, sizes) for i, r in itertools.islice(ran.records.items(), n)]
+    with _judging(params) as judging:
+        ran = _answers(params, params.arms[0], task, samples := judging.samples(task))
+        return judging.judge(dict(itertools.islice(ran.records.items(), n)), samples)[0]
 
 
-def _samples(task: str, root: Path) -> dict[str, Sample]:
-    return {sample.id: sample for sample in benchmarks.load_task(task, root)}
+@dataclass(frozen=True)
+class _Judging:
+    """What all arms and tasks are judged with."""
+
+    params: JudgingParams
+    sizes: Mapping[str, float]
+    overrides: Overrides
+    model: JudgingModel | None
+
+    def samples(self, task: str) -> dict[str, Sample]:
+        return {s.id: s for s in benchmarks.load_task(task, resolve(self.params.data_root))}
+
+    def judge(
+        self,
+        records: Mapping[str, AgentRecord],
+        samples: Mapping[str, Sample],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[list[JudgedRecord], dict[str, JudgeCall]]:
+        """The records with all their verdicts, and what the model said (by key of its cache)."""
+        judged = [self._by_rule(samples[id_], record) for id_, record in records.items()]
+        asked: dict[tuple[str, str | None], Question] = {}
+        for record in judged if self.model else ():
+            sample = benchmarks.shown_as(samples[record.id], records[record.id].options_shown)
+            for v in record.verdicts:
+                if _is_asked(v, self.params.judge_all):
+                    asked[v.id, v.answer] = self.model.question(sample, v.answer or "", v.protocol)
+        calls = self.model.judge(list(asked.values()), progress) if asked else {}
+        said = {place: calls[question.key] for place, question in asked.items()}
+        final = [
+            record.model_copy(
+                update={
+                    "verdicts": tuple(reviewed(_with_call(v, said), self.overrides) for v in record.verdicts)
+                }
+            )
+            for record in judged
+        ]
+        return final, calls
+
+    def _by_rule(self, sample: Sample, record: AgentRecord) -> JudgedRecord:
+        size = self.sizes.get(sample.id, _boxes_fraction(sample, record))
+        return judge_record(sample, record, self.params.protocol, size)
+
+
+@contextlib.contextmanager
+def _judging(params: JudgingParams) -> Iterator[_Judging]:
+    sizes = _stored_sizes(resolve(params.data_root))
+    overrides = overrides_of(params.run) if params.human_checks == "apply" else {}
+    with contextlib.ExitStack() as stack:
+        model = open_judge(params)
+        if model is not None:
+            stack.enter_context(model)
+        yield _Judging(params, sizes, overrides, model)
+
+
+def _is_asked(verdict: Verdict, judge_all: bool) -> bool:
+    """Does this answer go to the judging model? A broken box goes to nobody: the original crashes on it."""
+    if verdict.verdict == "undecided":
+        return verdict.rule != "boxed_without_brace"
+    return judge_all and verdict.verdict in ("right", "wrong")
+
+
+def _with_call(verdict: Verdict, said: Mapping[tuple[str, str | None], JudgeCall]) -> Verdict:
+    """The verdict with the model's word, which decides only where the rule could not."""
+    call = said.get((verdict.id, verdict.answer))
+    if call is None or verdict.verdict == "error":
+        return verdict
+    update: dict = {"judge": call}
+    if verdict.verdict == "undecided":
+        decided_by = "none" if call.verdict == "undecided" else "llm"
+        update |= {"verdict": call.verdict, "decided_by": decided_by, "rule_verdict": "undecided"}
+    return verdict.model_copy(update=update)
 
 
 def _answers(
@@ -113,46 +192,69 @@ def _answers(
     return ran
 
 
-def _judged(
-    params: JudgingParams, sample: Sample, record: AgentRecord, sizes: Mapping[str, float]
-) -> JudgedRecord:
-    size = sizes.get(sample.id, _boxes_fraction(sample, record))
-    return judge_record(sample, record, params.protocol, size)
-
-
 def _judge_arm(
-    params: JudgingParams,
+    judging: _Judging,
     arm: str,
     task: str,
     samples: Mapping[str, Sample],
-    sizes: Mapping[str, float],
     progress: Callable[[int, int, str], None],
 ) -> Path:
+    params, model = judging.params, judging.model
     ran = _answers(params, arm, task, samples)
-    stage, text = f"03_judging/{arm}", f"{task} · {arm}"
-    start = time.perf_counter()
+    stage, text, n = f"03_judging/{arm}", f"{task} · {arm}", len(ran.records)
+    start, paid = time.perf_counter(), model.cost() if model else {}
+    progress(0, n, text)
+    # all of it before anything is stored: replies are kept as they come, so a killed session loses none
+    judged, calls = judging.judge(ran.records, samples, lambda done, of: progress(n * done // of, n, text))
+    config: dict = {"protocol": params.protocol, "data_root": params.data_root}
+    inputs = {
+        "records": ran.sha256,
+        "truth": text_hash(f"{i} {samples[i].standard}" for i in ran.records),
+        "code": code_hash("judging"),
+        "sizes": _sizes_hash(judging.sizes, ran.records),
+    }
+    if model is not None:
+        config |= {"judge": model.model, "judge_all": params.judge_all}
+        inputs[REPLIES] = text_hash(f"{key} {call.reply!r}" for key, call in calls.items())
+    if checks := sorted(f"{i} {a} {c}" for (i, a), c in judging.overrides.items() if i in ran.records):
+        inputs[CHECKS] = text_hash(checks)
+    folder = stage_dir(params.run, stage, task)
     with StageStore(
-        stage_dir(params.run, stage, task),
+        folder,
         stage=stage,
         task=task,
         record_type=JudgedRecord,
-        config={"protocol": params.protocol, "data_root": params.data_root},
+        config=config,
         expected_ids=list(ran.records),
-        inputs={
-            "records": ran.sha256,
-            "truth": text_hash(f"{i} {samples[i].standard}" for i in ran.records),
-            "code": code_hash("judging"),
-            "sizes": _sizes_hash(sizes, ran.records),
-        },
-        if_changed=params.if_changed,
+        inputs=inputs,
+        if_changed="restart" if _only_more_is_known(folder, config, inputs) else params.if_changed,
     ) as store:
-        progress(len(store.done_ids), len(ran.records), text)
-        for id_, record in ran.records.items():
-            if id_ not in store.done_ids:
-                store.append(_judged(params, samples[id_], record, sizes))
-        progress(len(store.done_ids), len(ran.records), text)
-        store.finish(timing={"session_s": time.perf_counter() - start})
+        for record in judged:
+            if record.id not in store.done_ids:
+                store.append(record)
+        progress(n, n, text)
+        cost = {name: value - paid[name] for name, value in model.cost().items()} if model else {}
+        store.finish(timing={"session_s": time.perf_counter() - start, **cost})
     return store.folder
+
+
+REPLIES, CHECKS = "judge_replies", "human_checks"
+
+
+def _only_more_is_known(folder: Path, config: Mapping, inputs: Mapping[str, str]) -> bool:
+    """Whether verdicts stored here differ from the new ones only by replies and human checks that came since.
+
+    They are replaced without being asked for: nothing is lost by it, replies and checks are kept elsewhere.
+    """
+
+    def fixed(values: Mapping) -> dict:
+        return {name: value for name, value in values.items() if name not in (REPLIES, CHECKS, "sample_ids")}
+
+    try:
+        before = json.loads((folder / HEADER).read_bytes())
+        return before["config"] == config and fixed(before["inputs"]) == fixed(inputs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # the store says what is wrong with it
 
 
 DIFFICULTY_FILE = (

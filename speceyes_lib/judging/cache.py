@@ -1,0 +1,94 @@
+"""Replies of judging models, kept for good: whatever was paid for once is never asked for again.
+
+One SQLite file for all runs. Each reply is committed as it arrives, so a killed process loses none; it sits on a
+local disk (SQLite's write-ahead log does not work across machines).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from ..errors import UserError
+from ..paths import shown
+
+_AT_ONCE = 500  # keys per query
+
+
+class CachedReply(NamedTuple):
+    """What came back for one question, and the tokens it was charged."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def reply_key(model: str, protocol: str, messages: Sequence[Mapping], **settings: object) -> str:
+    """What a reply depends on: the model, the protocol it was asked under, every word of the prompt, the settings."""
+    told = {"model": model, "protocol": protocol, "messages": list(messages), "settings": settings}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+class ReplyCache:
+    """`get` and `put` by `reply_key`. Raises UserError naming the file where it cannot be read or written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # autocommit: every insert is on its own; the event loop's thread writes, the caller's reads
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, model TEXT, protocol TEXT, text TEXT, "
+                "prompt_tokens INTEGER, completion_tokens INTEGER, asked_utc TEXT) WITHOUT ROWID"
+            )
+
+    def get(self, keys: Iterable[str]) -> dict[str, CachedReply]:
+        """The replies there are to these keys."""
+        wanted, found = list(dict.fromkeys(keys)), {}
+        with self._told():
+            for at in range(0, len(wanted), _AT_ONCE):
+                part = wanted[at : at + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                rows = self._db.execute(
+                    f"SELECT key, text, prompt_tokens, completion_tokens FROM replies WHERE key IN ({marks})",
+                    part,
+                )
+                found |= {key: CachedReply(*rest) for key, *rest in rows}
+        return found
+
+    def put(self, key: str, model: str, protocol: str, reply: CachedReply) -> None:
+        """Keep a reply; the first one to a key stays."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._told():
+            self._db.execute(
+                "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (key, model, protocol, *reply, now),
+            )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(
+                f"{shown(self.path)}: the replies of the judge cannot be kept there ({error}); "
+                "mend that, or name another file (judge_cache)"
+            ) from None
