@@ -78,6 +78,7 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
     "gate": {
         "router": _every("router"),
         "router_max_new_tokens": _every("router_max_new_tokens"),
+        "router_small": _every("router_small"),
         "score": _every("score"),
         "k": _every("k"),
         "slope": _every("slope"),

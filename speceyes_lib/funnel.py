@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .prompts import PromptSet
 
 T = TypeVar("T")
+
+ROUTER_EVIDENCE_K = 20  # alternatives of the router's first token among which yes and no are looked for
 
 # make_agent(sample id, question block, original picture, its view, forbid_tool=False): an agent at its first turn
 AgentFactory = Callable[..., "Agent"]
@@ -80,6 +82,7 @@ class _Case:
     views: dict[ImageSpec, Image.Image] = field(default_factory=dict)
     failure: Failure | None = None  # of the picture or the router; agent and draft carry their own
     router: RouterRecord | None = None
+    router_small: RouterRecord | None = None
     draft: DraftRecord | None = None
     evidence: Evidence | None = None
     agent: Agent | None = None
@@ -135,6 +138,7 @@ def run_funnel(
     agent_batch_size: int = 1,
     drafts: Mapping[str, DraftRecord] | None = None,
     first_look: bool = False,
+    router_small: bool = False,
 ) -> Iterator[tuple[AgentRecord, Evidence | None]]:
     """Run samples through the phases; yields a record, and the evidence of a draft made here, as each is done.
 
@@ -146,6 +150,7 @@ def run_funnel(
         batched call per turn; 1 is the paper's setting. At most batch_size + agent_batch_size decoded pictures
         are held at a time.
     first_look: also ask an agent that is forbidden to use its tool, at no charge (collect).
+    router_small: also ask the small model whether a tool would help, at no charge (collect; needs draft_backend).
 
     The order of the records depends on decisions alone, never on timing. Raises ValueError for a mode that
     lacks what it needs.
@@ -156,7 +161,8 @@ def run_funnel(
         raise ValueError("collect takes its drafts from stage 01: give `drafts`")
     if mode == "baseline":
         router = None
-    if router is not None and router.by == "small" and draft_backend is None:
+    asks_small = router_small or (router is not None and router.by == "small")
+    if asks_small and draft_backend is None:
         raise ValueError("a router by the small model needs the draft backend")
     router_backend = draft_backend if router is not None and router.by == "small" else agent_backend
     first = draft_backend if mode == "gated" and router is None else router_backend
@@ -174,7 +180,15 @@ def run_funnel(
                 case.draft = drafts[case.sample.id]
         readable = [c for c in cases if c.original is not None]
         if router is not None:
-            _route(readable, router_backend, prompts, router)
+            for case, (said, failure) in _route(readable, router_backend, prompts, router):
+                case.router, case.failure = said, failure
+        if router_small and router_backend is draft_backend:
+            for case in readable:
+                case.router_small = case.router
+        elif router_small:
+            small = replace(router or Router(), by="small")
+            for case, (said, _) in _route(readable, draft_backend, prompts, small):
+                case.router_small = said
         if mode == "gated":
             unrouted = [c for c in readable if c.router is None or c.router.verdict == "no"]
             _draft(unrouted, draft_backend, prompts, drafting)
@@ -246,7 +260,10 @@ def _ask(backend: Backend, requests: Sequence[GenerationRequest]) -> list[Genera
     return backend.generate(requests) if requests else []
 
 
-def _route(cases: Sequence[_Case], backend: Backend, prompts: PromptSet, router: Router) -> None:
+def _route(
+    cases: Sequence[_Case], backend: Backend, prompts: PromptSet, router: Router
+) -> list[tuple[_Case, tuple[RouterRecord, Failure | None]]]:
+    """The router's word on each case, and why there is none where the model failed."""
     from .backends.base import GenerationRequest
 
     requests = [
@@ -254,16 +271,33 @@ def _route(cases: Sequence[_Case], backend: Backend, prompts: PromptSet, router:
             c.sample.id,
             prompts.router_messages(c.block, c.view(backend.image_spec), router.by),
             router.max_new_tokens,
+            evidence_k=min(ROUTER_EVIDENCE_K, backend.vocab_size),
         )
         for c in cases
     ]
-    for case, said in zip(cases, _ask(backend, requests), strict=True):
-        if said.error is not None:  # without a word from the router, the agent decides
-            case.failure = Failure(type="router_error", message=said.error.message)
-        verdict = "no" if said.text.strip().lower().startswith("no") else "yes"
-        case.router = RouterRecord(
-            verdict=verdict, text=said.text, router_s=said.generate_s, batch_size=said.batch_size
-        )
+    return [(case, _routed(said)) for case, said in zip(cases, _ask(backend, requests), strict=True)]
+
+
+def _routed(said: Generation) -> tuple[RouterRecord, Failure | None]:
+    record = RouterRecord(
+        # without a word from the router the agent decides
+        verdict="no" if said.text.strip().lower().startswith("no") else "yes",
+        text=said.text,
+        yes_logprob=_first_logprob(said, "yes"),
+        no_logprob=_first_logprob(said, "no"),
+        router_s=said.generate_s,
+        batch_size=said.batch_size,
+    )
+    failed = said.error is not None
+    return record, Failure(type="router_error", message=said.error.message) if failed else None
+
+
+def _first_logprob(said: Generation, word: str) -> float | None:
+    """Highest log-probability of a first token that reads `word`; None where none of the alternatives does."""
+    if said.evidence is None or not said.evidence.n_tokens:
+        return None
+    alternatives = zip(said.first_texts, said.evidence.top_logprobs[0].tolist(), strict=True)  # highest first
+    return next((p for text, p in alternatives if text.strip().casefold() == word and np.isfinite(p)), None)
 
 
 def _draft(cases: Sequence[_Case], backend: Backend, prompts: PromptSet, drafting: Drafting) -> None:
@@ -383,6 +417,7 @@ def _record(case: _Case, mode: RunMode, gate: Gate | None, score: str) -> AgentR
         used="small" if decision == "accepted" else "large",
         answer=answer,
         router=case.router,
+        router_small=case.router_small,
         draft=case.draft,
         confidence=_confidence(case, gate.score if gate else score),
         threshold=gate.threshold if gate else None,

@@ -208,6 +208,7 @@ class Arm:
     run_mode: RunMode
     agent_batch_size: int
     first_look: bool
+    router_small: bool
 
     @property
     def stage(self) -> str:
@@ -251,6 +252,9 @@ class AgentParams(StageParams):
     first_look: Annotated[
         bool, Field(description="collect also asks the agent for its answer without the tool")
     ] = True
+    router_small: Annotated[
+        bool, Field(description="collect also asks the small model whether a tool would help")
+    ] = True
     score: Score = "min"
     k: K = 64
     slope: Slope = 0.6
@@ -276,7 +280,9 @@ class AgentParams(StageParams):
         mode = name.removesuffix(BATCHED)
         together = name.endswith(BATCHED) or mode == "collect"
         size = self.agent_batch_size_batched if together else self.agent_batch_size
-        return Arm(name, mode, size, first_look=self.first_look and mode == "collect")
+        collect = mode == "collect"
+        extras = {"first_look": self.first_look and collect, "router_small": self.router_small and collect}
+        return Arm(name, mode, size, **extras)
 
     def arm_config(self, name: str, threshold: float | None = None) -> dict[str, Any]:
         """The `config` of an arm's stage folder: what its records depend on and nothing else.
@@ -291,6 +297,7 @@ class AgentParams(StageParams):
             "run_mode": arm.run_mode,
             "agent_batch_size": arm.agent_batch_size,
             "first_look": arm.first_look,
+            "router_small": arm.router_small,
         }
         unused = {
             "baseline": (

@@ -70,10 +70,16 @@ class DraftRecord(Record):
 
 
 class RouterRecord(Record):
-    """Phase I's word on one sample: would a tool help? `verdict` is "no" iff `text` starts with "no"."""
+    """Phase I's word on one sample: would a tool help? `verdict` is "no" iff `text` starts with "no".
+
+    `yes_logprob` and `no_logprob` are the highest log-probabilities of a first token that reads yes or no (any
+    case, surrounding space aside) among the alternatives looked at; null where none of them does.
+    """
 
     verdict: Literal["yes", "no"]
     text: str
+    yes_logprob: float | None = None
+    no_logprob: float | None = None
     router_s: float = 0.0
     batch_size: int = 1
 
@@ -151,6 +157,7 @@ class AgentRecord(Record):
     used: Literal["small", "large"]
     answer: str | None = None
     router: RouterRecord | None = None
+    router_small: RouterRecord | None = None  # the small model's word beside it (collect only, when asked for)
     draft: DraftRecord | None = None
     confidence: float | None = None  # the gate's score of the draft, null where there is none
     threshold: float | None = None
@@ -163,7 +170,7 @@ class AgentRecord(Record):
 
     @property
     def wall_s(self) -> float:
-        """Seconds charged to this sample: decode + router + draft + agent + tools (no first look).
+        """Seconds charged to this sample: decode + router + draft + agent + tools (no first look, no second router).
 
         In collect the draft was paid in stage 01 and is not counted again. NaN: unknown.
         """

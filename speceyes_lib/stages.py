@@ -191,6 +191,7 @@ def _agents(
         agent_batch_size=arm.agent_batch_size,
         drafts=drafts,
         first_look=arm.first_look,
+        router_small=arm.router_small,
     )
 
 
@@ -224,7 +225,8 @@ def _run(
 # ------------------------------------------------------------------------------------------- what goes in
 def _roles(params: AgentParams, arm: Arm) -> list[str]:
     """Which models an arm asks."""
-    small = arm.run_mode == "gated" or (arm.run_mode == "collect" and params.router == "small")
+    router_small = arm.router_small or (arm.run_mode == "collect" and params.router == "small")
+    small = arm.run_mode == "gated" or router_small
     return ["draft", "agent"] if small else ["agent"]
 
 

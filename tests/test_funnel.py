@@ -53,6 +53,7 @@ class Asked:
     question: str
     image: Picture
     options: tuple[str, ...] | None = field(default=("red", "blue"))
+    options_shown: tuple[int, ...] | None = None
 
 
 def samples(*names: str) -> list[Asked]:
@@ -188,6 +189,50 @@ def test_the_small_model_can_be_the_router():
     draft = ScriptedBackend(lambda r: "no" if "Would" in str(r.messages) else draft_says(r), SPEC)
     records = run(["sure-hard"], draft=draft, router=Router(by="small"))
     assert records["sure-hard"].decision == "accepted"
+
+
+def router_says(text: str, alternatives: dict[str, float]):
+    """A router's words with what it might have said first."""
+    top = np.array([sorted(alternatives.values(), reverse=True)])
+    texts = tuple(sorted(alternatives, key=alternatives.get, reverse=True))
+    first = Evidence([0], (text,), top[:, 0], [range(len(texts))], top)
+    return lambda request: Generation(request.id, text, (0,), "stop", 0.0, 1, first, texts)
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "yes", "no"),
+    [
+        ({" No": -0.1, "yes": -2.5, "no": -4.0, "Yes": -5.0}, -2.5, -0.1),
+        ({"no": -0.1, "maybe": -2.5}, None, -0.1),
+        ({"nothing": -0.1, "YES ": -2.5, "no": -np.inf}, -2.5, None),
+    ],
+)
+def test_the_router_is_recorded_with_how_likely_yes_and_no_were(alternatives, yes, no):
+    says = router_says("no", alternatives)
+    agent = ScriptedBackend(lambda r: says(r) if r.evidence_k else "<answer>x</answer>", SPEC)
+    router = run(["sure"], agent=agent)["sure"].router
+    assert router.yes_logprob == (yes if yes is None else pytest.approx(yes))
+    assert router.no_logprob == (no if no is None else pytest.approx(no))
+
+
+def test_without_evidence_nobody_knows_how_likely_yes_and_no_were():
+    router = run(["sure-easy"])["sure-easy"].router
+    assert (router.verdict, router.yes_logprob, router.no_logprob) == ("no", None, None)
+
+
+def test_collect_can_hear_both_models_on_whether_a_tool_would_help():
+    draft = ScriptedBackend(lambda r: "yes", SPEC)
+    drafts = drafts_of(NAMES)
+    free = run(NAMES, "collect", drafts=drafts, gate=None)
+    both = run(NAMES, "collect", draft, drafts=drafts, gate=None, router_small=True)
+    assert {r.router_small.verdict for r in both.values()} == {"yes"}
+    assert [r.router.verdict for r in both.values()] == [r.router.verdict for r in free.values()]
+    for r in both.values():
+        assert r.wall_s == pytest.approx(r.decode_s + r.router.router_s + r.trajectory.agent_s + r.tool_s)
+    assert [len(b) for b in draft.batches] == [len(NAMES)]
+    small = run(NAMES, "collect", draft, drafts=drafts, gate=None, router=Router("small"), router_small=True)
+    assert all(r.router_small == r.router for r in small.values())
+    assert len(draft.batches) == 2
 
 
 def test_baseline_asks_the_agent_alone():

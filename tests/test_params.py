@@ -103,6 +103,9 @@ def test_an_arm_is_made_from_what_it_uses():
     assert AgentParams(score="mean", k=32).arm_config("baseline") == AgentParams().arm_config("baseline")
     assert AgentParams(max_turns=2).arm_config("baseline") != AgentParams().arm_config("baseline")
     assert AgentParams(first_look=False).arm_config("gated", 0.9) == AgentParams().arm_config("gated", 0.9)
+    one, both = (AgentParams(router_small=asked) for asked in (False, True))
+    assert one.arm_config("gated", 0.9) == both.arm_config("gated", 0.9)
+    assert one.arm_config("collect") != both.arm_config("collect")
 
 
 @models

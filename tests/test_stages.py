@@ -109,6 +109,16 @@ def test_only_collect_asks_for_a_first_look(finished):
     assert all(r.first_look is None for arm in ARMS[1:] for r in finished[f"02_{arm}"].values())
 
 
+def test_only_collect_hears_both_routers_and_how_sure_they_are(finished):
+    for r in finished["02_collect"].values():
+        for word in (r.router, r.router_small):
+            said = word.no_logprob if word.verdict == "no" else word.yes_logprob
+            other = word.yes_logprob if word.verdict == "no" else word.no_logprob
+            assert said <= 0.0
+            assert other is None or other <= said
+    assert all(r.router_small is None for arm in ARMS[1:] for r in finished[f"02_{arm}"].values())
+
+
 def test_the_records_are_charged_the_clock_of_the_loop(finished):
     timed = [m.timing for m in finished["manifests"] if m.stage != "02_collect"]  # first looks are free
     session_s = sum(t["session_s"] for t in timed)
@@ -125,7 +135,8 @@ def test_the_manifests_say_which_models_were_asked(finished):
     for manifest in finished["manifests"]:
         asked = manifest.environment["models"]
         assert ("agent" in asked) == (manifest.stage != "01_draft")
-        assert ("draft" in asked) == (manifest.stage == "01_draft" or "gated" in manifest.stage)
+        without = manifest.stage.startswith("02_baseline")
+        assert ("draft" in asked) != without
         assert all(m["architecture"] and m["dtype"] == "float32" for m in asked.values())
 
 

@@ -49,6 +49,7 @@ class Generation:
     finish_reason: "stop" (end token or stop string), "length" (cut off at max_new_tokens) or "error".
     generate_s: this request's share of the clock: seconds of its batch / batch_size.
     evidence: one row per token of `token_ids`, when asked for.
+    first_texts: the texts of the first token's alternatives, highest first, beside evidence.
     error: set when this request failed; the other requests of its batch are unharmed.
     """
 
@@ -59,6 +60,7 @@ class Generation:
     generate_s: float
     batch_size: int
     evidence: Evidence | None = None
+    first_texts: tuple[str, ...] = ()
     error: Failure | None = None
 
 

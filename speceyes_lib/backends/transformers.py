@@ -165,7 +165,7 @@ class TransformersBackend:
         for i, (request, row) in enumerate(zip(requests, rows, strict=True)):
             n = next((t for t, token in enumerate(row) if token in self.end_ids), len(row))
             text, stopped = _cut(self.decode(row[:n]), request.stop)
-            evidence = None
+            evidence, first_texts = None, ()
             if recorder:
                 evidence = Evidence(
                     token_ids=row[:n],
@@ -174,8 +174,9 @@ class TransformersBackend:
                     top_ids=top_ids[:n, i],
                     top_logprobs=top_logprobs[:n, i],
                 )
+                first_texts = tuple(self._token_text(t) for t in top_ids[0, i].tolist())
             reason = "stop" if stopped or n < len(row) else "length"
-            generations.append(Generation(request.id, text, tuple(row[:n]), reason, 0.0, 1, evidence))
+            generations.append(Generation(request.id, text, tuple(row[:n]), reason, 0.0, 1, evidence, first_texts))
         return generations
 
     def _inputs(self, requests: Sequence[GenerationRequest]) -> dict:
