@@ -61,13 +61,16 @@ def _said(sample: Sample, right: bool) -> str:
 
 
 def make_run(
-    per_task: int = 40, tasks=TASKS, seed: int = 0, failed: int = 1
+    per_task: int = 40, tasks=TASKS, seed: int = 0, failed: int = 1, samples: list[Sample] | None = None
 ) -> tuple[dict[str, dict[str, AgentRecord]], dict[str, dict[str, JudgedRecord]]]:
-    """(arms, judged) as `frames.assemble` takes them; the first `failed` samples fail in every arm."""
+    """(arms, judged) as `frames.assemble` takes them; the first `failed` samples fail in every arm.
+
+    `samples`: answer these instead of made-up ones.
+    """
     rng = np.random.default_rng(seed)
     arms = {a: {} for a in ("collect", "baseline", "gated", "baseline_batched", "gated_batched")}
     judged = {a: {} for a in arms}
-    for number, sample in enumerate(make_samples(per_task, tasks)):
+    for number, sample in enumerate(samples or make_samples(per_task, tasks)):
         width = float(rng.uniform(0.12, 0.95))
         draft_right = bool(rng.random() < min(0.98, 0.35 + 1.3 * width))
         score = float(1 / (1 + np.exp(-(rng.normal(3.2 + (1.6 if draft_right else -0.8), 0.9)))))
@@ -151,11 +154,18 @@ def make_run(
     return arms, judged
 
 
-def write_answers(run: str, arms: dict[str, dict[str, AgentRecord]]) -> None:
-    """Store the arms as finished stages 02 of a run, as notebook 02 leaves them."""
+def write_drafts(run: str, arms: dict[str, dict[str, AgentRecord]], config: dict | None = None) -> None:
+    """Store the drafts of `collect` as finished stages 01."""
+    _write(run, "01_draft", {id_: r.draft for id_, r in arms["collect"].items()}, DraftRecord, config or {})
+
+
+def write_answers(run: str, arms: dict[str, dict[str, AgentRecord]], config: dict | None = None) -> None:
+    """Store the arms as finished stages 02 of a run, as notebook 02 leaves them; `config` is added to theirs."""
     for arm, records in arms.items():
         gate = {"score": "min", "k": 64, "slope": 0.6, "router": "large", "threshold": THRESHOLD}
-        _write(run, f"02_{arm}", records, AgentRecord, gate if arm.startswith("gated") else {})
+        _write(
+            run, f"02_{arm}", records, AgentRecord, (gate if arm.startswith("gated") else {}) | (config or {})
+        )
 
 
 def write_verdicts(run: str, judged: dict[str, dict[str, JudgedRecord]], protocol: str = "strict") -> None:
