@@ -131,6 +131,11 @@ class _Workflow(BaseModel):
     group_by: Literal["split", "benchmark", "run"] = Field(
         "benchmark", description="tasks that notebooks 01, 02 and 03 take in one kernel"
     )
+    validation_kernels: int = Field(
+        1,
+        ge=1,
+        description="kernels that share the validation set, side by side: no clock of theirs is reported",
+    )
 
 
 def _sections() -> dict[str, tuple[Any, Any]]:
@@ -237,10 +242,17 @@ def groups(tasks: list[str], group_by: str) -> dict[str, list[str]]:
     return found
 
 
+def dealt(tasks: list[str], kernels: int) -> dict[str, list[str]]:
+    """Tasks dealt in turn over at most so many kernels, by the name of the kernel ("" where there is one)."""
+    hands = [hand for i in range(kernels) if (hand := tasks[i::kernels])]
+    return {f"part{i}" if len(hands) > 1 else "": hand for i, hand in enumerate(hands, 1)}
+
+
 def plan(config: RunConfig) -> list[Job]:
     """All jobs of a run, each after those it depends on.
 
-    The validation run comes first, since it chooses the threshold; its stages take all tasks in one kernel.
+    The validation run comes first, since it chooses the threshold. No time of its is reported, so that its
+    kernels may run side by side.
     """
     jobs = [
         _job(
@@ -257,9 +269,10 @@ def plan(config: RunConfig) -> list[Job]:
             raise ConfigError(
                 "validation.root: a threshold has to come from somewhere; give a validation set or gate.threshold"
             )
-        jobs += _inference(
-            config, config.data.tasks, "", jobs[0].outputs, arms=["collect"], first_look=False, **own
-        )
+        for group, tasks in dealt(config.data.tasks, config.workflow.validation_kernels).items():
+            jobs += _inference(
+                config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, first_look=False, **own
+            )
         point = _path(stage_dir(run, "04_confidence") / "operating_point.json")
         jobs.append(_analysis(config, ConfidenceParams, "04_confidence", [point], run=run, threshold_from=""))
     threshold_from = point or ""
@@ -275,9 +288,16 @@ def plan(config: RunConfig) -> list[Job]:
 
 
 def _inference(
-    config: RunConfig, tasks: list[str], group: str, inputs: tuple[str, ...], *, arms: list[str], **own: Any
+    config: RunConfig,
+    tasks: list[str],
+    group: str,
+    inputs: tuple[str, ...],
+    *,
+    arms: list[str],
+    timed: bool = True,
+    **own: Any,
 ) -> list[Job]:
-    """Notebooks 01, 02 and 03 for one group of tasks."""
+    """Notebooks 01, 02 and 03 for one group of tasks; 01 and 02 run alone where their times are reported."""
     own = {"if_changed": "restart", "run": config.name, **own, "tasks": tasks}
     run = own["run"]
     made: list[Job] = []
@@ -295,7 +315,14 @@ def _inference(
         if getattr(params, "human_checks", "") == "apply" and checks_path(run).is_file():
             before.append(_path(checks_path(run)))
         made.append(
-            _job(params, run, group, outputs, (*inputs, *before), exclusive=model is not JudgingParams)
+            _job(
+                params,
+                run,
+                group,
+                outputs,
+                (*inputs, *before),
+                exclusive=timed and model is not JudgingParams,
+            )
         )
     return made
 

@@ -40,7 +40,7 @@ from .store import RECORDS, read_manifest, read_stage
 
 PHASES = ("decode_s", "router_s", "draft_s", "agent_s", "tool_s")
 ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
-COMPUTED_ARMS = ("draft_only", "router_only")
+COMPUTED_ARMS = ("draft_only", "router_only", "baseline_batched")
 
 
 def assemble(
@@ -150,6 +150,8 @@ def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
     `draft_only`: stage 01 as it ran. `router_only`: Phase I decides alone, every draft it lets through is taken.
     It is charged decode + router + (draft or agent with its tools), as measured in `collect` and stage 01; the
     agent as measured in `baseline` where that ran, because there, as in `gated`, agents run one at a time.
+    `baseline_batched`, unless it was run as an arm of its own: the agents of `collect`, which advance together
+    on every sample, without its router.
     """
     agent = "baseline" if "baseline_decision" in frame else "collect"
     ran = frame["collect_decision"].notna()
@@ -175,7 +177,20 @@ def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
         "agent_s": frame[f"{agent}_agent_s"].mask(to_draft, 0.0),
         "tool_s": frame[f"{agent}_tool_s"].mask(to_draft, 0.0),
     }
-    for arm, parts in (("draft_only", draft_only), ("router_only", router_only)):
+    baseline_batched = {
+        "decision": pd.Series("baseline", index=frame.index),
+        "answer": frame["agent_answer"],
+        "verdict": frame["collect_verdict"],
+        "decode_s": frame["collect_decode_s"],
+        "router_s": zero,
+        "draft_s": zero,
+        "agent_s": frame["collect_agent_s"],
+        "tool_s": frame["collect_tool_s"],
+    }
+    computed = zip(COMPUTED_ARMS, (draft_only, router_only, baseline_batched), strict=True)
+    for arm, parts in computed:
+        if f"{arm}_decision" in frame:
+            continue
         part = pd.DataFrame(parts).where(ran)
         part["right"] = _right(part["verdict"])
         part["wall_s"] = part[list(PHASES)].sum(axis=1, min_count=len(PHASES))
@@ -241,7 +256,8 @@ CLOCK = (
     "wall_s is the sum over samples of the busy clock charged to each: picture read and decoded, its share of the "
     "batched router and draft calls, its agent turns and its tools. Model load and warm-up are not included. "
     "baseline and gated run the agent one sample at a time (the paper's setting); the *_batched arms do not. "
-    "draft_only is stage 01 as it ran; router_only is computed from the instrumented pass and baseline, not run."
+    "draft_only is stage 01 as it ran; router_only is computed from the instrumented pass and baseline, not run; "
+    "baseline_batched is the instrumented pass without its router, unless it was run as an arm of its own."
 )
 # an arm's speedup is over this one: the same agent setting, without the gate
 REFERENCE = {

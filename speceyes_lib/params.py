@@ -29,6 +29,7 @@ TASKS = (
 )
 MODES = ("min", "mean", "bottom20", "log")
 ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched")
+DEFAULT_ARMS = ("collect", "baseline", "gated", "gated_batched")  # collect holds what baseline_batched would tell
 BATCHED = "_batched"
 
 
@@ -226,7 +227,7 @@ class AgentParams(StageParams):
     and `arm_config` holds only what that arm depends on, so arms can be added or repeated one by one.
     """
 
-    arms: Arms = list(ARMS)
+    arms: Arms = list(DEFAULT_ARMS)
     data_root: DataRoot = "data/demo/benchmark"
     limit: Limit = 0
     option_order: OptionOrder = "as_published"
@@ -314,7 +315,7 @@ class AgentParams(StageParams):
 class JudgingParams(StageParams):
     """03_judging: is each answer right, by which rule, under which protocol."""
 
-    arms: Arms = list(ARMS)
+    arms: Arms = list(DEFAULT_ARMS)
     data_root: DataRoot = "data/demo/benchmark"
     protocol: Annotated[
         Literal["strict", "paper"],
@@ -361,7 +362,7 @@ class ConfidenceParams(StageParams):
 class FiguresParams(StageParams):
     """05_paper_figures: summary, tables and figures of this run, of the reported numbers, or of both."""
 
-    arms: Arms = list(ARMS)
+    arms: Arms = list(DEFAULT_ARMS)
     source: Annotated[
         Literal["run", "reported", "both"],
         Field(description="numbers shown: of this run, as reported in the paper, or both"),

@@ -82,6 +82,18 @@ def test_the_router_alone_takes_every_draft_it_lets_through(frame):
     assert (rest["router_only_draft_s"] == 0).all()
 
 
+def test_the_batched_baseline_is_the_instrumented_pass_without_its_router_unless_it_was_run(run):
+    arms, judged = (
+        {name: part for name, part in whole.items() if name != "baseline_batched"} for whole in run
+    )
+    frame = frames.assemble(arms, judged)
+    assert frame["baseline_batched_answer"].equals(frame["agent_answer"])
+    spent = frame["collect_wall_s"] - frame["collect_router_s"]
+    assert frame["baseline_batched_wall_s"].to_numpy() == pytest.approx(spent.to_numpy())
+    really = frames.assemble(*run)
+    assert not really["baseline_batched_wall_s"].equals(frame["baseline_batched_wall_s"])
+
+
 def test_the_summary_is_json_and_names_what_each_arm_did(frame):
     summary = frames.summarise(frame, run="demo", gate={"threshold": 0.97})
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary

@@ -145,6 +145,19 @@ def test_what_measures_time_runs_alone(home):
     assert {name.partition("_0")[2][0] for name in alone} == {"1", "2"}
 
 
+def test_the_validation_set_is_shared_by_kernels_that_may_run_side_by_side(monkeypatch):
+    monkeypatch.delenv("SPECEYES_HOME", raising=False)
+    config = load_config("configs/demo.yaml")
+    config = config.model_copy(
+        update={"workflow": config.workflow.model_copy(update={"validation_kernels": 3})}
+    )
+    jobs = [j for j in plan(config) if j.params.run == config.validation_run]
+    drafts = [j for j in jobs if isinstance(j.params, DraftParams)]
+    assert sorted(task for j in drafts for task in j.params.tasks) == sorted(TASKS)
+    assert (len(drafts), len({j.executed for j in jobs})) == (3, len(jobs))
+    assert not any(j.exclusive for j in jobs)
+
+
 # ------------------------------------------------------------------ notebooks
 
 

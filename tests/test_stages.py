@@ -49,7 +49,7 @@ def finished(benchmark_root) -> dict:
     """Both stages, all arms: {stage: {id: record}}, with the manifests under "manifests"."""
     progress = []
     stages.run_draft_stage(draft_params(benchmark_root), lambda *seen: progress.append(seen))
-    stages.run_agent_stage(agent_params(benchmark_root), lambda *seen: progress.append(seen))
+    stages.run_agent_stage(agent_params(benchmark_root, arms=list(ARMS)), lambda *seen: progress.append(seen))
     found: dict = {"manifests": [], "progress": progress}
     for stage, kind in [("01_draft", DraftRecord)] + [(f"02_{arm}", AgentRecord) for arm in ARMS]:
         found[stage] = {}
