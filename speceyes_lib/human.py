@@ -23,13 +23,14 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
-
-import pandas as pd
+from typing import TYPE_CHECKING, get_args
 
 from .errors import DataError, UserError, nearest
 from .paths import run_dir, shown
 from .records import HumanCheck, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "human_checks.csv"
 COLUMNS = ("time_utc", "author", "what", "id", "arm", "source", "answer", "mark", "reason")
@@ -130,6 +131,8 @@ def read_checks(run: str) -> pd.DataFrame:
                     rows.append(row | {"line": reader.line_num})
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{shown(path)}: not a readable CSV file ({error})") from None
+    import pandas as pd  # a config only asks where the file is
+
     return pd.DataFrame(rows, columns=[*COLUMNS, "line"])
 
 
