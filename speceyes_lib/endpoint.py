@@ -95,8 +95,12 @@ def identity(model: str) -> str:
 
 
 def _parse(text: str) -> Endpoint:
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    try:
+        url = urlsplit(text)
+        whole = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        whole = False
+    if not whole:
         raise ConfigError(f"{text}: not a server's address; write http://HOST:PORT/v1?model=NAME")
     base_url = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/"), "", ""))
     if url.username or url.password:

@@ -45,7 +45,7 @@ class Generation:
     """What came of one request.
 
     text: without special tokens, tags such as <tool_call> kept.
-    token_ids: without the end token.
+    token_ids: without the end token; -1 each where a server names tokens by their text only.
     finish_reason: "stop" (end token or stop string), "length" (cut off at max_new_tokens) or "error".
     generate_s: this request's share of the clock: seconds of its batch / batch_size.
     evidence: one row per token of `token_ids`, when asked for.
@@ -66,7 +66,10 @@ class Generation:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A model that can be asked. `image_spec` says how it wants its pictures resized."""
+    """A model that can be asked. `image_spec` says how it wants its pictures resized.
+
+    vocab_size: the tokens it knows; of a server, the alternatives per token it was found to give.
+    """
 
     image_spec: ImageSpec
     vocab_size: int
