@@ -1,0 +1,154 @@
+"""Verdicts as frames: one row per judged answer, and how far rule, model and people agree.
+
+`tidy` gives the columns
+
+=============================== =====================================================================
+`id task benchmark split`       where the sample comes from
+`group kind question options`   as in `judging.JudgedRecord`
+`arm source answer standard`    whose answer, which one, what was said, what is right
+`verdict decided_by rule`       what counts, who decided, the rule that read the answer
+`by_rule by_model by_human`     what each said; None where not asked (or, the rule apart, no reply came)
+`unreviewed`                    the verdict without the human checks
+=============================== =====================================================================
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from .judging import JudgedRecord, read_reply
+from .records import Verdict
+from .store import StageData
+
+COLUMNS = (
+    *("id", "task", "benchmark", "split", "group", "kind", "question", "options"),
+    *("arm", "source", "answer", "standard", "verdict", "decided_by", "rule"),
+    *("by_rule", "by_model", "by_human", "unreviewed"),
+)
+RATERS = {"by_rule": "rule", "by_model": "model", "by_human": "human"}
+LEFT_OPEN = ("unparsed", "undecided")
+
+
+def tidy(records: Iterable[JudgedRecord], arm: str = "", source: str | None = None) -> pd.DataFrame:
+    """The verdicts of judged records as a frame; of one source ("final", "draft", …), or all."""
+    rows = [
+        (*_sample(record), arm, v.source, v.answer, v.standard, v.verdict, v.decided_by, v.rule, *_said(v))
+        for record in records
+        for v in record.verdicts
+        if source in (None, v.source)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def of_stages(stages: Iterable[StageData[JudgedRecord]], source: str | None = None) -> pd.DataFrame:
+    """`tidy` over finished stages 03; `arm` is told by the stage. `attrs["protocol"]` is theirs."""
+    stages = list(stages)
+    parts = [tidy(s.records.values(), s.manifest.stage.split("/")[-1], source) for s in stages]
+    frame = pd.concat(parts, ignore_index=True) if parts else tidy(())
+    frame.attrs["protocol"] = stages[0].manifest.config.get("protocol", "strict") if stages else "strict"
+    return frame
+
+
+def _sample(record: JudgedRecord) -> tuple:
+    benchmark, split, _ = record.id.split("/", 2)
+    place = (record.id, f"{benchmark}/{split}", benchmark, split)
+    return (*place, record.group, record.kind, record.question, record.options)
+
+
+def _said(v: Verdict) -> tuple[str | None, ...]:
+    model = v.judge.verdict if v.judge and v.judge.failure is None else None
+    return v.by_rule, model, v.human.verdict if v.human else None, v.unreviewed
+
+
+def counted(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """The rows that are in the denominator: all under `strict`; `paper` leaves failed samples out."""
+    return frame[frame["verdict"] != "error"] if protocol == "paper" else frame
+
+
+def deciders(frame: pd.DataFrame) -> pd.DataFrame:
+    """How often each rule, the model and people decided what: a row per decider, a column per verdict."""
+    by = frame["decided_by"].replace("none", "nobody")
+    return pd.crosstab([by.rename("decided by"), frame["rule"]], frame["verdict"])
+
+
+# ------------------------------------------------------------------ agreement
+
+
+def ratings(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per answer to a sample, with who said what of it: columns `by_rule`, `by_model`, `by_human`.
+
+    Equal answers of several arms are one: they got their verdict once.
+    """
+    answers = frame[frame["verdict"] != "error"]
+    return answers.drop_duplicates(["id", "answer"])[["id", "answer", *RATERS]]
+
+
+def agreement(frame: pd.DataFrame) -> pd.DataFrame:
+    """Cohen's kappa and the confusion of each two raters, over the answers that both called right or wrong.
+
+    Columns: n, agree_pct, kappa (None where both only ever used one and the same word: it is undefined there),
+    and the four counts `right_right`, `right_wrong`, … (first rater's word first).
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    told = ratings(frame)
+    rows = {}
+    for first, second in itertools.combinations(RATERS, 2):
+        both = told[told[first].isin(["right", "wrong"]) & told[second].isin(["right", "wrong"])]
+        a, b = both[first], both[second]
+        defined = len({*a, *b}) > 1
+        rows[f"{RATERS[first]} / {RATERS[second]}"] = {
+            "n": len(both),
+            "agree_pct": 100.0 * float((a == b).mean()) if len(both) else None,
+            "kappa": float(cohen_kappa_score(a, b)) if defined else None,
+            **{
+                f"{x}_{y}": int(((a == x) & (b == y)).sum())
+                for x, y in itertools.product(("right", "wrong"), repeat=2)
+            },
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("raters")
+
+
+# ------------------------------------------------------------------ the model's replies
+
+
+def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
+    """What came of asking the judging model, a row per outcome: answers, of them unreadable, tokens; empty without one.
+
+    Outcomes are its verdicts, and the kinds of failure where no reply came. `unreadable` counts replies in which
+    a strict reader finds no judgement, whatever the protocol made of them. Tokens count equal questions once.
+    """
+    calls = [
+        (v.id, v.answer, v.protocol, v.judge)
+        for stage in stages
+        for record in stage.records.values()
+        for v in record.verdicts
+        if v.judge is not None
+    ]
+    rows: dict[str, dict[str, int]] = {}
+    seen: set[tuple] = set()
+    for id_, answer, protocol, call in calls:
+        outcome = f"no reply: {call.failure.type}" if call.failure else call.verdict
+        row = rows.setdefault(
+            outcome, {"answers": 0, "unreadable": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        )
+        row["answers"] += 1
+        row["unreadable"] += call.reply is not None and read_reply(call.reply, "strict", "") == "unparsed"
+        if (key := (id_, answer, protocol)) not in seen:
+            seen.add(key)
+            row["prompt_tokens"] += call.prompt_tokens
+            row["completion_tokens"] += call.completion_tokens
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model's word")
+
+
+def session_cost(stages: Iterable[StageData[JudgedRecord]]) -> Mapping[str, int]:
+    """What judging these stages cost in the session that finished them: sums of `judge_*` over their manifests."""
+    total: dict[str, int] = {}
+    for stage in stages:
+        for name, value in stage.manifest.timing.items():
+            if name.startswith("judge_"):
+                total[name] = total.get(name, 0) + int(value)
+    return total
