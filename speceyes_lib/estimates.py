@@ -174,6 +174,27 @@ def bootstrap_ratio(
     return value, low, high
 
 
+def linearised_ratio(
+    numerator: NDArray, denominator: NDArray, groups: ArrayLike | None = None, level: float = LEVEL
+) -> tuple[float, float, float]:
+    """sum(numerator) / sum(denominator) with the interval that `bootstrap_ratio` tends to, without drawing.
+
+    The ratio is linearised and the residuals are summed per group (delta method): milliseconds for 10,000
+    samples, for views that follow a slider. Where nothing varies the interval has no width.
+    """
+    n, total = len(numerator), denominator.sum()
+    if not n or not total:
+        return math.nan, math.nan, math.nan
+    value = float(numerator.sum() / total)
+    n_groups, group_of = grouped(groups, n)
+    if n_groups < 2:
+        return value, math.nan, math.nan
+    residual = np.bincount(group_of, numerator - value * denominator, n_groups)
+    deviation = math.sqrt(n_groups / (n_groups - 1) * float(residual @ residual)) / float(total)
+    reach = z_value(level) * deviation
+    return value, value - reach, value + reach
+
+
 def clustered_share(
     of: NDArray, among: NDArray, groups: ArrayLike, level: float, draws: int, seed: int
 ) -> Estimate:
