@@ -1,0 +1,436 @@
+"""The code sandbox: runs programs that a model wrote, in a process that can do no harm.
+
+Each sample gets a process of its own (`sandbox_child.py`) that locks itself in before it reads the first
+program: no network, no new processes, no signals to others, files readable only as far as Python, its standard
+library, PIL, numpy and OpenCV need them, one scratch folder to write in, and limits on time, memory, output and
+files. Variables live on between the programs of one sample.
+
+The kernel enforces this (Landlock and seccomp), not string checks. `Sandbox` tries it out before the first
+program and refuses to work where it does not hold; ``mode="off"`` is for people whose whole session is already
+inside a container they can afford to lose, and every record of the run says so.
+
+What is not hidden: names, sizes and times of files outside may be looked up by their path (never listed, never
+read); the clock and the machine's kind are visible.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from ..errors import UserError
+from ..records import Failure
+
+Mode = Literal["enforced", "off"]
+
+PICTURE = "image.png"  # the sample's picture, in the scratch folder, where programs start
+PACKAGES = ("PIL", "numpy", "cv2")
+MAX_CODE_CHARS = 20_000
+POLL_S = 0.01
+
+# A child dies with the thread that started it (PR_SET_PDEATHSIG), so one thread that lives as long as we do starts all
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
+
+
+class SandboxError(UserError):
+    """Model-written programs cannot be confined on this machine."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use (processor time: all programs of one sample together)."""
+
+    wall_s: float = 10.0
+    cpu_s: int = 60
+    memory_bytes: int = 2 * 2**30  # address space, libraries included
+    file_bytes: int = 32 * 2**20  # one file
+    scratch_bytes: int = 256 * 2**20  # all files together, the sample's picture not counted
+    files: int = 100  # files and folders
+    output_chars: int = 4000
+    images: int = 4  # pictures shown to the model per program
+    image_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program came to. `text` and `images` are what it printed, in order; `error` says what went wrong.
+
+    Types of error: code_error (it raised), empty_output, timeout, file_limit, process_ended (it crashed, ran out
+    of processor time or broke the channel), bad_program (too long or not text).
+    """
+
+    text: str = ""
+    images: tuple[Image.Image, ...] = ()
+    error: Failure | None = None
+
+
+class Sandbox:
+    """The policy of one run. Making it tries the confinement out (about 0.2 s).
+
+    Raises SandboxError where the kernel lacks the means, or where what should be closed turns out open.
+    """
+
+    def __init__(self, mode: Mode = "enforced", limits: Limits = Limits()) -> None:
+        self.mode, self.limits = mode, limits
+        self.means: list[str] = []
+        if mode == "off":
+            warnings.warn(
+                "The sandbox is off: programs written by the model run with all rights of this process. "
+                "Every manifest of this run records it.",
+                stacklevel=2,
+            )
+        else:
+            self.means = self._tried_out()
+
+    def session(self, picture: Image.Image) -> Session:
+        """A fresh process for one sample; its picture lies in the folder programs start in, as `PICTURE`."""
+        return Session(picture, self.limits, confined=self.mode == "enforced")
+
+    def info(self) -> dict:
+        """For the manifest: mode, means of confinement in force, limits."""
+        return {"mode": self.mode, "means": self.means, "limits": asdict(self.limits)}
+
+    def _tried_out(self) -> list[str]:
+        """The means in force, after an attempt at everything that must fail and something that must work."""
+        outside = Path(tempfile.mkdtemp(prefix="speceyes-canary-"))
+        canary, target = outside / "canary.txt", outside / "written.txt"
+        canary.write_text("seen", "utf-8")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setblocking(False)
+            values = {"port": server.getsockname()[1], "canary": str(canary), "target": str(target)}
+            try:
+                with self.session(Image.new("RGB", (8, 8))) as session:
+                    outcome = session.run(f"given = {values!r}\n{_ATTEMPTS}")
+                    means = session.means
+                said = outcome.text.splitlines()
+                opened = [line.removeprefix("open: ") for line in said if line.startswith("open: ")]
+                if target.exists() and "write" not in opened:
+                    opened.append("write")
+                try:
+                    server.accept()[0].close()
+                    opened.append("network")
+                except BlockingIOError:
+                    pass
+            finally:
+                shutil.rmtree(outside, ignore_errors=True)
+        if outcome.error is not None or "works" not in outcome.text:
+            why = outcome.error.message if outcome.error else outcome.text
+            raise _refused(f"a harmless program fails in it ({why})")
+        if opened:
+            raise _refused(f"these stay open: {', '.join(dict.fromkeys(opened))}")
+        return means
+
+
+class Session:
+    """One sample's process. `run` as often as wanted; `close` (or the end of `with`) ends it.
+
+    After a program that had to be stopped, the next one gets a new process: its variables are lost, its files
+    stay (unless they were the reason). Between two programs the process stands still.
+    """
+
+    def __init__(self, picture: Image.Image, limits: Limits, confined: bool = True) -> None:
+        self.picture, self.limits, self.confined = picture, limits, confined
+        self.means: list[str] = []
+        self.scratch = tempfile.mkdtemp(prefix="speceyes-sandbox-")
+        self._process: subprocess.Popen | None = None
+        self._held: list[subprocess.Popen] = []  # the process again, for the finalizer
+        self._close = weakref.finalize(self, _clean_up, self._held, self.scratch)
+        self._given_bytes = self._lay_out()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._close()
+
+    def run(self, code: str) -> Outcome:
+        """Run one program. Never raises on what the program is or does.
+
+        Raises SandboxError when the process cannot lock itself in.
+        """
+        try:
+            program = code.encode()
+        except UnicodeEncodeError:
+            return _failed("bad_program", "The program holds characters that are no text.")
+        if len(code) > MAX_CODE_CHARS:
+            return _failed("bad_program", f"The program is longer than {MAX_CODE_CHARS} characters.")
+        if self._process is None:
+            self._start()
+        try:
+            self._process.send_signal(signal.SIGCONT)
+            os.write(self._process.stdin.fileno(), struct.pack("=I", len(program)) + program)
+            answer, pictures = self._answer()
+            self._process.send_signal(signal.SIGSTOP)  # nothing it may have left running goes on meanwhile
+        except _Stopped as e:
+            self._end()
+            if e.type == "file_limit":
+                _remove(self.scratch)
+                os.mkdir(self.scratch, 0o700)
+                self._lay_out()
+            return _failed(e.type, f"{e} Its variables are lost.")
+        except (
+            OSError,
+            ValueError,
+        ):  # a broken channel, or nonsense on it: the program meddled with it, or died
+            self._end()
+            return _failed("process_ended", "The program ended its own process. Its variables are lost.")
+        return self._outcome(answer, pictures)
+
+    # ------------------------------------------------------------------------------------ the other process
+    def _lay_out(self) -> int:
+        """Put the picture where programs find it; its size in bytes."""
+        path = os.path.join(self.scratch, PICTURE)
+        self.picture.convert("RGB").save(path, compress_level=1)
+        return os.path.getsize(path)
+
+    def _start(self) -> None:
+        folders = _package_folders()
+        child = Path(__file__).with_name("sandbox_child.py")
+        self._process = _STARTER.submit(
+            subprocess.Popen,
+            [sys.executable, "-I", "-S", "-B", str(child)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.scratch,
+            env=_environment(self.scratch),
+            process_group=0,  # Ctrl-C is for us
+            bufsize=0,
+        ).result()
+        self._held.append(self._process)
+        for pipe in (self._process.stdin, self._process.stdout):
+            os.set_blocking(pipe.fileno(), False)
+        limits = asdict(self.limits)
+        settings = {k: limits[k] for k in ("cpu_s", "memory_bytes", "file_bytes", "output_chars", "images")}
+        settings |= {"scratch": self.scratch, "confined": self.confined, "parent": os.getpid()}
+        settings |= {"packages": folders, "readable": [*folders.values(), *_bundled_libraries(folders)]}
+        try:
+            os.write(self._process.stdin.fileno(), json.dumps(settings).encode() + b"\n")
+            answer, _ = self._answer()
+        except (_Stopped, OSError, ValueError) as e:
+            answer = _Answer(error=f"its process did not start ({e})")
+        if answer.error is not None:
+            self._end()
+            raise _refused(answer.error)
+        self.means = answer.text.split(", ") if self.confined else []
+
+    def _end(self) -> None:
+        _kill(self._process)
+        self._held.clear()
+        self._process = None
+
+    def _answer(self) -> tuple[_Answer, list[bytes]]:
+        """One message of the process and the pictures with it.
+
+        Raises _Stopped when it took too long, wrote too much, or is gone; ValueError when it speaks nonsense.
+        """
+        limits, deadline = self.limits, time.monotonic() + self.limits.wall_s
+        most = 2**20 + limits.images * limits.file_bytes
+        received, head, missing = bytearray(), None, 1
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._process.stdout, selectors.EVENT_READ)
+            while missing > 0:
+                if ready.select(POLL_S):
+                    chunk = os.read(self._process.stdout.fileno(), 2**20)
+                    if not chunk:
+                        raise _Stopped("process_ended", "The program ended its own process.")
+                    received += chunk
+                    if len(received) > most:
+                        raise _Stopped("process_ended", "The program wrote into its own channel.")
+                if time.monotonic() > deadline:
+                    raise _Stopped("timeout", f"The program was stopped after {limits.wall_s:g} s.")
+                self._check_scratch()
+                if head is None and b"\n" in received:
+                    line, _, rest = bytes(received).partition(b"\n")
+                    head, received = _Answer.model_validate_json(line, strict=True), bytearray(rest)
+                if head is not None:
+                    missing = sum(head.sizes) - len(received)
+        pictures, at = [], 0
+        for size in head.sizes:
+            pictures.append(bytes(received[at : at + size]))
+            at += size
+        return head, pictures
+
+    def _check_scratch(self) -> None:
+        files, size, folders = 0, -self._given_bytes, [self.scratch]
+        while folders:
+            try:
+                entries = os.scandir(folders.pop())
+            except OSError:
+                continue  # removed meanwhile
+            with entries:
+                for entry in entries:
+                    files += 1
+                    try:
+                        size += entry.stat(follow_symlinks=False).st_size
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+                    except OSError:
+                        continue
+                    if files > self.limits.files + 1 or size > self.limits.scratch_bytes:
+                        raise _Stopped(
+                            "file_limit", "The program was stopped: it wrote too many or too large files."
+                        )
+
+    def _outcome(self, answer: _Answer, pictures: Sequence[bytes]) -> Outcome:
+        text, error = _plain(answer.text, self.limits.output_chars + 100), answer.error
+        images = []
+        for data in pictures[: self.limits.images]:
+            try:
+                with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
+                    if image.width * image.height > self.limits.image_pixels:
+                        raise ValueError("too many pixels")
+                    images.append(image.convert("RGB"))
+            except Exception:  # whatever a decoder makes of a program's bytes
+                error = error or "A picture it names cannot be read."
+        if error is not None:
+            return Outcome(text, tuple(images), Failure(type="code_error", message=_plain(error, 2000)))
+        if not text.strip() and not images:
+            message = "The program printed nothing. Print the path of an image you saved, or a value."
+            return _failed("empty_output", message)
+        return Outcome(text.strip("\n"), tuple(images))
+
+
+class _Answer(BaseModel):
+    """What the process says on one line. Untrusted: a program may have written it."""
+
+    text: str = ""
+    error: str | None = None
+    sizes: list[Annotated[int, Field(ge=0)]] = []
+
+
+class _Stopped(Exception):
+    """A program that had to be stopped. `type` as in Outcome."""
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type
+
+
+def _failed(type: str, message: str) -> Outcome:
+    return Outcome(error=Failure(type=type, message=message))
+
+
+def _refused(why: str) -> SandboxError:
+    return SandboxError(
+        f"sandbox: programs that a model writes cannot be confined on this machine: {why}. Use Linux 6.2 or newer "
+        "with Landlock, or an agent without code; inside a container you can afford to lose, sandbox = 'off' runs "
+        "them unconfined and says so in every manifest"
+    )
+
+
+def _plain(text: str, most: int) -> str:
+    """Text that can be recorded and shown: no lone surrogates, not too long."""
+    return text[:most].encode("utf-8", "replace").decode()
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    """All that a program finds in its environment: nothing of ours."""
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {"HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"} | one_thread
+
+
+@cache
+def _package_folders() -> dict[str, str]:
+    """Where the offered packages lie. Nothing is imported."""
+    specs = {name: importlib.util.find_spec(name) for name in PACKAGES}
+    return {
+        name: next(iter(spec.submodule_search_locations)) for name, spec in specs.items() if spec is not None
+    }
+
+
+def _bundled_libraries(folders: dict[str, str]) -> list[str]:
+    """The folders of shared libraries that wheels keep beside their packages."""
+    return [
+        str(path) for beside in {Path(f).parent for f in folders.values()} for path in beside.glob("*.libs")
+    ]
+
+
+def _kill(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def _clean_up(held: list[subprocess.Popen], scratch: str) -> None:
+    for process in held:
+        _kill(process)
+    held.clear()
+    _remove(scratch)
+
+
+def _remove(folder: str) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:  # folders in folders in folders
+        subprocess.run(["rm", "-rf", "--", folder], check=False)
+
+
+# Everything here must fail but the last; run inside before anything else is.
+_ATTEMPTS = """
+import os, socket
+
+def network():
+    socket.create_connection(("127.0.0.1", given["port"]), 1)
+
+def local_socket():
+    socket.socket(socket.AF_UNIX)
+
+def read():
+    open(given["canary"]).read()
+
+def write():
+    open(given["target"], "w").write("x")
+
+def listing():
+    os.listdir(os.path.dirname(given["canary"]))
+
+def process():
+    os.fork() or os._exit(0)
+
+def program():
+    os.posix_spawn("/bin/true", ["true"], {})
+
+def signal():
+    os.kill(os.getppid(), 0)
+
+def metadata():
+    os.chmod(given["canary"], 0)
+
+for attempt in (network, local_socket, read, write, listing, process, program, signal, metadata):
+    try:
+        attempt()
+    except OSError:
+        continue
+    print("open:", attempt.__name__)
+
+from PIL import Image
+Image.open("image.png").resize((4, 4)).save("out.png")
+print("works", Image.open("out.png").size)
+"""

@@ -1,0 +1,279 @@
+"""The confined side of the sandbox: a program of its own that locks itself in and then runs what it is sent.
+
+Started by `sandbox.py` as ``python -I -S -B sandbox_child.py``. It uses the standard library alone and never
+imports the package. Order: limits, no new privileges, no capabilities, Landlock (files, TCP, signals), seccomp
+(a list of allowed system calls; everything else fails). After that nothing can be loosened again.
+
+stdin: one line of JSON (the settings), then programs, each a 4-byte length and UTF-8 text.
+stdout: one line of JSON per message ({text, error, sizes}), then the pictures, of those sizes in bytes. What a
+program does to this channel harms its own result only: the other side believes none of it.
+
+Sources: landlock(7), seccomp(2), and the kernel's unistd tables of x86_64 and aarch64.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import traceback
+from importlib.machinery import ModuleSpec, PathFinder
+
+LANDLOCK_ABI = 3  # the first that also guards truncation (Linux 6.2)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+# Landlock's rights on files, by bit
+WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
+REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
+REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+READ = READ_FILE | READ_DIR
+# in the scratch folder: plain files and folders, no links to elsewhere, no devices, pipes or sockets
+SCRATCH = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER | TRUNCATE
+ON_FILES = READ_FILE | WRITE_FILE | TRUNCATE  # the rights that make sense on something that is not a folder
+
+# System calls a program may make: name, number on x86_64, number on aarch64 (- where there is none).
+# What is missing fails with EPERM: sockets of any kind, new processes, exec, signals to others, ptrace, mounts,
+# namespaces, io_uring, bpf, keys, shared memory, changes of owner, mode, time stamps or limits.
+ALLOWED = """
+read 0 63, write 1 64, readv 19 65, writev 20 66, pread64 17 67, pwrite64 18 68, lseek 8 62, close 3 57,
+open 2 -, openat 257 56, openat2 437 437, creat 85 -, close_range 436 436, dup 32 23, dup2 33 -, dup3 292 24,
+stat 4 -, fstat 5 80, lstat 6 -, newfstatat 262 79, statx 332 291, statfs 137 43, fstatfs 138 44, access 21 -,
+faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78, getcwd 79 17, chdir 80 49, fchdir 81 50,
+getdents 78 -, getdents64 217 61, rename 82 -, renameat 264 38, renameat2 316 276, mkdir 83 -, mkdirat 258 34,
+rmdir 84 -, unlink 87 -, unlinkat 263 35, link 86 -, linkat 265 37, symlink 88 -, symlinkat 266 36,
+truncate 76 45, ftruncate 77 46, fallocate 285 47, fsync 74 82, fdatasync 75 83, flock 73 32, sendfile 40 71,
+copy_file_range 326 285, fadvise64 221 223, pipe 22 -, pipe2 293 59, poll 7 -, ppoll 271 73, select 23 -,
+pselect6 270 72, eventfd2 290 19, mmap 9 222, munmap 11 215, mprotect 10 226, mremap 25 216, madvise 28 233,
+brk 12 214, membarrier 324 283, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
+sigaltstack 131 132, pause 34 -, alarm 37 -, setitimer 38 103, getitimer 36 102, clock_gettime 228 113,
+clock_getres 229 114, clock_nanosleep 230 115, nanosleep 35 101, gettimeofday 96 169, time 201 -, times 100 153,
+getpid 39 172, getppid 110 173, gettid 186 178, getuid 102 174, geteuid 107 175, getgid 104 176, getegid 108 177,
+getgroups 115 158, getpgrp 111 -, getpgid 121 155, getsid 124 156, getrusage 98 165, getrlimit 97 163,
+getcpu 309 168, sysinfo 99 179, uname 63 160, umask 95 166, sched_yield 24 124, sched_getaffinity 204 123,
+futex 202 98, set_robust_list 273 99, set_tid_address 218 96, rseq 334 293, arch_prctl 158 -,
+restart_syscall 219 128, getrandom 318 278, exit 60 93, exit_group 231 94
+"""
+# allowed with conditions: clone for threads, prlimit64 to read, fcntl but for owners of signals, ioctl for streams
+CLONE, CLONE3, PRLIMIT64, FCNTL, IOCTL = (56, 220), (435, 435), (302, 261), (72, 25), (16, 29)
+CLONE_THREAD = 0x10000
+FCNTL_OWNERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+STREAM_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONCLEX, FIOCLEX
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+class CannotConfine(Exception):
+    """The kernel lacks a means of confinement; the message is part of a sentence."""
+
+
+# ------------------------------------------------------------------------------------------------ locking in
+def confine(scratch: str, packages: list[str], parent: int) -> list[str]:
+    """Give up everything but computing on the scratch folder. Returns the means in force, for the record."""
+    machine = os.uname().machine
+    if sys.platform != "linux" or machine not in AUDIT_ARCH:
+        raise CannotConfine(f"{sys.platform} on {machine} has no Landlock and seccomp that are known here")
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.prctl(1, signal.SIGKILL, 0, 0, 0), "an end together with the parent process")
+    if os.getppid() != parent:
+        raise CannotConfine("the parent process is gone")
+    _check(libc.prctl(38, 1, 0, 0, 0), "no_new_privs")
+    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    _check(libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "dropping capabilities")
+    abi = _landlock(libc, scratch, packages)
+    _seccomp(libc, machine)
+    return ["no_new_privs", "no capabilities", f"landlock {abi}", "seccomp"]
+
+
+def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
+    abi = libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    if abi < LANDLOCK_ABI:
+        found = "none" if abi < 0 else f"version {abi}"
+        raise CannotConfine(f"Landlock {LANDLOCK_ABI} or newer is needed (Linux 6.2), here is {found}")
+    files = (1 << 15) - 1 | (IOCTL_DEV if abi >= 5 else 0)
+    tcp, scopes = (0b11 if abi >= 4 else 0), (0b11 if abi >= 6 else 0)  # no TCP; no signals, abstract sockets
+    attributes = struct.pack("=QQQ", files, tcp, scopes)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
+    ruleset = libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
+    _check(ruleset, "a Landlock ruleset")
+    for path, rights in _rules(scratch, packages):
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue  # what is not there needs no permission
+        rights &= -1 if os.path.isdir(path) else ON_FILES
+        rule = struct.pack("=Qi", rights, fd)
+        _check(libc.syscall(445, ruleset, 1, rule, ctypes.c_uint32(0)), f"a Landlock rule for {path}")
+        os.close(fd)
+    _check(libc.syscall(446, ruleset, ctypes.c_uint32(0)), "Landlock")
+    os.close(ruleset)
+    return abi
+
+
+def _rules(scratch: str, packages: list[str]):
+    """What may be read (and, in the scratch folder, written): Python, shared libraries and the given packages.
+
+    Of the standard library's folder each entry is named, because site-packages may lie in there.
+    """
+    yield scratch, SCRATCH
+    standard = os.path.dirname(os.__file__)
+    yield standard, READ_DIR
+    for entry in os.listdir(standard):
+        if entry not in ("site-packages", "dist-packages"):
+            yield os.path.join(standard, entry), READ
+    libraries = os.path.join(sys.base_prefix, "lib")
+    yield from (
+        (os.path.join(libraries, f), READ)
+        for f in os.listdir(libraries)
+        if f.startswith("lib") and ".so" in f
+    )
+    for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", *packages):
+        yield os.path.realpath(path), READ
+    yield "/dev/null", READ_FILE | WRITE_FILE
+    yield "/dev/urandom", READ_FILE
+
+
+def _seccomp(libc: ctypes.CDLL, machine: str) -> None:
+    column = 1 if machine == "x86_64" else 2
+    load, equal, has_bits, end = 0x20, 0x15, 0x45, 0x06
+    allow, refuse, unknown = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+
+    def argument(n: int) -> tuple:  # the low half of a system call's argument
+        return load, 0, 0, 16 + 8 * n
+
+    program = [(load, 0, 0, 4), (equal, 1, 0, AUDIT_ARCH[machine]), (end, 0, 0, 0x80000000), (load, 0, 0, 0)]
+
+    def rule(number: int, *block: tuple) -> None:
+        program.extend([(equal, 0, len(block), number), *block])
+
+    for entry in ALLOWED.replace("\n", " ").split(","):
+        number = entry.split()[column]
+        if number != "-":
+            rule(int(number), (end, 0, 0, allow))
+    i = column - 1
+    rule(CLONE3[i], (end, 0, 0, unknown))  # its flags are out of reach; libraries fall back to clone
+    rule(CLONE[i], argument(0), (has_bits, 0, 1, CLONE_THREAD), (end, 0, 0, allow), (end, 0, 0, refuse))
+    new_limit = ((argument(2), (equal, 0, 3, 0)), ((load, 0, 0, 16 + 8 * 2 + 4), (equal, 0, 1, 0)))
+    rule(PRLIMIT64[i], *new_limit[0], *new_limit[1], (end, 0, 0, allow), (end, 0, 0, refuse))
+    owners = [(equal, len(FCNTL_OWNERS) - k, 0, c) for k, c in enumerate(FCNTL_OWNERS)]
+    rule(FCNTL[i], argument(1), *owners, (end, 0, 0, allow), (end, 0, 0, refuse))
+    streams = [(equal, len(STREAM_IOCTLS) - k, 0, c) for k, c in enumerate(STREAM_IOCTLS)]
+    rule(IOCTL[i], argument(1), *streams, (end, 0, 0, refuse), (end, 0, 0, allow))
+    program.append((end, 0, 0, refuse))
+    code = b"".join(struct.pack("=HBBI", *line) for line in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    filter = struct.pack("=H6xQ", len(program), ctypes.addressof(buffer))
+    _check(libc.prctl(22, 2, ctypes.c_char_p(filter), 0, 0), "seccomp")
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        raise CannotConfine(f"{what} failed ({os.strerror(ctypes.get_errno())})")
+
+
+def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
+    """Limits that the kernel keeps: processor time, address space, size of one file, open files, core dumps."""
+    for name, value in (
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, file_bytes),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(name, (value, value))
+
+
+# ------------------------------------------------------------------------------------------ running programs
+class Packages:
+    """Finds the packages a program may import, and those alone; site-packages is neither on the path nor readable."""
+
+    def __init__(self, folders: dict[str, str]) -> None:
+        self.specs = {name: PathFinder.find_spec(name, [os.path.dirname(f)]) for name, f in folders.items()}
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return self.specs.get(name)
+
+
+class Printed(io.TextIOBase):
+    """What a program prints, up to a number of characters; the rest is dropped and said to be."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.kept, self.dropped = most, [], 0
+
+    def write(self, text: str) -> int:
+        room = max(0, self.most - sum(map(len, self.kept)))
+        if text[:room]:
+            self.kept.append(text[:room])
+        self.dropped += len(text) - len(text[:room])
+        return len(text)
+
+    def text(self) -> str:
+        note = f"\n[{self.dropped} more characters were cut off]" if self.dropped else ""
+        return "".join(self.kept) + note
+
+
+def run(code: str, namespace: dict, settings: dict) -> tuple[dict, list[bytes]]:
+    """Execute a program and collect what it printed; printed paths of pictures become the pictures."""
+    sys.stdout = sys.stderr = printed = Printed(settings["output_chars"])
+    error = None
+    try:
+        exec(compile(code, "<program>", "exec"), namespace)
+    except SystemExit:
+        pass
+    except BaseException as e:  # whatever a program raises is its result
+        error = _told(e, code)
+    lines, names, pictures = [], [], []
+    for line in printed.text().splitlines():
+        path = line.strip()
+        if path in names:
+            continue
+        if len(pictures) < settings["images"] and path.lower().endswith(PICTURES) and os.path.isfile(path):
+            with open(path, "rb") as file:
+                names.append(path)
+                pictures.append(file.read())
+        else:
+            lines.append(line)
+    return {"text": "\n".join(lines), "error": error, "sizes": [len(p) for p in pictures]}, pictures
+
+
+def _told(e: BaseException, code: str) -> str:
+    """An exception in few words: where in the program, and what."""
+    source = code.splitlines()
+    numbers = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == "<program>"]
+    if isinstance(e, SyntaxError) and e.filename == "<program>":
+        numbers = [e.lineno]
+    where = [f"line {n}: {source[n - 1].strip()}" for n in numbers if n and n <= len(source)]
+    return "\n".join([*where[-3:], f"{type(e).__name__}: {e}"[:500]])
+
+
+def main() -> None:
+    programs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+
+    def say(head: dict, pictures: list[bytes] = []) -> None:  # noqa: B006 (never changed)
+        answers.write(json.dumps(head).encode() + b"\n" + b"".join(pictures))
+        answers.flush()
+
+    settings = json.loads(programs.readline())
+    limit(settings["cpu_s"], settings["memory_bytes"], settings["file_bytes"])
+    sys.meta_path.append(Packages(settings["packages"]))
+    try:
+        confined = settings["confined"]
+        means = confine(settings["scratch"], settings["readable"], settings["parent"]) if confined else []
+    except CannotConfine as e:
+        say({"error": str(e)})
+        return
+    say({"text": ", ".join(means)})
+    namespace = {"__name__": "__main__", "__builtins__": __builtins__}
+    while len(size := programs.read(4)) == 4:
+        code = programs.read(struct.unpack("=I", size)[0]).decode()
+        say(*run(code, namespace, settings))
+
+
+if __name__ == "__main__":
+    main()
