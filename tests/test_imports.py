@@ -45,7 +45,7 @@ LAYERS = [
     {"backends", "agents"},
     {"funnel", "server"},
     {"stages"},
-    {"frames", "verdicts", "scorers", "cost_model"},
+    {"frames", "interchange", "verdicts", "scorers", "cost_model"},
     {"population"},
     {"replay"},
     {"tables", "views", "overview"},
