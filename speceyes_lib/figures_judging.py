@@ -26,7 +26,7 @@ def correction_waterfall(steps: pd.DataFrame) -> Figure:
         else:
             color = RIGHT if row["moved_points"] > 0 else WRONG
             ax.barh(i, -row["moved_points"], left=after, color=color, height=0.55)
-            note = f"{row['moved_points']:+.1f}"
+            note = f"{row['moved_points']:+.1f}".replace("-", "−")
             if row["gained"] or row["lost"]:
                 note += f"  (+{row['gained']}, −{row['lost']})"
         right_end = max(after, after - row["moved_points"])
@@ -37,6 +37,9 @@ def correction_waterfall(steps: pd.DataFrame) -> Figure:
     low, high = values.min(), values.max()
     pad = max(0.5, high - low)
     ax.set_xlim(low - 0.1 * pad, high + 0.45 * pad)  # the notes stand to the right of the bars
+    ax.set_xticks(
+        [tick for tick in ax.get_xticks() if low - 0.1 * pad <= tick <= min(100, high + 0.45 * pad)]
+    )
     ax.set_yticks(range(len(steps)), steps["step"])
     ax.set_ylim(last + 0.6, -0.6)
     ax.grid(axis="y", visible=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -128,38 +127,96 @@ STRICT = [  # sample, answer, verdict, rule
     (NO, "", "unparsed", "empty"),
 ]
 
+LONG = sample("vstar", "A", ("The bin is red.", "The bin is blue."))
+HR_A = sample("hr", "A", COLOURS)
+HR_D = sample("hr", "D", COLOURS)
+
+# the original's rules, in their order: each case names the benchmark's rule that decides it
 PAPER = [
+    # V*, 1: one character is compared with "A"
     (VSTAR, "A", "right", "one_character"),
     (VSTAR, "B", "wrong", "one_character"),
     (VSTAR, "a", "wrong", "one_character"),
+    (VSTAR, "1", "wrong", "one_character"),
+    (VSTAR, " ", "wrong", "one_character"),
+    (VSTAR, ".", "wrong", "one_character"),
+    # V*, 2: two characters, one of them a full stop: right iff there is an A
     (VSTAR, "A.", "right", "letter_and_dot"),
     (VSTAR, ".A", "right", "letter_and_dot"),
     (VSTAR, "B.", "wrong", "letter_and_dot"),
-    (VSTAR, "A)", "undecided", "asks_llm"),
+    (VSTAR, "a.", "wrong", "letter_and_dot"),
+    (VSTAR, "..", "wrong", "letter_and_dot"),
+    (VSTAR, "A)", "undecided", "asks_llm"),  # no full stop
+    (VSTAR, "AB", "undecided", "asks_llm"),
+    (VSTAR, "A\n", "undecided", "asks_llm"),
+    # V*, 3: "A. " and the option's text somewhere in it
+    (VSTAR, "A. red", "right", "standard_answer_inside"),
     (VSTAR, "Surely A. red!", "right", "standard_answer_inside"),
+    (VSTAR, "A. reddish", "right", "standard_answer_inside"),  # a substring, not a word
+    (VSTAR, "Not A. red but B. blue", "right", "standard_answer_inside"),
+    (LONG, "A. The bin is red.", "right", "standard_answer_inside"),
+    (LONG, "A. The bin is red", "undecided", "asks_llm"),  # the full stop belongs to the option
+    # V*, 4: everything else is for the model
     (VSTAR, "red", "undecided", "asks_llm"),
     (VSTAR, "A. Red", "undecided", "asks_llm"),
+    (VSTAR, "A.red", "undecided", "asks_llm"),
+    (VSTAR, "The answer is A.", "undecided", "asks_llm"),
+    (VSTAR, "(A)", "undecided", "asks_llm"),
     (VSTAR, "", "undecided", "asks_llm"),
+    (VSTAR, None, "undecided", "asks_llm"),
+    # all benchmarks: what stands in the first box replaces the prediction
     (VSTAR, r"\boxed{A}", "right", "one_character"),
     (VSTAR, r"first \boxed{B} then \boxed{A}", "wrong", "one_character"),
-    (VSTAR, r"\boxed{A", "right", "one_character"),
+    (VSTAR, r"\boxed{A", "right", "one_character"),  # to the end where no brace closes
+    (VSTAR, r"\boxed{A.} and more", "right", "letter_and_dot"),
+    (VSTAR, r"\boxed{A. red}", "right", "standard_answer_inside"),
+    (VSTAR, r"\boxed{}", "undecided", "asks_llm"),
+    (VSTAR, r"\boxed{\text{A}}", "undecided", "asks_llm"),  # cut at the first brace: "\text{A"
     (VSTAR, r"\boxed A", "undecided", "boxed_without_brace"),
+    (HR, r"\boxed{B}", "right", "one_character"),
+    (HR, r"\boxed{C} though B", "wrong", "one_character"),
+    (NO, r"\boxed{no}", "right", "equal_length"),
+    (NO, r"\boxed", "undecided", "boxed_without_brace"),
+    # HR-Bench, 1: one character is compared with the row's letter
     (HR, "B", "right", "one_character"),
     (HR, "A", "wrong", "one_character"),
+    (HR, "b", "wrong", "one_character"),
+    (HR_D, "D", "right", "one_character"),
+    # HR-Bench, 2
     (HR, "B.", "right", "letter_and_dot"),
+    (HR, ".B", "right", "letter_and_dot"),
     (HR, "C.", "wrong", "letter_and_dot"),
-    (sample("hr", "A", COLOURS), "C. Apple", "right", "letter_anywhere"),
-    (sample("hr", "A", COLOURS), "Answer: C", "right", "letter_anywhere"),
-    (HR, "blue", "undecided", "asks_llm"),
+    (HR, "b.", "wrong", "letter_and_dot"),
+    # HR-Bench, 3: the letter anywhere
+    (HR_A, "C. Apple", "right", "letter_anywhere"),
+    (HR_A, "Answer: C", "right", "letter_anywhere"),
+    (HR_A, "A, B, C or D", "right", "letter_anywhere"),
     (HR, "Blue", "right", "letter_anywhere"),
+    (HR, "B)", "right", "letter_anywhere"),
+    (HR, "(B) blue", "right", "letter_anywhere"),
+    (HR, "Not B", "right", "letter_anywhere"),
+    (HR_D, "Dark red", "right", "letter_anywhere"),
+    # HR-Bench, 4
+    (HR, "blue", "undecided", "asks_llm"),
+    (HR, "A. red", "undecided", "asks_llm"),
+    (HR, "", "undecided", "asks_llm"),
+    (HR_A, "the answer is c", "undecided", "asks_llm"),
+    # POPE, 1: equal length is compared to the letter
     (YES, "yes", "right", "equal_length"),
     (YES, "Yes", "wrong", "equal_length"),
+    (YES, "YES", "wrong", "equal_length"),
     (YES, "abc", "wrong", "equal_length"),
-    (YES, "yes.", "undecided", "asks_llm"),
-    (YES, "no", "undecided", "asks_llm"),
+    (YES, "no.", "wrong", "equal_length"),
     (NO, "no", "right", "equal_length"),
     (NO, "No", "wrong", "equal_length"),
-    (NO, r"\boxed{no}", "right", "equal_length"),
+    (NO, "A.", "wrong", "equal_length"),
+    # POPE, 2
+    (YES, "yes.", "undecided", "asks_llm"),
+    (YES, "no", "undecided", "asks_llm"),
+    (YES, "Yes, there is", "undecided", "asks_llm"),
+    (NO, "yes", "undecided", "asks_llm"),
+    (NO, "No.", "undecided", "asks_llm"),
+    (NO, "", "undecided", "asks_llm"),
 ]
 
 
@@ -177,6 +234,27 @@ def test_strict(case):
 def test_paper(case):
     who, answer, verdict, rule = case
     assert judge(who, answer, "paper") == (verdict, rule)
+
+
+def test_the_paper_table_covers_every_rule_of_every_benchmark():
+    assert len(PAPER) >= 60
+    rules = {(case[0].benchmark, case[3]) for case in PAPER}
+    common = {(b, r) for b in ("vstar", "hr") for r in ("one_character", "letter_and_dot", "asks_llm")}
+    own = {
+        ("vstar", "standard_answer_inside"),
+        ("hr", "letter_anywhere"),
+        ("pope", "equal_length"),
+        ("pope", "asks_llm"),
+    }
+    assert rules >= common | own | {("vstar", "boxed_without_brace"), ("pope", "boxed_without_brace")}
+
+
+def test_an_undecided_answer_was_decided_by_nobody():
+    record = AgentRecord(
+        id=VSTAR.id, run_mode="baseline", status="ok", decision="baseline", used="large", answer="red or blue"
+    )
+    (verdict,) = judge_record(VSTAR, record).verdicts
+    assert (verdict.verdict, verdict.decided_by, verdict.by_rule) == ("undecided", "none", "undecided")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -205,14 +283,6 @@ def test_an_option_named_alone_is_found_in_any_dress_and_case(option, dress):
         assert named_option(text, COLOURS)[0] == COLOURS.index(option)
 
 
-def test_ten_thousand_verdicts_take_less_than_a_second():
-    replies = [f"The answer is {c}, sample {i}" for i in range(2500) for c in COLOURS]
-    start = time.perf_counter()
-    for reply in replies:
-        judge(VSTAR, reply)
-    assert time.perf_counter() - start < 1.0
-
-
 def test_every_answer_a_record_was_made_from_is_judged():
     record = AgentRecord(
         id=VSTAR.id,
@@ -229,6 +299,7 @@ def test_every_answer_a_record_was_made_from_is_judged():
     told = {v.source: v.verdict for v in judged.verdicts}
     assert told == {"final": "right", "draft": "wrong", "agent": "right", "first_look": "error"}
     assert all(v.standard == "A. red" and v.protocol == "strict" for v in judged.verdicts)
+    assert all(v.decided_by == "rule" for v in judged.verdicts)
     assert (judged.group, judged.kind, judged.target_fraction) == ("q1", "single", 0.25)
     without = judge_record(VSTAR, record.model_copy(update={"first_look": None, "draft": None}))
     assert [v.source for v in without.verdicts] == ["final", "agent"]
