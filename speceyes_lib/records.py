@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 
-RunMode = Literal["collect", "gated", "baseline"]
-Decision = Literal["accepted", "rejected", "routed", "draft_failed", "baseline", "collected"]
+RunMode = Literal["collect", "gated", "baseline", "specreason"]
+Decision = Literal["accepted", "rejected", "routed", "draft_failed", "baseline", "collected", "specreason"]
 VerdictValue = Literal["right", "wrong", "unparsed", "undecided", "error"]
 
 
@@ -145,7 +145,7 @@ class AgentRecord(Record):
 
     collect: router and agent on every sample, the draft taken over from stage 01; `decision="collected"`.
     gated: the real funnel; `draft` is null when Phase I routed the sample to the agent.
-    baseline: agent only.
+    baseline: agent only. specreason: agent only, whose turns the small model may propose.
     `answer` is the system's final answer (in collect: the agent's).
     """
 
@@ -157,7 +157,7 @@ class AgentRecord(Record):
     used: Literal["small", "large"]
     answer: str | None = None
     router: RouterRecord | None = None
-    router_small: RouterRecord | None = None  # the small model's word beside it (collect only, when asked for)
+    router_small: RouterRecord | None = None  # the small model's word beside it (collect, when asked for)
     draft: DraftRecord | None = None
     confidence: float | None = None  # the gate's score of the draft, null where there is none
     threshold: float | None = None

@@ -125,9 +125,10 @@ def threshold_of(params: AgentParams) -> float:
 def preview_drafts(
     params: DraftParams, samples: Sequence[Sample]
 ) -> list[tuple[DraftRecord, Evidence | None]]:
-    """What the stage would record for these samples. Nothing is stored; the model stays loaded."""
+    """What the stage would record for these samples (in order). Nothing is stored; the model stays loaded."""
     models = _Models(params, ["draft"])
-    return list(_drafts(params, prompts.load(params.prompts), models, samples))
+    found = {r.id: (r, e) for r, e in _drafts(params, prompts.load(params.prompts), models, samples)}
+    return [found[s.id] for s in samples]
 
 
 def preview_agents(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gc
+import random
+import threading
 import time
 import weakref
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from speceyes_lib import prompts
 from speceyes_lib.agents import DeepEyesAgent
 from speceyes_lib.backends.base import Generation
 from speceyes_lib.backends.scripted import ScriptedBackend
-from speceyes_lib.errors import DataError
+from speceyes_lib.errors import DataError, UserError
 from speceyes_lib.evidence import Evidence
 from speceyes_lib.funnel import Drafting, Gate, Router, run_drafts, run_funnel
 from speceyes_lib.images import ImageSpec
@@ -288,7 +289,7 @@ def test_an_unreadable_picture_costs_its_own_sample_only():
 
 def test_an_unreadable_picture_is_an_error_record_among_the_drafts():
     records = drafts_of(["sure", "unreadable", "unsure"])
-    assert [r.status for r in records.values()] == ["ok", "error", "ok"]
+    assert {k: r.status for k, r in records.items()} == {"sure": "ok", "unreadable": "error", "unsure": "ok"}
     assert records["unreadable"].error.type == "image_error"
 
 
@@ -395,7 +396,6 @@ def test_decoded_pictures_are_let_go_of_when_their_record_is_written():
     for _ in results:
         agent.batches.clear()
         draft.batches.clear()  # the scripted backend keeps its requests
-        gc.collect()
         held.append(sum(ref() is not None for ref in Picture.opened))
     assert max(held) <= 4 + 3
     assert held[-1] == 0
@@ -431,3 +431,149 @@ def test_agents_under_way_finish_before_others_begin():
     finished = list(run(["hard-zoom-1", "hard-zoom-2"], "baseline", agent=backend, agent_batch_size=1))
     assert finished == ["hard-zoom-1", "hard-zoom-2"]
     assert [b[0].id for b in backend.batches] == ["hard-zoom-1", "hard-zoom-1", "hard-zoom-2", "hard-zoom-2"]
+
+
+# --------------------------------------------------------------------------------------- both models at once
+MANY = [f"{a}-{b}-{i}" for i in range(6) for a in ("sure", "unsure") for b in ("easy", "hard-zoom", "hard")]
+COSTS = {"decode_s", "tool_s", "draft_s", "router_s", "turn_s", "batch_size", "generate_s"}
+
+
+def without_costs(value):
+    """A record's content, whatever it took and in whatever company."""
+    if isinstance(value, dict):
+        return {k: without_costs(v) for k, v in value.items() if k not in COSTS}
+    return [without_costs(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def told(records) -> dict:
+    return {name: without_costs(record.model_dump()) for name, record in records.items()}
+
+
+def at_random(says, rng):
+    """The same answers after a while that differs every time."""
+
+    def script(request):
+        time.sleep(rng.uniform(0, 0.002))
+        return says(request)
+
+    return ScriptedBackend(script, SPEC)
+
+
+MODES_RUN = {
+    "gated": {},
+    "ungated-router": {"router": None},
+    "baseline": {"mode": "baseline"},
+    "collect": {"mode": "collect", "gate": None, "first_look": True, "router_small": True},
+}
+
+
+@pytest.mark.parametrize("in_flight", [0, 5])
+@pytest.mark.parametrize("way", MODES_RUN)
+def test_records_are_the_same_whatever_runs_at_once(way, in_flight):
+    names = [*MANY, "unreadable", "badrouter-easy", "baddraft-easy", "silent-easy", "badagent-hard"]
+    how = dict(MODES_RUN[way])
+    if way == "collect":
+        how["drafts"] = drafts_of(names)
+    expected = told(run(names, **how))
+    rng = random.Random(1)
+    for _ in range(3):
+        pair = [at_random(says, rng) for says in (draft_says, agent_says)]
+        for backend in pair:
+            backend.max_in_flight = in_flight
+        records = run(
+            names, draft=pair[0], agent=pair[1], concurrent=True, batch_size=4, agent_batch_size=3, **how
+        )
+        assert told(records) == expected
+
+
+def test_the_small_model_drafts_the_next_batch_while_the_large_one_works_on_fallbacks():
+    second_batch = threading.Event()
+
+    def drafting(request):
+        if request.id.endswith("late"):
+            second_batch.set()
+        return draft_says(request)
+
+    def falling_back(request):
+        if "Would zooming" not in str(request.messages) and request.id.endswith("early"):
+            assert second_batch.wait(10), "nobody drafted meanwhile"
+        return agent_says(request)
+
+    names = [f"unsure-easy-{i}-{when}" for when in ("early", "late") for i in range(4)]
+    draft, agent = ScriptedBackend(drafting, SPEC), ScriptedBackend(falling_back, SPEC)
+    records = run(names, draft=draft, agent=agent, concurrent=True, batch_size=4, agent_batch_size=4)
+    assert {r.answer for r in records.values()} == {"blue"}
+
+
+def test_a_server_is_sent_as_many_requests_as_it_takes_and_no_more():
+    together = threading.Barrier(5)
+    now, most = [], []
+
+    def says(request):
+        now.append(request)
+        most.append(len(now))
+        if request.id.startswith("first"):
+            together.wait(10)  # only five at once get through
+        now.remove(request)
+        return "<answer>blue</answer>"
+
+    agent = ScriptedBackend(says, SPEC)
+    agent.max_in_flight = 5
+    names = [f"first-{i}" for i in range(5)] + [f"then-{i}" for i in range(20)]
+    records = run(names, "baseline", agent=agent, concurrent=True)
+    assert {r.status for r in records.values()} == {"ok"}
+    assert max(most) == 5
+    assert all(len(batch) == 1 for batch in agent.batches)
+
+
+def test_in_the_papers_setting_even_a_server_gets_its_batches():
+    draft, agent = backends()
+    agent.max_in_flight = draft.max_in_flight = 5
+    run([f"sure-easy-{i}" for i in range(5)], draft=draft, agent=agent, batch_size=4)
+    assert [len(b) for b in agent.batches] == [4, 1]
+
+
+@pytest.mark.parametrize("in_flight", [0, 4])
+def test_costs_sum_to_the_clock_also_when_much_runs_at_once(in_flight):
+    def slowly(says, seconds):
+        backend = ScriptedBackend(lambda r: time.sleep(seconds) or says(r), SPEC)
+        backend.max_in_flight = in_flight
+        return backend
+
+    start = time.perf_counter()
+    pair = slowly(draft_says, 0.004), slowly(agent_says, 0.006)
+    records = run(MANY, "gated", *pair, concurrent=True, batch_size=4, agent_batch_size=4)
+    clock_s = time.perf_counter() - start
+    assert 0.8 * clock_s < sum(r.wall_s for r in records.values()) <= clock_s
+
+
+def test_few_pictures_are_held_also_when_much_runs_at_once():
+    Picture.opened.clear()
+    held = []
+
+    def looking(request):
+        held.append(sum(ref() is not None for ref in Picture.opened))
+        return agent_says(request)
+
+    draft, agent = ScriptedBackend(draft_says, SPEC), ScriptedBackend(looking, SPEC)
+    for backend in (draft, agent):
+        backend.batches = type("Forgetful", (list,), {"append": lambda self, batch: None})()
+    run(MANY, draft=draft, agent=agent, concurrent=True, batch_size=3, agent_batch_size=2)
+    assert max(held) <= 2 * 3 + 2
+    assert sum(ref() is not None for ref in Picture.opened) == 0
+
+
+def test_drafts_alone_can_be_asked_of_a_server():
+    draft, _ = backends()
+    draft.max_in_flight = 4
+    names = ["sure", "unreadable", "unsure", "silent"]
+    found = run_drafts(samples(*names), backend=draft, prompts=PROMPTS, drafting=DRAFTING, concurrent=True)
+    assert told({r.id: r for r, _ in found}) == told(drafts_of(names))
+
+
+def test_what_the_user_must_mend_stops_the_run_wherever_it_happens():
+    def says(request):
+        raise UserError("k_store is too large")
+
+    with pytest.raises(UserError, match="k_store"):
+        run(MANY, draft=ScriptedBackend(says, SPEC), concurrent=True)

@@ -40,7 +40,7 @@ LAYERS = [
     {"provenance", "endpoint", "human"},
     {"params", "paper"},
     {"config", "store", "benchmarks", "images", "confidence", "metrics"},
-    {"gate", "judging", "tools", "scores", "certify"},
+    {"gate", "judging", "scheduler", "tools", "scores", "certify"},
     {"operating_point"},
     {"backends", "agents"},
     {"funnel", "server"},

@@ -1,0 +1,193 @@
+"""Takes cases from station to station: one job at a time, or with every worker busy at once.
+
+At a station cases wait for one kind of work (a router's word, an agent's next turn). A job is that work on up to
+`size` of them. Stations of one `lane` share its workers: a local model answers one batch at a time, a server many
+requests. What the work is, the scheduler does not know.
+
+Which job is next depends on what waits and on nothing else. The station furthest down the line comes first, so
+that what was begun is finished before more is begun, and little is held at a time. `patient` stations wait for a
+full job as long as anything else can be done in their lane.
+
+Time: every second of the clock belongs to the jobs under way in it, in equal parts. What a job measured of itself
+is scaled by its share (charged / measured seconds; 1 when jobs run one at a time), so that the cases' costs sum to
+the clock, however much runs at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+C = TypeVar("C")
+
+
+def _same(case: object) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Station(Generic[C]):
+    """One kind of work.
+
+    name: where cases are sent to. lane: whose workers do it. size: cases in a job at most.
+    work: done by a worker; a result for every case, in order. It touches nothing but these cases.
+    take: done by the scheduler's thread with each result and the job's share of the clock (see above).
+    patient: rather waits for a full job than starts with fewer. brief: jobs so short that the patient wait for them.
+    alike: cases go together only where this agrees; of groups equally large, the one with the highest value goes first.
+    """
+
+    name: str
+    lane: Hashable
+    size: int
+    work: Callable[[list[C]], list[Any]]
+    take: Callable[[C, Any, float], None]
+    patient: bool = False
+    brief: bool = False
+    alike: Callable[[C], Any] = _same
+
+
+@dataclass(eq=False)
+class _Job(Generic[C]):
+    station: Station[C]
+    cases: list[C]
+    results: list[Any] = field(default_factory=list)
+    error: BaseException | None = None
+    measured_s: float = 0.0
+    charged_s: float = 0.0
+
+    def run(self) -> None:
+        start = time.perf_counter()
+        try:
+            self.results = self.station.work(self.cases)
+        except BaseException as error:  # raised again where the cases are waited for
+            self.error = error
+        self.measured_s = time.perf_counter() - start
+
+
+class Scheduler(Generic[C]):
+    """Runs cases through `stations` (furthest down the line first; the last is where all enter).
+
+    destination: the name of the station a case goes to next; None when it is done.
+    workers: by lane, how many jobs at once, each in a thread of its own. None: one job at a time over all lanes,
+        in the thread that iterates.
+    window: cases under way at most (with workers; without, as few as the stations' sizes allow).
+    """
+
+    def __init__(
+        self,
+        stations: Sequence[Station[C]],
+        destination: Callable[[C], str | None],
+        workers: Mapping[Hashable, int] | None = None,
+        window: int | None = None,
+    ) -> None:
+        self.stations, self.destination, self.workers, self.window = stations, destination, workers, window
+        self._waiting: dict[str, deque[C]] = {station.name: deque() for station in stations}
+        self._running: list[_Job[C]] = []
+        self._ended: SimpleQueue[_Job[C]] = SimpleQueue()
+        self._live = 0
+        self._clock_s = 0.0
+
+    def run(self, arrivals: Iterable[C]) -> Iterator[C]:
+        """The cases, each as soon as it is done. What a job raises is raised here, after the jobs under way ended.
+
+        Stopping early (closing the iterator, an interrupt) waits for the jobs under way and starts no other.
+        """
+        self._arrivals, done = iter(arrivals), []
+        with ExitStack() as stack:
+            start = self._starter(stack)
+            while True:
+                if self.workers is not None or not done:
+                    while (job := self._next_job()) is not None:
+                        self._elapse()
+                        self._running.append(job)
+                        start(job)
+                if done:
+                    yield from done
+                    done = []
+                elif self._running:
+                    done = self._settle(self._ended.get())
+                else:
+                    return
+
+    def _starter(self, stack: ExitStack) -> Callable[[_Job[C]], None]:
+        def run(job: _Job[C]) -> None:
+            job.run()
+            self._ended.put(job)
+
+        if self.workers is None:
+            return run
+        pools = {
+            lane: stack.enter_context(ThreadPoolExecutor(count, f"lane-{number}"))
+            for number, (lane, count) in enumerate(self.workers.items())
+        }
+        return lambda job: pools[job.station.lane].submit(run, job)
+
+    def _settle(self, job: _Job[C]) -> list[C]:
+        """Take the results of an ended job in; the cases that are done."""
+        self._elapse()
+        self._running.remove(job)
+        if job.error is not None:
+            raise job.error
+        share = 1.0 if self.workers is None else job.charged_s / max(job.measured_s, 1e-9)
+        done = []
+        for case, result in zip(job.cases, job.results, strict=True):
+            job.station.take(case, result, share)
+            where = self.destination(case)
+            if where is None:
+                done.append(case)
+            else:
+                self._waiting[where].append(case)
+        self._live -= len(done)
+        return done
+
+    def _elapse(self) -> None:
+        now_s = time.perf_counter()
+        for job in self._running:
+            job.charged_s += (now_s - self._clock_s) / len(self._running)
+        self._clock_s = now_s
+
+    # ------------------------------------------------------------------------------------ what is done next
+    def _next_job(self) -> _Job[C] | None:
+        for full in (True, False):
+            for station in self.stations:
+                if self._has_worker(station) and (cases := self._cases_for(station, full)):
+                    return _Job(station, cases)
+        return None
+
+    def _has_worker(self, station: Station[C]) -> bool:
+        if self.workers is None:
+            return not self._running
+        return sum(job.station.lane == station.lane for job in self._running) < self.workers[station.lane]
+
+    def _cases_for(self, station: Station[C], full: bool) -> list[C]:
+        """Cases for a job, taken out of their queue; none where none wait, or a patient station waits for more."""
+        if station is self.stations[-1]:
+            return self._arrive(station.size) if full else []
+        waiting = self._waiting[station.name]
+        groups: dict[Any, list[C]] = {}
+        for case in waiting:
+            groups.setdefault(station.alike(case), []).append(case)
+        if not groups:
+            return []
+        _, chosen = max(groups.items(), key=lambda item: (min(len(item[1]), station.size), item[0]))
+        if station.patient and full and len(waiting) < station.size:
+            return []
+        if station.patient and not full and any(job.station.brief for job in self._running):
+            return []
+        chosen = chosen[: station.size]
+        for case in chosen:
+            waiting.remove(case)
+        return chosen
+
+    def _arrive(self, size: int) -> list[C]:
+        room = size if self.window is None else min(size, self.window - self._live)
+        cases = list(islice(self._arrivals, max(0, room)))
+        self._live += len(cases)
+        return cases
