@@ -87,7 +87,8 @@ def _append(run: str, **fields: str) -> Path:
     if fault := _fault(row):
         raise UserError(f"not a check that can be kept: {fault}")
     text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(row)
+    # all quoted: a lone carriage return in an answer must not end the line
+    csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(row)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)  # two explorers may be open
@@ -96,7 +97,8 @@ def _append(run: str, **fields: str) -> Path:
         if not size:
             before = ",".join(COLUMNS) + "\n"
         else:
-            _require_header(path, os.pread(file, 1024, 0).decode("utf-8-sig", "replace").splitlines()[0])
+            first = os.pread(file, 1024, 0).decode("utf-8-sig", "replace").splitlines()[0]
+            _require_header(path, next(csv.reader([first]), []))
             if os.pread(file, 1, size - 1) != b"\n":  # edited by hand
                 before = "\n"
         os.write(file, (before + text.getvalue()).encode())
@@ -118,7 +120,7 @@ def read_checks(run: str) -> pd.DataFrame:
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.reader(file, strict=True)
-                _require_header(path, ",".join(next(reader, [])))
+                _require_header(path, next(reader, []))
                 for cells in reader:
                     if not cells:
                         continue
@@ -179,9 +181,11 @@ def reviewed(verdict: Verdict, overrides: Overrides) -> Verdict:
     )
 
 
-def _require_header(path: Path, line: str) -> None:
-    if line.split(",") != list(COLUMNS):
-        raise DataError(f"{shown(path)}: the first line is {line[:80]!r}, expected {','.join(COLUMNS)}")
+def _require_header(path: Path, cells: list[str]) -> None:
+    if cells != list(COLUMNS):
+        raise DataError(
+            f"{shown(path)}: the first line is {','.join(cells)[:80]!r}, expected {','.join(COLUMNS)}"
+        )
 
 
 def _fault(row: Mapping[str, str]) -> str | None:
