@@ -216,7 +216,7 @@ def _mean_longest(tokens: NDArray, size: int) -> float:
 # ------------------------------------------------------------------------------------------------- fitting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
     """One sample's part in one call: who, in which call (its equal share tells them apart), of what kind."""
 
@@ -249,22 +249,29 @@ def fit(
     calls: dict[str, list[_Part]] = {"large": [], "small": [], "draft": []}
     agent_parts: dict[str, list[_Part]] = {}
     for arm, records in arms.items():
-        own = [(place[id_], r) for id_, r in records.items() if id_ in place]
+        own = [(place[id_], r) for id_, r in records.items() if id_ in place and r.timed]
         for i, r in own:
-            for who, said in ((routers[arm], r.router), ("small", getattr(r, "router_small", None))):
+            for who, said in ((routers[arm], r.router), ("small", r.router_small)):
                 if said is not None:
                     key = (arm, kinds[i], said.router_s, said.batch_size)
                     calls[who].append(_Part(i, key, said.router_s, said.batch_size, 0, kinds[i]))
-            if (d := r.draft) is not None and (d.draft_s > 0 or d.status == "error"):
+            if (d := r.draft) is not None and d.timed:
                 key = (arm, kinds[i], d.draft_s, d.batch_size)
-                calls["draft"].append(_Part(i, key, d.draft_s, d.batch_size, d.n_tokens, kinds[i]))
+                calls["draft"].append(_Part(i, key, d.draft_s, d.batch_size, d.n_tokens or 0, kinds[i]))
         agent_parts[arm] = [
-            _Part(i, (arm, kinds[i], t.turn_s, t.batch_size), t.turn_s, t.batch_size, t.n_tokens, turn, turn)
+            _Part(
+                i,
+                (arm, kinds[i], t.turn_s, t.batch_size),
+                t.turn_s,
+                t.batch_size,
+                t.n_tokens or 0,
+                turn,
+                turn,
+            )
             for i, r in own
             for turn, t in enumerate(r.trajectory.turns if r.trajectory else ())
         ]
-    timed = sum(r.wall_s for records in arms.values() for r in records.values())
-    if not timed:
+    if not any(r.timed and r.wall_s > 0 for records in arms.values() for r in records.values()):
         return None
     n = len(ids)
     first = next((agent_parts[arm] for arm in (*BATCHED_ARMS, *SERIAL_ARMS) if agent_parts.get(arm)), [])
@@ -292,7 +299,7 @@ def fit(
 def _column(records: Mapping[str, AgentRecord], place: Mapping[str, int], seconds) -> NDArray[np.float64]:
     column = np.full(len(place), np.nan)
     for id_, record in records.items():
-        if id_ in place:
+        if id_ in place and record.timed:
             column[place[id_]] = seconds(record)
     return column
 
@@ -314,7 +321,7 @@ def _serial(arms: Mapping[str, Mapping[str, AgentRecord]], place: Mapping[str, i
     for arm in reversed(SERIAL_ARMS):  # the baseline's last: it counts where both ran
         for id_, record in arms.get(arm, {}).items():
             path = record.trajectory
-            if id_ not in place or (path is None and record.status == "ok"):
+            if id_ not in place or not record.timed or (path is None and record.status == "ok"):
                 continue
             if _alone(path):
                 serial[place[id_]] = path.agent_s if path else 0.0
@@ -334,30 +341,39 @@ def _fitted(parts: Sequence[_Part], own: Sequence[_Part], n: int, by_turn: bool 
     shape = (n, turns) if by_turn else (n,)
     own_s, tokens = np.full(shape, np.nan), np.zeros(shape)
     calls = _calls(parts)
-    longest = {members[0].call: max(p.tokens for p in members) for members in calls}
+    longest = [max(p.tokens for p in members) for members in calls]
+    steps = {p: steps for members, steps in zip(calls, longest, strict=True) for p in members}
     sizes = [members[0].size for members in calls] or [0]
     fixed_s, per_step_s, r2 = 0.0, 0.0, np.nan
     if min(sizes) < max(sizes):
-        fixed_s, per_step_s, r2 = _solve(calls, np.array(list(longest.values())))
+        fixed_s, per_step_s, r2 = _solve(calls, longest)
     for p in own:
         at = (p.sample, p.turn) if by_turn else p.sample
         if np.isnan(own_s[at]):
-            overhead = fixed_s + per_step_s * longest.get(p.call, p.tokens)
+            overhead = fixed_s + per_step_s * steps.get(p, p.tokens)
             own_s[at] = max(0.0, p.share_s - overhead / p.size)
             tokens[at] = p.tokens
     return CallCost(own_s, tokens, fixed_s, per_step_s, (min(sizes), max(sizes)), len(calls), r2)
 
 
 def _calls(parts: Iterable[_Part]) -> list[list[_Part]]:
-    """The parts call by call; a call of which some members are not on record is left out."""
+    """The parts call by call; a call of which some members are not on record is left out.
+
+    Equal shares tell which samples shared a call. Where two calls lasted equally long, each took the next ones.
+    """
     found: dict[tuple, list[_Part]] = {}
     for part in parts:
         if part.share_s > 0:
             found.setdefault(part.call, []).append(part)
-    return [members for members in found.values() if len(members) == members[0].size]
+    calls = []
+    for members in found.values():
+        size = members[0].size
+        if len(members) % size == 0:
+            calls += [members[at : at + size] for at in range(0, len(members), size)]
+    return calls
 
 
-def _solve(calls: Sequence[Sequence[_Part]], longest: NDArray) -> tuple[float, float, float]:
+def _solve(calls: Sequence[Sequence[_Part]], longest: Sequence[int]) -> tuple[float, float, float]:
     """fixed_s, per_step_s and R2 of the module's formula with one own part per kind and one per token."""
     from scipy.optimize import nnls
 

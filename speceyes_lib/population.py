@@ -23,7 +23,7 @@ from .errors import StageError, UserError, nearest
 from .judging import JudgedRecord, judge_record
 from .paper import SPLITS
 from .paths import resolve, stage_dir
-from .records import AgentRecord, VerdictValue
+from .records import AgentRecord, RouterRecord, VerdictValue
 from .store import StageData, is_finished, read_evidence, read_stage
 
 if TYPE_CHECKING:
@@ -355,6 +355,11 @@ def _verdicts(
         config = said.manifest.config
         found = said.records
         if protocol not in (None, config.get("protocol")):
+            if "data_root" not in config:
+                raise StageError(
+                    f"run {run}: {arm} was judged under {config.get('protocol')!r} by another program; it cannot be "
+                    f"judged anew under {protocol!r} without the benchmark"
+                )
             samples = {s.id: s for s in benchmarks.load_task(task, resolve(config["data_root"]))}
             found = {
                 i: judge_record(samples[i], r, protocol, found[i].target_fraction)
@@ -387,9 +392,9 @@ def _agent_code(record: AgentRecord, judged: JudgedRecord) -> int:
 
 def _routers(records: Sequence[AgentRecord], asked: str) -> dict[str, NDArray[np.int8]]:
     """Phase I by who answered it; a router that was asked about no sample is left out."""
-    words = {asked: [r.router for r in records], "small": [_small(r) for r in records]}
+    words = {asked: [r.router for r in records], "small": [r.router_small for r in records]}
     if asked == "small":
-        words["small"] = [r.router or _small(r) for r in records]
+        words["small"] = [r.router or r.router_small for r in records]
     return {
         router: np.array([_routed(w, r) for w, r in zip(said, records, strict=True)], dtype=np.int8)
         for router, said in words.items()
@@ -397,11 +402,7 @@ def _routers(records: Sequence[AgentRecord], asked: str) -> dict[str, NDArray[np
     }
 
 
-def _small(record: AgentRecord):
-    return getattr(record, "router_small", None)
-
-
-def _routed(word, record: AgentRecord) -> int:
+def _routed(word: RouterRecord | None, record: AgentRecord) -> int:
     if word is not None:
         return int(word.verdict == "yes")
     return 0 if record.status == "error" and record.trajectory is None else ABSENT  # unreadable: nobody asks
