@@ -387,6 +387,48 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
 }
 
 
+# ------------------------------------------------------------------ notebooks for people
+
+
+class ExplorerParams(BaseModel):
+    """Base of the explorers: they read finished runs, write no stage, and no config speaks of them."""
+
+    model_config = StageParams.model_config
+
+    run: Run = "demo"
+
+
+class GatingExplorerParams(ExplorerParams):
+    """explore_gating: where to begin, and in whose name marks are kept."""
+
+    score: Score = "min"
+    k: K = 64
+    slope: Slope = 0.6
+    router: Annotated[
+        Literal["large", "small", "none"], Field(description="whose word in Phase I counts; none: all drafted")
+    ] = "large"
+    threshold: Threshold = None
+    threshold_from: ThresholdFrom = OPERATING_POINT
+    author: Annotated[str, Field(description="your name, kept with every mark; can be typed in later")] = ""
+    review_n: Annotated[int, Field(ge=1, description="samples in the random queue for review")] = 50
+    seed: Annotated[int, Field(ge=0, description="seed of the random queue")] = 0
+
+
+class TraceExplorerParams(ExplorerParams):
+    """explore_traces: whose trajectories, and what to put beside them."""
+
+    arm: Annotated[str, Field(min_length=1, description="arm whose trajectories are listed")] = "collect"
+    text: Annotated[str, Field(description="words to look for, in any case; empty: none")] = ""
+    other_run: Annotated[str, Field(description="run shown beside it; empty: none")] = "demo"
+    other_arm: Annotated[str, Field(description="arm of the run beside it")] = "baseline"
+
+
+EXPLORERS: dict[str, type[ExplorerParams]] = {
+    "explore_gating": GatingExplorerParams,
+    "explore_traces": TraceExplorerParams,
+}
+
+
 def _check_k(k: int, k_store: int) -> None:
     if k > k_store:
         raise ValueError(f"k = {k} needs k_store of at least as many alternatives, but k_store = {k_store}")
@@ -445,7 +487,7 @@ def plain_type(annotation: Any) -> str:
 LINE_LENGTH = 110  # the formatter's, which lists longer than that are broken by
 
 
-def cell(model: type[StageParams]) -> str:
+def cell(model: type[BaseModel]) -> str:
     """The parameters cell of a notebook, ready to paste: one typed literal a line, described."""
     lines = []
     for name, field in model.model_fields.items():

@@ -52,6 +52,7 @@ LAYERS = [
     {"tables", "views", "overview"},
     {"figures", "findings", "benchmark_metrics", "forensics"},
     {"analysis", "figures_judging"},
+    {"explore"},
     {"notebook", "report"},
     {"run"},
 ]
