@@ -14,7 +14,7 @@ DEMO = prompts.load("demo")
 
 
 def test_every_shipped_prompt_set_loads():
-    assert prompts.available() == ["deepeyes", "demo"]
+    assert prompts.available() == ["deepeyes", "demo", "demo_thyme", "thyme"]
     for name in prompts.available():
         assert prompts.load(name).name == name
 

@@ -37,11 +37,18 @@ class PromptSet(BaseModel):
     option_separator: str
     yes_no: str  # {question}
     draft: str = "{question_block}"  # the user text of Phase II
-    agent: str = "{question_block}"  # the user text of Phase IV, first turn
+    agent: str = (
+        "{question_block}"  # the user text of Phase IV, first turn; agents with code: {image_path} and so on
+    )
     router: str  # {question_block}
     tool_response_before: str
     tool_response_after: str
     forced_look_prefix: str  # opens the assistant turn of an agent that is forbidden to use its tool
+    # SpecReason: what follows the question when a step is proposed, asks for its score, and asks for another one
+    step: str = "\nWrite the next step only: a short thought inside <think></think>, a tool call, or the final answer."
+    step_score: str = "How useful is this step for answering the question? Reply with one digit from 0 (useless) to 9 (decisive)."
+    step_next: str = "Go on with the next step."
+    embedded: bool = False  # for models that know the dialogue of the embedded agent and no other
 
     def question_block(self, question: str, options: Sequence[str] | None) -> str:
         """The question with its options as this family wants them; `options=None` means yes/no."""
@@ -56,9 +63,9 @@ class PromptSet(BaseModel):
         """Phase II: system, then one user turn with the image first. `image` is passed through."""
         return self._ask(self.draft_system, _fill(self.draft, question_block=block), image)
 
-    def agent_messages(self, block: str, image: object) -> list[dict]:
-        """Phase IV, first turn."""
-        return self._ask(self.agent_system, _fill(self.agent, question_block=block), image)
+    def agent_messages(self, block: str, image: object, **values: str) -> list[dict]:
+        """Phase IV, first turn. values: further placeholders of `agent`."""
+        return self._ask(self.agent_system, _fill(self.agent, question_block=block, **values), image)
 
     def router_messages(self, block: str, image: object, by: str = "large") -> list[dict]:
         """Phase I: "would a tool help?", put to the large model (default) or to the small one."""

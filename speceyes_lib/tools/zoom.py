@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from PIL import Image
 
@@ -14,6 +16,8 @@ NAME = "image_zoom_in_tool"
 MAX_CALL_CHARS = 2000  # a call is one short JSON object; anything longer is no call
 
 Box = tuple[float, float, float, float]
+BoxUnits = Literal["view_px", "thousandths"]  # of Qwen2.5-VL and of Qwen3-VL
+_CALL = re.compile(r"(?<=<tool_call>)(.*?)(?=</tool_call>|\Z)", re.DOTALL)
 
 
 class CallError(Exception):
@@ -62,12 +66,52 @@ def parse_call(text: str) -> ZoomCall:
     return ZoomCall(call, tuple(float(v) for v in box))
 
 
+def in_view(call: ZoomCall, units: BoxUnits, view_px: Size) -> ZoomCall:
+    """The call with its box in pixels of the view, whatever the model counts in."""
+    return call if units == "view_px" else replace(call, box_px=_scaled(call.box_px, view_px, 1 / 1000))
+
+
+def rewritten(text: str, units: BoxUnits, wanted: BoxUnits, view_px: Size) -> str:
+    """A turn for a model that counts otherwise: the boxes of readable calls in it converted, all else untouched."""
+    if units == wanted:
+        return text
+
+    def convert(match: re.Match) -> str:
+        try:
+            call = parse_call(match[1].strip())
+        except CallError:
+            return match[1]
+        if wanted == "view_px":
+            box = _scaled(call.box_px, view_px, 1 / 1000)
+        else:
+            box = _scaled(call.box_px, (1 / view_px[0], 1 / view_px[1]), 1000)
+        raw = call.raw | {"arguments": call.raw["arguments"] | {"bbox_2d": [round(v, 1) for v in box]}}
+        return f"\n{json.dumps(raw, ensure_ascii=False)}\n"
+
+    return _CALL.sub(convert, text)
+
+
+def oddities(call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[str, ...]:
+    """What is odd about a call that is carried out all the same, for the record."""
+    x1, y1, x2, y2 = call.box_px
+    seen = {
+        "box_clamped": min(x1, y1) < 0 or x2 > view_px[0] or y2 > view_px[1],
+        "box_grown": 0 < min(x2 - x1, y2 - y1) < spec.factor,
+        "ignored_arguments": not set(call.raw["arguments"]) <= {"bbox_2d", "label"},
+    }
+    return tuple(name for name, is_so in seen.items() if is_so)
+
+
 def zoom(original: Image.Image, call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[Image.Image, Box]:
     """Carry out a call: the crop of the original as the model sees it, and the original's pixels it shows.
 
     Raises images.BoxError for a box that marks nothing (reversed, empty, outside).
     """
     return crop_view(original, call.box_px, view_px, spec)
+
+
+def _scaled(box: Box, sides: tuple[float, float], by: float) -> Box:
+    return tuple(v * sides[i % 2] * by for i, v in enumerate(box))
 
 
 def _is_number(value: object) -> bool:

@@ -1,0 +1,185 @@
+"""What agents have in common that think in <think>, answer in <answer> and call their one tool by a tag.
+
+Only what follows </think> counts: tags that are merely thought about do nothing. A tag that was not closed counts
+as closed at the end of the turn, since servers may leave the stop string out. docs/agents.md has the table of
+everything a turn may contain and what follows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Literal
+
+from PIL import Image
+
+from ..backends.base import Generation, GenerationRequest
+from ..images import ImageSpec
+from ..prompts import PromptSet
+from ..records import Failure, Trajectory, Turn
+
+_ANSWER = re.compile(r"<answer>(.*?)(</answer>|\Z)", re.DOTALL)
+
+
+class TaggedAgent:
+    """One run on one sample. A subclass names its tool's tag and carries the call out.
+
+    forbid_tool: the first look. One turn, whose opening words (prompts.forced_look_prefix) commit the model to
+    answering from the view.
+    steps: a turn that is thought only is a step of reasoning, after which the run goes on (SpecReason);
+    otherwise it ends the run without an answer.
+    """
+
+    tag: ClassVar[str]
+
+    def __init__(
+        self,
+        id: str,
+        messages: list[dict],
+        original: Image.Image,
+        view: Image.Image,
+        *,
+        spec: ImageSpec,
+        prompts: PromptSet,
+        max_turns: int,
+        max_new_tokens: int,
+        forbid_tool: bool = False,
+        steps: bool = False,
+    ) -> None:
+        self.id, self.messages, self.original, self.view = id, messages, original, view
+        self.spec, self.prompts, self.steps, self.forbid_tool = spec, prompts, steps, forbid_tool
+        self.max_turns = 1 if forbid_tool else max_turns
+        self.max_new_tokens = max_new_tokens
+        self.prefill = prompts.forced_look_prefix if forbid_tool else ""
+        self.turns: list[Turn] = []
+        self.answer: str | None = None
+        self.answer_from: Literal["tag", "untagged", "none"] = "none"
+        self.error: Failure | None = None
+        self.done = False
+        self._refused: str | None = None  # the call of the last turn, when it was refused
+        self._call = re.compile(rf"<{self.tag}>(.*?)(</{self.tag}>|\Z)", re.DOTALL)
+        self.stop = (f"</{self.tag}>", "</answer>", "<|im_end|>")
+
+    @property
+    def n_turns(self) -> int:
+        return len(self.turns)
+
+    def next_request(self) -> GenerationRequest | None:
+        if self.done:
+            return None
+        return GenerationRequest(self.id, list(self.messages), self.max_new_tokens, self.stop, self.prefill)
+
+    def feed(self, generation: Generation) -> None:
+        """Take one turn in. `generation.text` continues the prefill. Raises RuntimeError when already done."""
+        if self.done:
+            raise RuntimeError(f"{self.id}: the agent is done and takes no further turn")
+        text = self.prefill + generation.text
+        taken = {
+            "text": text,
+            "n_tokens": len(generation.token_ids),
+            "turn_s": generation.generate_s,
+            "batch_size": generation.batch_size,
+            "finish_reason": generation.finish_reason,
+        }
+        body = _after_thought(text, self.tag)
+        answer, calls = _ANSWER.search(body), list(self._call.finditer(body))
+        if generation.error is not None:
+            self._end(Turn(**taken, error=generation.error))
+        elif answer is not None:
+            notes = _notes(answer_beside_call=bool(calls), unclosed_tag=not answer[2])
+            self._answered(taken | {"notes": notes}, answer[1], "tag", complete=bool(answer[2]))
+        elif calls:
+            complete = bool(calls[0][2])
+            notes = _notes(several_calls=len(calls) > 1, unclosed_tag=not complete)
+            self._called(taken | {"notes": notes}, calls[0][1].strip(), complete)
+        elif self.steps and not body.strip() and text.strip() and generation.finish_reason == "stop":
+            self._thought(Turn(**taken))
+        else:
+            self._answered(taken, body, "untagged", complete=False)
+        if self.done:
+            self.close()
+
+    def trajectory(self) -> Trajectory:
+        return Trajectory(
+            status="error" if self.error or not self.done else "ok",
+            error=self.error if self.done else Failure(type="unfinished", message="The run is not over."),
+            answer=self.answer,
+            answer_from=self.answer_from,
+            turns=tuple(self.turns),
+            image_px=self.original.size,
+            view_px=self.view.size,
+        )
+
+    # ---------------------------------------------------------------------------------- what subclasses give
+    def use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, object]:
+        """Carry a call out: the turn as recorded, and what `go_on` makes the model see of it. Never raises."""
+        raise NotImplementedError
+
+    def go_on(self, text: str, result: object | None) -> None:
+        """Add a turn and its tool's result (None: it was a thought only) to the conversation."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what the tool holds; called when the run is over."""
+
+    # ------------------------------------------------------------------------------- what a turn leads to
+    def _answered(self, taken: dict, text: str, where: Literal["tag", "untagged"], *, complete: bool) -> None:
+        answer = text.strip()
+        if not complete and taken["finish_reason"] == "length":
+            self._end(
+                _none(taken, "cut_off", "The token limit cut the turn off before an answer was complete.")
+            )
+        elif answer:
+            self.answer, self.answer_from = answer, where
+            self._end(Turn(**taken, action="answer"))
+        elif not taken["text"].strip():
+            self._end(_none(taken, "no_answer", "The turn is empty: the model ended it at once."))
+        else:
+            self._end(_none(taken, "no_answer", "The turn holds neither an answer nor a tool call."))
+
+    def _called(self, taken: dict, written: str, complete: bool) -> None:
+        if self.forbid_tool:
+            self._end(_none(taken, "tool_forbidden", "The turn calls the tool, which was not allowed here."))
+            return
+        turn, result = self.use_tool(taken, written, complete)
+        self.turns.append(turn)
+        if turn.error is not None and written == self._refused:
+            self._end(
+                error=Failure(type="repeated_call", message=f"Same refused call again: {turn.error.message}")
+            )
+        elif not self._at_limit():
+            self._refused = written if turn.error is not None else None
+            closing = "" if complete else f"</{self.tag}>"
+            self.go_on(taken["text"] + closing, result)
+
+    def _thought(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        if not self._at_limit():
+            self.go_on(turn.text, None)
+
+    def _at_limit(self) -> bool:
+        if len(self.turns) >= self.max_turns:
+            self._end(error=Failure(type="turn_limit", message=f"No answer within {self.max_turns} turns."))
+        return self.done
+
+    def _end(self, turn: Turn | None = None, error: Failure | None = None) -> None:
+        if turn is not None:
+            self.turns.append(turn)
+            error = turn.error
+        self.error, self.done = error, True
+
+
+def _none(taken: dict[str, Any], type: str, message: str) -> Turn:
+    """A turn that neither answers nor acts, and why that ends the run."""
+    return Turn(**taken, action="none", error=Failure(type=type, message=message))
+
+
+def _after_thought(text: str, tag: str) -> str:
+    """What follows the thought; all of it when no thought was marked, nothing when the thought never ended."""
+    if "</think>" in text:
+        return text.rpartition("</think>")[2]
+    has_tag = "<answer>" in text or f"<{tag}>" in text
+    return text if has_tag else text.partition("<think>")[0]
+
+
+def _notes(**seen: bool) -> tuple[str, ...]:
+    return tuple(name for name, is_so in seen.items() if is_so)

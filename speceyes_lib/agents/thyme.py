@@ -1,0 +1,122 @@
+"""The Thyme agent: thinks, may write Python that processes the picture, answers inside <answer>.
+
+What a turn may contain, and what follows (source: the published behaviour of Thyme, with a real sandbox):
+
+    <answer>text</answer>             final answer, also beside a program
+    <code>```python ...```</code>     the program runs in the sample's sandbox (tools/sandbox.py), where the picture
+                                      lies as image.png. What it prints comes back inside <sandbox_output>, in the
+                                      same assistant turn: pictures whose paths it prints as pictures, the rest as
+                                      text. Variables live on. Of several programs in one turn the first counts
+    an error, or no output            comes back as text and counts as a step; the same failing program twice in a
+                                      row ends the run (`repeated_call`)
+    a program cut off by the token    is not run; that comes back as text (`cut_off_call`)
+      limit
+
+and otherwise as with DeepEyes (agents/deepeyes.py).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from PIL import Image
+
+from ..errors import DataError
+from ..images import ImageSpec, resized_view
+from ..prompts import PromptSet
+from ..records import Failure, Turn
+from ..tools.sandbox import PICTURE, Outcome, Sandbox, Session
+from .tagged import TaggedAgent
+
+_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
+
+
+class ThymeAgent(TaggedAgent):
+    """Programs get the original picture; what they show is resized as `spec` wants it."""
+
+    tag = "code"
+
+    def __init__(
+        self,
+        id: str,
+        block: str,
+        original: Image.Image,
+        view: Image.Image,
+        *,
+        spec: ImageSpec,
+        prompts: PromptSet,
+        sandbox: Sandbox,
+        max_turns: int = 5,
+        max_new_tokens: int = 2048,
+        forbid_tool: bool = False,
+        steps: bool = False,
+    ) -> None:
+        width, height = original.size
+        super().__init__(
+            id,
+            prompts.agent_messages(block, view, image_path=PICTURE, width=str(width), height=str(height)),
+            original,
+            view,
+            spec=spec,
+            prompts=prompts,
+            max_turns=max_turns,
+            max_new_tokens=max_new_tokens,
+            forbid_tool=forbid_tool,
+            steps=steps,
+        )
+        self.sandbox = sandbox
+        self._session: Session | None = None  # started by the first program
+
+    def use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, Outcome]:
+        code = program(written)
+        taken = taken | {"tool_call": {"name": "python", "arguments": {"code": code}}}
+        if not complete and taken["finish_reason"] == "length":
+            return self._refused_program(
+                taken, "cut_off_call", "The token limit cut the program off; it was not run."
+            )
+        if not code:
+            return self._refused_program(taken, "malformed_call", "There is no program inside <code></code>.")
+        if self._session is None:
+            self._session = self.sandbox.session(self.original)
+        outcome = self._session.run(code)
+        images, too_narrow = [], None
+        for image in outcome.images:
+            try:
+                images.append(resized_view(image, self.spec))
+            except DataError as e:
+                too_narrow = Failure(type="code_error", message=f"A picture cannot be shown: {e}")
+        outcome = Outcome(outcome.text, tuple(images), outcome.error or too_narrow)
+        sizes = [f"[picture of {i.width} x {i.height} px]" for i in images]
+        shown = "\n".join(filter(None, [outcome.text, *sizes]))
+        return Turn(**taken, action="tool", tool_output=shown, error=outcome.error), outcome
+
+    def go_on(self, text: str, result: object | None) -> None:
+        """The output is appended to the same assistant turn, which the model then continues."""
+        if self.messages[-1]["role"] != "assistant":
+            self.messages.append({"role": "assistant", "content": []})
+        parts = self.messages[-1]["content"] + [{"type": "text", "text": text}]
+        if result is not None:
+            told = [result.text, f"Error: {result.error.message}" if result.error else ""]
+            parts += [
+                {"type": "text", "text": self.prompts.tool_response_before},
+                *({"type": "image", "image": image} for image in result.images),
+                *({"type": "text", "text": line} for line in told if line),
+                {"type": "text", "text": self.prompts.tool_response_after},
+            ]
+        self.messages[-1] = {"role": "assistant", "content": parts}
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    def _refused_program(self, taken: dict[str, Any], type: str, message: str) -> tuple[Turn, Outcome]:
+        error = Failure(type=type, message=message)
+        return Turn(**taken, action="malformed", error=error), Outcome(error=error)
+
+
+def program(written: str) -> str:
+    """The program inside <code></code>: what the first fence holds, or all of it where there is none."""
+    fenced = _FENCE.search(written)
+    code = fenced[1] if fenced else written
+    return code.strip("\n") if code.strip() else ""
