@@ -475,7 +475,7 @@ def phase_times(table: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(table["method"]))
     left = np.zeros(len(methods))
     for phase in frames.PHASES:
-        part = table[table["phase"] == phase].set_index("method").reindex(methods)["ms"].to_numpy()
+        part = table[table["phase"] == phase].set_index("method").reindex(methods)["ms"].to_numpy("float64")
         ax.barh(
             [method_label(m) for m in methods],
             part,
@@ -487,6 +487,8 @@ def phase_times(table: pd.DataFrame) -> Figure:
         left += part
     for y, total in enumerate(left):
         ax.text(total, y, f" {total:.1f}", va="center", fontsize=7)
+    if not methods:
+        ax.text(0.5, 0.5, "no times per sample in this run", transform=ax.transAxes, ha="center", color=MUTED)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set(
@@ -499,10 +501,12 @@ def phase_times(table: pd.DataFrame) -> Figure:
 
 
 def phase_times_data(frame: pd.DataFrame, arms: Sequence[str], score: str = "min") -> pd.DataFrame:
-    """Mean milliseconds per sample of every phase: columns method, phase, ms."""
+    """Mean milliseconds per sample of every phase: columns method, phase, ms. Arms without times are left out."""
     rows = []
     for name in arms:
         part = frames.arm(frame, name)
+        if part["wall_s"].isna().all():
+            continue
         rows += [
             {"method": method_of(name, score), "phase": p, "ms": 1000.0 * float(part[p].mean())}
             for p in frames.PHASES

@@ -36,7 +36,7 @@ from .gate import choose_threshold as gate_rule
 from .judging import JudgedRecord
 from .paper import SPLITS
 from .records import AgentRecord, VerdictValue
-from .store import RECORDS, read_manifest, read_stage
+from .store import RECORDS, is_finished, read_manifest, read_stage
 
 PHASES = ("decode_s", "router_s", "draft_s", "agent_s", "tool_s")
 ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
@@ -98,20 +98,21 @@ def _outcomes(records: Mapping[str, AgentRecord], judged: Mapping[str, JudgedRec
     rows = []
     for id_, record in records.items():
         charged_draft = record.draft if record.run_mode == "gated" else None
-        rows.append(
-            {
-                "id": id_,
-                "decision": record.decision,
-                "answer": record.answer,
-                "verdict": _verdict(judged[id_], "final"),
-                "wall_s": record.wall_s,
-                "decode_s": record.decode_s,
-                "router_s": record.router.router_s if record.router else 0.0,
-                "draft_s": charged_draft.draft_s if charged_draft else 0.0,
-                "agent_s": record.trajectory.agent_s if record.trajectory else 0.0,
-                "tool_s": record.tool_s,
-            }
-        )
+        times = {
+            "wall_s": record.wall_s,
+            "decode_s": record.decode_s,
+            "router_s": record.router.router_s if record.router else 0.0,
+            "draft_s": charged_draft.draft_s if charged_draft else 0.0,
+            "agent_s": record.trajectory.agent_s if record.trajectory else 0.0,
+            "tool_s": record.tool_s,
+        }
+        row = {
+            "id": id_,
+            "decision": record.decision,
+            "answer": record.answer,
+            "verdict": _verdict(judged[id_], "final"),
+        }
+        rows.append(row | (times if record.timed else dict.fromkeys(times, np.nan)))
     frame = pd.DataFrame(rows, columns=["id", *(p for p in ARM_PARTS if p != "right")])
     frame["right"] = _right(frame["verdict"])
     return frame
@@ -127,8 +128,8 @@ def _instrumented(records: Mapping[str, AgentRecord], judged: Mapping[str, Judge
                 "id": id_,
                 "draft_answer": draft.answer if draft else None,
                 "draft_verdict": _verdict(judged[id_], "draft"),
-                "draft_s": draft.draft_s if draft else np.nan,
-                "draft_decode_s": draft.decode_s if draft else np.nan,
+                "draft_s": draft.draft_s if draft and draft.timed else np.nan,
+                "draft_decode_s": draft.decode_s if draft and draft.timed else np.nan,
                 **{f"score_{mode}": scores.get(mode, np.nan) for mode in MODES},
                 "router_verdict": record.router.verdict if record.router else None,
                 "agent_answer": path.answer if path else None,
@@ -155,7 +156,7 @@ def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
     """
     agent = "baseline" if "baseline_decision" in frame else "collect"
     ran = frame["collect_decision"].notna()
-    to_draft = frame["router_verdict"].eq("no")
+    to_draft = ~routed(frame)
     zero = pd.Series(0.0, index=frame.index)
     draft_only = {
         "decision": pd.Series("accepted", index=frame.index),
@@ -189,13 +190,23 @@ def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
     }
     computed = zip(COMPUTED_ARMS, (draft_only, router_only, baseline_batched), strict=True)
     for arm, parts in computed:
-        if f"{arm}_decision" in frame:
+        lacks = {
+            "router_only": frame["router_verdict"].isna().all(),
+            "baseline_batched": frame["collect_wall_s"].isna().all(),  # nobody tells what was batched
+        }
+        if f"{arm}_decision" in frame or lacks.get(arm):
             continue
         part = pd.DataFrame(parts).where(ran)
         part["right"] = _right(part["verdict"])
         part["wall_s"] = part[list(PHASES)].sum(axis=1, min_count=len(PHASES))
         frame = pd.concat([frame, part[list(ARM_PARTS)].add_prefix(f"{arm}_")], axis=1)
     return frame
+
+
+def routed(frame: pd.DataFrame) -> pd.Series:
+    """Which samples Phase I sends to the agent: all it does not say "no" to; none where no router was asked."""
+    said = frame["router_verdict"]
+    return said.ne("no") if said.notna().any() else pd.Series(False, index=frame.index)
 
 
 def arms_of(frame: pd.DataFrame) -> list[str]:
@@ -210,16 +221,21 @@ def arm(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return part.assign(right=part["right"].fillna(False).astype(bool))
 
 
-def load_run(run: str | Path, tasks: Sequence[str], arms: Sequence[str]) -> pd.DataFrame:
-    """Read the finished stages 02 and 03 of a run and `assemble` them.
+def load_run(
+    run: str | Path, tasks: Sequence[str], arms: Sequence[str], *, human_checks: bool = True
+) -> pd.DataFrame:
+    """Read the finished stages 02 and 03 of a run and `assemble` them; the verdicts without what people overruled
+    with `human_checks=False`.
 
-    `frame.attrs["protocol"]` is the one they were judged under.
+    `frame.attrs["protocol"]` is the one they were judged under; `frame.attrs["total_s"]` holds, for imported records
+    without times of their own, the seconds of whole tasks ("arm task" -> s).
     Raises StageError naming the notebook to run first where a stage is missing or unfinished, and where the
     verdicts are older than the records they judge or were given under different protocols.
     """
     records: dict[str, dict[str, AgentRecord]] = {}
     judged: dict[str, dict[str, JudgedRecord]] = {}
     protocols: set[str] = set()
+    totals: dict[str, float] = {}
     for arm_name in arms:
         records[arm_name], judged[arm_name] = {}, {}
         for task in tasks:
@@ -231,17 +247,34 @@ def load_run(run: str | Path, tasks: Sequence[str], arms: Sequence[str]) -> pd.D
                     "run notebooks/03_judging.ipynb again"
                 )
             protocols.add(said.manifest.config.get("protocol", ""))
+            if not all(record.timed for record in ran.records.values()):
+                totals |= _totals(run, arm_name, task)
             records[arm_name] |= ran.records
-            judged[arm_name] |= said.records
+            judged[arm_name] |= (
+                said.records if human_checks else {i: r.unreviewed() for i, r in said.records.items()}
+            )
     if len(protocols) > 1:
         raise StageError(
             f"run {run}: its arms were judged under different protocols ({', '.join(sorted(protocols))}); "
             "run notebooks/03_judging.ipynb for all of them under one"
         )
     frame = assemble(records, judged)
-    # one short word only: pandas copies attrs deeply on every operation
+    # a word and a few numbers only: pandas copies attrs deeply on every operation
     frame.attrs["protocol"] = protocols.pop() if protocols else "strict"
+    if totals:
+        frame.attrs["total_s"] = totals
     return frame
+
+
+def _totals(run: str | Path, arm_name: str, task: str) -> dict[str, float]:
+    """Seconds that a whole task took, as manifests tell them: of an arm, and with `collect` of the drafts."""
+    stages = {arm_name: f"02_{arm_name}"} | ({"draft_only": "01_draft"} if arm_name == "collect" else {})
+    told = {
+        f"{name} {task}": read_manifest(run, stage, task).timing.get("wall_s")
+        for name, stage in stages.items()
+        if is_finished(run, stage, task)
+    }
+    return {name: seconds for name, seconds in told.items() if seconds is not None}
 
 
 def inputs_of(run: str, tasks: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
@@ -291,8 +324,8 @@ def summarise(
     """Everything the run says, as JSON-ready numbers: the content of `summary.json`.
 
     `arms` -> arm -> `pooled`, `average` (unweighted over splits) and `splits` -> task, each with `accuracy_pct`
-    and its 95 % interval, `n`, `errors`, `unparsed`, `wall_s`, and against `REFERENCE` the `speedup`; arms with a
-    gate or router also `alpha`, `beta` (fractions) and `accepted_pct`. `comparisons` are paired on the same
+    and its 95 % interval, `n`, `errors`, `unparsed`, `undecided`, `wall_s`, and against `REFERENCE` the `speedup`;
+    arms with a gate or router also `alpha`, `beta` (fractions) and `accepted_pct`. `comparisons` are paired on the same
     samples. An arm that did not run is absent and named in `missing`. `gate` is passed through (threshold, rule).
     """
     arms, boot = arms_of(frame), {"draws": draws, "seed": seed}
@@ -344,8 +377,8 @@ def _arm_summary(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dic
     told = _by_split(frame, lambda part: _measured(part, name, boot))
     splits = told["splits"].values()
     average = _average(_scored(arm(frame, name), protocol_of(frame)), boot)
-    counted = {key: sum(s[key] for s in splits) for key in ("n", "errors", "unparsed", "wall_s")}
-    told["average"] = average | counted
+    counted = {key: sum(s[key] for s in splits) for key in ("n", "errors", "unparsed", "undecided")}
+    told["average"] = average | counted | {"wall_s": told["pooled"]["wall_s"]}
     if "speedup" in told["pooled"]:
         told["average"]["speedup"] = _mean([s["speedup"] for s in splits])
     return told
@@ -359,8 +392,9 @@ def _measured(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dict:
         **_estimate("accuracy", share),
         "n": share.n,
         "errors": int((part["verdict"] == "error").sum()),
-        "unparsed": int(part["verdict"].isin(["unparsed", "undecided"]).sum()),
-        "wall_s": float(part["wall_s"].sum()),
+        "unparsed": int((part["verdict"] == "unparsed").sum()),
+        "undecided": int((part["verdict"] == "undecided").sum()),
+        "wall_s": _wall_s(frame, name),
     }
     if reference in arms_of(frame):
         told |= _speedup(frame, name, reference, boot)
@@ -380,13 +414,23 @@ def _compared(frame: pd.DataFrame, a: str, b: str, boot: Mapping[str, int]) -> d
 
 def _speedup(frame: pd.DataFrame, name: str, reference: str, boot: Mapping[str, int]) -> dict:
     both = paired(frame, name, reference)
-    ratio = metrics.speedup(both["wall_s_b"], both["wall_s_a"], groups_of(both), **boot)
-    return {
-        "speedup": _finite(ratio.value),
-        "speedup_low": _finite(ratio.low),
-        "speedup_high": _finite(ratio.high),
-        "speedup_over": reference,
-    }
+    if both[["wall_s_a", "wall_s_b"]].notna().all(axis=None):
+        ratio = metrics.speedup(both["wall_s_b"], both["wall_s_a"], groups_of(both), **boot)
+        value, low, high = (_finite(v) for v in (ratio.value, ratio.low, ratio.high))
+    else:  # totals have a ratio, seconds per sample, and no interval
+        own_s, reference_s = _wall_s(frame, name), _wall_s(frame, reference)
+        value = low = high = None
+        if own_s and reference_s:
+            value = (reference_s / len(arm(frame, reference))) / (own_s / len(arm(frame, name)))
+    return {"speedup": value, "speedup_low": low, "speedup_high": high, "speedup_over": reference}
+
+
+def _wall_s(frame: pd.DataFrame, name: str) -> float | None:
+    """Seconds of an arm over a frame of whole tasks: its samples' own, else its tasks' totals; None: not told."""
+    part = arm(frame, name)
+    own_s = float(part["wall_s"].sum(skipna=False))
+    totals = [frame.attrs.get("total_s", {}).get(f"{name} {task}") for task in part["task"].unique()]
+    return own_s if math.isfinite(own_s) else None if None in totals else float(sum(totals))
 
 
 def paired(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
@@ -436,7 +480,7 @@ def choose_threshold(frame: pd.DataFrame, mode: str = "min", delta_pp: float = 0
         part[f"score_{mode}"],
         part["draft_right"].fillna(False).astype(bool),
         part["agent_right"].fillna(False).astype(bool),
-        ~part["router_verdict"].eq("no"),
+        routed(part),
         delta_pp,
     )
 
@@ -446,15 +490,15 @@ def funnel_at(
 ) -> tuple[metrics.Estimate, metrics.Estimate]:
     """(accuracy, accepted share) that the funnel would have at a threshold, computed from `collect`."""
     part = frame[frame["collect_decision"].notna()]
-    routed = ~part["router_verdict"].eq("no")
+    to_agent = routed(part)
     right = gated_right(
         part[f"score_{mode}"],
         part["draft_right"].fillna(False).astype(bool),
         part["agent_right"].fillna(False).astype(bool),
         threshold,
-        routed,
+        to_agent,
     )
-    accepted = accepts(part[f"score_{mode}"], threshold) & ~routed.to_numpy()
+    accepted = accepts(part[f"score_{mode}"], threshold) & ~to_agent.to_numpy()
     groups = groups_of(part)
     return metrics.accuracy(right, groups), metrics.accuracy(accepted, groups)
 
@@ -462,7 +506,7 @@ def funnel_at(
 def auroc_by_score(frame: pd.DataFrame, modes: Sequence[str] = MODES, **boot: int) -> dict:
     """mode -> AUROC of the draft's confidence for its correctness: pooled, per split, and after the router."""
     everywhere = drafted(frame)
-    let_through = everywhere[everywhere["router_verdict"].eq("no")]
+    let_through = everywhere[~routed(everywhere)]
 
     def measured(part: pd.DataFrame, mode: str) -> dict:
         return metrics.auroc(part[f"score_{mode}"], part["right"], groups_of(part), **boot).as_dict()

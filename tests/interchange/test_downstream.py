@@ -1,0 +1,106 @@
+"""An imported run in the later stages: what its files tell is there, what they lack is absent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from speceyes_lib import benchmarks, figures, frames, tables
+from speceyes_lib.interchange.__main__ import import_files
+from speceyes_lib.interchange.export import export
+from speceyes_lib.interchange.speceyes import LATENCY
+from speceyes_lib.judging import run_judging_stage
+from speceyes_lib.params import JudgingParams
+from tests.synthetic_run import make_run, write_answers, write_drafts, write_verdicts
+
+TASKS = list(benchmarks.TASKS)
+SECONDS = {"baseline": 20.0, "gated": 8.0, "drafts": 2.0}  # per split
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch, benchmark_root) -> Path:
+    """A run in the original's files, judged, with its seconds per split."""
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
+    samples = [s for task in TASKS for s in benchmarks.load_task(task, benchmark_root)]
+    arms, verdicts = make_run(samples=samples, failed=1)
+    arms = {a: arms[a] for a in ("collect", "baseline", "gated")}
+    config = {
+        "data_root": str(benchmark_root),
+        "draft_model": "small",
+        "agent_model": "agent",
+        "batch_size": 8,
+    }
+    write_drafts("ours", arms, config)
+    write_answers("ours", arms, config)
+    write_verdicts("ours", {a: verdicts[a] for a in arms})
+    out = tmp_path / "out"
+    for path in export("ours", out):
+        if "eval_results" in str(path):
+            summary = path.with_name(LATENCY)
+            told = json.loads(summary.read_text()) if summary.exists() else {}
+            arm = "baseline" if "baseline" in path.name else "gated" if "_min_" in path.name else "drafts"
+            summary.write_text(json.dumps(told | {path.name: SECONDS[arm]}))
+    return out
+
+
+def test_accuracy_and_speedup_are_the_originals_and_intervals_of_time_are_absent(files, benchmark_root):
+    import_files("speceyes", [files], "theirs", str(benchmark_root))
+    frame = frames.load_run("theirs", TASKS, ["collect", "baseline", "gated"])
+    ours = frames.load_run("ours", TASKS, ["collect", "baseline", "gated"])
+    ours.attrs["protocol"] = "paper"  # as the original counts: failed samples are dropped
+    told, own = (frames.summarise(f, draws=100) for f in (frame, ours))
+    json.dumps(told, allow_nan=False)
+    for arm in ("baseline", "gated", "draft_only", "router_only"):
+        assert told["arms"][arm]["pooled"]["accuracy_pct"] == own["arms"][arm]["pooled"]["accuracy_pct"]
+        assert told["arms"][arm]["pooled"]["errors"] == 1
+    gated = told["arms"]["gated"]["pooled"]
+    assert gated["wall_s"] == 7 * SECONDS["gated"]
+    assert gated["speedup"] == pytest.approx(20 / 8)
+    assert (gated["speedup_low"], gated["speedup_high"]) == (None, None)
+    assert told["arms"]["draft_only"]["splits"][TASKS[0]]["speedup"] == pytest.approx(20 / 2)
+    assert told["arms"]["router_only"]["pooled"]["speedup"] is None
+    assert (gated["alpha"], gated["beta"]) == tuple(
+        own["arms"]["gated"]["pooled"][k] for k in ("alpha", "beta")
+    )
+    assert "baseline_batched" not in told["arms"]  # nobody ran agents together
+    assert told["auroc"]["min"]["pooled"] == own["auroc"]["min"]["pooled"]
+
+
+def test_tables_and_figures_take_what_is_there(files, benchmark_root):
+    import_files("speceyes", [files], "theirs", str(benchmark_root))
+    frame = frames.load_run("theirs", TASKS, ["collect", "baseline", "gated"])
+    summary = frames.summarise(frame, run="theirs", draws=100)
+    headline = tables.headline_table(summary)
+    assert headline.loc["SpecEyes (min)", "speedup [95 %]"] == "2.50x"
+    assert headline.loc[tables.method_label("router_only"), "wall-clock s"] == ""
+    shown = tables.measured_results(summary)
+    tables.main_table(shown)
+    figures.accuracy_speedup(shown)
+    figures.confidence_distribution(frame, ["min", "log"])
+    figures.accuracy_over_threshold(figures.operating_curve(frames.choose_threshold(frame)))
+    times = figures.phase_times_data(frame, ["baseline", "gated"])
+    assert times.empty
+    figures.phase_times(times)
+
+
+def test_an_import_without_verdicts_is_judged_like_a_run_of_ours(files, benchmark_root):
+    import_files("speceyes", sorted(files.glob("eval_results_*")), "bare", str(benchmark_root))
+    params = JudgingParams(run="bare", arms=["collect", "baseline", "gated"], data_root=str(benchmark_root))
+    run_judging_stage(params)
+    bare = frames.load_run("bare", TASKS, params.arms)
+    ours = frames.load_run("ours", TASKS, params.arms)
+    columns = ["gated_verdict", "baseline_verdict", "draft_verdict", "score_min", "group", "kind"]
+    pd.testing.assert_frame_equal(bare[columns], ours[columns])
+
+
+def test_without_a_gated_file_no_router_is_assumed(files, benchmark_root):
+    picked = [p for p in files.rglob("*.jsonl") if "_min_" not in p.name]
+    import_files("speceyes", picked, "r", str(benchmark_root))
+    frame = frames.load_run("r", TASKS, ["collect", "baseline"])
+    assert frame["router_verdict"].isna().all()
+    assert "router_only" not in frames.arms_of(frame)
+    _, accepted = frames.funnel_at(frame, 0.0)
+    assert accepted.value_pct == pytest.approx(100 * frame["score_min"].notna().mean())
