@@ -17,6 +17,7 @@ waiting in line. It says what the recorded costs imply, not what another machine
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -170,7 +171,8 @@ class _Pool:
         self.env, self.batch = env, batch
         self.waiting: deque[tuple[float, float, Any]] = deque()
         self.idle: deque[Any] = deque()
-        self.busy_s = self.calls = self.served = 0.0
+        self.calls = self.served = self.busy = 0
+        self._busy_s = self._since_s = 0.0
         for _ in range(replicas):
             env.process(self._replica())
 
@@ -181,6 +183,16 @@ class _Pool:
             self.idle.popleft().succeed()
         return done
 
+    @property
+    def clocks(self) -> tuple[float, int, int]:
+        """Seconds that replicas were busy so far, calls and requests they finished."""
+        return self._busy_s + self.busy * (self.env.now - self._since_s), self.calls, self.served
+
+    def _turn(self, change: int) -> None:
+        """A replica becomes busy or free."""
+        self._busy_s, self._since_s = self.clocks[0], self.env.now
+        self.busy += change
+
     def _replica(self) -> Generator:
         while True:
             while not self.waiting:
@@ -189,8 +201,9 @@ class _Pool:
                 yield woken
             members = [self.waiting.popleft() for _ in range(min(self.batch, len(self.waiting)))]
             seconds = max(fixed for _, fixed, _ in members) + sum(own for own, _, _ in members)
+            self._turn(+1)
             yield self.env.timeout(seconds)
-            self.busy_s += seconds
+            self._turn(-1)
             self.calls += 1
             self.served += len(members)
             for _, _, done in members:
@@ -226,60 +239,54 @@ def simulate(
             raise UserError(f"the workload calls the {name} model, but the fleet has no replica of it.")
 
     env, random = simpy.Environment(), np.random.default_rng(seed)
-    requests = max(requests, 3 * (users or 0))  # everybody gets his turn after the warm-up
-    kinds = random.integers(0, len(workload), requests)
+    requests = max(requests, 3 * (users or 0))
+    kinds = random.integers(0, len(workload), 2 * requests).tolist()
     pools = {
         SMALL: _Pool(env, fleet.small, fleet.small_batch),
         LARGE: _Pool(env, fleet.large, fleet.large_batch),
     }
     chains = [
-        [(pool, own, fixed) for pool, own, fixed in zip(*row, strict=True) if pool != NONE]
+        [call for call in zip(*row, strict=True) if call[0] != NONE]
         for row in zip(
             workload.pool.tolist(), workload.own_s.tolist(), workload.fixed_s.tolist(), strict=True
         )
     ]
     ended: list[tuple[float, float]] = []  # when, after how long
-    skip = int(WARM_UP * requests)
-    before: dict[str, Any] = {}  # the clocks when the warm-up is over
+    skip = max(int(WARM_UP * requests), users or 0)  # whatever all users asked at once at the start is over
+    before: dict[int, tuple] = {}  # the pools' clocks when the warm-up was over
     finished = env.event()
+    numbers = itertools.count()
 
-    def answer(number: int) -> Generator:
+    def answer() -> Generator:
         began = env.now
-        for pool, own_s, fixed_s in chains[kinds[number]]:
+        for pool, own_s, fixed_s in chains[kinds[next(numbers) % len(kinds)]]:
             yield env.timeout(own_s) if pool == ASIDE else pools[pool].call(own_s, fixed_s)
         ended.append((env.now, env.now - began))
         if len(ended) == skip:
-            before.update({p: (q.busy_s, q.calls, q.served) for p, q in pools.items()}, now=env.now)
+            before.update({number: pool.clocks for number, pool in pools.items()})
         if len(ended) == requests:
             finished.succeed()
 
-    def user(numbers: Any) -> Generator:
-        for number in numbers:
-            yield env.process(answer(number))
+    def user() -> Generator:
+        while True:
+            yield from answer()
 
     def arrivals() -> Generator:
-        for number, gap in enumerate(random.exponential(1.0 / arrivals_per_s, requests).tolist()):
-            yield env.timeout(gap)
-            env.process(answer(number))
+        while True:
+            yield env.timeout(random.exponential(1.0 / arrivals_per_s))
+            env.process(answer())
 
-    if users is not None:
-        numbers = iter(range(requests))  # shared: whoever is free takes the next one
-        for _ in range(min(users, requests)):
-            env.process(user(numbers))
-    else:
+    for _ in range(users or 0):
+        env.process(user())
+    if arrivals_per_s is not None:
         env.process(arrivals())
     env.run(finished)
 
     measured = np.array(ended[skip:])
-    span_s = env.now - before["now"]
+    span_s = env.now - ended[skip - 1][0]
     told: dict[str, float] = {}
     for pool, name, replicas in ((SMALL, "small", fleet.small), (LARGE, "large", fleet.large)):
-        busy, calls, served = (
-            now - then
-            for now, then in zip(
-                (pools[pool].busy_s, pools[pool].calls, pools[pool].served), before[pool], strict=True
-            )
-        )
+        busy, calls, served = np.subtract(pools[pool].clocks, before[pool])
         told[f"{name}_utilisation"] = busy / (span_s * replicas) if replicas and span_s else math.nan
         told[f"{name}_batch"] = served / calls if calls else math.nan
     return Outcome(
@@ -317,6 +324,8 @@ def best_ratio(
         small = int((gpus - large * like.large_gpus) // like.small_gpus)
         if (needs[0] and not small) or (needs[1] and not large):
             continue
+        if not needs[0] and large < gpus // like.large_gpus:
+            continue  # a model that is not called leaves everything to the other
         own = Fleet(
             small if needs[0] else 0,
             large,
