@@ -10,6 +10,7 @@ The frame joins what stages 02 and 03 stored. Columns of the sample and of the i
 `draft_answer …_right`    the small model's answer, its verdict, and whether that is "right"
 `score_min …_mean …`      the draft's confidence, one column per mode (NaN: none, e.g. an empty answer)
 `router_verdict`          "yes" (a tool would help: to the agent), "no" (to the draft), or None
+`router_yes_logprob _no_` how probable either word was (NaN: not recorded)
 `agent_answer …_right`    the agent's answer
 `n_turns zoomed`          how many turns it took, whether one of them was a tool call that gave a picture
 `first_look_right`        the agent forbidden to zoom
@@ -35,7 +36,7 @@ from .gate import OperatingPoint, accepts, gated_right
 from .gate import choose_threshold as gate_rule
 from .judging import JudgedRecord
 from .paper import SPLITS
-from .records import AgentRecord, VerdictValue
+from .records import AgentRecord, RouterRecord, VerdictValue
 from .store import RECORDS, is_finished, read_manifest, read_stage
 
 PHASES = ("decode_s", "router_s", "draft_s", "agent_s", "tool_s")
@@ -132,6 +133,7 @@ def _instrumented(records: Mapping[str, AgentRecord], judged: Mapping[str, Judge
                 "draft_decode_s": draft.decode_s if draft and draft.timed else np.nan,
                 **{f"score_{mode}": scores.get(mode, np.nan) for mode in MODES},
                 "router_verdict": record.router.verdict if record.router else None,
+                **{f"router_{word}_logprob": _logprob(record.router, word) for word in ("yes", "no")},
                 "agent_answer": path.answer if path else None,
                 "agent_verdict": _verdict(judged[id_], "agent"),
                 "n_turns": len(path.turns) if path else 0,
@@ -143,6 +145,11 @@ def _instrumented(records: Mapping[str, AgentRecord], judged: Mapping[str, Judge
     for who in ("draft", "agent", "first_look"):
         frame[f"{who}_right"] = _right(frame[f"{who}_verdict"])
     return frame
+
+
+def _logprob(router: RouterRecord | None, word: str) -> float:
+    value = getattr(router, f"{word}_logprob", None)
+    return np.nan if value is None else value
 
 
 def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
