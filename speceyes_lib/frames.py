@@ -258,7 +258,7 @@ def load_run(
                 totals |= _totals(run, arm_name, task)
             records[arm_name] |= ran.records
             judged[arm_name] |= (
-                said.records if human_checks else {i: r.unreviewed() for i, r in said.records.items()}
+                said.records if human_checks else {i: r.without_human() for i, r in said.records.items()}
             )
     if len(protocols) > 1:
         raise StageError(

@@ -237,8 +237,25 @@ class Verdict(Record):
     @property
     def unreviewed(self) -> VerdictValue:
         """The verdict without what people said: the rule's, or the model's where the rule could not tell."""
-        asked = self.judge is not None and self.by_rule == "undecided"
-        return self.judge.verdict if asked else self.by_rule
+        return self.judge.verdict if self._is_for_the_model else self.by_rule
+
+    @property
+    def _is_for_the_model(self) -> bool:
+        return self.judge is not None and self.by_rule == "undecided"
+
+    def without_human(self) -> Verdict:
+        """The verdict as it was before a person looked at it."""
+        if self.human is None:
+            return self
+        machine = "imported" if self.protocol == "imported" else "llm" if self._is_for_the_model else "rule"
+        return self.model_copy(
+            update={
+                "verdict": self.unreviewed,
+                "decided_by": "none" if self.unreviewed == "undecided" else machine,
+                "rule_verdict": self.rule_verdict if self._is_for_the_model else None,
+                "human": None,
+            }
+        )
 
 
 class Counts(Record):

@@ -152,6 +152,27 @@ def test_a_check_holds_for_the_very_answer_and_keeps_what_the_rule_said(run):
     assert reviewed(verdict(None, "error"), checks) == verdict(None, "error")
 
 
+SAID_1, SAID_NOTHING = ({"model": "judge", "verdict": v} for v in ("right", "undecided"))
+MACHINE = [
+    {"verdict": "right"},
+    {"verdict": "undecided", "decided_by": "none"},
+    {"verdict": "right", "decided_by": "llm", "rule_verdict": "undecided", "judge": SAID_1},
+    {"verdict": "undecided", "decided_by": "none", "rule_verdict": "undecided", "judge": SAID_NOTHING},
+    {"verdict": "wrong", "judge": SAID_1},  # asked for comparison only
+    {"verdict": "wrong", "protocol": "imported", "decided_by": "imported"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", MACHINE, ids=lambda m: f"{m.get('decided_by', 'rule')}-{m['verdict']}")
+def test_a_check_can_be_taken_off_again_and_leaves_no_trace(run, machine):
+    override(run)
+    given = {"id": SAMPLE, "source": "final", "rule": "letter", "protocol": "strict", "answer": "scarlet"}
+    before = Verdict.model_validate(given | machine)
+    after = reviewed(before, overrides_of(run))
+    assert (after.verdict, after.decided_by, after.unreviewed) == ("right", "human", before.verdict)
+    assert after.without_human() == before
+
+
 def test_verdicts_can_be_recomputed_with_and_without_what_people_said(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
     arms, _ = make_run(per_task=4, tasks=(TASK,))
@@ -172,5 +193,6 @@ def test_verdicts_can_be_recomputed_with_and_without_what_people_said(tmp_path, 
     assert (stored.verdict, stored.decided_by) == (flipped, "human")
     changed = load_run("r", [TASK], ["baseline"])["baseline_verdict"] != before
     assert changed.sum() == 1
+    assert (load_run("r", [TASK], ["baseline"], human_checks=False)["baseline_verdict"] == before).all()
     run_judging_stage(params.model_copy(update={"human_checks": "ignore"}))
     assert (load_run("r", [TASK], ["baseline"])["baseline_verdict"] == before).all()

@@ -75,7 +75,7 @@ store.write_stage(folder, stage="04_confidence", config=p.stage_config(), files=
 """,
     "05_paper_figures": """
 pooled = {"accuracy_pct": 90.0, "accuracy_low_pct": 80.0, "accuracy_high_pct": 95.0, "n": 6, "errors": 0,
-          "unparsed": 0, "wall_s": 1.5}
+          "unparsed": 0, "undecided": 0, "wall_s": 1.5}
 summary = {"clock": "a test", "arms": {"gated": {"pooled": pooled}}}
 (paths.run_dir(p.run) / "summary.json").write_text(json.dumps(summary))
 store.write_stage(folder_of("05_figures"), stage="05_figures", config=p.stage_config(), files=[],
@@ -115,7 +115,9 @@ def make_home(folder: Path) -> Path:
         write_notebook(folder / "notebooks" / f"{notebook}.ipynb", cell(model), opening, WORK[notebook])
     for role in ("draft", "agent"):
         (folder / "models" / role).mkdir(parents=True)
-        (folder / "models" / role / "config.json").write_text("{}")
+        (folder / "models" / role / "config.json").write_text(
+            '{"architectures": ["Qwen3VLForConditionalGeneration"]}'
+        )
     (folder / "configs").mkdir()
     (folder / "configs" / "small.yaml").write_text(CONFIG)
     return folder

@@ -44,6 +44,10 @@ class JudgedRecord(Record):
     options: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...]
 
+    def without_human(self) -> JudgedRecord:
+        """The record with its verdicts as they were before people looked at them."""
+        return self.model_copy(update={"verdicts": tuple(v.without_human() for v in self.verdicts)})
+
 
 def judge_record(
     sample: Sample, record: AgentRecord, protocol: Protocol = "strict", target_fraction: float | None = None
