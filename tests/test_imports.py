@@ -48,7 +48,7 @@ LAYERS = [
     {"frames", "interchange", "verdicts", "scorers", "cost_model"},
     {"population"},
     {"replay"},
-    {"planner", "economics"},
+    {"planner", "economics", "confidence_run"},
     {"tables", "views", "overview"},
     {"figures", "findings", "benchmark_metrics", "forensics"},
     {"analysis", "figures_judging"},
