@@ -67,6 +67,7 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
         "agent": _every("agent_model"),
         "dtype": _every("dtype"),
         "device": _every("device"),
+        "attn": _every("attn"),
         "min_pixels": _every("min_pixels"),
         "max_pixels": _every("max_pixels"),
     },
@@ -74,6 +75,7 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
         "batch_size": _every("batch_size"),
         "max_new_tokens": ((DraftParams, "max_new_tokens"), (AgentParams, "draft_max_new_tokens")),
         "k_store": _every("k_store"),
+        "if_fewer_alternatives": _every("if_fewer_alternatives"),
     },
     "gate": {
         "router": _every("router"),

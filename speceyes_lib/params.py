@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .endpoint import parse_endpoints
+from .endpoint import identity, is_endpoint, parse_endpoints
 from .errors import ConfigError, nearest
 from .records import RunMode
 
@@ -54,6 +54,11 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _model(text: str) -> str:
+    """A folder, or endpoints that can be read."""
+    return _endpoint_or_none(text) if is_endpoint(text) else text
+
+
 def _endpoint_or_none(text: str) -> str:
     try:
         if text:
@@ -86,10 +91,18 @@ OptionOrder = Annotated[
 ]
 OptionSeed = Annotated[int, Field(ge=0, description="seed of shuffled options, mixed with each sample's id")]
 DraftModel = Annotated[
-    str, Field(min_length=1, description="M_S: folder or hub id of the small, tool-free model")
+    str,
+    AfterValidator(_model),
+    Field(min_length=1, description="M_S, small, tool-free: its folder, or endpoints that serve it"),
 ]
 AgentModel = Annotated[
-    str, Field(min_length=1, description="M_L: folder or hub id of the large, tool-using model")
+    str,
+    AfterValidator(_model),
+    Field(min_length=1, description="M_L, large, with tools: its folder, or endpoints that serve it"),
+]
+IfFewerAlternatives = Annotated[
+    Literal["refuse", "lower"],
+    Field(description="where a server gives fewer than k_store: refuse, or lower both"),
 ]
 Prompts = Annotated[str, Field(min_length=1, description="prompt set: a shipped name or a .yaml file")]
 Dtype = Annotated[
@@ -99,9 +112,13 @@ Dtype = Annotated[
 Device = Annotated[
     str,
     Field(
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="auto, cpu, mps, cuda or cuda:N; auto: best present",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?|spread)$",
+        description="cpu, mps, cuda, cuda:N, spread (over all GPUs); auto: best, a GPU per model",
     ),
+]
+Attention = Annotated[
+    Literal["auto", "flash_attention_2", "sdpa", "eager"],
+    Field(description="auto: flash-attn 2 on a GPU where installed, else sdpa"),
 ]
 MinPixels = Annotated[
     int | None, Field(ge=1, description="smallest model view in pixels; None: the model's own")
@@ -146,8 +163,12 @@ class StageParams(BaseModel):
     if_changed: IfChanged = "refuse"
 
     def stage_config(self) -> dict[str, Any]:
-        """What the records of one task depend on: the parameters without the run's name and the task list."""
-        return self.model_dump(exclude={"run", "tasks", "if_changed"})
+        """What the records of one task depend on: the parameters without the run's name and the task list.
+
+        A served model is named without the place it is served at (`endpoint.identity`).
+        """
+        values = self.model_dump(exclude={"run", "tasks", "if_changed", "if_fewer_alternatives"})
+        return {key: identity(v) if key.endswith("_model") else v for key, v in values.items()}
 
 
 class PrepareParams(StageParams):
@@ -187,10 +208,12 @@ class DraftParams(StageParams):
     batch_size: BatchSize = 16
     max_new_tokens: DraftTokens = 20
     k_store: KStore = 128
+    if_fewer_alternatives: IfFewerAlternatives = "refuse"
     k: K = 64
     slope: Slope = 0.6
     dtype: Dtype = "float32"
     device: Device = "auto"
+    attn: Attention = "auto"
     min_pixels: MinPixels = None
     max_pixels: MaxPixels = None
 
@@ -260,10 +283,12 @@ class AgentParams(StageParams):
     k: K = 64
     slope: Slope = 0.6
     k_store: KStore = 128
+    if_fewer_alternatives: IfFewerAlternatives = "refuse"
     threshold: Threshold = None
     threshold_from: ThresholdFrom = OPERATING_POINT
     dtype: Dtype = "float32"
     device: Device = "auto"
+    attn: Attention = "auto"
     min_pixels: MinPixels = None
     max_pixels: MaxPixels = None
 

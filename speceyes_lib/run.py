@@ -56,8 +56,6 @@ def check(config: RunConfig) -> None:
     """
     for notebook, model in NOTEBOOKS.items():
         check_notebook(find_notebook(notebook), model)
-    for key in ("draft", "agent"):
-        _check_model(f"models.{key}", getattr(config.models, key))
     if config.data.kind == "check":
         roots = {"data.root": config.data.root}
         if config.validation_run:
@@ -68,17 +66,17 @@ def check(config: RunConfig) -> None:
                     f"{key}: there is no folder {root}; put the benchmarks there or name theirs"
                 )
     prompts.load(config.prompts)
+    for key in ("draft", "agent"):
+        _check_model(f"models.{key}", getattr(config.models, key))
 
 
 def _check_model(key: str, model: str) -> None:
-    folder = resolve(model)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"{key}: {model} holds no config.json; name a folder saved with save_pretrained"
-            )
-    elif model.count("/") != 1 or model.startswith((".", "/", "~")):  # else the id of a model on the hub
-        raise ConfigError(f"{key}: there is no folder {model}; name a model's folder or its id on the hub")
+    from .backends.opening import check_model
+
+    try:
+        check_model(model)
+    except UserError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def find_notebook(name: str | Path) -> Path:

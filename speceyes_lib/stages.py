@@ -16,24 +16,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from . import benchmarks, prompts
 from .agents.deepeyes import DeepEyesAgent
 from .backends.base import Backend
-from .backends.transformers import TransformersBackend, check_architecture
+from .backends.opening import check_model, fingerprint, open_backend, settle_evidence, title
 from .benchmarks import Sample
+from .endpoint import is_endpoint
 from .errors import StageError
 from .evidence import Evidence
-from .funnel import Drafting, Gate, Router, run_drafts, run_funnel
+from .funnel import ROUTER_EVIDENCE_K, Drafting, Gate, Router, run_drafts, run_funnel
 from .operating_point import read_operating_point
 from .params import AgentParams, Arm, DraftParams
 from .paths import notebook_of, resolve, shown, stage_dir
 from .prompts import PromptSet
-from .provenance import code_hash, environment, folder_hash, text_hash
+from .provenance import code_hash, environment, text_hash
 from .records import AgentRecord, DraftRecord, Record
 from .store import StageData, StageStore, read_stage
 
 Params = DraftParams | AgentParams
+P = TypeVar("P", DraftParams, AgentParams)
 Progress = Callable[..., None]
 Done = Iterator[tuple[Record, Evidence | None]]
 
@@ -53,6 +56,7 @@ def run_draft_stage(params: DraftParams, progress: Progress = _silent) -> list[P
 
     Raises UserError for what the user must mend. Whatever interrupts, what is done stays and is not repeated.
     """
+    params = agreed(params)
     models = _Models(params, ["draft"])
     wording = prompts.load(params.prompts)
     common = _common_inputs(wording)
@@ -80,6 +84,7 @@ def run_agent_stage(params: AgentParams, progress: Progress = _silent) -> list[P
     Arguments and errors as `run_draft_stage`; the progress text is "task · arm". Raises StageError naming the
     notebook to run first where `collect` lacks its drafts or `gated` its threshold.
     """
+    params = agreed(params)
     wording = prompts.load(params.prompts)
     arms = [params.arm(name) for name in params.arms]
     models = {arm: _Models(params, _roles(params, arm)) for arm in arms}
@@ -103,6 +108,21 @@ def run_agent_stage(params: AgentParams, progress: Progress = _silent) -> list[P
             work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
             folders.append(_run(store, samples, models[arm], work, progress, f"{task} · {arm.name}"))
     return folders
+
+
+def agreed(params: P) -> P:
+    """The parameters with as many alternatives as the draft's server gives, where they allow fewer.
+
+    So the K in use is in every manifest. Raises UserError where fewer than two are given.
+    """
+    if params.if_fewer_alternatives == "refuse" or not is_endpoint(params.draft_model):
+        return params
+    backend = _Models(params, ["draft"])["draft"]
+    if (found := backend.vocab_size) >= params.k_store:
+        return params
+    if found < 2:
+        settle_evidence(backend, params.k_store, required=True)
+    return params.model_copy(update={"k_store": found, "k": min(params.k, found)})
 
 
 def samples_of(params: Params, task: str) -> list[Sample]:
@@ -251,9 +271,10 @@ def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample
     """The finished drafts of a task. Raises StageError when missing, or made otherwise than this stage assumes."""
     drafts = read_stage(params.run, DRAFT_STAGE, task, DraftRecord)
     again = f"run {notebook_of(DRAFT_STAGE)} again with the same"
+    config = params.stage_config()
     for name in ("draft_model", "prompts", "data_root", "option_order", "option_seed", "k", "slope"):
         default = DraftParams.model_fields[name].default  # what drafts older than a parameter were made with
-        there, here = drafts.manifest.config.get(name, default), getattr(params, name)
+        there, here = drafts.manifest.config.get(name, default), config[name]
         if there != here:
             raise StageError(
                 f"{shown(drafts.folder)} was made with {name} = {there!r}, here it is {here!r}; {again}"
@@ -274,10 +295,10 @@ class _Models:
 
     def __init__(self, params: Params, roles: Sequence[str]) -> None:
         self.params, self.roles = params, tuple(roles)
-        self.folders = {role: resolve(getattr(params, f"{role}_model")) for role in self.roles}
-        for folder in self.folders.values():
-            check_architecture(folder)
-        self.fingerprints = {role: folder_hash(folder) for role, folder in self.folders.items()}
+        self.names = {role: getattr(params, f"{role}_model") for role in self.roles}
+        for model in self.names.values():
+            check_model(model)
+        self.fingerprints = {role: fingerprint(model) for role, model in self.names.items()}
 
     def __getitem__(self, role: str) -> Backend:
         self.load()
@@ -288,7 +309,7 @@ class _Models:
         loaded = {role: self._loaded.get(self._key(role)) for role in self.roles}
         return {
             role: (backend.info() if backend else {})
-            | {"name": shown(self.folders[role]), "fingerprint": self.fingerprints[role]}
+            | {"name": title(self.names[role]), "fingerprint": self.fingerprints[role]}
             for role, backend in loaded.items()
         }
 
@@ -301,13 +322,22 @@ class _Models:
                 continue
             while len(self._loaded) >= KEPT_MODELS:
                 del self._loaded[next(iter(self._loaded))]
-            _, folder, _, dtype, device, low, high = key
-            start = time.perf_counter()
-            backend = TransformersBackend(
-                folder, role=role, dtype=dtype, device=device, min_pixels=low, max_pixels=high
+            p, start = self.params, time.perf_counter()
+            backend = open_backend(
+                self.names[role],
+                role,
+                dtype=p.dtype,
+                device=p.device,
+                attn=p.attn,
+                min_pixels=p.min_pixels,
+                max_pixels=p.max_pixels,
             )
             loaded = time.perf_counter()
             backend.warm_up()
+            if role == "draft":
+                settle_evidence(backend, p.k_store, required=p.if_fewer_alternatives == "refuse")
+            else:
+                settle_evidence(backend, ROUTER_EVIDENCE_K, required=False)
             timing["load_s"] += loaded - start
             timing["warmup_s"] += time.perf_counter() - loaded
             self._loaded[key] = backend
@@ -315,12 +345,6 @@ class _Models:
 
     def _key(self, role: str) -> tuple:
         p = self.params
-        return (
-            role,
-            self.folders[role],
-            self.fingerprints[role],
-            p.dtype,
-            p.device,
-            p.min_pixels,
-            p.max_pixels,
-        )
+        settings = (p.dtype, p.device, p.attn, p.min_pixels, p.max_pixels)
+        alternatives = (p.k_store, p.if_fewer_alternatives) if is_endpoint(self.names[role]) else ()
+        return (role, self.names[role], self.fingerprints[role], *settings, *alternatives)

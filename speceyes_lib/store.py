@@ -58,8 +58,8 @@ class StageStore(Generic[R]):
     ...     store.finish(timing={"wall_s": wall_s})
 
     `config`, `inputs` and `expected_ids` are what the records are made from. A folder that was made from the
-    same is taken up where it stopped, also when it is complete; one made from something else is refused, or
-    begun anew with `if_changed="restart"`.
+    same is taken up where it stopped, also when it is complete; one with records made from something else is
+    refused, or begun anew with `if_changed="restart"`.
 
     Raises (on entering):
         StageError: another schema version; another stage or task; records made from something else (names
@@ -134,7 +134,8 @@ class StageStore(Generic[R]):
     def _take_up(self) -> None:
         before = _read_header(self.folder)
         if before and (difference := _difference(before, self.header)):
-            if self.if_changed == "refuse":
+            records = self.folder / RECORDS
+            if self.if_changed == "refuse" and records.exists() and records.stat().st_size:
                 raise StageError(
                     f"{shown(self.folder)} holds results made with {difference}; give another run name, "
                     "or set if_changed='restart' to replace them"

@@ -41,6 +41,8 @@ models = pytest.mark.parametrize("model", NOTEBOOKS.values(), ids=list(NOTEBOOKS
         (DraftParams, {"batchsize": 8}, r"batchsize: there is no such key \(did you mean 'batch_size'\?\)"),
         (DraftParams, {"dtype": "float"}, r"dtype: .*'float32'"),
         (DraftParams, {"device": "gpu"}, r"device: "),
+        (DraftParams, {"draft_model": "http://h/v1"}, r"draft_model: .*which model"),
+        (DraftParams, {"draft_model": "http://h/v1?model=m&timeout=3"}, r"did you mean 'timeout_s'"),
         (DraftParams, {"min_pixels": 9000, "max_pixels": 8000}, r"min_pixels = 9000 .* 8000"),
         (DraftParams, {"tasks": "pope/random"}, r"tasks: .*list"),
         (DraftParams, {"tasks": []}, r"tasks: name at least one task"),
@@ -127,3 +129,14 @@ def test_the_cells_are_as_the_formatter_leaves_them():
     for model in NOTEBOOKS.values():
         done = subprocess.run(ruff, input=cell(model), capture_output=True, text=True, check=True)
         assert done.stdout == cell(model)
+
+
+def test_where_a_model_is_served_is_not_what_records_depend_on():
+    here, there = (
+        DraftParams(draft_model=f"http://{host}/v1?model=Qwen/X&concurrency={n}")
+        for host, n in (("a", 1), ("b", 9))
+    )
+    assert here.stage_config() == there.stage_config()
+    assert here.stage_config()["draft_model"] == "served:Qwen/X"
+    lower = DraftParams(if_fewer_alternatives="lower")
+    assert lower.stage_config() == DraftParams().stage_config()

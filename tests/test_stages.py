@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import select
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from speceyes_lib import stages
 from speceyes_lib.errors import ConfigError, StageError, UserError
 from speceyes_lib.params import ARMS, AgentParams, DraftParams
 from speceyes_lib.records import AgentRecord, DraftRecord
+from speceyes_lib.server import serving
 from speceyes_lib.store import is_finished, read_evidence, read_stage
 from tests.conftest import MODELS
 
@@ -151,7 +153,7 @@ def test_progress_starts_at_what_was_done_and_ends_at_all(finished):
 
 
 def test_a_finished_stage_is_not_done_again(finished, benchmark_root, monkeypatch):
-    monkeypatch.setattr(stages, "TransformersBackend", None)  # no model can be loaded
+    monkeypatch.setattr(stages, "open_backend", None)  # no model can be loaded
     monkeypatch.setattr(stages._Models, "_loaded", {})
     (first, _) = stages.run_draft_stage(draft_params(benchmark_root))
     assert read_stage("a", "01_draft", TASKS[0], DraftRecord).manifest.counts.resumed == 6
@@ -362,3 +364,60 @@ def test_an_interrupt_from_the_keyboard_leaves_a_stage_that_can_be_taken_up(
     counts = read_stage("interrupted", "01_draft", TASKS[0], DraftRecord).manifest.counts
     assert counts.done == counts.expected
     assert {k: v[0] for k, v in outcome("interrupted").items()} == {k: v[0] for k, v in outcome("a").items()}
+
+
+# ------------------------------------------------------------------ served models
+
+
+@pytest.fixture(scope="module")
+def served(tiny_draft, tiny_agent):
+    """Model names of the embedded pair behind the embedded server, as a config would have them."""
+    with serving({"draft": tiny_draft, "agent": tiny_agent}) as url:
+        yield {
+            f"{role}_model": f"{url}?model={role}&processor={MODELS / role}" for role in ("draft", "agent")
+        }
+
+
+def told(record) -> dict:
+    """What a record says, without its times."""
+    values = record.model_dump()
+    text = json.dumps(values, default=str)
+    return json.loads(re.sub(r'"(\w+_s|batch_size)": [^,}\]]+', r'"\1": 0', text))
+
+
+def scoreless(record) -> dict:
+    """As `told`, with numbers that may differ in the last digits rounded."""
+    return json.loads(re.sub(r"-?\d+\.\d+(e-\d+)?", lambda m: f"{float(m[0]):.3f}", json.dumps(told(record))))
+
+
+def test_drafts_routes_and_agents_of_served_models_are_those_of_local_ones(finished, served, benchmark_root):
+    stages.run_draft_stage(draft_params(benchmark_root, "served", draft_model=served["draft_model"]))
+    arms = ["collect", "gated", "baseline_batched"]
+    stages.run_agent_stage(agent_params(benchmark_root, "served", arms=arms, **served))
+    for stage, kind in [("01_draft", DraftRecord)] + [(f"02_{arm}", AgentRecord) for arm in arms]:
+        for task in TASKS:
+            data = read_stage("served", stage, task, kind)
+            for id, record in data.records.items():
+                assert scoreless(record) == scoreless(finished[stage][id])
+            assert "127.0.0.1" not in data.manifest.model_dump_json()
+            for role, model in data.manifest.environment["models"].items():
+                assert (model["name"], data.manifest.config[f"{role}_model"]) == (role, f"served:{role}")
+
+
+def test_a_server_with_too_few_alternatives_is_refused_before_anything_is_written(
+    tiny_draft, benchmark_root, runs
+):
+    with serving({"draft": tiny_draft}, max_logprobs=20) as url:
+        model = f"{url}?model=draft&processor={MODELS / 'draft'}"
+        with pytest.raises(UserError, match="--max-logprobs 128"):
+            stages.run_draft_stage(draft_params(benchmark_root, "few", draft_model=model))
+        assert not list((runs / "few").rglob("records.jsonl")) or not any(
+            f.read_text() for f in (runs / "few").rglob("records.jsonl")
+        )
+        lowered = draft_params(benchmark_root, "few", draft_model=model, if_fewer_alternatives="lower")
+        stages.run_draft_stage(lowered)
+    stage = read_stage("few", "01_draft", TASKS[0], DraftRecord)
+    assert (stage.manifest.config["k_store"], stage.manifest.config["k"]) == (20, 20)
+    assert stage.manifest.environment["models"]["draft"]["alternatives"] == 20
+    assert all(r.scores for r in stage.records.values())
+    assert {e.k for e in read_evidence(stage.folder).values()} == {20}

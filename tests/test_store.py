@@ -264,6 +264,15 @@ def test_restarting_a_finished_stage_unfinishes_it_first(finished):
         assert not is_finished(finished, "01_draft", TASK)
 
 
+def test_a_stage_that_failed_before_its_first_record_holds_nobody_to_its_settings(folder):
+    with open_store(folder):
+        pass
+    with open_store(folder, config={"k": 32}) as store:
+        store.append(record_of(IDS[0]))
+    with open_store(folder, config={"k": 32}) as store:
+        assert store.done_ids == {IDS[0]}
+
+
 @pytest.mark.parametrize("if_changed", ["refuse", "restart"])
 @pytest.mark.parametrize("file", ["stage.json", "manifest.json"])
 def test_another_schema_version_is_refused(finished, file, if_changed):

@@ -154,7 +154,7 @@ class ServerBackend:
         while wanted:
             k = wanted.pop(0)
             try:
-                return min(k, _alternatives(self._ask_one(endpoint, self._plain_request(k))))
+                return min(k, _alternatives(self._ask_one(endpoint, self._plain_request(k)), k))
             except EndpointError as error:
                 if error.kind != "refused" or "logprobs" not in str(error):
                     raise _unusable(error) from None
@@ -171,7 +171,7 @@ class ServerBackend:
             1, round(self.image_spec.min_pixels**0.5) // self.image_spec.factor
         )
         picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
-        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "?"}]}]
+        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]}]
         return GenerationRequest("probe", messages, max_new_tokens=4, evidence_k=evidence_k)
 
     def _ask_one(self, endpoint: Endpoint, request: GenerationRequest) -> Reply:
@@ -329,9 +329,12 @@ def _logprob(entry: dict) -> float:
     return value if value > EXCLUDED else float("-inf")
 
 
-def _alternatives(reply: Reply) -> int:
-    content = (reply.choice.get("logprobs") or {}).get("content") or []
-    return min((len(entry.get("top_logprobs") or ()) for entry in content), default=0)
+def _alternatives(reply: Reply, asked: int) -> int:
+    """How many of the alternatives asked for came with every token; all, as it seems, of an answer without tokens."""
+    content = (reply.choice.get("logprobs") or {}).get("content")
+    if content == [] and not reply.text:
+        return asked
+    return min((len(entry.get("top_logprobs") or ()) for entry in content or []), default=0)
 
 
 def _unusable(error: EndpointError) -> UserError:

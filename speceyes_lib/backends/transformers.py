@@ -30,7 +30,9 @@ class TransformersBackend:
     """A model folder as saved by `save_pretrained` (weights, config, processor), ready to be asked.
 
     model: the folder. role: "draft" or "agent", for messages and manifests.
-    dtype: "auto" (as stored) or a torch dtype's name. device: "auto", "cpu", "cuda", ...
+    dtype: "auto" (as stored) or a torch dtype's name. device: "cpu", "mps", "cuda", "cuda:N"; "spread" splits the
+    layers over all GPUs (needs accelerate); "auto" takes the best present, and of several GPUs the second for
+    the agent, so that draft and agent work side by side.
     attn: "auto" (flash-attn 2 on a GPU where it is installed, otherwise sdpa) or an implementation's name.
     min_pixels, max_pixels: image budget; by default that of the model's processor.
 
@@ -56,24 +58,25 @@ class TransformersBackend:
         import transformers
 
         self._torch = torch
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(
-                f"device: {device!r} was asked for, but torch sees no GPU here; use auto or cpu"
-            )
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.device, device_map = _placed(device, role)
         wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
         if not isinstance(wanted, str | torch.dtype):
             raise ConfigError(f"dtype: {dtype!r} is no torch dtype; use auto, float32, bfloat16 or float16")
         if attn == "auto":
-            flash = self.device.startswith("cuda") and transformers.utils.is_flash_attn_2_available()
+            flash = self.device.startswith("cuda") and dtype != "float32"  # it has no kernels for float32
+            flash = flash and transformers.utils.is_flash_attn_2_available()
             attn = "flash_attention_2" if flash else "sdpa"
         self.attn = attn
         with _quiet_loading():
             self.processor = transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
             self.model = getattr(transformers, self.architecture).from_pretrained(
-                self.folder, dtype=wanted, attn_implementation=attn, local_files_only=True
+                self.folder,
+                dtype=wanted,
+                attn_implementation=attn,
+                device_map=device_map,
+                local_files_only=True,
             )
-        self.model.to(self.device).eval()
+        self.model.eval() if device_map else self.model.to(self.device).eval()
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.padding_side = "left"
@@ -330,6 +333,31 @@ def _is_view(width: int, height: int, spec: ImageSpec) -> bool:
         and (width - f) * (height - f) <= spec.max_pixels
         and (width + f) * (height + f) >= spec.min_pixels
     )
+
+
+def _placed(device: str, role: str) -> tuple[str, str | None]:
+    """The device that takes a model's inputs, and transformers' device map where the model is split.
+
+    Raises ConfigError for a device this machine has not.
+    """
+    import importlib.util
+
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        if gpus:
+            return f"cuda:{1 if role == 'agent' and gpus > 1 else 0}", None
+        return "cpu", None
+    if device not in ("cpu", "mps") and not gpus:
+        raise ConfigError(f"device: {device!r} was asked for, but torch sees no GPU here; use auto or cpu")
+    if device == "spread":
+        if importlib.util.find_spec("accelerate") is None:
+            raise ConfigError("device: 'spread' needs the package accelerate; install it, or name one device")
+        return "cuda:0", "balanced"
+    if device.startswith("cuda:") and int(device[5:]) >= gpus:
+        raise ConfigError(f"device: there is no {device} here, torch sees {gpus} GPU(s)")
+    return device, None
 
 
 def check_architecture(folder: Path) -> str:

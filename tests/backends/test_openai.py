@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes_lib import prompts
-from speceyes_lib.agents import deepeyes
 from speceyes_lib.backends.base import Backend, GenerationRequest
 from speceyes_lib.backends.openai import PROCESSORS, ServerBackend, image_spec_of, read_evidence
 from speceyes_lib.confidence import all_confidences
@@ -82,7 +81,7 @@ def test_drafts_of_a_served_model_are_those_of_the_local_one(draft, tiny_draft, 
 
 
 def test_an_agents_turns_are_the_same_with_crops_and_begun_turns(agent, tiny_agent, scene_samples):
-    settings = {"max_new_tokens": 200, "stop": deepeyes.STOP}
+    settings = {"max_new_tokens": 200, "stop": ("</tool_call>", "</answer>")}
     requests = requests_for(scene_samples[::6], tiny_agent, **settings)
     first = tiny_agent.generate(requests[:1])[0]
     crop = resized_view(scene_samples[0].image.open(), tiny_agent.image_spec)
@@ -214,6 +213,11 @@ def test_a_server_that_silently_omits_logprobs_is_found_out(logprobs):
         backend = ServerBackend(f"{server.base_url}?model=m&{OPTIONS}")
         with pytest.raises(UserError, match="without logprobs although they were asked for"):
             backend.check_alternatives(64)
+
+
+def test_an_empty_answer_to_the_probe_is_no_missing_evidence():
+    with scripted_server(lambda n, body: (200, said("", logprobs={"content": []}))) as server:
+        assert ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").probe(64) == 64
 
 
 def test_a_server_that_refuses_logprobs_altogether_gives_none():
