@@ -191,8 +191,9 @@ def threshold_sequence(
 
     `reference` are scores of other samples, for instance of those to be decided, which need no verdicts. They say
     which share a threshold accepts. A sequence that begins with few samples stops at the first error, one that begins
-    with many may begin beyond what can be proven: it begins where two errors would still pass, but with no more than
-    half of what could be accepted, and goes down to everything in even steps of coverage.
+    with many may begin beyond what can be proven: it begins where two errors would still pass, or with half of what
+    could be accepted if that is less, never with so few that none could pass, and goes down to everything in even
+    steps of coverage.
 
     Args:
         reference: scores [any], nan: cannot be accepted.
@@ -203,8 +204,10 @@ def threshold_sequence(
     if not len(readable):
         return np.empty(0)
     most = len(readable) / len(reference)
-    two_errors, none = (fewest_samples(target, delta, errors) / max(n, 1) for errors in (2, 0))
-    shares = np.linspace(min(max(none, min(two_errors, most / 2)), most), most, steps)
+    two_errors, none = (fewest_samples(target, delta, errors) for errors in (2, 0))
+    fewest = none + 2 * math.sqrt(none)  # another sample of the same size accepts more or fewer
+    first = max(fewest, min(two_errors, n * most / 2)) / max(n, 1)
+    shares = np.linspace(min(first, most), most, steps)
     last = np.minimum(np.ceil(shares * len(reference)).astype(int), len(readable))
     below = np.append(readable[1:], 0.0)[
         last - 1
@@ -232,9 +235,9 @@ def learn_then_test(
     if not rejected.any():
         need, most = fewest_samples(target, delta), int(n_accepted.max(initial=0))
         told = (
-            f"at most {most} drafts can be accepted, and without a single error {need} would be needed"
+            f"{most} drafts can be accepted, and without a single error {need} would be needed"
             if most < need
-            else f"{int(n_wrong[0])} of the {int(n_accepted[0])} surest drafts are wrong"
+            else f"{n_wrong[0]} of the {n_accepted[0]} surest drafts are wrong, which proves nothing"
         )
         return Certified(NOTHING, False, len(np.asarray(score)), told)
     return Certified(float(np.asarray(thresholds)[rejected][-1]), True, len(np.asarray(score)))
@@ -350,7 +353,7 @@ class Rule:
 
 
 def rules(
-    risk: float = 0.05, loss: float = 0.02, passes: float = 0.2, delta: float = 0.1, delta_pp: float = 0.0
+    risk: float = 0.05, loss: float = 0.015, passes: float = 0.2, delta: float = 0.1, delta_pp: float = 0.0
 ) -> list[Rule]:
     """The rules that notebook 04 compares.
 
@@ -481,39 +484,35 @@ def outcome(part: Samples, threshold: float | NDArray) -> dict[str, float]:
 def held_out(
     population: Samples, chosen: Sequence[Rule], repeats: int = 20, seed: int = SEED
 ) -> pd.DataFrame:
-    """Every rule on `repeats` random halves: calibrated on one, measured on the other; one row per rule and repeat.
-
-    Columns: `rule repeat threshold certified reason n_calibration n_test`, those of `outcome` on the other half,
-    `risk_pct` (of the risk that the rule bounds; nan: none) and `target_pct`. Two rules are added for contrast:
-    `per_split`, a threshold per stratum chosen as `tuned_per_stratum` does on the calibration half, and
-    `per_split_on_test`, the same chosen on the very samples it is measured on, as the paper's points are.
-    """
-    rows = []
+    """`tried` on `repeats` random halves, calibrated on one and measured on the other; `repeat` numbers them."""
+    made = []
     for repeat in range(repeats):
         inside = calibration_half(population.groups, population.strata, seed + repeat)
-        calibration, test = population.take(inside), population.take(~inside)
-        for rule in chosen:
-            made = rule.choose(calibration, test, seed + repeat)
-            told = outcome(test, made.threshold)
-            rows.append(
-                {
-                    **_row(rule.name, repeat, calibration, test),
-                    "threshold": made.threshold,
-                    "certified": made.certified,
-                    "reason": made.reason,
-                    **told,
-                    "risk_pct": told[f"{rule.risk}_pct"] if rule.risk else math.nan,
-                    "target_pct": 100.0 * rule.target,
-                }
-            )
-        for name, source in (("per_split", calibration), ("per_split_on_test", test)):
-            of = dict(zip(source.strata, tuned_per_stratum(source), strict=True))
-            thresholds = np.array([of.get(stratum, NOTHING) for stratum in test.strata])
-            rows.append(_row(name, repeat, calibration, test) | outcome(test, thresholds))
-    columns = ["rule", "repeat", "n_calibration", "n_test", "threshold", "certified", "reason"]
-    frame = pd.DataFrame(rows)
-    return frame.reindex(columns=columns + [c for c in frame if c not in columns])
+        made.append(tried(population.take(inside), population.take(~inside), chosen, seed + repeat))
+    return pd.concat(made, keys=range(repeats), names=["repeat"]).reset_index("repeat").reset_index(drop=True)
 
 
-def _row(rule: str, repeat: int, calibration: Samples, test: Samples) -> dict[str, Any]:
-    return {"rule": rule, "repeat": repeat, "n_calibration": len(calibration), "n_test": len(test)}
+def tried(calibration: Samples, test: Samples, chosen: Sequence[Rule], seed: int = SEED) -> pd.DataFrame:
+    """Every rule calibrated on some samples and measured on others, one row a rule.
+
+    Columns: `rule threshold certified reason n_calibration n_test`, those of `outcome` on the test samples, and
+    `risk_pct` (the risk that the rule bounds; nan: none) with its `target_pct`. Two rows are added for contrast:
+    `per_split`, a threshold per stratum chosen as `tuned_per_stratum` does on the calibration samples, and
+    `per_split_on_test`, the same chosen on the very samples it is measured on, as the paper's points are.
+    """
+    sizes = {"n_calibration": len(calibration), "n_test": len(test)}
+    rows: list[dict[str, Any]] = []
+    for rule in chosen:
+        made = rule.choose(calibration, test, seed)
+        told = outcome(test, made.threshold)
+        risk = {
+            "risk_pct": told[f"{rule.risk}_pct"] if rule.risk else math.nan,
+            "target_pct": 100.0 * rule.target,
+        }
+        made_so = {"threshold": made.threshold, "certified": made.certified, "reason": made.reason}
+        rows.append({"rule": rule.name, **made_so, **sizes, **told, **risk})
+    for name, source in (("per_split", calibration), ("per_split_on_test", test)):
+        of = dict(zip(source.strata, tuned_per_stratum(source), strict=True))
+        thresholds = np.array([of.get(stratum, NOTHING) for stratum in test.strata])
+        rows.append({"rule": name, "certified": False, "reason": "", **sizes, **outcome(test, thresholds)})
+    return pd.DataFrame(rows)

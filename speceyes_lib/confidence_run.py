@@ -1,0 +1,220 @@
+"""What notebook 04 gathers from a finished run: every score of its drafts, its settings, and samples to certify.
+
+A run may lack evidence, options, the router's log-probabilities or times (imported files do). What follows from
+them is then absent, and `missing` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from . import certify, frames, replay, scores
+from .confidence import DEFAULT_K, DEFAULT_SLOPE, MODES
+from .evidence import Evidence
+from .params import ConfidenceParams
+from .paths import stage_dir
+from .population import ABSENT, Lacking, Population
+from .replay import POOLED, Setting
+from .store import is_finished, read_evidence, read_manifest
+
+DRAFT_STAGE = "01_draft"
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+KS = (32, 48, 64, 80, 96)  # the paper's
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """A run as notebook 04 sees it.
+
+    frame: a row per sample (`frames.load_run`). population: the same samples as replay takes them, with every
+    score in `scores` to gate by. scores: a column per score that the run has, rows as in the frame.
+    margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft, nan without evidence. setting: as the run was gated,
+    at `threshold`. missing: what the run lacks, in words, by what therefore is not shown.
+    """
+
+    frame: pd.DataFrame
+    population: Population
+    scores: pd.DataFrame
+    margin: NDArray[np.float64]
+    setting: Setting
+    missing: Mapping[str, str]
+
+    @property
+    def drafted(self) -> NDArray[np.bool_]:
+        """Samples with a judged draft, bool [n]."""
+        return self.frame["draft_verdict"].notna().to_numpy()
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        return self.frame["draft_right"].fillna(False).astype(bool).to_numpy()
+
+
+def gather(params: ConfidenceParams, run: str | None = None) -> Gathered:
+    """Read a run (default: that of the parameters) and score its drafts in every way it allows.
+
+    Raises:
+        StageError: the instrumented arm or its verdicts are missing (names the notebook to run).
+    """
+    run = run or params.run
+    frame = frames.load_run(run, params.tasks, [params.arm])
+    population = _in_order(replay.population(run, params.tasks), frame)
+    config = read_manifest(run, f"02_{params.arm}", params.tasks[0]).config
+    k, slope = config.get("k") or DEFAULT_K, config.get("slope") or DEFAULT_SLOPE
+    setting = Setting(
+        params.score, k, slope, router=config.get("router", "large"), batch_size=config.get("batch_size") or 1
+    )
+    missing: dict[str, str] = {}
+    table = pd.DataFrame({mode: frame[f"score_{mode}"].to_numpy(dtype=np.float64) for mode in MODES})
+    margin = np.full(len(frame), np.nan)
+    if population.top_logprobs is None:
+        missing["scores from evidence, other K"] = "the run kept no evidence of its drafts"
+    else:
+        k = setting.k if setting.k <= population.k_stored else population.k_stored
+        table = pd.DataFrame(scores.evidence_scores(population.top_logprobs, population.offsets, k, slope))
+        margin = scores.smallest_margin(population.top_logprobs, population.offsets)
+        if frame["options"].map(len).any():
+            table["options"] = scores.option_score(
+                _evidence(run, params.tasks), list(frame["id"]), list(frame["options"])
+            )
+        else:
+            missing["options"] = "the options shown are not recorded (notebook 03 keeps them now)"
+    table["router"] = scores.router_score(frame["router_yes_logprob"], frame["router_no_logprob"])
+    if table["router"].isna().all():
+        missing["router's own score"] = "the log-probabilities of its yes and no are not recorded"
+    if population.cost is None:
+        missing["times and speedups"] = "the run was not timed"
+    if (population.agent == ABSENT).any():
+        missing["some of the agent's answers"] = f"{int((population.agent == ABSENT).sum())} are not recorded"
+    table.index = frame.index
+    seen = frame["draft_verdict"].notna().to_numpy()
+    right = frame["draft_right"].fillna(False).astype(bool).to_numpy()
+    table["combination"] = np.nan
+    table.loc[seen, "combination"] = scores.combination(
+        table[seen].drop(columns="combination"), right[seen], frame["group"][seen], seed=params.seed
+    )
+    if table["combination"].isna().all():
+        missing["combination"] = "too few right or wrong drafts to learn from"
+    table = table.dropna(axis=1, how="all")
+    gateable = {name: table[name].to_numpy() for name in table if name not in MODES}
+    return Gathered(frame, population.with_scores(gateable), table, margin, setting, missing)
+
+
+def _in_order(population: Population, frame: pd.DataFrame) -> Population:
+    """The population's samples in the order of the frame's rows."""
+    place = {id_: i for i, id_ in enumerate(population.ids)}
+    return population.take(np.array([place[id_] for id_ in frame["id"]]))
+
+
+def _evidence(run: str, tasks: Sequence[str]) -> dict[str, Evidence]:
+    found: dict[str, Evidence] = {}
+    for task in tasks:
+        if is_finished(run, DRAFT_STAGE, task):
+            found |= read_evidence(stage_dir(run, DRAFT_STAGE, task))
+    return found
+
+
+def to_certify(run: Gathered, score: str | None = None) -> certify.Samples:
+    """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.
+
+    Samples whose draft or agent was not recorded are left out.
+
+    Raises:
+        Lacking: the score or the router's words are not recorded.
+    """
+    setting = replace(run.setting, score=score or run.setting.score)
+    population = run.population.take(
+        (run.population.agent != ABSENT) & ((run.population.draft != ABSENT) | ~run.population.readable)
+    )
+    everything, nothing = (replay.decisions(population, replace(setting, threshold=t)) for t in (-1.0, 1.0))
+    times = (everything["wall_s"], nothing["wall_s"], nothing["baseline_wall_s"])
+    return certify.samples(
+        everything["confidence"],
+        population.draft_right,
+        population.agent_right,
+        routed=everything["decision"] != "accepted",
+        groups=population.groups,
+        strata=population.tasks,
+        times=None if population.cost is None else times,
+    )
+
+
+# ------------------------------------------------------------------ the same pass under other settings
+
+
+def front(run: Gathered, names: Sequence[str], points: int = 200) -> pd.DataFrame:
+    """Accuracy and speedup of the funnel over its threshold, one line per score: columns of `replay.curve` (pooled).
+
+    `points` is how many thresholds are tried at most, spread evenly over the drafts; a score that the run cannot be
+    gated by gives no rows.
+    """
+    lines = []
+    for name in names:
+        setting = replace(run.setting, score=name)
+        try:
+            values = np.sort(_eligible(run, setting))
+        except Lacking:
+            continue
+        at = np.unique(np.linspace(0, len(values) - 1, points).astype(int)) if len(values) else []
+        lines.append(replay.curve(run.population, setting, np.unique([0.0, *values[at], 1.0])))
+    return _pooled(lines)
+
+
+def ablations(run: Gathered, threshold: float, thresholds: Sequence[float]) -> pd.DataFrame:
+    """The paper's ablations from the one pass: a row per `panel`, `line` and `x`, with the columns of `replay`.
+
+    Panels: threshold, K, score, router, batch. K and the score change the scale on which a threshold is read, so
+    these two are shown at the same threshold and at the same coverage as the run's setting.
+    """
+    base = replace(run.setting, threshold=threshold)
+    share = int((_eligible(run, base) > threshold).sum())
+    asked: list[tuple[str, str, object, Setting]] = []
+
+    def ask(panel: str, line: str, x: object, **changes: object) -> None:
+        asked.append((panel, line, x, replace(base, **changes)))
+
+    for value in thresholds:
+        ask("threshold", base.score, value, threshold=float(value))
+    for k in KS:
+        ask("K", "same threshold", k, k=k)
+        ask("K", "same coverage", k, k=k, threshold=_at_coverage(run, replace(base, k=k), share))
+    for name in MODES:
+        ask("score", "same threshold", name, score=name)
+    for name in run.scores:
+        setting = replace(base, score=name)
+        ask("score", "same coverage", name, score=name, threshold=_at_coverage(run, setting, share))
+    for router in replay.ROUTERS:
+        ask("router", "same threshold", router, router=router)
+    for size in BATCH_SIZES:
+        ask("batch", "agents one at a time", size, batch_size=size)
+        ask("batch", "agents together too", size, batch_size=size, agents_in_parallel=size)
+    told = replay.replay(run.population, [setting for *_, setting in asked])
+    told = told[told["task"] == POOLED].reset_index(drop=True)
+    names = pd.DataFrame([row[:3] for row in asked], columns=["panel", "line", "x"])
+    return pd.concat([names, told.drop(columns=["setting", "task"])], axis=1)
+
+
+def _eligible(run: Gathered, setting: Setting) -> NDArray[np.float64]:
+    """Scores of the drafts that the gate may accept."""
+    told = replay.decisions(run.population, replace(setting, threshold=-1.0))
+    return told.loc[told["decision"] == "accepted", "confidence"].to_numpy()
+
+
+def _at_coverage(run: Gathered, setting: Setting, accepted: int) -> float:
+    """The threshold at which a setting accepts as many drafts; 1 where it cannot be done, and replay says why."""
+    try:
+        values = -np.sort(-_eligible(run, setting))
+    except Lacking:
+        return 1.0
+    return float(values[accepted]) if accepted < len(values) else 0.0
+
+
+def _pooled(lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    if not lines:
+        return pd.DataFrame(columns=[*replay.AXES, "accuracy_pct", "speedup"])
+    told = pd.concat(lines, ignore_index=True)
+    return told[told["task"] == POOLED].reset_index(drop=True)
