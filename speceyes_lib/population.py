@@ -86,7 +86,7 @@ class Population:
                 raise UserError(
                     f"{name} has {len(values)} entries for {self.n} samples; give one per sample."
                 )
-        if len(self.task_names) != len(self.task_slices):
+        if (np.diff(self.task_codes) < 0).any():  # numbered as they first appear
             raise UserError("the samples of a task must stand together; sort them by task first.")
 
     @property
@@ -99,16 +99,25 @@ class Population:
         return list(dict.fromkeys(self.tasks))
 
     @cached_property
-    def task_slices(self) -> list[slice]:
-        """Where the samples of each task stand."""
-        starts = np.flatnonzero(np.append(True, self.tasks[1:] != self.tasks[:-1])) if self.n else []
-        return [slice(int(a), int(b)) for a, b in pairwise((*starts, self.n))]
+    def task_codes(self) -> NDArray[np.int64]:
+        """Which of `task_names` each sample belongs to, int64 [n]."""
+        return _codes(self.tasks)
 
     @cached_property
     def group_codes(self) -> NDArray[np.int64]:
         """The groups as whole numbers from 0, int64 [n]."""
-        codes = {group: code for code, group in enumerate(dict.fromkeys(self.groups))}
-        return np.array([codes[group] for group in self.groups], dtype=np.int64)
+        return _codes(self.groups)
+
+    @cached_property
+    def task_groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Codes [n] of the groups, where a group in two tasks counts as two, and the task of each code."""
+        pairs, codes = np.unique(self.task_codes * (self.n + 1) + self.group_codes, return_inverse=True)
+        return codes, pairs // (self.n + 1)
+
+    @cached_property
+    def outcomes(self) -> NDArray[np.int64]:
+        """Draft and agent together as one number from 0 to 15, int64 [n]: draft & 3 times 4, plus agent & 3."""
+        return (self.draft & 3).astype(np.int64) * 4 + (self.agent & 3)
 
     @property
     def draft_right(self) -> NDArray[np.bool_]:
@@ -213,6 +222,12 @@ class Population:
             pooled={key: values[at] for key, values in self.pooled.items()},
             cost=self.cost and self.cost.take(at),
         )
+
+
+def _codes(names: NDArray) -> NDArray[np.int64]:
+    """Whole numbers from 0 for the names, in the order in which they first appear."""
+    known = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    return np.array([known[name] for name in names], dtype=np.int64)
 
 
 def from_arrays(

@@ -10,14 +10,15 @@ what each cost. Every threshold, score, K, slope, router and batch size is then 
 
 A setting that needs what the run did not record is refused by name, and the others are done.
 
-How it is fast: for a score, the samples are sorted once; every count, and every sum of seconds, over the samples
-above a threshold is a cumulative sum. A further threshold then costs a binary search.
+How it is fast: for a score, each sample is put between two thresholds by a binary search and counted there, once
+for all tasks; what is above a threshold is then a cumulative sum over thresholds. Cost: linear in the samples, and
+another threshold costs next to nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 
@@ -114,22 +115,27 @@ def replay(population: Population, settings: Settings, *, level: float = LEVEL) 
         UserError: a column of `settings` is no axis.
     """
     asked = _frame_of(settings)
-    columns: dict[str, list[NDArray]] = {name: [] for name in ("setting", "place", "task", *_TOLD)}
-    axes = [name for name in AXES if name != "threshold"]
-    for values, rows in asked.groupby(axes, sort=False, dropna=False):
-        setting = Setting(**dict(zip(axes, values, strict=True)))
-        thresholds = rows["threshold"].to_numpy(dtype=np.float64)
-        for place, (task, told) in enumerate(_outcomes(population, setting, thresholds, level)):
-            told |= {"setting": rows.index.to_numpy(), "place": place, "task": task}
-            for name, column in columns.items():
-                column.append(np.broadcast_to(np.asarray(told[name]), len(rows)))
     if not len(asked):
         return pd.DataFrame(columns=["setting", *AXES, "task", *_TOLD])
-    told = pd.DataFrame({name: np.concatenate(column) for name, column in columns.items()})
-    told = told.sort_values(["setting", "place"], ignore_index=True).drop(columns="place")
-    return pd.concat(
-        [told[["setting"]], asked.loc[told["setting"]].reset_index(drop=True), told.iloc[:, 1:]], axis=1
-    )
+    names = np.array([*population.task_names, POOLED, AVERAGE], dtype=object)
+    columns: dict[str, list[NDArray]] = {name: [] for name in ("setting", "place", *_TOLD)}
+    axes = [name for name in AXES if name != "threshold"]
+    plans: dict[tuple, _Plan | None] = {}  # predicted seconds do not depend on the score
+    for values, rows in asked.groupby(axes, sort=False, dropna=False):
+        setting = Setting(**dict(zip(axes, values, strict=True)))
+        view = _View(population, setting)
+        key = (setting.router, setting.batch_size, setting.agents_in_parallel)
+        if not view.why and key not in plans:
+            plans[key] = view.plan()
+        told = _outcomes(view, plans.get(key), rows["threshold"].to_numpy(dtype=np.float64), level)
+        told["setting"], told["place"] = rows.index.to_numpy(), np.arange(len(names))[:, None]
+        for name, column in columns.items():
+            column.append(np.broadcast_to(told[name], (len(names), len(rows))).ravel())
+    frame = pd.DataFrame({name: np.concatenate(column) for name, column in columns.items()})
+    frame = frame.sort_values(["setting", "place"], ignore_index=True)
+    frame.insert(1, "task", names[frame.pop("place")])
+    settings_of_rows = asked.loc[frame["setting"]].reset_index(drop=True)
+    return pd.concat([frame[["setting"]], settings_of_rows, frame.drop(columns="setting")], axis=1)
 
 
 def curve(
@@ -230,6 +236,15 @@ def _nullable(codes: NDArray) -> pd.arrays.BooleanArray:
 # ----------------------------------------------------------------------------------------- one score, any threshold
 
 
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Seconds [n] of each sample before the agent, with the gate and without it, and how the agent's add up."""
+
+    before_s: NDArray[np.float64]
+    baseline_s: NDArray[np.float64]
+    agents: AgentPlan
+
+
 class _View:
     """A population under one setting, but for the threshold: who is routed, who can be accepted, what it costs."""
 
@@ -265,36 +280,33 @@ class _View:
             self.setting.router,
         )
 
-    def cost_note(self, seconds: NDArray) -> str:
+    def cost_note(self) -> str:
         """What the predicted seconds are not backed by; empty where they are."""
         cost, s = self.population.cost, self.setting
         if cost is None or self.why:
-            return "not timed" if cost is None else ""
-        if np.isnan(seconds).any():
-            return "some samples were not timed"
+            return "" if self.why else "not timed"
         return cost.notes(s.router, int(s.batch_size), int(s.agents_in_parallel))
 
-    def plan(self) -> tuple[NDArray, NDArray, AgentPlan] | None:
-        """Seconds [n] before the agent with the gate and without it, and how the agent's add up; None: no cost."""
+    def plan(self) -> _Plan | None:
+        """What the setting takes, whatever the score and threshold; None without timings."""
         p, s = self.population, self.setting
         if p.cost is None:
             return None
         drafts = p.cost.draft_shares(self.drafted, p.tasks, int(s.batch_size))
         router = p.cost.router_shares(s.router, p.readable, p.tasks, int(s.batch_size))
-        return (
-            p.cost.decode_s + router + drafts,
-            p.cost.baseline_decode_s,
-            p.cost.agents(p.tasks, int(s.agents_in_parallel)),
-        )
+        agents = p.cost.agents(p.tasks, int(s.agents_in_parallel))
+        return _Plan(p.cost.decode_s + router + drafts, p.cost.baseline_decode_s, agents)
 
     def charged(self, to_agent: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
         """Predicted seconds [n] of each sample, with the gate and without; nan without timings."""
         if (plan := self.plan()) is None:
             nothing = np.full(self.population.n, np.nan)
             return nothing, nothing
-        before, baseline, agents = plan
         tasks, readable = self.population.tasks, self.population.readable
-        return before + agents.shares(to_agent, tasks), baseline + agents.shares(readable, tasks)
+        return (
+            plan.before_s + plan.agents.shares(to_agent, tasks),
+            plan.baseline_s + plan.agents.shares(readable, tasks),
+        )
 
 
 def _check(setting: Setting) -> None:
@@ -338,174 +350,249 @@ _TOLD = (
 _NUMBERS = [t for t in _TOLD if t not in ("n", "interval", "cost_note", "status", "reason")]
 
 
-def _outcomes(
-    population: Population, setting: Setting, thresholds: NDArray, level: float
-) -> Iterator[tuple[str, dict[str, NDArray | str]]]:
-    """(task, columns over the thresholds) for every task, then pooled and average."""
-    view = _View(population, setting)
-    plan = None if view.why else view.plan()
-    told = [_swept(view, plan, of, thresholds, level) for of in population.task_slices]
-    pooled = _swept(view, None, slice(0, population.n), thresholds, level)
-    for name in ("wall_s", "baseline_wall_s"):  # calls are made task by task
-        pooled[name] = sum((part[name] for part in told), np.zeros(len(thresholds)))
-    average = pooled | {"accuracy_low_pct": np.nan, "accuracy_high_pct": np.nan, "interval": "none"}
-    for part in (*told, pooled):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            part["speedup"] = part["baseline_wall_s"] / part["wall_s"]
-    for name in ("accuracy_pct", "baseline_accuracy_pct", "speedup"):
-        average[name] = np.mean([part[name] for part in told], axis=0) if told else np.nan
-    for task, part in zip([*population.task_names, POOLED, AVERAGE], [*told, pooled, average], strict=True):
-        refused = part["reason"] != ""
-        part["cost_note"] = view.cost_note(part["wall_s"] + part["baseline_wall_s"])
-        part["status"] = np.where(refused, "refused", "ok")
-        for name in _NUMBERS if refused.any() else ():
-            part[name] = np.where(refused, np.nan, part[name])
-        yield task, part
-
-
-def _swept(
-    view: _View, plan: tuple | None, of: slice, thresholds: NDArray, level: float
-) -> dict[str, NDArray]:
-    """The columns of `replay` for some of the samples, over thresholds in any order.
-
-    Samples that can be accepted are sorted by falling confidence; `at` says how many of them each threshold
-    accepts, and every sum over the accepted ones is looked up in a cumulative sum.
-    """
+def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float) -> dict[str, NDArray | str]:
+    """The columns of `replay` as [tasks and pooled and average, thresholds], or broadcastable to it."""
     p = view.population
-    agent = p.agent[of]
-    can = of.start + np.flatnonzero(view.eligible[of])
-    can = can[np.argsort(-view.confidence[can], kind="stable")]
-    at = np.searchsorted(-view.confidence[can], -thresholds, side="left")  # how many are strictly above
+    above = _Above(view, thresholds)
+    right_if_drafted, right_if_asked = _classes(draft=RIGHT), _classes(agent=RIGHT)
+    everyone = _per_task(p, p.outcomes, N_CLASSES)[:, None, :]
+    taken = above.counted(p.outcomes, N_CLASSES)
+    everyone, taken = (np.concatenate([t, t.sum(axis=0, keepdims=True)]) for t in (everyone, taken))
+    left = everyone - taken
 
-    def taken(values: NDArray) -> NDArray:
-        """Sum over the accepted of values given for the candidates, per threshold."""
-        return np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])[at]
+    def of(counts: NDArray, classes: NDArray) -> NDArray[np.float64]:
+        return counts[..., classes].sum(axis=-1).astype(np.float64)
 
-    draft_right, agent_right = p.draft[can] == RIGHT, p.agent[can] == RIGHT
-    n, drafted = len(agent), float((~view.routed[of]).sum())
-    n_failed = float((agent == FAILED).sum())
-    accepted, right_alone = at.astype(np.float64), float((agent == RIGHT).sum())
-    errors = n_failed - taken(p.agent[can] == FAILED)
-    right = right_alone + taken(draft_right.astype(np.int8) - agent_right)
+    def everywhere(mask: NDArray) -> NDArray[np.float64]:
+        counts = _per_task(p, mask.astype(np.int64), 2)[:, 1:]
+        return np.concatenate([counts, counts.sum(axis=0, keepdims=True)]).astype(np.float64)
+
+    n, accepted = everyone.sum(axis=-1).astype(np.float64), taken.sum(axis=-1).astype(np.float64)
+    drafted, errors = everywhere(~view.routed), of(left, _classes(agent=FAILED))
+    right = of(taken, right_if_drafted) + of(left, right_if_asked)
     drops = p.protocol == "paper"
-    counted = n - errors if drops else np.full(len(at), float(n))
-    share, low, high, interval = _interval(view, of, can, at, right, counted, level)
-    unknown = taken(p.agent[can] == ABSENT) > 0
+    counted = n - errors if drops else np.broadcast_to(n, accepted.shape)
+    low, high, interval = _interval(view, above, right, counted, level)
+    unknown = np.where(of(taken, _classes(agent=ABSENT)) > 0, np.nan, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        alone = np.nan if (agent == ABSENT).any() else np.divide(right_alone, n - n_failed if drops else n)
+        alone = of(everyone, right_if_asked) / (n - of(everyone, _classes(agent=FAILED)) * drops)
         told = {
-            "n": counted.astype(np.int64),
+            "n": counted,
             "n_errors": errors,
-            "n_unscored": float((view.drafted[of] & np.isnan(view.confidence[of])).sum()),
-            "accuracy_pct": 100.0 * share,
+            "n_unscored": everywhere(view.drafted & np.isnan(view.confidence)),
+            "accuracy_pct": 100.0 * right / counted,
             "accuracy_low_pct": 100.0 * low,
             "accuracy_high_pct": 100.0 * high,
-            "interval": interval,
-            "baseline_accuracy_pct": 100.0 * np.full(len(at), alone),
+            "baseline_accuracy_pct": 100.0
+            * np.where(of(everyone, _classes(agent=ABSENT)) > 0, np.nan, alone),
             "drafted": drafted,
             "accepted": accepted,
             "alpha": accepted / drafted,
-            "beta": np.divide(drafted, n),
+            "beta": drafted / n,
             "coverage": accepted / n,
-            "selective_risk": taken(~draft_right) / accepted,
-            "gained": np.where(unknown, np.nan, taken(draft_right & ~agent_right)),
-            "lost": np.where(unknown, np.nan, taken(agent_right & ~draft_right)),
+            "selective_risk": (accepted - of(taken, right_if_drafted)) / accepted,
+            "gained": of(taken, right_if_drafted & ~right_if_asked) + unknown,
+            "lost": of(taken, right_if_asked & ~right_if_drafted) + unknown,
         }
-    told["wall_s"], told["baseline_wall_s"] = _seconds(view, plan, of, can, taken, len(at))
-    told["reason"] = _reasons(view, of, can, taken, thresholds)
-    return told
+        wall, alone_s = _seconds(view, plan, above)
+        told |= {"wall_s": wall, "baseline_wall_s": alone_s, "speedup": alone_s / wall}
+    reason = _reasons(
+        view,
+        thresholds,
+        *(everywhere(view.unrecorded), everywhere(view.undrafted)),
+        *(of(taken, _classes(draft=ABSENT)), of(left, _classes(agent=ABSENT))),
+    )
+    told |= {"interval": interval, "reason": reason}
+    told = {name: np.broadcast_to(values, reason.shape) for name, values in told.items()}
+    told = {name: _with_average(name, values) for name, values in told.items()}
+    refused = told["reason"] != ""
+    told |= {name: np.where(refused, np.nan, told[name]) for name in _NUMBERS}
+    untimed = np.isnan(told["wall_s"] + told["baseline_wall_s"]) & ~refused & (p.cost is not None)
+    note = np.full(refused.shape, view.cost_note(), dtype=object)
+    note[untimed] = "some samples were not timed"
+    return told | {
+        "n": told["n"].astype(np.int64),
+        "status": np.where(refused, "refused", "ok"),
+        "cost_note": note,
+    }
 
 
-Taken = Callable[[NDArray], NDArray]
+def _with_average(name: str, values: NDArray) -> NDArray:
+    """The row of "average" below the tasks and "pooled": mean of the tasks where that is one, else as pooled."""
+    last = values[-1:]
+    if name in ("accuracy_pct", "baseline_accuracy_pct", "speedup") and len(values) > 1:
+        last = values[:-1].mean(axis=0, keepdims=True)
+    elif name in ("accuracy_low_pct", "accuracy_high_pct"):
+        last = np.full_like(last, np.nan)
+    elif name == "interval":
+        last = np.full_like(last, "none")
+    return np.concatenate([values, last])
 
 
-def _seconds(
-    view: _View, plan: tuple | None, of: slice, can: NDArray, taken: Taken, n: int
-) -> tuple[NDArray, NDArray]:
-    """Predicted seconds of one task with the gate, per threshold, and without it."""
+# what can become of a draft and an agent's answer together, as one number: draft in the high bits, agent in the low
+N_CLASSES = 16
+_EACH = np.arange(N_CLASSES)
+
+
+def _classes(draft: int | None = None, agent: int | None = None) -> NDArray[np.bool_]:
+    """Which classes have this draft, or this answer of the agent, bool [N_CLASSES]."""
+    return draft & 3 == _EACH >> 2 if draft is not None else agent & 3 == _EACH & 3
+
+
+def _per_task(population: Population, values: NDArray, n_values: int) -> NDArray[np.int64]:
+    """How often each value occurs in each task: int64 [tasks, n_values]."""
+    tasks = len(population.task_names)
+    return np.bincount(population.task_codes * n_values + values, minlength=tasks * n_values).reshape(
+        tasks, -1
+    )
+
+
+class _Above:
+    """The samples that can be accepted, by how many thresholds they exceed.
+
+    `counted` and `summed` say, for each task and threshold, what is above it.
+    """
+
+    def __init__(self, view: _View, thresholds: NDArray) -> None:
+        population = view.population
+        order = np.argsort(thresholds, kind="stable")  # nan comes last, and nothing exceeds it
+        self.column = np.argsort(
+            order, kind="stable"
+        )  # where each threshold given stands among the ascending
+        self.at = np.flatnonzero(view.eligible)
+        self.exceeds = np.searchsorted(thresholds[order], view.confidence[self.at], side="left")
+        self.steps, self.tasks = len(thresholds) + 1, len(population.task_names)
+        self.cell = population.task_codes[self.at] * self.steps + self.exceeds
+
+    def counted(self, values: NDArray, n_values: int) -> NDArray[np.int64]:
+        """How often each value occurs above each threshold, int64 [tasks, thresholds, n_values]; values [n]."""
+        size = self.tasks * self.steps * n_values
+        table = np.bincount(self.cell * n_values + values[self.at], minlength=size)
+        return self._from_above(table.reshape(self.tasks, self.steps, n_values))
+
+    def summed(self, values: NDArray) -> NDArray[np.float64]:
+        """Sum of values [n] above each threshold, float64 [tasks, thresholds]."""
+        return self.cells(self.cell, values[self.at])
+
+    def cells(self, cell: NDArray, values: NDArray) -> NDArray[np.float64]:
+        """As `summed`, for values in stated cells (task * steps + thresholds exceeded)."""
+        table = np.bincount(cell, values, self.tasks * self.steps)
+        return self._from_above(table.reshape(self.tasks, self.steps))
+
+    def _from_above(self, table: NDArray) -> NDArray:
+        return np.flip(np.flip(table, 1).cumsum(axis=1), 1)[:, 1:][:, self.column]
+
+
+def _seconds(view: _View, plan: _Plan | None, above: _Above) -> tuple[NDArray, NDArray]:
+    """Predicted seconds with the gate and without it, [tasks and pooled, thresholds]."""
+    p = view.population
+    tasks, shape = len(p.task_names), (len(p.task_names) + 1, above.steps - 1)
     if plan is None:
-        return np.full(n, np.nan), np.full(n, np.nan)
-    before, baseline, agents = plan
-    asked = view.population.readable[of]
-    linear = np.where(asked, agents.linear_s[of], 0.0).sum()
-    wall = before[of].sum() + linear - taken(agents.linear_s[can])
-    alone = baseline[of].sum() + linear
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+
+    def total(seconds: NDArray) -> NDArray[np.float64]:
+        return np.bincount(p.task_codes, seconds, tasks)[:, None]
+
+    agents = plan.agents
+    linear = np.where(p.readable, agents.linear_s, 0.0)
+    wall = total(plan.before_s + linear) - above.summed(linear)
+    alone = np.broadcast_to(total(plan.baseline_s + linear), wall.shape)
     if agents.call_s is not None:
-        call_s = agents.call_s[view.population.tasks[of.start]]
-        everyone = agents.takes_turn[of][asked].sum(axis=0)
-        fallbacks = everyone - taken(agents.takes_turn[can])
-        wall = wall + np.ceil(fallbacks / agents.size) @ call_s
-        alone = alone + np.ceil(everyone / agents.size) @ call_s
-    return wall, np.full(n, alone)
+        call_s = np.array([agents.call_s[task] for task in p.task_names])
+        for turn, takes in enumerate((agents.takes_turn & p.readable[:, None]).T):
+            everyone, call = total(takes), call_s[:, turn, None]
+            wall = wall + call * np.ceil((everyone - above.summed(takes)) / agents.size)
+            alone = alone + call * np.ceil(everyone / agents.size)
+    return tuple(np.concatenate([t, t.sum(axis=0, keepdims=True)]) for t in (wall, alone))
 
 
-def _reasons(view: _View, of: slice, can: NDArray, taken: Taken, thresholds: NDArray) -> NDArray[np.object_]:
-    """Per threshold what the run lacks; "" where it lacks nothing."""
-    reasons = np.full(len(thresholds), view.why, dtype=object)
+def _reasons(
+    view: _View,
+    thresholds: NDArray,
+    unrouted: NDArray,
+    undrafted: NDArray,
+    unjudged: NDArray,
+    no_agent: NDArray,
+) -> NDArray[np.object_]:
+    """What the run lacks, [tasks and pooled, thresholds]; "" where it lacks nothing. The counts are of samples."""
+    shape = (len(unrouted), len(thresholds))
+    reasons = np.full(shape, view.why, dtype=object)
     if view.why:
         return reasons
-    p = view.population
-    unrouted, undrafted = int(view.unrecorded[of].sum()), int(view.undrafted[of].sum())
-    unjudged = taken(p.draft[can] == ABSENT)
-    no_agent = (p.agent[of] == ABSENT).sum() - taken(p.agent[can] == ABSENT)
-    lacking = unrouted + undrafted + unjudged + no_agent > 0
-    for i in np.flatnonzero(lacking | ~np.isfinite(thresholds)):
-        reasons[i] = _threshold_fault(thresholds[i]) or _shortage(
-            unrouted, undrafted, int(unjudged[i]), int(no_agent[i]), view.setting.router
-        )
+    counts = [np.broadcast_to(c, shape) for c in (unrouted, undrafted, unjudged, no_agent)]
+    for at in zip(*np.nonzero((sum(counts) > 0) | ~np.isfinite(thresholds)), strict=True):
+        lacking = _shortage(*(int(c[at]) for c in counts), view.setting.router)
+        reasons[at] = _threshold_fault(thresholds[at[1]]) or lacking
     return reasons
 
 
 def _interval(
-    view: _View, of: slice, can: NDArray, at: NDArray, right: NDArray, counted: NDArray, level: float
-) -> tuple[NDArray, NDArray, NDArray, str]:
-    """Accuracy as a fraction with its interval, per threshold.
+    view: _View, above: _Above, right: NDArray, counted: NDArray, level: float
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Interval of right / counted as fractions, and its name, [tasks and pooled, thresholds].
 
-    With y right and m counted answers in a group, the variance of the share p is that of the sums of
-    y - p m. As the threshold falls, samples change one after another from the agent's outcome to the draft's;
-    each change moves the sums of y^2, y m and m^2 over groups by an amount that depends on its own group only,
-    so they are cumulative sums as well.
+    With y right and m counted answers in a group, the variance of the share p is that of the sums of y - p m
+    over groups: it needs the sums of y^2, y m and m^2 (`_group_squares`).
     """
     p = view.population
+    within, task_of_group = p.task_groups
+    n_all = int(p.group_codes.max(initial=-1)) + 1
+    if n_all == p.n:
+        return *wilson(right, counted, level), np.array("Wilson", dtype=object)
+    by_task = _group_squares(p, above, within, task_of_group)
+    n_groups = np.bincount(task_of_group, minlength=above.tasks)
+    if n_all == len(task_of_group):
+        pooled = [s.sum(axis=0, keepdims=True) for s in by_task]
+    else:  # groups reach over tasks
+        pooled = _group_squares(p, above, p.group_codes, np.zeros(n_all, np.int64))
+        pooled = [s.sum(axis=0, keepdims=True) for s in pooled]
+    yy, ym, mm = (np.concatenate(parts) for parts in zip(by_task, pooled, strict=True))
+    groups = np.append(n_groups, n_all)[:, None]
+    samples = np.append(np.bincount(p.task_codes, minlength=above.tasks), p.n)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = right / counted
-    group, agent = p.group_codes[of], p.agent[of]
-    sizes = np.bincount(group)
-    n_groups = int((sizes > 0).sum())
-    if n_groups == len(group):
-        return share, *wilson(right, counted, level), "Wilson"
+        spread = np.maximum(yy - 2 * share * ym + share**2 * mm, 0.0)
+        variance = groups / np.maximum(groups - 1, 1) * spread / counted**2
+        effect = np.where(groups < samples, variance / (share * (1 - share) / counted), 1.0)
+    # nothing varies at 0 and 100 %: every group counts once, as in `estimates.clustered_share`
+    constant = (right == 0) | (right == counted)
+    n_effective = np.where(constant, np.minimum(counted, groups), counted / np.fmax(effect, 1.0))
+    low, high = wilson(np.where(right == counted, n_effective, share * n_effective), n_effective, level)
+    name = np.where(groups < samples, "Wilson, design effect of groups", "Wilson").astype(object)
+    return low, high, name
+
+
+def _group_squares(
+    p: Population, above: _Above, group: NDArray, task_of_group: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Sums over groups of y^2, y m and m^2, each [tasks, thresholds]; `group` int [n], `task_of_group` its task.
+
+    As the threshold falls, samples change one after another from the agent's outcome to the draft's. Each such
+    change moves the sums by an amount that depends on its own group alone, so they are cumulative sums as well.
+    """
 
     def counts(codes: NDArray) -> NDArray[np.float64]:
         return (codes != FAILED).astype(np.float64) if p.protocol == "paper" else np.ones(len(codes))
 
-    y0, m0 = np.bincount(group, agent == RIGHT), np.bincount(group, counts(agent))
-    dy = (p.draft[can] == RIGHT).astype(np.float64) - (p.agent[can] == RIGHT)
-    dm = counts(p.draft[can]) - counts(p.agent[can])
-    y, m = _before(p.group_codes[can], (y0, m0), (dy, dm))
-    yy, ym, mm = (
-        (float(a0 @ b0) + np.concatenate([[0.0], np.cumsum(a * db + b * da + da * db)]))[at]
+    y0 = np.bincount(group, p.agent == RIGHT, len(task_of_group))
+    m0 = np.bincount(group, counts(p.agent), len(task_of_group))
+    dy = (p.draft[above.at] == RIGHT).astype(np.float64) - (p.agent[above.at] == RIGHT)
+    dm = counts(p.draft[above.at]) - counts(p.agent[above.at])
+    some = np.flatnonzero((dy != 0) | (dm != 0))
+    exceeds, group, dy, dm = above.exceeds[some], group[above.at][some], dy[some], dm[some]
+    order = np.argsort(group * above.steps + (above.steps - 1 - exceeds), kind="stable")
+    exceeds, group, dy, dm = (values[order] for values in (exceeds, group, dy, dm))
+    y, m = (start[group] + _earlier(step, group) for start, step in ((y0, dy), (m0, dm)))
+    cell = task_of_group[group] * above.steps + exceeds
+    return tuple(
+        np.bincount(task_of_group, a0 * b0, above.tasks)[:, None]
+        + above.cells(cell, a * db + b * da + da * db)
         for a0, b0, a, b, da, db in ((y0, y0, y, y, dy, dy), (y0, m0, y, m, dy, dm), (m0, m0, m, m, dm, dm))
     )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.maximum(yy - 2 * share * ym + share**2 * mm, 0.0)
-        variance = n_groups / max(n_groups - 1, 1) * spread / counted**2
-        effect = variance / (share * (1 - share) / counted)
-    # nothing varies at 0 and 100 %: every group counts once, as in `estimates.clustered_share`
-    constant = (right == 0) | (right == counted)
-    n_effective = np.where(constant, np.minimum(counted, n_groups), counted / np.fmax(effect, 1.0))
-    low, high = wilson(np.where(right == counted, n_effective, share * n_effective), n_effective, level)
-    return share, low, high, "Wilson, design effect of groups"
 
 
-def _before(
-    group: NDArray, start: tuple[NDArray, ...], steps: tuple[NDArray, ...]
-) -> Iterator[NDArray[np.float64]]:
-    """Each group's running value just before each of its steps: its start plus its earlier steps."""
-    order = np.argsort(group, kind="stable")
-    first = np.flatnonzero(np.diff(group[order], prepend=-1))  # where the next group begins
-    lengths = np.diff(np.append(first, len(group)))
-    for values, step in zip(start, steps, strict=True):
-        running = np.cumsum(step[order]) - step[order]
-        before = np.empty(len(group))
-        before[order] = running - np.repeat(running[first], lengths)
-        yield values[group] + before
+def _earlier(steps: NDArray, group: NDArray) -> NDArray[np.float64]:
+    """Sum of the earlier steps of the same group; the groups stand together."""
+    running = np.cumsum(steps) - steps
+    first = np.flatnonzero(np.diff(group, prepend=-1))  # where the next group begins
+    return running - np.repeat(running[first], np.diff(np.append(first, len(group))))

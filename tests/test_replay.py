@@ -336,10 +336,12 @@ def test_threshold_one_answers_as_the_agent_alone(pop, router):
 
 
 @settings(max_examples=60, deadline=None)
-@given(populations(), thresholds)
-def test_the_interval_is_wilsons_with_the_design_effect_of_the_groups(pop, threshold):
+@given(populations(), thresholds, st.booleans())
+def test_the_interval_is_wilsons_with_the_design_effect_of_the_groups(pop, threshold, one_task):
     setting = rp.Setting(threshold=threshold, router="none")
-    row, samples = pooled_row(rp.replay(pop, setting)), rp.decisions(pop, setting)
+    task = pop.task_names[0] if one_task else "pooled"
+    row, samples = rp.replay(pop, setting).set_index("task").loc[task], rp.decisions(pop, setting)
+    samples = samples[samples["task"] == task] if one_task else samples
     counted = samples[~samples["error"]] if pop.protocol == "paper" else samples
     right, n = counted["right"].astype(float), len(counted)
     if not samples["group"].duplicated().any():
