@@ -1,0 +1,241 @@
+"""A run as the explorers read it: whatever is there, finished or not, each part opened when first asked for.
+
+Reading never writes, repairs or refuses: a stage that is missing, in progress or unreadable becomes a sentence
+in `notes`, and everything else is shown. No model is loaded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import pandas as pd
+from PIL import Image
+from pydantic import ValidationError
+
+from .. import frames
+from ..benchmarks import ImageRef, Sample, load_task
+from ..errors import DataError, StageError
+from ..evidence import Evidence
+from ..judging import JudgedRecord
+from ..params import TASKS
+from ..paths import resolve, runs_dir, stage_dir
+from ..records import AgentRecord, DraftRecord, Record
+from ..store import EVIDENCE, RECORDS, is_finished, read_evidence, read_manifest, read_stage
+
+R = TypeVar("R", bound=Record)
+
+# a picture travels to the browser as it is stored, unless it is larger than this
+LARGEST_BYTES, LARGEST_SIDE_PX = 4 << 20, 2048
+PICTURES_KEPT = 24
+
+
+@dataclass(frozen=True)
+class Part(Generic[R]):
+    """One stage of one task as far as it has come; `config` is empty while it is in progress."""
+
+    records: dict[str, R] = field(default_factory=dict)
+    finished: bool = False
+    config: dict = field(default_factory=dict)
+    note: str = ""
+
+
+def read_part(run: str, stage: str, task: str, record_type: type[R]) -> Part[R]:
+    """The records of a stage, complete or not; `note` says in words what is wrong or missing."""
+    what = f"{stage} of {task}"
+    try:
+        if is_finished(run, stage, task):
+            done = read_stage(run, stage, task, record_type)
+            return Part(done.records, True, done.manifest.config)
+    except StageError as error:
+        return Part(note=str(error))
+    path = stage_dir(run, stage, task) / RECORDS
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is still being written
+    except OSError:
+        return Part(note=f"{what} has not run")
+    records: dict[str, R] = {}
+    for line in lines:
+        try:
+            record = record_type.model_validate_json(line)
+        except ValidationError:
+            continue  # the writer tells about damaged lines when it takes the stage up again
+        records.setdefault(record.id, record)
+    return Part(records, note=f"{what} is in progress: {len(records)} records so far")
+
+
+def runs() -> list[str]:
+    """Runs that hold answers of an agent or drafts, by name."""
+    found = [
+        p.parent for p in runs_dir().glob("*/*") if p.is_dir() and p.name.startswith(("01_draft", "02_"))
+    ]
+    return sorted({p.name for p in found})
+
+
+def agent_of(run: str) -> str:
+    """The agent that a run ran, as its records were made with; "unknown agent" where that is not told."""
+    for path in sorted((runs_dir() / run).glob("02_*/*/*/manifest.json")):
+        try:
+            config = json.loads(path.read_bytes())["config"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        model = str(config.get("agent_model", "")).rstrip("/").rsplit("/", 1)[-1]
+        if named := " ".join(filter(None, [config.get("agent", ""), model])):
+            return named
+    return "unknown agent"
+
+
+class Run:
+    """A run, read as it is asked for and kept; ask for a new one to see what was added since."""
+
+    def __init__(self, name: str, tasks: Sequence[str] = TASKS) -> None:
+        self.name = name
+        self.tasks = tuple(t for t in tasks if any(stage_dir(name, s, t).is_dir() for s in self._stages))
+        self.record = cache(self._record)
+        self._part = cache(self._read)
+        self._samples = cache(self._read_samples)
+        self.evidence = lru_cache(maxsize=256)(self._read_evidence)
+        self._verified: set[str] = set()  # tasks whose evidence file was compared with its manifest
+
+    @cached_property
+    def _stages(self) -> tuple[str, ...]:
+        folder = runs_dir() / self.name
+        found = [p.name for p in folder.glob("0[12]_*") if p.is_dir()] if folder.is_dir() else []
+        return tuple(sorted(found))
+
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """The ways the run was run, the instrumented one first."""
+        names = [s.removeprefix("02_") for s in self._stages if s.startswith("02_")]
+        return tuple(sorted(names, key=lambda name: (name != "collect", name)))
+
+    # ------------------------------------------------------------------ records
+
+    def _read(self, stage: str, task: str) -> Part:
+        types = {"01": DraftRecord, "02": AgentRecord, "03": JudgedRecord}
+        return read_part(self.name, stage, task, types[stage[:2]])
+
+    def _record(self, stage: str) -> dict[str, Record]:
+        """id -> record of a stage such as "02_collect" or "03_judging/collect", all tasks together."""
+        return {id_: r for task in self.tasks for id_, r in self._part(stage, task).records.items()}
+
+    def records(self, arm: str) -> dict[str, AgentRecord]:
+        return self.record(f"02_{arm}")
+
+    def judged(self, arm: str) -> dict[str, JudgedRecord]:
+        return self.record(f"03_judging/{arm}")
+
+    def drafts(self) -> dict[str, DraftRecord]:
+        return self.record("01_draft")
+
+    def config(self, stage: str) -> dict:
+        """What a stage was made with: the config of its first finished task, empty without one."""
+        return next((p.config for t in self.tasks if (p := self._part(stage, t)).config), {})
+
+    def notes(self, stages: Iterable[str]) -> list[str]:
+        """What is missing, in progress or unreadable in these stages, a sentence each."""
+        if not self.tasks:
+            return [f"run {self.name} holds no answers; make reproduce makes the embedded run"]
+        return [note for stage in stages for t in self.tasks if (note := self._part(stage, t).note)]
+
+    def frame(self, arms: Sequence[str]) -> pd.DataFrame:
+        """`frames.assemble` of the arms' samples that are answered and judged; arms without any are left out."""
+        records, judged = {}, {}
+        for arm in arms:
+            said = self.judged(arm)
+            if both := {id_: r for id_, r in self.records(arm).items() if id_ in said}:
+                records[arm], judged[arm] = both, {id_: said[id_] for id_ in both}
+        frame = frames.assemble(records, judged)
+        frame.attrs["protocol"] = self.config(f"03_judging/{arms[0]}").get("protocol", "strict")
+        return frame
+
+    # ------------------------------------------------------------------ one sample
+
+    def sample(self, id_: str) -> Sample | None:
+        """The sample as the benchmark has it; None where the benchmark is not there (any more)."""
+        return self._samples(id_.rsplit("/", 1)[0]).get(id_)
+
+    def _read_samples(self, task: str) -> dict[str, Sample]:
+        stages = [*self._stages, *(f"03_judging/{arm}" for arm in self.arms)]
+        roots = [root for s in stages if (root := self._part(s, task).config.get("data_root"))]
+        try:
+            return {sample.id: sample for sample in load_task(task, resolve(roots[0]))} if roots else {}
+        except DataError:
+            return {}
+
+    def _read_evidence(self, id_: str) -> Evidence | None:
+        """The evidence of a draft; None where none is kept, or where its stage is still in progress."""
+        task = id_.rsplit("/", 1)[0]
+        if "01_draft" not in self._stages or not self._part("01_draft", task).finished:
+            return None
+        folder = stage_dir(self.name, "01_draft", task)
+        if EVIDENCE not in read_manifest(folder, "01_draft", task).outputs:
+            return None
+        verify = task not in self._verified
+        self._verified.add(task)
+        return read_evidence(folder, verify, [id_]).get(id_)
+
+    @cached_property
+    def token_text(self) -> Callable[[int], str]:
+        """Token id -> text by the draft model's tokenizer; "#id" where that is not on this machine."""
+        path = tokenizer_file(self.config("01_draft").get("draft_model", ""))
+        if path is None:
+            return lambda token: f"#{token}"
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(path))
+        return lambda token: tokenizer.decode([token], skip_special_tokens=False)
+
+
+def tokenizer_file(model: str) -> Path | None:
+    """tokenizer.json of a model folder, or of a hub model that was downloaded before; nothing is fetched."""
+    if not model:
+        return None
+    if (path := resolve(model) / "tokenizer.json").is_file():
+        return path
+    if model.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, "tokenizer.json")
+    return Path(cached) if isinstance(cached, str) else None
+
+
+# ------------------------------------------------------------------ pictures
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture for the browser. `width` and `height` are the original's, in which boxes are given."""
+
+    data: bytes
+    mime: str
+    width: int
+    height: int
+
+
+@lru_cache(maxsize=PICTURES_KEPT)
+def picture(image: ImageRef) -> Picture:
+    """The picture as it is stored, or a smaller copy where it is very large or no browser can show it.
+
+    Raises DataError when it is missing or cannot be decoded (and tries again the next time).
+    """
+    data = image.read()
+    try:
+        with Image.open(io.BytesIO(data)) as head:
+            kind, mode = head.format, head.mode
+    except (OSError, ValueError) as e:
+        raise DataError(f"{image.path.name}: not a readable picture ({e})") from e
+    decoded = image.open()
+    width, height = decoded.size
+    if kind in ("JPEG", "PNG", "WEBP") and mode in ("RGB", "L", "P", "RGBA") and len(data) <= LARGEST_BYTES:
+        return Picture(data, f"image/{kind.lower()}", width, height)
+    decoded.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX), reducing_gap=2.0)
+    small = io.BytesIO()
+    decoded.save(small, "JPEG", quality=88)
+    return Picture(small.getvalue(), "image/jpeg", width, height)

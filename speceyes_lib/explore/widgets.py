@@ -1,0 +1,130 @@
+"""What the explorers are made of: a view that changes as a whole, controls, and the microscope.
+
+Everything shown comes from a plain call (`gating`, `charts`, `microscope`, `traces`) with the explorer's `view`;
+every control is an attribute, so an explorer can be driven, and tested, without a browser.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ipywidgets as w
+
+from ..errors import UserError
+from ..tables import split_label
+from . import microscope
+from .parts import PictureView, TokenStrip
+from .state import ALL
+
+BENCHMARKS = {"vstar": "V*, both splits", "hr": "HR-Bench, both", "pope": "POPE, all three"}
+ROW = {"flex_flow": "row wrap", "align_items": "center"}
+COLUMNS = {"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "12px"}
+
+
+class Explorer(w.VBox):
+    """A view (`view`, frozen) and what follows from it. Mistakes and gaps are told in `message`, above the views."""
+
+    def __init__(self, view: Any) -> None:
+        super().__init__()
+        self.view = view
+        self._setting = False
+        self.message = w.HTML()
+        self.message.add_class("se-message")
+        self.add_class("se-explorer")
+
+    def _on(self, control: w.Widget, act: Callable[[Any], None], trait: str = "value") -> None:
+        """Act on what a person does to a control, not on what this code sets it to."""
+        control.observe(lambda change: None if self._setting else self._try(act, change["new"]), trait)
+
+    def _on_click(self, button: w.Button, act: Callable[..., None], *given: Any) -> None:
+        button.on_click(lambda _: self._try(act, *given))
+
+    def _try(self, act: Callable[..., None], *given: Any) -> None:
+        try:
+            self.message.value = ""
+            act(*given)
+        except UserError as error:
+            self.message.value = f"<p>{html.escape(str(error))}</p>"
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        self.message.value = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        before, self._setting = self._setting, True
+        try:
+            yield
+        finally:
+            self._setting = before
+
+    def _set(self, control: w.Widget, **values: Any) -> None:
+        """Set traits of a control in this order, in one message, without acting on it."""
+        with self._quiet(), control.hold_sync():
+            for name, value in values.items():
+                setattr(control, name, value)
+
+
+class Microscope:
+    """One sample in full, as `microscope` tells it: parts for an explorer to place."""
+
+    def __init__(self) -> None:
+        self.picture, self.tokens = PictureView(), TokenStrip()
+        self.asked, self.gate, self.verdicts, self.costs, self.agent = (w.HTML() for _ in range(5))
+
+    def show(self, told: microscope.Told) -> None:
+        """Show a sample."""
+        self.asked.value, self.gate.value = told.asked, told.gate
+        self.verdicts.value, self.costs.value, self.agent.value = told.verdicts, told.costs, told.agent
+        with self.tokens.hold_sync():
+            self.tokens.message, self.tokens.tokens = told.tokens.message, list(told.tokens.tokens)
+        show_picture(self.picture, told.picture)
+
+
+def show_picture(view: PictureView, told: microscope.MarkedPicture) -> None:
+    """Hand a picture to its view in one message."""
+    shown = told.picture or microscope.NO_PICTURE
+    with view.hold_sync():
+        view.message, view.label, view.boxes = told.message, told.label, list(told.boxes)
+        view.width, view.height, view.mime, view.data = shown.width, shown.height, shown.mime, shown.data
+
+
+# ------------------------------------------------------------------ controls
+
+
+def control(kind: type[w.Widget], label: str, width_px: int = 265, **traits: Any) -> w.Widget:
+    """A labelled control."""
+    style = {"description_width": "75px"}
+    return kind(description=label, layout=w.Layout(width=f"{width_px}px"), style=style, **traits)
+
+
+def button(label: str, icon: str = "", tooltip: str = "") -> w.Button:
+    return w.Button(description=label, icon=icon, tooltip=tooltip, layout=w.Layout(width="auto"))
+
+
+def count_button() -> w.Button:
+    """A cell of a table that lists what it counts."""
+    made = w.Button(tooltip="list these samples", layout=w.Layout(width="100%"))
+    made.add_class("se-table-button")
+    return made
+
+
+def lit(made: w.Button, on: bool) -> None:
+    """Show whether this is the button whose samples are listed."""
+    (made.add_class if on else made.remove_class)("se-on")
+
+
+def heading(text: str) -> w.HTML:
+    return w.HTML(f"<h3>{html.escape(text)}</h3>")
+
+
+def text_cell(text: str) -> w.HTML:
+    return w.HTML(f"<span>{html.escape(text)}</span>")
+
+
+def task_options(tasks: Sequence[str]) -> list[tuple[str, str]]:
+    """All, each benchmark with several splits here, each split."""
+    groups = [b for b in BENCHMARKS if sum(t.startswith(f"{b}/") for t in tasks) > 1]
+    return [("all", ALL), *((BENCHMARKS[b], b) for b in groups), *((split_label(t), t) for t in tasks)]
