@@ -85,7 +85,8 @@ def rewritten(text: str, units: BoxUnits, wanted: BoxUnits, view_px: Size) -> st
             box = _scaled(call.box_px, view_px, 1 / 1000)
         else:
             box = _scaled(call.box_px, (1 / view_px[0], 1 / view_px[1]), 1000)
-        raw = call.raw | {"arguments": call.raw["arguments"] | {"bbox_2d": [round(v, 1) for v in box]}}
+        whole = [round(v) if round(v, 1) == round(v) else round(v, 1) for v in box]
+        raw = call.raw | {"arguments": call.raw["arguments"] | {"bbox_2d": whole}}
         return f"\n{json.dumps(raw, ensure_ascii=False)}\n"
 
     return _CALL.sub(convert, text)

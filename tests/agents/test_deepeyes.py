@@ -154,6 +154,50 @@ def test_the_same_refused_call_twice_in_a_row_ends_the_run():
     assert len(t.turns) == 2
 
 
+def test_odd_turns_are_carried_out_and_noted():
+    _, t = run(
+        tool_call(48, 48, 96, 96, closed=False),
+        tool_call(48, 48, 96, 96) + "<tool_call>nonsense</tool_call>",
+        tool_call(-10, 0, 500, 500),
+        tool_call(50, 50, 51, 51),
+        tool_call(48, 48, 96, 96) + "<answer>red",
+    )
+    noted = [turn.notes for turn in t.turns]
+    assert noted[:2] == [("unclosed_tag",), ("several_calls",)]
+    assert noted[2:] == [("box_clamped",), ("box_grown",), ("answer_beside_call", "unclosed_tag")]
+    assert t.turns[1].crop_px == (480, 480, 960, 960)
+    assert t.turns[2].crop_px == (0, 0, 960, 960)
+    assert t.answer == "red"
+
+
+def test_an_argument_that_names_a_crop_is_ignored_and_noted_since_the_first_picture_is_cropped_always():
+    call = json.dumps({"name": zoom.NAME, "arguments": {"bbox_2d": [48, 48, 96, 96], "img_idx": 1}})
+    _, t = run(tool_call(0, 0, 48, 48), f"<tool_call>{call}</tool_call>")
+    assert t.turns[1].notes == ("ignored_arguments",)
+    assert t.turns[1].crop_px == (480, 480, 960, 960)
+
+
+def test_a_model_that_counts_in_thousandths_has_its_boxes_recorded_in_pixels_of_the_view():
+    _, t = run(tool_call(500, 500, 1000, 1000), boxes="thousandths")
+    assert t.turns[0].box_px == (48, 48, 96, 96)
+    assert t.turns[0].crop_px == (480, 480, 960, 960)
+
+
+def test_a_turn_that_ends_at_once_says_so():
+    _, t = run("")
+    assert (t.error.type, t.turns[0].n_tokens) == ("no_answer", 0)
+    assert "empty" in t.error.message
+
+
+def test_a_thought_alone_is_a_step_only_where_steps_are_asked_for():
+    a, t = run("<think>Hm.</think>", steps=True)
+    assert not a.done
+    assert t.turns[0].action == "none"
+    assert a.next_request().messages[-1] == {"role": "user", "content": PROMPTS.step_next}
+    a, _ = run("<think>Hm.</think>")
+    assert a.done
+
+
 def test_two_different_refused_calls_do_not_end_the_run():
     a, _ = run("<tool_call>one</tool_call>", "<tool_call>two</tool_call>", "<tool_call>one</tool_call>")
     assert not a.done

@@ -104,3 +104,37 @@ def test_the_crop_comes_from_the_original_not_from_the_view():
 def test_a_box_that_marks_nothing_is_an_error_not_a_crash(box):
     with pytest.raises(BoxError):
         zoom.zoom(Image.new("RGB", (960, 960)), zoom.parse_call(call(box)), (96, 96), SPEC)
+
+
+def test_boxes_in_thousandths_become_pixels_of_the_view_and_back():
+    parsed = zoom.parse_call(call([500, 0, 1000, 250]))
+    assert zoom.in_view(parsed, "thousandths", (200, 400)).box_px == pytest.approx((100, 0, 200, 100))
+    assert zoom.in_view(parsed, "view_px", (200, 400)) is parsed
+    text = f"so <tool_call>{call([500, 0, 1000, 250], label='a')}</tool_call>"
+    there = zoom.rewritten(text, "thousandths", "view_px", (200, 400))
+    assert json.loads(there[there.index("{") : there.rindex("}") + 1])["arguments"] == {
+        "bbox_2d": [100, 0, 200, 100],
+        "label": "a",
+    }
+    back = zoom.rewritten(there, "view_px", "thousandths", (200, 400))
+    assert "[500, 0, 1000, 250]" in back
+
+
+@given(st.text(max_size=80) | st.text(max_size=20).map(lambda t: f"<tool_call>{t}</tool_call>"))
+def test_text_without_a_readable_call_is_not_rewritten(text):
+    assert zoom.rewritten(text, "thousandths", "view_px", (96, 96)) == text
+
+
+@pytest.mark.parametrize(
+    ("box", "more", "notes"),
+    [
+        ([0, 0, 50, 50], {"label": "star"}, ()),
+        ([-5, 0, 50, 50], {}, ("box_clamped",)),
+        ([0, 0, 1e9, 1e9], {}, ("box_clamped",)),
+        ([10, 10, 12, 60], {}, ("box_grown",)),
+        ([0, 0, 50, 50], {"img_idx": 1}, ("ignored_arguments",)),
+        ([60, 60, 10, 10], {}, ()),
+    ],
+)
+def test_what_is_odd_about_a_call_is_named(box, more, notes):
+    assert zoom.oddities(zoom.parse_call(call(box, **more)), (96, 96), SPEC) == notes
