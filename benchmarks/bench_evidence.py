@@ -88,7 +88,7 @@ def embedded_draft(goes_on: bool = False) -> Ways:
         ]
     if goes_on:
         backend.model.generation_config.eos_token_id = None
-    return ways(backend.model, backend._inputs(requests))
+    return ways(backend.model, backend._tensors([backend._row(r) for r in requests]))
 
 
 def model_of_2b() -> Ways:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .agents.base import Agent
-    from .backends.base import Backend, Generation, GenerationRequest
+    from .backends.base import Backend, Generation, GenerationRequest, Reuse
     from .benchmarks import Sample
     from .evidence import Evidence
     from .prompts import PromptSet
@@ -113,6 +113,7 @@ def run_funnel(
     agent_batch_size: int = 1,
     concurrent: bool = False,
     drafts: Mapping[str, DraftRecord] | None = None,
+    reuse: bool = False,
     first_look: bool = False,
     router_small: bool = False,
 ) -> Iterator[tuple[AgentRecord, Evidence | None]]:
@@ -128,6 +129,8 @@ def run_funnel(
         are held at a time (concurrent: 2 * batch_size + agent_batch_size, a server's `max_in_flight` in place of
         the sizes).
     concurrent: whether both models may work at once (see above).
+    reuse: whether a local model may take pictures and conversations it has already encoded again. In the paper's
+        setting it encodes everything anew on every turn.
     first_look: also ask an agent that is forbidden to use its tool, at no charge (collect).
     router_small: also ask the small model whether a tool would help, at no charge (collect; needs draft_backend).
 
@@ -155,6 +158,7 @@ def run_funnel(
         drafts=drafts or {},
         first_look=first_look,
         router_small=router_small,
+        reuse=reuse,
     )
     first = agent_batch_size if mode in ("baseline", "specreason") else batch_size
     for case in phases.run(samples, first, agent_batch_size, concurrent):
@@ -226,6 +230,7 @@ class _Phases:
         drafts: Mapping[str, DraftRecord] | None = None,
         first_look: bool = False,
         router_small: bool = False,
+        reuse: bool = False,
     ) -> None:
         self.mode, self.prompts, self.make_agent, self.drafting = mode, prompts, make_agent, drafting
         self.large, self.small, self.router, self.gate, self.drafts = (
@@ -236,6 +241,8 @@ class _Phases:
             drafts,
         )
         self.first_look, self.router_small = first_look, router_small
+        self.reuse: Reuse = "conversation" if reuse else "nothing"
+        self.reuse_pictures: Reuse = "pictures" if reuse else "nothing"
         self.router_backend = draft_backend if router is not None and router.by == "small" else agent_backend
         self.first = draft_backend if mode == "gated" and router is None else self.router_backend
 
@@ -356,6 +363,8 @@ class _Phases:
                     self.prompts.router_messages(c.block, c.view(backend.image_spec), router.by),
                     router.max_new_tokens,
                     evidence_k=min(ROUTER_EVIDENCE_K, backend.vocab_size),
+                    # a large model's router and agent may begin alike, picture included
+                    reuse=self.reuse if backend is self.large else self.reuse_pictures,
                 )
                 for c in cases
             ]
@@ -371,6 +380,7 @@ class _Phases:
                 self.prompts.draft_messages(c.block, c.view(self.small.image_spec)),
                 self.drafting.max_new_tokens,
                 evidence_k=self.drafting.k_store,
+                reuse=self.reuse_pictures,
             )
             for c in cases
         ]
@@ -405,7 +415,8 @@ class _Phases:
     def looking(self, cases: list[_Case]) -> list[Trajectory]:
         """The agents' answers at first sight, as one batch. Not part of any run's cost."""
         agents = [self._agent(case, forbid_tool=True) for case in cases]
-        for agent, said in zip(agents, self.large.generate([a.next_request() for a in agents]), strict=True):
+        requests = [replace(agent.next_request(), reuse=self.reuse) for agent in agents]
+        for agent, said in zip(agents, self.large.generate(requests), strict=True):
             agent.feed(said)
         return [agent.trajectory() for agent in agents]
 
@@ -428,7 +439,7 @@ class _Phases:
 
     def turn(self, cases: list[_Case]) -> list[Generation]:
         backend = self.small if cases[0].request.role == "small" else self.large
-        return backend.generate([case.request for case in cases])
+        return backend.generate([replace(case.request, reuse=self.reuse) for case in cases])
 
     def turned(self, case: _Case, said: Generation, share: float) -> None:
         case.said = replace(said, generate_s=share * said.generate_s)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..evidence import Evidence
     from ..images import ImageSpec
 
+Reuse = Literal["nothing", "pictures", "conversation"]
 FinishReason = Literal["stop", "length", "error"]
 
 
@@ -28,6 +29,8 @@ class GenerationRequest:
     stop: strings that end the turn; the one that ended it stays in the text.
     prefill: text the assistant turn already opens with; it is not repeated in the generation's text.
     evidence_k: how many of the highest log-probabilities per token to keep; 0 keeps none.
+    reuse: what a backend may take from earlier requests with the same picture objects, and keep for later ones: the
+        pictures' features, or the whole conversation as far as it is the same. Answers do not depend on it.
     role: which model an agent wants to hear; a backend, being one model, need not look.
     """
 
@@ -37,6 +40,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     prefill: str = ""
     evidence_k: int = 0
+    reuse: Reuse = "nothing"
     role: Literal["small", "large"] = "large"
 
 

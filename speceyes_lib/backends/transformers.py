@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..errors import ConfigError, UserError
 from ..evidence import Evidence
@@ -18,10 +22,12 @@ from ..images import ImageSpec, resized_view
 from ..paths import shown
 from ..provenance import folder_hash
 from .base import Generation, GenerationRequest, generate_isolated
+from .reuse import Kept, PictureMemory, Row
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
+    from PIL import Image
+    from transformers import DynamicCache
 
 SUPPORTED = ("Qwen3VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
@@ -93,6 +99,9 @@ class TransformersBackend:
             min_pixels=min_pixels or image.size["shortest_edge"],
             max_pixels=max_pixels or image.size["longest_edge"],
         )
+        self._merge = image.merge_size
+        self.image_token_id = self.model.config.image_token_id
+        self._memory = PictureMemory()
         self._token_texts: dict[int, str] = {}
         self._closers: dict[tuple[str, ...], torch.Tensor] = {}
 
@@ -107,7 +116,7 @@ class TransformersBackend:
                 )
         groups: dict[tuple, list[int]] = {}
         for i, r in enumerate(requests):
-            groups.setdefault((r.max_new_tokens, r.stop, r.evidence_k), []).append(i)
+            groups.setdefault((r.max_new_tokens, r.stop, r.evidence_k, r.reuse), []).append(i)
         answers: dict[int, Generation] = {}
         for members in groups.values():
             batch = generate_isolated(self._generate_batch, [requests[i] for i in members])
@@ -150,22 +159,22 @@ class TransformersBackend:
     def _generate_batch(self, requests: list[GenerationRequest]) -> list[Generation]:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        torch, first = self._torch, requests[0]
-        inputs = self._inputs(requests)
+        first, rows = requests[0], [self._row(r) for r in requests]
+        inputs = self._tensors(rows, remember=first.reuse != "nothing")
         prompt_length = inputs["input_ids"].shape[1]
         recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
         stopper = _StopStrings(self, first.stop, prompt_length) if first.stop else None
-        with torch.inference_mode():
+        with self._torch.inference_mode():
             sequences = self.model.generate(
                 **inputs,
                 max_new_tokens=first.max_new_tokens,
                 logits_processor=LogitsProcessorList([recorder] if recorder else []),
                 stopping_criteria=StoppingCriteriaList([stopper] if stopper else []),
             )
-        rows = sequences[:, prompt_length:].tolist()
+        said = sequences[:, prompt_length:].tolist()
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
         generations = []
-        for i, (request, row) in enumerate(zip(requests, rows, strict=True)):
+        for i, (request, row) in enumerate(zip(requests, said, strict=True)):
             n = next((t for t, token in enumerate(row) if token in self.end_ids), len(row))
             text, stopped = _cut(self.decode(row[:n]), request.stop)
             evidence, first_texts = None, ()
@@ -179,30 +188,120 @@ class TransformersBackend:
                 )
                 first_texts = tuple(self._token_text(t) for t in top_ids[0, i].tolist())
             reason = "stop" if stopped or n < len(row) else "length"
-            generations.append(Generation(request.id, text, tuple(row[:n]), reason, 0.0, 1, evidence, first_texts))
+            generations.append(
+                Generation(request.id, text, tuple(row[:n]), reason, 0.0, 1, evidence, first_texts)
+            )
+            if rows[i].kept is not None:
+                self._keep(rows[i], i, row[:n], inputs)
         return generations
 
-    def _inputs(self, requests: Sequence[GenerationRequest]) -> dict:
-        """Tensors of a left-padded batch, on the device."""
-        texts, images = [], []
-        for request in requests:
-            messages, pictures = normalise(request.messages, self.image_spec)
-            goes_on = messages[-1]["role"] == "assistant"
-            prompt = self.processor.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=not goes_on,
-                continue_final_message=goes_on,
-            )
-            texts.append(prompt + request.prefill)
-            images.extend(pictures)
-        # Pictures have their final size here. smart_resize is not idempotent under a tight budget (it may ask
-        # for another size when given its own result), so the processor must not resize again.
-        batch = self.processor(
-            text=texts, images=images or None, padding=True, return_tensors="pt", do_resize=False
+    def _row(self, request: GenerationRequest) -> Row:
+        """A request's tokens and pictures, and how far they are known from its conversation's last turn."""
+        messages, pictures = normalise(request.messages, self.image_spec)
+        goes_on = messages[-1]["role"] == "assistant"
+        prompt = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
         )
-        # mm_token_type_ids (positions of image tokens) stay in: without them generate() counts image tokens as text
-        return dict(batch.to(self.device))
+        ids = np.array(self.tokenizer(prompt + request.prefill)["input_ids"], np.int64)
+        places = np.flatnonzero(ids == self.image_token_id)
+        if len(places) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures, but the prompt has {len(places)} places for one")
+        # Pictures have their final size here: a cell of the language model is factor x factor pixels
+        factor, merge = self.image_spec.factor, self._merge
+        grids = [(1, p.height * merge // factor, p.width * merge // factor) for p in pictures]
+        counts = np.ones(len(ids), np.int64)
+        counts[places] = [h * w // merge**2 for _, h, w in grids]
+        codes = ids.copy()
+        codes[places] = [-self._memory.of(p).number for p in pictures]
+        codes, begins = np.repeat(codes, counts), (np.cumsum(counts) - counts)[places].tolist()
+        row = Row(np.repeat(ids, counts), codes, pictures, grids, begins)
+        if not pictures or request.reuse != "conversation":
+            return row
+        kept = self._memory.of(pictures[0])
+        return replace(row, kept=kept, start=kept.known(codes))
+
+    def _tensors(self, rows: Sequence[Row], remember: bool = False) -> dict:
+        """What `generate` takes: a batch padded on the left, what is known of each row before what is new.
+
+        padding  known  |  padding  new
+        """
+        torch = self._torch
+        past = max(row.start for row in rows)
+        new = max(len(row.ids) - row.start for row in rows)
+        ids = torch.full((len(rows), past + new), self.pad_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            for part, end in ((row.ids[: row.start], past), (row.ids[row.start :], past + new)):
+                ids[i, end - len(part) : end] = torch.from_numpy(part)
+                mask[i, end - len(part) : end] = 1
+        grids = [grid for row in rows for grid in row.grids]
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        places, _ = self.model.model.get_rope_index(
+            ids,
+            mm_token_type_ids=(ids == self.image_token_id).int(),
+            image_grid_thw=torch.tensor(grids, device=self.device) if grids else None,
+            attention_mask=mask,
+        )
+        text_places = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": torch.cat([text_places[None], places]),
+            "past_key_values": self._known(rows, past),
+        }
+        if pictures := [picture for row in rows for picture in row.new_pictures]:
+            inputs["mm_encoder_outputs"] = {"image": self._features(pictures, remember)}
+        return inputs
+
+    def _features(self, pictures: Sequence[Image.Image], remember: bool) -> object:
+        """The pictures' features as the model takes them; those not yet known are computed, all in one pass."""
+        kept = [self._memory.of(p) if remember else Kept(i) for i, p in enumerate(pictures)]
+        unknown = {k.number: (k, p) for k, p in zip(kept, pictures, strict=True) if not k.features}
+        if unknown:
+            images = [picture for _, picture in unknown.values()]
+            # Pictures have their final size. smart_resize is not idempotent under a tight budget (it may ask for
+            # another size when given its own result), so the processor must not resize again.
+            seen = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")
+            with self._torch.inference_mode():
+                found = self.model.model.get_image_features(**seen.to(self.device), return_dict=True)
+            deeper = getattr(found, "deepstack_features", None) or []
+            for (k, _), *features in zip(unknown.values(), found.pooler_output, *deeper, strict=True):
+                k.features = features
+        first, *deeper = zip(*(k.features for k in kept), strict=True)
+        return SimpleNamespace(pooler_output=first, deepstack_features=deeper)
+
+    def _known(self, rows: Sequence[Row], past: int) -> DynamicCache:
+        """The keys and values of what is known, padded on the left to `past` tokens."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        if past:
+            for number, layer in enumerate(cache.layers):
+                layer.update(*(self._padded(rows, number, part, past) for part in (0, 1)))
+        return cache
+
+    def _padded(self, rows: Sequence[Row], layer: int, part: int, past: int) -> torch.Tensor:
+        known = next(row.kept.layers[layer][part] for row in rows if row.start)
+        padded = known.new_zeros((len(rows), known.shape[0], past, known.shape[2]))
+        for i, row in enumerate(rows):
+            if row.start:
+                padded[i, :, past - row.start :] = row.kept.layers[layer][part][:, : row.start]
+        return padded
+
+    def _keep(self, row: Row, i: int, said: Sequence[int], inputs: dict) -> None:
+        """Remember row i of a batch that was just generated, for the next turn of its conversation."""
+        cache = inputs["past_key_values"]
+        if any(layer.is_sliding for layer in cache.layers):
+            return  # it has forgotten its beginning
+        prompt_length = inputs["input_ids"].shape[1]
+        said = said[: cache.get_seq_length() - prompt_length]  # the last token was never fed
+        where = inputs["attention_mask"][i].nonzero()[:, 0]
+        where = self._torch.cat([where, self._torch.arange(len(said), device=where.device) + prompt_length])
+        row.kept.codes = np.concatenate([row.codes, np.array(said, np.int64)])
+        row.kept.layers = [
+            (layer.keys[i].index_select(1, where), layer.values[i].index_select(1, where))
+            for layer in cache.layers
+        ]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of tokens. Control tokens such as <|im_start|> are dropped, tags such as <tool_call> are not special."""

@@ -43,6 +43,19 @@ def like(request, **changes) -> list[GenerationRequest]:
     return [replace(request, **changes)]
 
 
+def plain_inputs(backend, requests) -> dict:
+    """A batch made by the model's own processor, text and pictures together."""
+    texts, images = [], []
+    for request in requests:
+        messages, pictures = normalise(request.messages, backend.image_spec)
+        texts.append(
+            backend.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+        images += pictures
+    batch = backend.processor(text=texts, images=images, padding=True, return_tensors="pt", do_resize=False)
+    return dict(batch)
+
+
 @pytest.fixture(scope="module")
 def asked(tiny_draft, scene_samples) -> list[GenerationRequest]:
     """Questions of all kinds and lengths."""
@@ -89,7 +102,7 @@ def test_an_agents_turns_are_the_same_in_a_batch_of_different_lengths(tiny_agent
 def test_the_evidence_is_that_of_the_raw_logits_for_every_token_before_the_end(tiny_draft, asked, batched):
     import torch
 
-    inputs = tiny_draft._inputs(asked[:6])
+    inputs = plain_inputs(tiny_draft, asked[:6])
     with torch.inference_mode():
         plain = tiny_draft.model.generate(
             **inputs, max_new_tokens=20, output_logits=True, return_dict_in_generate=True
@@ -200,7 +213,7 @@ def test_an_image_budget_changes_what_the_model_sees():
     assert view_size(640, 640, small.image_spec) == (64, 64)
     picture = {"type": "image", "image": Image.new("RGB", (640, 640))}
     request = GenerationRequest("x", [{"role": "user", "content": [picture]}], 2)
-    assert small._inputs([request])["image_grid_thw"].prod() == (64 // 8) ** 2
+    assert small._row(request).grids == [(1, 64 // 8, 64 // 8)]
 
 
 @pytest.mark.parametrize("size", [(96, 96), (112, 80), (80, 112), (160, 48)])
@@ -215,8 +228,7 @@ def test_a_view_that_fits_the_grid_is_left_untouched(tiny_draft, size):
     request = GenerationRequest(
         "x", [{"role": "user", "content": [{"type": "image", "image": picture}]}], max_new_tokens=2
     )
-    grid = tiny_draft._inputs([request])["image_grid_thw"][0].tolist()
-    assert grid == [1, size[1] // 8, size[0] // 8]
+    assert tiny_draft._row(request).grids == [(1, size[1] // 8, size[0] // 8)]
 
 
 def test_pictures_in_the_openai_form_are_read_without_patching_any_library(tmp_path):
