@@ -18,10 +18,10 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce test lab figures lint format lock clean
+.PHONY: help env reproduce test lab figures position-bias lint format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(VENV)/.installed ## create .venv from requirements.lock (uv when present, otherwise venv and pip)
 
@@ -42,6 +42,9 @@ lab: env ## open JupyterLab on the repository, for this machine only
 figures: env ## redraw the tables and figures of the finished run, refresh figures/ and the README's headline
 	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/05_paper_figures.ipynb
 	@$(BIN)/python -m speceyes_lib.report publish
+
+position-bias: env ## draft the finished run's samples again with their options in other orders
+	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/07_position_bias.ipynb
 
 lint: env ## check code and notebooks: ruff, formatting, no outputs committed
 	@$(BIN)/ruff check .

@@ -144,6 +144,10 @@ Arms = Annotated[
     _known("arm", ARMS),
     Field(description="ways to run: a run mode, _batched: several agents at once"),
 ]
+Protocol = Annotated[
+    Literal["strict", "paper"],
+    Field(description="strict: errors count as wrong; paper: the published rules to the letter"),
+]
 Bootstrap = Annotated[int, Field(ge=100, description="resamples behind the intervals")]
 Seed = Annotated[int, Field(ge=0, description="seed of everything random here")]
 
@@ -342,10 +346,7 @@ class JudgingParams(StageParams):
 
     arms: Arms = list(DEFAULT_ARMS)
     data_root: DataRoot = "data/demo/benchmark"
-    protocol: Annotated[
-        Literal["strict", "paper"],
-        Field(description="strict: errors count as wrong; paper: the published rules to the letter"),
-    ] = "strict"
+    protocol: Protocol = "strict"
     judge: Annotated[
         str,
         AfterValidator(_endpoint_or_none),
@@ -412,6 +413,29 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
 }
 
 
+# ------------------------------------------------------------------ notebooks started by hand: no config speaks of them
+
+
+class PositionBiasParams(StageParams):
+    """07_position_bias: the run's drafts again, with the same options in other orders."""
+
+    tasks: Tasks = [task for task in TASKS if not task.startswith("pope/")]
+    orders: Annotated[
+        list[str],
+        _known("order", ("rotated_1", "rotated_2", "rotated_3", "shuffled")),
+        Field(description="orders to draft in, beside as_published"),
+    ] = ["rotated_1", "rotated_2", "rotated_3", "shuffled"]
+    option_seed: OptionSeed = 0
+    protocol: Protocol = "strict"
+    bootstrap: Bootstrap = 2000
+    seed: Seed = 0
+
+
+MEASUREMENTS: dict[str, type[StageParams]] = {
+    "07_position_bias": PositionBiasParams,
+}
+
+
 # ------------------------------------------------------------------ notebooks for people
 
 
@@ -452,6 +476,7 @@ EXPLORERS: dict[str, type[ExplorerParams]] = {
     "explore_gating": GatingExplorerParams,
     "explore_traces": TraceExplorerParams,
 }
+ALL_NOTEBOOKS: dict[str, type[BaseModel]] = NOTEBOOKS | MEASUREMENTS | EXPLORERS
 
 
 def _check_k(k: int, k_store: int) -> None:

@@ -38,7 +38,7 @@ from . import prompts
 from .config import Job, RunConfig, load_config, plan
 from .errors import ConfigError, StageError, UserError, nearest
 from .notebook import duration
-from .params import EXPLORERS, NOTEBOOKS, build, cell, plain_type
+from .params import ALL_NOTEBOOKS, NOTEBOOKS, build, cell, plain_type
 from .paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
@@ -140,7 +140,7 @@ def checked_parameters(notebook: Path, values: Mapping[str, Any]) -> dict[str, A
     papermill itself only warns about an unknown name and passes any type through.
     """
     written = parameters_of(notebook)
-    model = (NOTEBOOKS | EXPLORERS).get(notebook.stem)
+    model = ALL_NOTEBOOKS.get(notebook.stem)
     if model is None:
         fields = {name: (_type(annotation), default) for name, (annotation, default) in written.items()}
         model = create_model(notebook.stem, __config__=ConfigDict(strict=True, extra="forbid"), **fields)
@@ -412,7 +412,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("stage")
     command.add_argument("notebook")
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    commands.add_parser("cell").add_argument("notebook", choices=NOTEBOOKS | EXPLORERS)
+    commands.add_parser("cell").add_argument("notebook", choices=ALL_NOTEBOOKS)
     command = commands.add_parser("execute", description="one job of the Snakefile")
     for name in ("notebook", "executed", "blob"):
         command.add_argument(name)
@@ -431,7 +431,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "stage":
                 stage(asked.notebook, asked.set)
             case "cell":
-                print(cell((NOTEBOOKS | EXPLORERS)[asked.notebook]), end="")
+                print(cell(ALL_NOTEBOOKS[asked.notebook]), end="")
             case "check":
                 check(config := load_config(asked.config))
                 print(

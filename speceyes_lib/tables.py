@@ -160,6 +160,29 @@ def verdict_table(judged: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     return table.assign(n=table.sum(axis=1))
 
 
+def order_table(orders: pd.DataFrame) -> pd.DataFrame:
+    """Draft accuracy by the order of the options, as `position_bias.by_order` has it: a row per task and order."""
+    rows = [
+        {
+            "task": "all" if row.task == "all" else split_label(row.task),
+            "order": row.order.replace("_", " "),
+            "accuracy % [95 %]": with_interval(row.accuracy_pct, row.low_pct, row.high_pct),
+            "n": row.n,
+            "errors": row.errors,
+            "unparsed": row.unparsed,
+            "first %": number(row.first_pct, 1),
+            "right first %": number(row.first_right_pct, 1),
+            "difference [95 %]": with_interval(
+                row.diff_pp, row.diff_low_pp, row.diff_high_pp, sign="+", unit=" pp"
+            ),
+            "p": p_text(row.p_value),
+            "changed": number(row.changed, 0),
+        }
+        for row in orders.itertuples()
+    ]
+    return pd.DataFrame(rows).set_index(["task", "order"])
+
+
 def headline_table(summary: Mapping, split: str | None = None) -> pd.DataFrame:
     """One row per arm, over all samples or one split: accuracy, counts, clock, speedup, what was accepted."""
     rows = {}

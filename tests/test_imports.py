@@ -46,7 +46,7 @@ LAYERS = [
     {"funnel", "server"},
     {"stages"},
     {"frames", "interchange", "verdicts", "scorers", "cost_model"},
-    {"population"},
+    {"population", "position_bias"},
     {"replay"},
     {"planner", "economics", "confidence_run"},
     {"tables", "views", "overview"},
