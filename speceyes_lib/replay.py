@@ -65,10 +65,45 @@ class Setting:
     agents_in_parallel: int = 1
 
     def __str__(self) -> str:
-        told = f"{self.score} > {self.threshold:g}, K {self.k}, router {self.router}, batch {self.batch_size}"
-        return told if self.agents_in_parallel == 1 else f"{told}, {self.agents_in_parallel} agents"
+        """As `parse` reads it; what few settings change is told only where it differs from the default."""
+        told = f"{self.score} > {float(self.threshold)!r}, K {self.k}, router {self.router}, batch {self.batch_size}"
+        told += "" if self.slope == DEFAULT_SLOPE else f", slope {float(self.slope)!r}"
+        return told if self.agents_in_parallel == 1 else f"{told}, agents {self.agents_in_parallel}"
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        """The setting that a text like "min > 0.98, K 32, router none, batch 8, slope 1.0, agents 16" describes.
+
+        Score and threshold come first; the rest may be left out.
+
+        Raises UserError that names the part which cannot be read.
+        """
+        values: dict[str, str | int | float] = {}
+        for at, part in enumerate(text.split(",")):
+            try:
+                if at == 0:
+                    score, threshold = part.split(">")
+                    values = {"score": score.strip(), "threshold": float(threshold)}
+                else:
+                    word, value = part.split()
+                    axis, read = _WORDS[word]
+                    values[axis] = read(value)
+            except (ValueError, KeyError):
+                raise UserError(
+                    f"setting {text!r}: cannot read {part.strip()!r}; expected 'score > threshold', then any of "
+                    f"{', '.join(f'{word} …' for word in _WORDS)}"
+                ) from None
+        return cls(**values)
 
 
+# the word of a setting's text -> axis, how its value is read
+_WORDS: dict[str, tuple[str, type]] = {
+    "K": ("k", int),
+    "router": ("router", str),
+    "batch": ("batch_size", int),
+    "slope": ("slope", float),
+    "agents": ("agents_in_parallel", int),
+}
 AXES = tuple(f.name for f in fields(Setting))
 Settings = pd.DataFrame | Setting | Iterable[Setting]
 

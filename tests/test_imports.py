@@ -51,7 +51,7 @@ LAYERS = [
     {"planner", "economics", "confidence_run"},
     {"tables", "views", "overview"},
     {"figures", "findings", "benchmark_metrics", "forensics"},
-    {"analysis", "figures_judging", "findings_judging"},
+    {"analysis", "figures_judging", "findings_judging", "fidelity", "figures_replay"},
     {"explore"},
     {"notebook", "report"},
     {"run"},
