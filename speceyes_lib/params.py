@@ -381,6 +381,19 @@ class ConfidenceParams(StageParams):
         Field(ge=0, le=100, description="accuracy in points the gate may cost when the threshold is chosen"),
     ] = 0.0
     threshold_from: ThresholdFrom = OPERATING_POINT
+    risk_target: Annotated[
+        float, Field(gt=0, lt=1, description="certified: share of wrong ones among accepted drafts, at most")
+    ] = 0.05
+    loss_target: Annotated[
+        float, Field(gt=0, lt=1, description="certified: share of samples accepted and wrong, at most")
+    ] = 0.015
+    pass_target: Annotated[
+        float, Field(gt=0, lt=1, description="certified: share of wrong drafts that are accepted, at most")
+    ] = 0.2
+    delta: Annotated[
+        float, Field(gt=0, lt=1, description="how often a bound that is certified with probability may fail")
+    ] = 0.1
+    repeats: Annotated[int, Field(ge=1, description="random halves that rules are tried on")] = 20
     bootstrap: Bootstrap = 2000
     seed: Seed = 0
 
