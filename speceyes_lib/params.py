@@ -416,6 +416,34 @@ class FiguresParams(StageParams):
     seed: Seed = 0
 
 
+class FidelityParams(StageParams):
+    """06_replay_fidelity: the funnel really run at several settings, beside what replay says of them."""
+
+    run: Run = "fidelity"
+    data_root: DataRoot = "data/demo/benchmark"
+    limit: Limit = 0
+    settings: Annotated[
+        list[str],
+        Field(min_length=1, description="score and threshold, then K, router, batch, slope, agents at once"),
+    ] = [
+        "min > 0.9986",
+        "min > 0.97",
+        "mean > 0.99, K 96",
+        "log > 0.95, router none",
+        "bottom20 > 0.99, K 32, router none, batch 8",
+        "min > 0.98, router small, batch 4",
+        "min > 0.995, slope 0.5, batch 32, agents 16",
+    ]
+    draft_model: DraftModel = "data/demo/models/draft"
+    agent_model: AgentModel = "data/demo/models/agent"
+    prompts: Prompts = "demo"
+    batch_size: BatchSize = 16
+    agent_batch_size_batched: Annotated[int, Field(ge=2, description="agents at once in collect")] = 16
+    k_store: KStore = 128
+    dtype: Dtype = "float32"
+    device: Device = "auto"
+
+
 NOTEBOOKS: dict[str, type[StageParams]] = {
     "00_prepare_data": PrepareParams,
     "01_small_model_inference": DraftParams,
@@ -445,6 +473,7 @@ class PositionBiasParams(StageParams):
 
 
 MEASUREMENTS: dict[str, type[StageParams]] = {
+    "06_replay_fidelity": FidelityParams,
     "07_position_bias": PositionBiasParams,
 }
 
