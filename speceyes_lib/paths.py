@@ -22,6 +22,7 @@ NOTEBOOK_OF_STAGE = {
     "03": "03_judging",
     "04": "04_confidence_analysis",
     "05": "05_paper_figures",
+    "06": "06_replay_fidelity",
     "07": "07_position_bias",
 }
 
