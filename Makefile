@@ -48,6 +48,9 @@ figures: env ## redraw the tables and figures of the finished run, refresh figur
 	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/05_paper_figures.ipynb
 	@$(BIN)/python -m speceyes_lib.report publish
 
+fidelity: env ## really run the funnel at several settings, beside what replay predicts (minutes)
+	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/06_replay_fidelity.ipynb
+
 position-bias: env ## draft the finished run's samples again with their options in other orders
 	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/07_position_bias.ipynb
 
