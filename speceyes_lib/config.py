@@ -105,6 +105,11 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
     },
     "confidence": {
         "modes": _every("modes"),
+        "risk_target": _every("risk_target"),
+        "loss_target": _every("loss_target"),
+        "pass_target": _every("pass_target"),
+        "delta": _every("delta"),
+        "repeats": _every("repeats"),
         "bootstrap": ((ConfidenceParams, "bootstrap"),),
         "seed": ((ConfidenceParams, "seed"),),
     },
