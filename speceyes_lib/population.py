@@ -339,8 +339,8 @@ def population(run: str, tasks: Sequence[str] = SPLITS, protocol: str | None = N
         top_logprobs=top,
         offsets=offsets,
         recorded=_recorded_scores(records),
-        recorded_k=config.get("k"),
-        recorded_slope=config.get("slope"),
+        recorded_k=config.get("k", DEFAULT_K),  # imported runs name what is not the paper's
+        recorded_slope=config.get("slope", DEFAULT_SLOPE),
         cost=fit(arms, ids, tasks_of, routers),
         protocol=told,
         name=run,
