@@ -83,9 +83,16 @@ def operating_point_in_use(params: ConfidenceParams, here: OperatingPoint) -> di
 
 
 def write_confidence_stage(
-    params: ConfidenceParams, frame: pd.DataFrame, here: OperatingPoint, auroc: Mapping, figures: Album
+    params: ConfidenceParams,
+    frame: pd.DataFrame,
+    here: OperatingPoint,
+    auroc: Mapping,
+    figures: Album,
+    more: Mapping | None = None,
 ) -> Path:
     """Write `confidence.json`, the operating curve and, where it was chosen here, `operating_point.json`.
+
+    `more` is put beside the rest in `confidence.json`.
 
     A threshold chosen on the run it is reported on is never handed on: with `threshold_from` the file is not
     written, so nothing can pick it up by mistake.
@@ -103,6 +110,7 @@ def write_confidence_stage(
             "at_threshold": {"accuracy": accuracy.as_dict(), "accepted": accepted.as_dict()},
             "rule_applied_here": here.as_dict(),
             "auroc": auroc,
+            **(more or {}),
         },
     )
     files = ["confidence.json"]
