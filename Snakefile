@@ -30,7 +30,9 @@ for job in JOBS:
             job.executed,
         params:
             blob=job.blob,
-        # what measures time has the machine to itself
-        threads: workflow.cores if job.exclusive else 1
+        # what measures time has the machine to itself; on a cluster its job has (a profile says how large that is)
+        threads: (workflow.cores or 1) if job.exclusive else 1
+        resources:
+            **({"gpu": job.gpus} if job.gpus else {}),
         shell:
-            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib.run execute {input[0]:q} {log:q} {params.blob}"
+            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib.run " + job.command + " {input[0]:q} {log:q} {params.blob}"

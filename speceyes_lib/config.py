@@ -10,13 +10,14 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from .endpoint import is_endpoint
 from .errors import ConfigError
 from .human import checks_path
 from .params import (
@@ -30,7 +31,7 @@ from .params import (
     StageParams,
     build,
 )
-from .paths import PACKAGE, repo_root, resolve, run_dir, shown, stage_dir
+from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, shown, stage_dir
 from .provenance import library_files
 
 P = TypeVar("P", bound=StageParams)
@@ -138,6 +139,10 @@ class _Workflow(BaseModel):
     group_by: Literal["split", "benchmark", "run"] = Field(
         "benchmark", description="tasks that notebooks 01, 02 and 03 take in one kernel"
     )
+    shards: int = Field(
+        1, ge=1, description="jobs that share the models' work on each group of tasks, before one merges it"
+    )
+    gpus_per_job: int = Field(0, ge=0, description="GPUs that a job with models asks a cluster for")
     validation_kernels: int = Field(
         1,
         ge=1,
@@ -220,6 +225,7 @@ class Job:
     """One notebook run by papermill: what it reads, what it leaves, and its parameters.
 
     Paths are relative to the repository where they lie in it. `exclusive` jobs measure time and run alone.
+    A job with a `shard` ("1of4") does that part of the notebook's stage without the notebook: its log is text.
     """
 
     name: str
@@ -228,7 +234,14 @@ class Job:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     executed: str
-    exclusive: bool
+    exclusive: bool = False
+    gpus: int = 0
+    shard: str = ""
+
+    @property
+    def command(self) -> str:
+        """How `speceyes_lib.run` is told to do it."""
+        return f"shard {self.shard}" if self.shard else "execute"
 
     @property
     def blob(self) -> str:
@@ -321,17 +334,30 @@ def _inference(
             before.append(threshold_from)
         if getattr(params, "human_checks", "") == "apply" and checks_path(run).is_file():
             before.append(_path(checks_path(run)))
-        made.append(
-            _job(
-                params,
-                run,
-                group,
-                outputs,
-                (*inputs, *before),
-                exclusive=timed and model is not JudgingParams,
-            )
-        )
+        job = _job(params, run, group, outputs, (*inputs, *before))
+        if model is not JudgingParams:  # the other two ask models
+            job = replace(job, exclusive=timed, gpus=config.workflow.gpus_per_job)
+            shards = _shards(job, stages, config.workflow.shards)
+            made += shards
+            job = replace(job, inputs=(*job.inputs, *(path for s in shards for path in s.outputs)))
+        made.append(job)
     return made
+
+
+def _shards(job: Job, stages: list[str], count: int) -> list[Job]:
+    """The jobs that share the work of `job`, which merges what they leave; none where it works alone."""
+    run, tasks = job.params.run, job.params.tasks
+    parts = [Shard(i, count) for i in range(1, count + 1)] if count > 1 else []
+    return [
+        replace(
+            job,
+            name=f"{job.name}_{part}",
+            outputs=tuple(_manifest(part.run(run), stage, task) for stage in stages for task in tasks),
+            executed=f"{job.executed.removesuffix('.ipynb')}_{part}.log",
+            shard=str(part),
+        )
+        for part in parts
+    ]
 
 
 def _analysis(
@@ -349,9 +375,7 @@ def _analysis(
     return _job(params, params.run, "", [_manifest(params.run, stage), *more_outputs], judged)
 
 
-def _job(
-    params: StageParams, run: str, group: str, outputs: list[str], inputs: Any = (), exclusive: bool = False
-) -> Job:
+def _job(params: StageParams, run: str, group: str, outputs: list[str], inputs: Any = ()) -> Job:
     notebook = next(name for name, model in NOTEBOOKS.items() if isinstance(params, model))
     label = f"{notebook}_{group}" if group else notebook
     return Job(
@@ -361,7 +385,6 @@ def _job(
         inputs=(f"notebooks/{notebook}.ipynb", *_made_from(notebook, params), *inputs),
         outputs=tuple(outputs),
         executed=_path(run_dir(run) / "notebooks" / f"{label}.ipynb"),
-        exclusive=exclusive,
     )
 
 
@@ -371,10 +394,10 @@ def _made_from(notebook: str, params: StageParams) -> list[str]:
     files = library_files(code_of(path)) if path.is_file() else set()
     values: Mapping[str, Any] = params.model_dump()
     for name in ("draft_model", "agent_model"):
-        # a hub id is no folder; a missing folder is told by `check` and by the notebook
-        files |= {
-            p for p in resolve(values.get(name) or ".git").glob("*") if p.suffix in (".json", ".safetensors")
-        }
+        model = values.get(name) or ""
+        # a missing folder is told by `check` and by the notebook
+        folder = resolve(".git" if not model or is_endpoint(model) else model)
+        files |= {p for p in folder.glob("*") if p.suffix in (".json", ".safetensors")}
     if prompts := values.get("prompts"):
         files |= {p for p in (PACKAGE / "prompts" / f"{prompts}.yaml", resolve(prompts)) if p.is_file()}
     return sorted(_path(p) for p in files)

@@ -3,6 +3,7 @@
     python -m speceyes_lib.run check CONFIG              is config, every notebook's parameters cell, every model there
     python -m speceyes_lib.run jobs CONFIG               the notebook runs that the config stands for
     python -m speceyes_lib.run all CONFIG                check, run what is not finished, print the headline
+    python -m speceyes_lib.run all CONFIG --profile profiles/slurm      the same, on a cluster
     python -m speceyes_lib.run status CONFIG             what is finished
     python -m speceyes_lib.run headline CONFIG           the result, and where everything is
     python -m speceyes_lib.run stage NOTEBOOK --set limit=6 --set 'tasks=["pope/random"]'
@@ -39,7 +40,7 @@ from .config import Job, RunConfig, load_config, plan
 from .errors import ConfigError, StageError, UserError, nearest
 from .notebook import duration
 from .params import ALL_NOTEBOOKS, NOTEBOOKS, build, cell, plain_type
-from .paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
+from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, runs_dir, shown
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -246,6 +247,31 @@ def run_job(notebook: str, executed: str, blob: str) -> int:
     return 0
 
 
+def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
+    """A shard's job: the models' work of one notebook on its part of the samples; the log is text."""
+    from . import stages
+
+    _die_with_parent(signal.SIGKILL)
+    stage = {
+        "01_small_model_inference": stages.run_draft_stage,
+        "02_gated_agent_eval": stages.run_agent_stage,
+    }
+    name, part = Path(notebook).stem, Shard.parse(shard)
+    params = build(NOTEBOOKS[name], json.loads(base64.b64decode(blob)), name)
+    label = f"{params.run}: {name} {part}"
+    began_s = time.monotonic()
+    with resolve(log).open("w") as told:
+        try:
+            folders = stage[name](params, lambda *seen: print(*seen, file=told, flush=True), shard=part)
+        except UserError as error:
+            print(f"{type(error).__name__}: {error}", file=told)
+            print(f"{label}: failed: {error}", flush=True)
+            return 1
+        print("finished:", *map(shown, folders), file=told)
+    print(f"{label}: done in {duration(time.monotonic() - began_s)}", flush=True)
+    return 0
+
+
 def _relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -253,8 +279,11 @@ def _relative(path: Path) -> str:
 # ------------------------------------------------------------------ running a config
 
 
-def run_all(path: str, cores: int | None = None) -> int:
-    """Check, run what is not finished, write the index, print the headline. Returns the exit code."""
+def run_all(path: str, cores: int | None = None, profile: str | None = None) -> int:
+    """Check, run what is not finished, write the index, print the headline. Returns the exit code.
+
+    profile: folder of a Snakemake profile, such as profiles/slurm: it says where jobs run and how many at a time.
+    """
     config = load_config(path)
     check(config)
     jobs = plan(config)
@@ -264,25 +293,28 @@ def run_all(path: str, cores: int | None = None) -> int:
     began_s = time.monotonic()
     print(f"run {config.name}: {len(jobs)} jobs, those that are finished are kept", flush=True)
     with _only_one() as lock:
-        code, ran = _snakemake(path, config, cores or _cores(), lock)
+        where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or _cores())]
+        code, ran = _snakemake(path, config, where, lock)
     if code == INTERRUPTED:
         print("interrupted; the same command continues", file=sys.stderr)
         return code
     if code:
         print(f"run {config.name} stopped: mend what failed, the same command continues", file=sys.stderr)
         return 1
-    if ran:
+    if ran or profile:  # on a cluster jobs tell their own logs
         from . import report  # brings pandas: too slow to start with for each single job
 
         report.write_index(config.name)
-        print(f"run {config.name}: {ran} jobs done in {duration(time.monotonic() - began_s)}")
+        print(
+            f"run {config.name}: {f'{ran} jobs ' if ran else ''}done in {duration(time.monotonic() - began_s)}"
+        )
     else:
         print(f"run {config.name}: nothing to do, everything is finished")
     headline(config)
     return 0
 
 
-def _snakemake(path: str, config: RunConfig, cores: int, lock: int) -> tuple[int, int]:
+def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tuple[int, int]:
     """Let snakemake do the jobs, their lines passed on; returns its exit code and how many jobs ended.
 
     Its own messages go to workflow.log. It dies with this process, and holds our lock until then, so its
@@ -290,7 +322,7 @@ def _snakemake(path: str, config: RunConfig, cores: int, lock: int) -> tuple[int
     """
     log = run_dir(config.name) / "workflow.log"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile")]
-    command += ["--directory", str(repo_root()), "--cores", str(cores), "--scheduler", "greedy"]
+    command += ["--directory", str(repo_root()), *where, "--scheduler", "greedy"]
     command += ["--rerun-incomplete", "--nolock", "--quiet", "all", "--config", f"run_config={path}"]
     ours = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
     with log.open("wb") as messages:
@@ -409,12 +441,18 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         command.add_argument("config")
     commands.choices["all"].add_argument("--cores", type=int, help="how many cores jobs may use (all)")
+    commands.choices["all"].add_argument("--profile", help="a Snakemake profile, such as profiles/slurm")
     command = commands.add_parser("stage")
     command.add_argument("notebook")
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     commands.add_parser("cell").add_argument("notebook", choices=ALL_NOTEBOOKS)
     command = commands.add_parser("execute", description="one job of the Snakefile")
     for name in ("notebook", "executed", "blob"):
+        command.add_argument(name)
+    command = commands.add_parser(
+        "shard", description="one job of the Snakefile: a part of a notebook's work"
+    )
+    for name in ("shard", "notebook", "log", "blob"):
         command.add_argument(name)
     return parser
 
@@ -425,9 +463,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         match asked.command:
             case "all":
-                return run_all(asked.config, asked.cores)
+                return run_all(asked.config, asked.cores, asked.profile)
             case "execute":
                 return run_job(asked.notebook, asked.executed, asked.blob)
+            case "shard":
+                return run_shard(asked.shard, asked.notebook, asked.log, asked.blob)
             case "stage":
                 stage(asked.notebook, asked.set)
             case "cell":

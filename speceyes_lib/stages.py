@@ -29,11 +29,11 @@ from .evidence import Evidence
 from .funnel import ROUTER_EVIDENCE_K, Drafting, Gate, Router, run_drafts, run_funnel
 from .operating_point import read_operating_point
 from .params import AgentParams, Arm, DraftParams
-from .paths import notebook_of, resolve, shown, stage_dir
+from .paths import Shard, notebook_of, resolve, shown, stage_dir
 from .prompts import PromptSet
 from .provenance import code_hash, environment, text_hash
 from .records import AgentRecord, DraftRecord, Record
-from .store import StageData, StageStore, read_stage
+from .store import StageData, StageStore, read_manifest, read_stage
 
 Params = DraftParams | AgentParams
 P = TypeVar("P", DraftParams, AgentParams)
@@ -49,10 +49,13 @@ def _silent(done: int, total: int, text: str = "") -> None:
 
 
 # ----------------------------------------------------------------------------------------- the two stages
-def run_draft_stage(params: DraftParams, progress: Progress = _silent) -> list[Path]:
+def run_draft_stage(
+    params: DraftParams, progress: Progress = _silent, shard: Shard | None = None
+) -> list[Path]:
     """Notebook 01: the small model answers every sample of every task. Returns the finished stage folders.
 
     progress: called as (done, total, task), first with what an earlier session left.
+    shard: do that part only, in folders of its own.
 
     Raises UserError for what the user must mend. Whatever interrupts, what is done stays and is not repeated.
     """
@@ -63,22 +66,17 @@ def run_draft_stage(params: DraftParams, progress: Progress = _silent) -> list[P
     folders = []
     for task in params.tasks:
         samples = samples_of(params, task)
-        store = StageStore(
-            stage_dir(params.run, DRAFT_STAGE, task),
-            stage=DRAFT_STAGE,
-            task=task,
-            record_type=DraftRecord,
-            config=params.stage_config(),
-            expected_ids=[s.id for s in samples],
-            inputs=common | _inputs(samples, models),
-            if_changed=params.if_changed,
+        store_of = partial(
+            _store, params, DRAFT_STAGE, task, DraftRecord, params.stage_config(), common, models
         )
         work = partial(_drafts, params, wording, models)
-        folders.append(_run(store, samples, models, work, progress, task))
+        folders.append(_run(store_of, params.run, shard, samples, models, work, progress, task))
     return folders
 
 
-def run_agent_stage(params: AgentParams, progress: Progress = _silent) -> list[Path]:
+def run_agent_stage(
+    params: AgentParams, progress: Progress = _silent, shard: Shard | None = None
+) -> list[Path]:
     """Notebook 02: every arm of `params.arms` on every task. Returns the finished stage folders.
 
     Arguments and errors as `run_draft_stage`; the progress text is "task · arm". Raises StageError naming the
@@ -95,18 +93,12 @@ def run_agent_stage(params: AgentParams, progress: Progress = _silent) -> list[P
         samples = samples_of(params, task)
         for arm in arms:
             drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
-            store = StageStore(
-                stage_dir(params.run, arm.stage, task),
-                stage=arm.stage,
-                task=task,
-                record_type=AgentRecord,
-                config=params.arm_config(arm.name, threshold),
-                expected_ids=[s.id for s in samples],
-                inputs=common | _inputs(samples, models[arm], drafts),
-                if_changed=params.if_changed,
-            )
+            config = params.arm_config(arm.name, threshold)
+            inputs = common | ({"drafts": drafts.sha256} if drafts else {})
+            store_of = partial(_store, params, arm.stage, task, AgentRecord, config, inputs, models[arm])
             work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
-            folders.append(_run(store, samples, models[arm], work, progress, f"{task} · {arm.name}"))
+            text = f"{task} · {arm.name}"
+            folders.append(_run(store_of, params.run, shard, samples, models[arm], work, progress, text))
     return folders
 
 
@@ -216,16 +208,54 @@ def _agents(
     )
 
 
+def _store(
+    params: Params,
+    stage: str,
+    task: str,
+    record_type: type[Record],
+    config: Mapping[str, object],
+    inputs: Mapping[str, str],
+    models: _Models,
+    run: str,
+    samples: Sequence[Sample],
+) -> StageStore:
+    """The folder of a stage, or of one shard of it, by `run` and its samples."""
+    return StageStore(
+        stage_dir(run, stage, task),
+        stage=stage,
+        task=task,
+        record_type=record_type,
+        config=config,
+        expected_ids=[s.id for s in samples],
+        inputs={**inputs, **_inputs(samples, models)},
+        if_changed=params.if_changed,
+    )
+
+
 def _run(
-    store: StageStore,
+    store_of: Callable[[str, Sequence[Sample]], StageStore],
+    run: str,
+    shard: Shard | None,
     samples: Sequence[Sample],
     models: _Models,
     work: Callable[[Sequence[Sample]], Done],
     progress: Progress,
     text: str,
 ) -> Path:
-    """Do what is missing in a stage folder and finish it."""
+    """Do what is missing in a stage folder and finish it; what shards have done is not missing."""
+    shards: list[tuple[Shard, StageStore]] = []
+    if shard is None:
+        store = store_of(run, samples)
+        shards = [(part, store_of(part.run(run), part.of(samples))) for part in Shard.there(run)]
+    else:
+        samples = shard.of(samples)
+        store = store_of(shard.run(run), samples)
     with store:
+        merged = {}
+        for part, other in shards:
+            if taken := store.adopt(other):
+                made_on = read_manifest(other.folder, store.header["stage"], store.header["task"]).environment
+                merged[str(part)] = {"records": taken} | {k: made_on.get(k) for k in ("cpu", "gpu", "models")}
         done = store.done_ids
         todo = [s for s in samples if s.id not in done]
         progress(len(done), len(samples), text)
@@ -239,7 +269,8 @@ def _run(
                     progress(len(store.records), len(samples), text)
             timing["session_s"] = time.perf_counter() - start
         timing["wall_s"] = sum(record.wall_s for record in store.records.values())
-        store.finish(timing, environment() | {"models": models.info()})
+        shared = {"shards": merged} if merged else {}
+        store.finish(timing, environment() | {"models": models.info()} | shared)
     return store.folder
 
 
@@ -256,15 +287,12 @@ def _common_inputs(wording: PromptSet) -> dict[str, str]:
     return {"code": code_hash("stages"), "prompts": text_hash(wording.model_dump_json())}
 
 
-def _inputs(
-    samples: Sequence[Sample], models: _Models, drafts: StageData[DraftRecord] | None = None
-) -> dict[str, str]:
+def _inputs(samples: Sequence[Sample], models: _Models) -> dict[str, str]:
     """Hashes of one stage folder's samples and models. No stage here reads the right answers."""
     sizes = {path: path.stat().st_size for path in {s.image.path for s in samples} if path.exists()}
     data = (f"{s.id} {s.question} {s.options} {s.image.path.name} {sizes.get(s.image.path)}" for s in samples)
     inputs = {"data": text_hash(data)}
-    inputs |= {f"{role}_model": models.fingerprints[role] for role in models.roles}
-    return inputs | ({"drafts": drafts.sha256} if drafts else {})
+    return inputs | {f"{role}_model": models.fingerprints[role] for role in models.roles}
 
 
 def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample]) -> StageData[DraftRecord]:

@@ -211,6 +211,26 @@ class StageStore(Generic[R]):
             if time.monotonic() - self._synced_s >= self.sync_every_s:
                 self.sync()
 
+    def adopt(self, other: StageStore[R]) -> int:
+        """Take over the records of another finished folder, if it was made as `other` describes it (a shard).
+
+        Returns how many were taken: those expected here and not yet done; none of a folder that is missing,
+        unfinished or made from something else.
+
+        Raises StageError when its files are not those its manifest speaks of.
+        """
+        if not (other.folder / MANIFEST).is_file():
+            return 0
+        data = read_stage(other.folder, other.header["stage"], other.header["task"], self.record_type)
+        if (data.manifest.config, data.manifest.inputs) != (other.header["config"], other.header["inputs"]):
+            return 0
+        wanted = [r for key, r in data.records.items() if key in self._expected_set - self.done_ids]
+        evidence = read_evidence(other.folder) if wanted else {}
+        for record in wanted:
+            self.append(record, evidence.get(record.id))
+        self.resumed += len(wanted)
+        return len(wanted)
+
     def sync(self) -> None:
         """Bring everything appended so far to the disk: evidence first, then the records it belongs to."""
         if not self._held:

@@ -6,6 +6,7 @@ import pytest
 
 from speceyes_lib import paths
 from speceyes_lib.errors import UserError
+from speceyes_lib.paths import Shard
 
 
 def test_the_repository_is_found_from_a_folder_inside_and_from_outside(monkeypatch, tmp_path):
@@ -59,3 +60,17 @@ def test_relative_paths_count_from_the_repository_not_from_the_working_directory
 )
 def test_every_stage_names_the_notebook_that_writes_it(stage, notebook):
     assert paths.notebook_of(stage) == notebook
+
+
+def test_shards_deal_everything_out_once():
+    items = list(range(11))
+    parts = [Shard.parse(f"{i}of4") for i in (1, 2, 3, 4)]
+    assert sorted(x for part in parts for x in part.of(items)) == items
+    assert {len(part.of(items)) for part in parts} == {2, 3}
+    assert str(parts[1]) == "2of4"
+
+
+@pytest.mark.parametrize("text", ["", "0of4", "5of4", "1/4", "1of4x", "of", "-1of4"])
+def test_what_is_no_shard_is_refused(text):
+    with pytest.raises(UserError, match="1of4"):
+        Shard.parse(text)

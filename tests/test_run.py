@@ -12,7 +12,7 @@ from workflow_home import make_home, write_notebook
 
 from speceyes_lib import run
 from speceyes_lib.config import KEYS, groups, load_config, plan
-from speceyes_lib.errors import ConfigError
+from speceyes_lib.errors import ConfigError, StageError
 from speceyes_lib.params import NOTEBOOKS, TASKS, AgentParams, DraftParams, cell
 from speceyes_lib.paths import PACKAGE
 
@@ -267,3 +267,69 @@ def test_a_job_starts_without_what_only_the_headline_needs():
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+# ------------------------------------------------------------------ shards and clusters
+
+SMALL = """
+name: small
+data: {tasks: [pope/random, hr/hr_bench_4k]}
+models: {draft: models/draft, agent: models/agent}
+gate: {threshold: 0.97}
+"""
+
+
+def test_shards_of_a_notebook_come_before_the_job_that_merges_them(home):
+    jobs = {
+        j.name: j for j in plan(config(home, SMALL + "workflow: {group_by: run, shards: 3, gpus_per_job: 1}"))
+    }
+    alone = {j.name: j for j in plan(config(home, SMALL + "workflow: {group_by: run}"))}
+    merging = jobs["small_01_small_model_inference"]
+    parts = [jobs[f"{merging.name}_{i}of3"] for i in (1, 2, 3)]
+    assert [p.command for p in parts] == ["shard 1of3", "shard 2of3", "shard 3of3"]
+    assert merging.command == "execute"
+    assert set(merging.inputs) == {*alone[merging.name].inputs, *(o for p in parts for o in p.outputs)}
+    assert merging.outputs == alone[merging.name].outputs
+    assert all(p.params == merging.params and p.inputs == alone[merging.name].inputs for p in parts)
+    assert all("/shards/" in o for p in parts for o in p.outputs)
+    drafts = set(merging.outputs)
+    assert all(drafts <= set(jobs[f"small_02_gated_agent_eval_{i}of3"].inputs) for i in (1, 2, 3))
+    assert {j.notebook for j in jobs.values() if j.gpus} == {
+        merging.notebook,
+        "notebooks/02_gated_agent_eval.ipynb",
+    }
+
+
+def test_a_shards_job_does_its_part_and_says_so(home, monkeypatch, capsys):
+    from speceyes_lib import stages
+
+    seen = []
+
+    def work(params, progress, shard):
+        seen.append((params.tasks, str(shard)))
+        progress(1, 2, "pope/random")
+        return []
+
+    monkeypatch.setattr(stages, "run_draft_stage", work)
+    job = next(
+        j for j in plan(config(home, SMALL + "workflow: {group_by: run, shards: 2}")) if j.shard == "2of2"
+    )
+    (home / job.executed).parent.mkdir(parents=True)
+    assert run.main([*job.command.split(), job.notebook, job.executed, job.blob]) == 0
+    assert seen == [(["pope/random", "hr/hr_bench_4k"], "2of2")]
+    assert "1 2 pope/random" in (home / job.executed).read_text()
+    assert "small: 01_small_model_inference 2of2: done" in capsys.readouterr().out
+
+
+def test_a_shards_job_that_fails_leaves_its_reason_in_the_log(home, monkeypatch, capsys):
+    from speceyes_lib import stages
+
+    def work(params, progress, shard):
+        raise StageError("no drafts")
+
+    monkeypatch.setattr(stages, "run_agent_stage", work)
+    blob = plan(config(home, SMALL + "workflow: {group_by: run, shards: 2}"))
+    job = next(j for j in blob if j.shard and "02_" in j.notebook)
+    (home / job.executed).parent.mkdir(parents=True)
+    assert run.main([*job.command.split(), job.notebook, job.executed, job.blob]) == 1
+    assert "StageError: no drafts" in (home / job.executed).read_text()
