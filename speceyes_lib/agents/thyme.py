@@ -4,7 +4,7 @@ What a turn may contain, and what follows (source: the published behaviour of Th
 
     <answer>text</answer>             final answer, also beside a program
     <code>```python ...```</code>     the program runs in the sample's sandbox (tools/sandbox.py), where the picture
-                                      lies as image.png. What it prints comes back inside <sandbox_output>, in the
+                                      lies as image.bmp. What it prints comes back inside <sandbox_output>, in the
                                       same assistant turn: pictures whose paths it prints as pictures, the rest as
                                       text. Variables live on. Of several programs in one turn the first counts
     an error, or no output            comes back as text and counts as a step; the same failing program twice in a

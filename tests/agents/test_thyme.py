@@ -41,7 +41,7 @@ def code(body: str, closed: bool = True) -> str:
 
 
 CROP = code(
-    "from PIL import Image\nimage = Image.open('image.png')\n"
+    "from PIL import Image\nimage = Image.open('image.bmp')\n"
     "image.crop((480, 480, 960, 960)).save('a.png')\nprint('a.png')"
 )
 
@@ -73,7 +73,7 @@ def test_it_is_an_agent_and_tells_path_and_size_of_the_picture(sandbox):
     assert isinstance(a, Agent)
     request = a.next_request()
     text = request.messages[1]["content"][1]["text"]
-    assert "image.png" in text
+    assert "image.bmp" in text
     assert "960 x 960" in text
     assert request.max_new_tokens == 2048
     assert {"</code>", "</answer>"} <= set(request.stop)

@@ -63,7 +63,7 @@ def test_other_requests_pass_through_untouched():
 
 @pytest.mark.parametrize("call", [CALL, "no JSON at all", '{"name": "crop"}', "two\nlines", ""])
 def test_a_call_survives_the_way_to_a_program_and_back(call):
-    program = _PROGRAM.fullmatch(_as_program(call, "image.png", (96, 96)))
+    program = _PROGRAM.fullmatch(_as_program(call, "image.bmp", (96, 96)))
     assert _as_call(program) == f"<tool_call>\n{call}\n</tool_call>"
 
 

@@ -56,7 +56,7 @@ def test_a_program_crops_rotates_and_changes_contrast_and_its_picture_comes_back
     (outcome,) = run(
         """
 from PIL import Image, ImageEnhance
-image = Image.open("image.png")
+image = Image.open("image.bmp")
 part = image.crop((50, 0, 100, 40)).rotate(90, expand=True)
 part = ImageEnhance.Contrast(part).enhance(1.5).resize((80, 100))
 part.save("part.png")
@@ -76,7 +76,7 @@ def test_numpy_and_opencv_work_and_values_come_back_as_text():
         """
 import cv2
 import numpy as np
-pixels = cv2.imread("image.png")
+pixels = cv2.imread("image.bmp")
 clahe = cv2.createCLAHE(clipLimit=2.0).apply(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
 cv2.imwrite("clear.jpg", cv2.rotate(clahe, cv2.ROTATE_90_CLOCKWISE))
 print("mean", round(float(np.mean(pixels[:, 60:, 2]))))
@@ -91,7 +91,7 @@ print(np.linalg.norm(np.ones((2, 2)) @ np.ones((2, 2))))
 
 @confined
 def test_the_picture_is_the_original_pixel_by_pixel():
-    (outcome,) = run('print("image.png")')
+    (outcome,) = run('print("image.bmp")')
     assert np.array_equal(np.asarray(outcome.images[0]), np.asarray(picture()))
 
 
@@ -147,7 +147,7 @@ def test_leaving_early_is_no_error_and_long_output_is_cut():
 @confined
 def test_at_most_so_many_pictures_come_back():
     (outcome,) = run(
-        "from PIL import Image\nfor i in range(9):\n  Image.open('image.png').save(f'{i}.png'); print(f'{i}.png')"
+        "from PIL import Image\nfor i in range(9):\n  Image.open('image.bmp').save(f'{i}.png'); print(f'{i}.png')"
     )
     assert len(outcome.images) == LIMITS.images
     assert outcome.text.split() == [f"{i}.png" for i in range(4, 9)]
@@ -358,7 +358,7 @@ EXHAUSTING = {
         "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
         "code_error",
     ),
-    "open files": ("x = [open('image.png') for _ in range(1000)]", "code_error"),
+    "open files": ("x = [open('image.bmp') for _ in range(1000)]", "code_error"),
     "large file": ("with open('a', 'wb') as f:\n  while True: f.write(bytes(2**20))", None),
     "sparse file": ("open('a', 'wb').truncate(2**40)", None),
     "file flood": ("i = 0\nwhile True: i += 1; open(str(i), 'w').close()", "file_limit"),
@@ -381,7 +381,7 @@ SHORT = replace(LIMITS, wall_s=1.0, memory_bytes=2**29)
 def test_a_program_that_takes_all_it_can_get_is_stopped_and_the_next_one_runs(name):
     code, type = EXHAUSTING[name]
     start = time.monotonic()
-    stopped, after = run(code, "print('fine'); print('image.png')", limits=SHORT)
+    stopped, after = run(code, "print('fine'); print('image.bmp')", limits=SHORT)
     assert stopped.error is not None
     assert type is None or stopped.error.type == type
     assert (after.text, len(after.images)) == ("fine", 1)
@@ -413,7 +413,7 @@ for fd in range(3, 20):
         CHANNEL.format(what="[os.write(fd, bytes(2**16)) for _ in range(9999)]"),
         "import json\njson.dumps = lambda x: 'nonsense'",
         "import os\nos.path.isfile = lambda path: 1 / 0\nprint('a.png')",
-        "import builtins\nbuiltins.open = None\nprint('image.png')",
+        "import builtins\nbuiltins.open = None\nprint('image.bmp')",
         "import sys\nsys.stdout.kept = None\nprint('x')",
         "import sys\nsys.stdout.kept.append(chr(0xd800))",
         "import sys\nsys.stdout.kept.append('x' * 10**8)",
