@@ -138,8 +138,8 @@ class GatingExplorer(Explorer):
             w.Box(queue, layout=row),
             w.Box(
                 [
-                    w.VBox(left, layout=w.Layout(width="440px")),
-                    w.VBox(right, layout=w.Layout(flex="1 1 560px", min_width="320px")),
+                    w.VBox(left, layout=w.Layout(width="445px")),
+                    w.VBox(right, layout=w.Layout(flex="1 1 340px", min_width="320px")),
                 ],
                 layout=columns,
             ),
@@ -150,14 +150,14 @@ class GatingExplorer(Explorer):
         for decision in gating.DECISIONS:
             cells += [text_cell(decision.replace("_", " "))]
             cells += [self.decisions[decision, verdict] for verdict in ("right", "wrong")]
-        grid = w.Layout(grid_template_columns="110px 110px 110px", grid_gap="3px 6px")
+        grid = w.Layout(grid_template_columns="110px 110px 110px", grid_gap="3px 6px", align_items="center")
         return w.VBox([heading("What became of the drafts"), w.GridBox(cells, layout=grid)])
 
     def _ledger_table(self) -> w.Widget:
         cells = []
         for name, what in gating.OUTCOMES.items():
             cells += [self.ledger[name], text_cell(f"{name}: {what}")]
-        grid = w.Layout(grid_template_columns="140px 1fr", grid_gap="3px 8px")
+        grid = w.Layout(grid_template_columns="140px 1fr", grid_gap="3px 8px", align_items="center")
         title = heading("Regret ledger: samples and seconds saved, against the agent alone")
         return w.VBox([title, w.GridBox(cells, layout=grid)], layout=w.Layout(flex="1 1 420px"))
 

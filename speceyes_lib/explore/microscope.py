@@ -459,6 +459,306 @@ def _turn_html(number: int, turn: Turn, mark: str) -> str:
             f"<p>Proposed by the small model ({score}, {taken}):</p>{_pre(turn.proposal.text, mark)}"
         )
     parts.append(_pre(turn.text, mark))
+    call = json.dumps(turn.tool_call, ensure_ascii=False) if turn.tool_call else ""
+    if call not in turn.text:  # a call that is not there word for word: repaired, or a program
+        parts.append(f"<p class='se-tool'>tool call: <code>{marked(call, mark)}</code></p>")
+    if turn.crop_px:
+            boxes.append(
+                {
+                    "box": list(turn.crop_px),
+                    "kind": "crop",
+                    "label": f"turn {number}",
+                    "note": overlap_note(turn.crop_px, targets),
+                }
+            )
+    return MarkedPicture(shown, tuple(boxes), label=f"{sample.id}, {shown.width} x {shown.height} px")
+
+
+def overlap_note(crop: Sequence[float], targets: Sequence[Sequence[float]]) -> str:
+    """How a crop lies to its nearest target: IoU, and how much of the target it holds."""
+    if not targets:
+        return ""
+    best = max(targets, key=lambda target: (iou(crop, target), _held(crop, target)))
+    return f"IoU {iou(crop, best):.2f}, holds {_held(crop, best):.0%} of the target"
+
+
+def _held(crop: Sequence[float], target: Sequence[float]) -> float:
+    width = min(crop[2], target[2]) - max(crop[0], target[0])
+    height = min(crop[3], target[3]) - max(crop[1], target[1])
+    area = (target[2] - target[0]) * (target[3] - target[1])
+    return max(0.0, width) * max(0.0, height) / area if area else 0.0
+
+
+def _without_folder(message: str, sample: Sample) -> str:
+    return message.replace(f"{sample.image.path.parent}/", "")
+
+
+# ------------------------------------------------------------------ tokens
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The words of a draft for `tokens.js`; empty with a `message` where there are none to show."""
+
+    tokens: tuple[dict, ...] = ()
+    message: str = ""
+
+
+def token_strip(
+    draft: DraftRecord | None, evidence: Evidence | None, token_text: Callable[[int], str], k: int
+) -> Tokens:
+    """Every token with its separability at `k`, the one that decides `min`, and its most probable alternatives."""
+    if draft is None:
+        return Tokens(message="No draft: the router sent this sample to the agent, or it was never drafted.")
+    if draft.error is not None:
+        return Tokens(message=f"The draft failed ({draft.error.type}): {draft.error.message}")
+    if evidence is None:
+        answer = draft.answer or "(empty)"
+        return Tokens(
+            message=f"Draft: {answer}. No token evidence is stored for it, so there is nothing to colour."
+        )
+    if not evidence.n_tokens:
+        return Tokens(
+            message="The draft holds no token: the model ended its answer at once. It has no confidence."
+        )
+    used = min(k, evidence.k)
+    separability = token_separability(evidence.top_logprobs, used)
+    decides = deciding_token(evidence.top_logprobs, used)
+    return Tokens(
+        tuple(_token(evidence, i, s, i == decides, token_text, used) for i, s in enumerate(separability))
+    )
+
+
+def _token(
+    evidence: Evidence, i: int, separability: float, decides: bool, text: Callable[[int], str], k: int
+) -> dict:
+    color, ink = token_color(separability)
+    chosen = int(evidence.token_ids[i])
+    shown = list(
+        zip(evidence.top_ids[i][:ALTERNATIVES], evidence.top_logprobs[i][:ALTERNATIVES], strict=True)
+    )
+    if chosen not in [int(token) for token, _ in shown]:  # decoded with a penalty or a constraint
+        shown.append((chosen, evidence.chosen_logprobs[i]))
+    alternatives = [
+        {
+            "text": visible(evidence.token_texts[i] if int(token) == chosen else text(int(token))),
+            "probability": float(np.exp(logprob)),
+            "shown": f"{np.exp(logprob):.4f}",
+            "chosen": int(token) == chosen,
+        }
+        for token, logprob in shown
+    ]
+    value = f"{separability:.2f}" if np.isfinite(separability) else "none"
+    told = f"token {i + 1} of {evidence.n_tokens}: separability {value} at K = {k}"
+    return {
+        "text": visible(evidence.token_texts[i]),
+        "color": color,
+        "ink": ink,
+        "separability": value,
+        "decides": bool(decides),
+        "title": told + (", the least of all: it decides the score min" if decides else ""),
+        "alternatives": alternatives,
+    }
+
+
+def token_color(separability: float) -> tuple[str, str]:
+    """Background and ink: from unsure (amber) to sure (blue-green); grey where there is no separability."""
+    if not np.isfinite(separability):
+        return "#dddddd", "#222222"
+    place = min(max(separability, 0.0) / SURE, 1.0)
+    red, green, blue, _ = mpl.colormaps["cividis_r"](0.05 + 0.85 * (1 - place))
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+    return to_hex((red, green, blue)), "#ffffff" if dark else "#222222"
+
+
+def visible(text: str) -> str:
+    """A token's text with its spaces and line ends made visible."""
+    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+
+
+# ------------------------------------------------------------------ gate
+
+
+def gate_lines(record: AgentRecord | None, confidence: float, decision: str, view: GateView) -> list[str]:
+    """What the gate does with this draft at the view's setting, how near it is to the other side, and why."""
+    if decision == "routed":
+        told = ["The router sends this sample to the agent: the gate never sees a draft."]
+        if np.isfinite(confidence):
+            would = "accept" if confidence > view.threshold else "reject"
+            told.append(
+                f"Without a router the gate would {would} the draft: {confidence:.4f} against {view.threshold:.4f}."
+            )
+        return told
+    if not np.isfinite(confidence):
+        draft = record.draft if record else None
+        reason = (draft.score_reason if draft else None) or "no draft"
+        return [f"The draft has no confidence ({reason.replace('_', ' ')}): no threshold accepts it."]
+    distance = confidence - view.threshold
+    flips = f"every threshold from {_digits(confidence)} upwards rejects it, every one below accepts it"
+    if distance > 0:
+        return [
+            f"Accepted: confidence {_digits(confidence)} is {_gap(distance)} above the threshold; {flips}."
+        ]
+    return [f"Rejected: confidence {_digits(confidence)} is {_gap(-distance)} below the threshold; {flips}."]
+
+
+def _gap(distance: float) -> str:
+    return f"{distance:.4f}" if distance >= 1e-3 else f"{distance:.1e}"
+
+
+def _digits(confidence: float) -> str:
+    """Enough digits to tell confidences near 1 apart."""
+    gap = 1.0 - confidence
+    if gap >= 1e-6:
+        return f"{confidence:.{4 if gap > 1e-3 else 7}f}"
+    return f"1 - {gap:.1e}" if gap else "1 (to the last digit)"
+
+
+# ------------------------------------------------------------------ HTML
+
+
+def question_html(sample: Sample | None, judged: JudgedRecord | None) -> str:
+    """Question and options, the right one marked; the recorded question where the benchmark is not there."""
+    if sample is None:
+        asked = html.escape(judged.question) if judged else "The question is not recorded."
+        standard = next((v.standard for v in judged.verdicts), "") if judged else ""
+        return f"<p class='se-question'>{asked}</p><p>Right: <b>{html.escape(standard)}</b></p>"
+    asked = f"<p class='se-question'>{html.escape(sample.question)}</p>"
+    if sample.options is None:
+        return f"{asked}<p>yes or no? Right: <b>{html.escape(sample.answer)}</b></p>"
+    items = []
+    for letter, option in zip(LETTERS, sample.options, strict=False):
+        right = " class='se-right'" if letter == sample.answer else ""
+        items.append(f"<li{right}>{letter}. {html.escape(option)}{' ✓' if right else ''}</li>")
+    return f"{asked}<ul class='se-options'>{''.join(items)}</ul>"
+
+
+def router_html(record: AgentRecord | None) -> str:
+    """What each router said, word for word."""
+    said = [("Router", record.router if record else None)]
+    said.append(("Router (small model)", getattr(record, "router_small", None) if record else None))
+    lines = []
+    for name, word in said:
+        if word is None:
+            continue
+        goes = "to the agent" if word.verdict == "yes" else "to the draft"
+        margin = _margin(word)
+        lines.append(
+            f"<p>{name}: would a tool help? <q>{html.escape(word.text.strip())}</q>, {goes}{margin} "
+            f"<span class='se-ms'>{1000 * word.router_s:.1f} ms</span></p>"
+        )
+    return "".join(lines) or "<p>No router's word is recorded.</p>"
+
+
+def _margin(word: object) -> str:
+    yes, no = getattr(word, "yes_logprob", None), getattr(word, "no_logprob", None)
+    return "" if yes is None or no is None else f" (log-probability of yes less that of no: {yes - no:+.2f})"
+
+
+def verdicts_html(verdicts: Iterable[Verdict]) -> str:
+    """Who says what of which answer: a row per answer, with rule, judging model and person."""
+    rows = []
+    for v in verdicts:
+        rule = html.escape(f"{_by_rule(v)} ({v.rule})")
+        model = _asked(v.judge.verdict, v.judge.model, v.judge.reply or "") if v.judge else "not asked"
+        person = _asked(v.human.verdict, v.human.author, v.human.reason) if v.human else "nobody"
+        answer = html.escape(v.answer) if v.answer else "<i>none</i>"
+        rows.append(
+            f"<tr><td>{v.source.replace('_', ' ')}</td><td>{answer}</td><td>{verdict_html(v.verdict)}</td>"
+            f"<td>{rule}</td><td>{model}</td><td>{person}</td></tr>"
+        )
+    if not rows:
+        return "<p>Not judged yet.</p>"
+    return table_html(("answer of", "answer", "verdict", "by rule", "by model", "by person"), rows)
+
+
+def _by_rule(verdict: Verdict) -> str:
+    return verdict.by_rule
+
+
+def _asked(verdict: str, who: str, why: str) -> str:
+    return html.escape(f"{verdict} ({who}: {why[:120]})")
+
+
+def verdict_html(verdict: str | None) -> str:
+    """A verdict with its sign and colour."""
+    if verdict is None:
+        return "not judged"
+    color = VERDICT_COLORS.get(verdict, "#8a5a00")
+    return f"<b style='color: {color}'>{VERDICT_SIGNS.get(verdict, '')} {html.escape(verdict)}</b>"
+
+
+def costs_html(costs: Sequence[tuple[str, dict[str, float] | None]]) -> str:
+    """Rows of phase times drawn to one scale: (name, phase -> seconds, or None where it was not timed)."""
+    totals = [sum(phases.values()) for _, phases in costs if phases]
+    longest = max(totals, default=0.0)
+    rows = []
+    for name, phases in costs:
+        if phases is None:
+            rows.append(f"<tr><td>{name}</td><td colspan='2'>not timed</td></tr>")
+            continue
+        parts = "".join(
+            f"<span title='{PHASE_LABELS[p]} {1000 * phases[p]:.1f} ms' style='display: inline-block; height: 12px; "
+            f"width: {100 * phases[p] / longest:.2f}%; background: {PHASE_COLORS[p]}'></span>"
+            for p in PHASES
+            if longest and phases.get(p)
+        )
+        told = ", ".join(f"{PHASE_LABELS[p]} {1000 * phases[p]:.1f}" for p in PHASES if phases.get(p))
+        total = f"{1000 * sum(phases.values()):.1f} ms"
+        rows.append(
+            f"<tr><td>{name}</td><td>{total}</td><td class='se-cost'>{parts}<br><small>{told}</small></td></tr>"
+        )
+    return table_html(("cost of", "in all", "by phase, ms"), rows)
+
+
+def record_costs(record: AgentRecord | None) -> dict[str, float] | None:
+    """Phase -> seconds that an arm's record was charged; None where nothing was timed."""
+    if record is None or not record.timed:
+        return None
+    draft = record.draft if record.run_mode == "gated" else None  # elsewhere stage 01 paid for it
+    return {
+        "decode_s": record.decode_s,
+        "router_s": record.router.router_s if record.router else 0.0,
+        "draft_s": draft.draft_s if draft else 0.0,
+        "agent_s": record.trajectory.agent_s if record.trajectory else 0.0,
+        "tool_s": record.tool_s,
+    }
+
+
+def trajectory_html(record: AgentRecord | None, mark: str = "") -> str:
+    """The agent turn by turn: what it said, what it asked of its tool, what came back, how long it took.
+
+    `mark` is a text to highlight wherever it occurs.
+    """
+    if record is None:
+        return "<p>This sample has no record in this arm.</p>"
+    parts = []
+    if record.trajectory:
+        parts += [_turn_html(n, turn, mark) for n, turn in enumerate(record.trajectory.turns, start=1)]
+        if not record.trajectory.turns:
+            parts.append("<p>No turn is recorded.</p>")
+    else:
+        parts.append("<p>The agent was not asked.</p>")
+    failure = record.error or (record.trajectory.error if record.trajectory else None)
+    if failure:
+        parts.append(
+            f"<p class='se-failure'>Failed ({html.escape(failure.type)}): {marked(failure.message, mark)}</p>"
+        )
+    return "".join(parts)
+
+
+def _turn_html(number: int, turn: Turn, mark: str) -> str:
+    tokens = "tokens not told" if turn.n_tokens is None else f"{turn.n_tokens} tokens"
+    head = f"Turn {number}: {turn.action} <span class='se-ms'>{1000 * turn.turn_s:.1f} ms, {tokens}"
+    head += f", ended by {turn.finish_reason}</span>" if turn.finish_reason != "stop" else "</span>"
+    parts = [f"<div class='se-turn'><div class='se-turn-head'>{head}</div>"]
+    if turn.proposal:
+        score = "no score" if turn.proposal.score is None else f"score {turn.proposal.score}"
+        taken = "taken" if turn.proposal.accepted else "not taken"
+        parts.append(
+            f"<p>Proposed by the small model ({score}, {taken}):</p>{_pre(turn.proposal.text, mark)}"
+        )
+    parts.append(_pre(turn.text, mark))
     if turn.tool_call:
         call = json.dumps(turn.tool_call, ensure_ascii=False)
         parts.append(f"<p class='se-tool'>tool call: <code>{marked(call, mark)}</code></p>")

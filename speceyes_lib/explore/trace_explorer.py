@@ -68,7 +68,7 @@ class TraceExplorer(Explorer):
             self.message,
             w.Box(
                 [
-                    w.VBox([self.samples], layout=w.Layout(width="440px")),
+                    w.VBox([self.samples], layout=w.Layout(width="445px")),
                     w.VBox(
                         [
                             self.asked,
@@ -76,7 +76,7 @@ class TraceExplorer(Explorer):
                             self.difference,
                             w.Box([self.left, self.right], layout=wrap),
                         ],
-                        layout=w.Layout(flex="1 1 560px", min_width="320px"),
+                        layout=w.Layout(flex="1 1 340px", min_width="320px"),
                     ),
                 ],
                 layout=wrap,

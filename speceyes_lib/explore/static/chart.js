@@ -90,11 +90,10 @@ function render({ model, el }) {
     // beside the title, from the right: the plot is for the data
     let right = spec.width - MARGIN.right;
     for (const { label, color } of (spec.legend ?? []).toReversed()) {
-      const text = element("text", { class: "se-tick", x: right, y: 14, "text-anchor": "end" }, label);
-      svg.append(text);
-      right -= text.getComputedTextLength() + 14;
+      svg.append(element("text", { class: "se-tick", x: right, y: 14, "text-anchor": "end" }, label));
+      right -= 6.3 * label.length + 13; // the text cannot be measured before it is shown
       svg.append(element("rect", { x: right, y: 6, width: 9, height: 9, fill: color }));
-      right -= 12;
+      right -= 10;
     }
     svg.append(handle, current);
     move();

@@ -5,6 +5,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const CROP_PX = 132;
+const [WIDEST_PX, TALLEST_PX] = [560, 470];
 
 function div(className, text = undefined) {
   const made = document.createElement("div");
@@ -37,6 +38,7 @@ function render({ model, el }) {
     stage.setAttribute("role", "img");
     stage.setAttribute("aria-label", model.get("label"));
     stage.style.aspectRatio = `${width} / ${height}`;
+    stage.style.width = `${Math.round(Math.min(WIDEST_PX, (TALLEST_PX * width) / height))}px`; // or all there is
     const layer = div("se-layer");
     const image = document.createElement("img");
     image.alt = model.get("label");
@@ -160,7 +162,9 @@ function render({ model, el }) {
       cutOut();
       place();
     });
-    image.addEventListener("error", () => el.replaceChildren(div("se-missing", "the browser cannot show this picture")));
+    image.addEventListener("error", () => {
+      if (image.isConnected) stage.replaceChildren(div("se-missing", "the browser cannot show this picture"));
+    });
 
     const resized = new ResizeObserver(place);
     resized.observe(stage);
@@ -172,9 +176,17 @@ function render({ model, el }) {
     el.append(left, crops);
   }
 
-  model.on("change:data", draw);
-  model.on("change:message", draw);
-  model.on("change:boxes", draw);
+  let due = false; // the traits of a new picture come one by one: draw once, when all are there
+  function later() {
+    if (due) return;
+    due = true;
+    queueMicrotask(() => {
+      due = false;
+      draw();
+    });
+  }
+
+  for (const name of ["data", "message", "boxes", "width", "height"]) model.on(`change:${name}`, later);
   draw();
   return () => {
     forget();
