@@ -425,7 +425,7 @@ def rules(
         Rule(
             "plug_in",
             f"wrong among accepted {pct(100 * risk)}",
-            "none (uncorrected)",
+            "uncorrected",
             uncorrected,
             "selective",
             risk,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from . import certify, frames, replay, scores
+from . import certify, economics, frames, planner, replay, scores
 from .confidence import DEFAULT_K, DEFAULT_SLOPE, MODES
 from .evidence import Evidence
 from .params import ConfidenceParams
@@ -50,17 +50,22 @@ class Gathered:
         return self.frame["draft_verdict"].notna().to_numpy()
 
     @property
+    def drafts(self) -> pd.DataFrame:
+        """The judged drafts: a column per score, and `right`."""
+        return self.scores[self.drafted].assign(right=self.right[self.drafted])
+
+    @property
     def right(self) -> NDArray[np.bool_]:
         return self.frame["draft_right"].fillna(False).astype(bool).to_numpy()
 
 
-def gather(params: ConfidenceParams, run: str | None = None) -> Gathered:
-    """Read a run (default: that of the parameters) and score its drafts in every way it allows.
+def gather(params: ConfidenceParams) -> Gathered:
+    """Read a run and score its drafts in every way it allows.
 
     Raises:
         StageError: the instrumented arm or its verdicts are missing (names the notebook to run).
     """
-    run = run or params.run
+    run = params.run
     frame = frames.load_run(run, params.tasks, [params.arm])
     population = _in_order(replay.population(run, params.tasks), frame)
     config = read_manifest(run, f"02_{params.arm}", params.tasks[0]).config
@@ -143,6 +148,48 @@ def to_certify(run: Gathered, score: str | None = None) -> certify.Samples:
     )
 
 
+def tried_here(
+    params: ConfidenceParams, used: Mapping, run: Gathered, rules: Sequence[certify.Rule]
+) -> pd.DataFrame:
+    """`certify.tried`: rules calibrated on the run that chose the threshold in use, measured on this one.
+
+    `used` is the operating point. Empty where it was chosen here, or its run is not at hand.
+    """
+    origin = used.get("chosen_on", {})
+    name = origin.get("run")
+    tasks = [
+        t
+        for t in origin.get("tasks", params.tasks)
+        if name and is_finished(name, f"03_judging/{params.arm}", t)
+    ]
+    if not tasks or name == params.run:
+        return pd.DataFrame()
+    other = gather(params.model_copy(update={"run": name, "tasks": tasks}))
+    return certify.tried(to_certify(other), to_certify(run), rules, params.seed)
+
+
+def points_at(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """Where thresholds lie on the front: columns `label threshold speedup gain_pp` (accuracy less the agent's)."""
+    settings = [replace(run.setting, threshold=threshold) for threshold in thresholds.values()]
+    told = replay.replay(run.population, settings)
+    told = told[told["task"] == POOLED].reset_index(drop=True)
+    gain = told["accuracy_pct"] - told["baseline_accuracy_pct"]
+    return told[["threshold", "speedup"]].assign(label=list(thresholds), gain_pp=gain)
+
+
+def ties(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """`scores.near_ties` of the drafts scored above each of several thresholds: column `drafts` says which.
+
+    The router is left out: it is the score that is looked at.
+    """
+    score = run.scores[run.setting.score].to_numpy()
+    parts = []
+    for name, threshold in thresholds.items():
+        own = run.drafted & (score > threshold)
+        parts.append(scores.near_ties(run.margin[own], run.right[own]).assign(drafts=name))
+    return pd.concat(parts, ignore_index=True)
+
+
 # ------------------------------------------------------------------ the same pass under other settings
 
 
@@ -196,6 +243,48 @@ def ablations(run: Gathered, threshold: float, thresholds: Sequence[float]) -> p
     told = told[told["task"] == POOLED].reset_index(drop=True)
     names = pd.DataFrame([row[:3] for row in asked], columns=["panel", "line", "x"])
     return pd.concat([names, told.drop(columns=["setting", "task"])], axis=1)
+
+
+# ------------------------------------------------------------------ what it is worth
+
+
+def economics_of(run: Gathered, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """`economics.break_even`, `waterfall` and `time_by_decision` at a threshold; empty where the run was not timed."""
+    try:
+        seconds = economics.phase_seconds(run.population, replace(run.setting, threshold=threshold))
+    except Lacking:
+        return pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
+    return economics.break_even(seconds), economics.waterfall(seconds), economics.time_by_decision(seconds)
+
+
+def fleet_plan(
+    run: Gathered,
+    threshold: float,
+    replicas: int = 8,
+    users: Sequence[int] = (1, 10, 100, 1000, 10_000),
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`planner.best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.
+
+    Column `workload` is "funnel" or "agent". Empty where the run was not timed.
+    """
+    try:
+        workloads = {
+            "funnel": planner.funnel_workload(run.population, replace(run.setting, threshold=threshold)),
+            "agent": planner.agent_workload(run.population),
+        }
+    except Lacking:
+        return pd.DataFrame(), pd.DataFrame()
+    fleets, load = [], []
+    for name, workload in workloads.items():
+        told = planner.best_ratio(workload, replicas, users=64 * replicas, requests=1500, seed=seed)
+        fleets.append(told.assign(workload=name))
+        fleet = planner.Fleet(int(told.loc[0, "small"]), int(told.loc[0, "large"]))
+        for n in users:
+            outcome = planner.simulate(workload, fleet, users=n, requests=1500, seed=seed)
+            row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
+            load.append(row | vars(outcome))
+    return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)
 
 
 def _eligible(run: Gathered, setting: Setting) -> NDArray[np.float64]:

@@ -239,7 +239,7 @@ def simulate(
             raise UserError(f"the workload calls the {name} model, but the fleet has no replica of it.")
 
     env, random = simpy.Environment(), np.random.default_rng(seed)
-    requests = max(requests, 3 * (users or 0))
+    requests = max(requests, 2 * (users or 0))
     kinds = random.integers(0, len(workload), 2 * requests).tolist()
     pools = {
         SMALL: _Pool(env, fleet.small, fleet.small_batch),

@@ -409,35 +409,23 @@ def near_tie_geometry(
 
 
 def near_ties(
-    margin: ArrayLike,
-    accepted: ArrayLike,
-    right: ArrayLike,
-    edges: Sequence[float] = (0.1, 0.25, 0.5, 0.8, 1.0),
+    margin: ArrayLike, right: ArrayLike, edges: Sequence[float] = (0.1, 0.25, 0.5, 0.8, 1.0)
 ) -> pd.DataFrame:
-    """How many drafts, and how many accepted ones, hold a token whose two best alternatives nearly tie.
+    """How many drafts hold a token whose two best alternatives nearly tie, and how many of these are wrong.
 
     Args:
         margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft (`smallest_margin`), nan: no tokens [n].
-        accepted, right: bool [n].
+        right: bool [n].
         edges: upper ends of the bins, the last one included.
 
     Returns:
-        One row a bin: `margin_from margin_to n n_wrong n_accepted n_accepted_wrong`.
+        One row a bin: `margin_from margin_to n n_wrong`.
     """
-    margin = as_scores("margin", margin)
-    accepted, right = as_flags("accepted", accepted), as_flags("right", right)
+    margin, right = as_scores("margin", margin), as_flags("right", right)
     rows, low = [], 0.0
     for high in edges:
         inside = (margin >= low) & ((margin < high) | (high == edges[-1]) & (margin <= high))
-        rows.append(
-            {
-                "margin_from": low,
-                "margin_to": high,
-                "n": int(inside.sum()),
-                "n_wrong": int((inside & ~right).sum()),
-                "n_accepted": int((inside & accepted).sum()),
-                "n_accepted_wrong": int((inside & accepted & ~right).sum()),
-            }
-        )
+        told = {"n": int(inside.sum()), "n_wrong": int((inside & ~right).sum())}
+        rows.append({"margin_from": low, "margin_to": high, **told})
         low = high
     return pd.DataFrame(rows)
