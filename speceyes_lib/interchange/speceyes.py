@@ -122,7 +122,8 @@ def parse_name(stem: str) -> Name:
     mode = None if told["mode"] == "None" else told["mode"]
     if small != "baseline" and mode not in (*MODES, "specreason"):
         raise LineError(f"mode {mode!r} in the file name is none of {', '.join(MODES)}")
-    threshold = None if told["threshold"] == "None" else float(told["threshold"])
+    text = told["threshold"]
+    threshold = None if text == "None" else int(text) if text.isdecimal() else float(text)  # 7 stays 7
     k = re.search(r"_K=(\d+)", told["suffixes"])
     routes = "_PhaseIMs" in told["suffixes"]
     return Name(task, large, small, batch_size, mode, threshold, int(k[1]) if k else PAPER_K, routes)

@@ -123,6 +123,7 @@ def assert_standard_json(folder: Path) -> int:
             Name("hr/hr_bench_4k", "Thyme-RL", "Qwen3-VL-2B", 8, "bottom20", 0.97),
         ),
         ("pope_random_Thyme-RL_baseline_1_None_None", Name("pope/random", "Thyme-RL", "baseline", 1)),
+        ("pope_popular_a_b_8_specreason_7", Name("pope/popular", "a", "b", 8, "specreason", 7)),
         ("pope_popular_a_b_16_log_0.5", Name("pope/popular", "a", "b", 16, "log", 0.5)),
     ],
 )
@@ -444,6 +445,25 @@ def test_our_run_comes_back_from_the_originals_files_as_far_as_they_can_tell(tmp
         }
         collect = read_stage("back", "02_collect", task, AgentRecord).records
         assert collect.keys() == own.keys()
+
+
+def test_the_baseline_by_step_speculation_comes_back_too(tmp_path, ours, benchmark_root):
+    _, arms = ours
+    told = {"run_mode": "specreason", "decision": "specreason"}
+    own = {i: r.model_copy(update=told) for i, r in arms["baseline"].items()}
+    config = {
+        "data_root": str(benchmark_root),
+        "agent_model": "a",
+        "draft_model": "b",
+        "specreason_threshold": 7,
+    }
+    write_answers("steps", {"specreason": own}, config)
+    written = export("steps", tmp_path / "out", ["specreason"])
+    assert written[0].name == "vstar_direct_attributes_a_b_1_specreason_7.jsonl"
+    runs, problems = import_files("speceyes", [tmp_path / "out"], "back", str(benchmark_root))
+    assert (list(runs), problems) == (["back"], [])
+    back = read_stage("back", "02_specreason", TASK, AgentRecord).records
+    assert {i: told_of_gated(r) for i, r in back.items()} == {i: told_of_gated(own[i]) for i in back}
 
 
 def test_the_originals_lines_survive_import_and_export(tmp_path, benchmark_root):
