@@ -37,7 +37,7 @@ def test_importing_every_module_loads_nothing_heavy():
 LAYERS = [
     {"errors", "prompts"},
     {"paths", "records", "evidence", "estimates"},
-    {"provenance", "endpoint", "human"},
+    {"provenance", "endpoint", "hub", "human"},
     {"params", "paper"},
     {"config", "store", "benchmarks", "images", "confidence", "metrics", "audit"},
     {"gate", "judging", "scheduler", "tools", "scores", "certify"},
