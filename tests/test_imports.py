@@ -51,7 +51,7 @@ LAYERS = [
     {"planner", "economics", "confidence_run"},
     {"tables", "views", "overview"},
     {"figures", "findings", "benchmark_metrics", "forensics", "confidence_report"},
-    {"analysis", "figures_confidence", "figures_judging", "findings_judging", "fidelity", "figures_replay"},
+    {"analysis", "figures_confidence", "figures_judging", "findings_judging", "fidelity", "figures_replay", "paper_figures"},
     {"explore"},
     {"notebook", "report"},
     {"run"},
