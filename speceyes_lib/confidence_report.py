@@ -81,6 +81,8 @@ def score_finding(compared: pd.DataFrame, reference: str = "min") -> str:
 
 def tie_finding(ties: pd.DataFrame) -> str:
     """How many of the drafts above each threshold are near ties, and how often these are wrong."""
+    if not ties["n"].any():
+        return "The run kept no evidence of its drafts: how many of them are near ties is not known."
     told = []
     for name, part in ties.groupby("drafts", sort=False):
         near, n, wrong = part[part["margin_to"] <= NEAR_TIE], part["n"].sum(), part["n_wrong"].sum()

@@ -379,7 +379,7 @@ def ablations(table: pd.DataFrame) -> Figure:
         axes[1, column].set_xticks(range(len(ticks)), labels, rotation=90 if crowded else 0)
         axes[1, column].set_xlabel({"batch": "batch size"}.get(panel, panel))
         axes[0, column].set_title(panel)
-        axes[0, column].margins(x=0.12)
+        axes[0, column].set_xlim(-0.6, len(ticks) - 0.4)
         if len(set(part["line"])) > 1:
             names = {"agents one at a time": "agents 1 by 1", "agents together too": "agents too"}
             handles, told = axes[0, column].get_legend_handles_labels()
