@@ -119,10 +119,10 @@ def _span(values: pd.Series) -> str:
 def refused_finding(table: pd.DataFrame, missing: Mapping[str, str]) -> str:
     """What cannot be shown of this run, and why."""
     told = [f"{what}: {why}" for what, why in missing.items()]
-    told += [
-        f"{row.panel} {row.x}: {row.reason}"
-        for row in table[table["status"] == "refused"].drop_duplicates(["panel", "x"]).itertuples()
-    ]
+    refused = table[table["status"] == "refused"]
+    for panel, part in refused.groupby("panel", sort=False):
+        values = ", ".join(str(value) for value in dict.fromkeys(part["x"]))
+        told.append(f"{panel} {values}: {part['reason'].iloc[0]}")
     return (
         f"Not in this run: {'; '.join(told)}." if told else "The run has everything that is asked of it here."
     )

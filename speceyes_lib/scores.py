@@ -172,6 +172,7 @@ def option_score(
         int(token): text
         for one in evidence.values()
         for token, text in zip(one.token_ids, one.token_texts, strict=True)
+        if token >= 0  # servers name tokens by text only: their alternatives cannot be read here
     }
     return np.array(
         [
