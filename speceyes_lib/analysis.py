@@ -1,9 +1,8 @@
-"""What notebooks 03, 04 and 05 do around their tables and figures: count, choose, write their stage."""
+"""What notebooks 04 and 05 do around their tables and figures: choose, write their stage."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import pandas as pd
 from . import frames, tables
 from .figures import Album
 from .gate import OperatingPoint
-from .judging import JudgedRecord
 from .operating_point import FILE as OPERATING_POINT_FILE
 from .operating_point import read_operating_point, write_operating_point
 from .paper import reported
@@ -22,7 +20,7 @@ from .params import ConfidenceParams, FiguresParams, StageParams
 from .paths import resolve, run_dir, stage_dir
 from .provenance import environment, file_hash, text_hash
 from .records import Counts
-from .store import StageData, read_manifest, write_stage
+from .store import read_manifest, write_stage
 
 CONFIDENCE, FIGURES = "04_confidence", "05_figures"
 
@@ -33,43 +31,6 @@ def album(params: StageParams, stage: str) -> Album:
     commit = environment().get("commit", "")
     origin = {"run": params.run, "stage": stage, "commit": commit, "config_sha256": text_hash(config)}
     return Album(run_dir(params.run) / "figures", origin)
-
-
-# ------------------------------------------------------------------ 03
-
-
-def count_verdicts(stages: Sequence[StageData[JudgedRecord]], source: str = "final") -> dict[str, Counter]:
-    """arm -> verdict -> how many answers of that source ("final", "draft", …), over all tasks."""
-    told: dict[str, Counter] = {}
-    for stage in stages:
-        arm = stage.manifest.stage.split("/")[-1]
-        verdicts = (v for record in stage.records.values() for v in record.verdicts if v.source == source)
-        told.setdefault(arm, Counter()).update(v.verdict for v in verdicts)
-    return told
-
-
-def rule_table(stages: Sequence[StageData[JudgedRecord]]) -> pd.DataFrame:
-    """How often each rule decided what: one row per rule, a column per verdict, all sources of all arms."""
-    verdicts = [v for stage in stages for record in stage.records.values() for v in record.verdicts]
-    frame = pd.DataFrame({"rule": [v.rule for v in verdicts], "verdict": [v.verdict for v in verdicts]})
-    return pd.crosstab(frame["rule"], frame["verdict"]).sort_index()
-
-
-def verdicts_frame(judged: Sequence[JudgedRecord]) -> pd.DataFrame:
-    """One row per verdict: what was asked, what was said by whom, against what, and which rule decided."""
-    rows = [
-        {
-            "id": v.id,
-            "question": r.question,
-            "source": v.source,
-            "answer": v.answer or "",
-            "standard": v.standard,
-        }
-        | {"verdict": v.verdict, "rule": v.rule}
-        for r in judged
-        for v in r.verdicts
-    ]
-    return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------ 04

@@ -20,8 +20,8 @@ import pandas as pd
 from . import metrics
 from .estimates import Estimate, proportion
 from .judging import named_option
-from .tables import split_label, with_interval
-from .verdicts import counted
+from .tables import BATCHED, method_label, split_label, with_interval
+from .verdicts import counted, of_source
 
 COLUMNS = ("benchmark", "split", "measure", "value_pct", "low_pct", "high_pct", "n", "interval")
 OVERALL = "overall"
@@ -110,9 +110,25 @@ def said_in(rows: pd.DataFrame) -> np.ndarray:
     return np.array([said(row) for row in told], dtype=object)
 
 
+def metrics_by_arm(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[str, pd.DataFrame]:
+    """`benchmark_metrics` of every arm's final answers, and of the drafts; named as people know them.
+
+    Arms that only run several agents at once give the same answers and are left out.
+    """
+    arms = [arm for arm in dict.fromkeys(verdicts["arm"]) if not arm.endswith(BATCHED)]
+    told = {method_label(arm): of_source(verdicts, "final", arm) for arm in arms}
+    drafts = of_source(verdicts, "draft", "collect")
+    if len(drafts):
+        told[method_label("draft_only")] = drafts
+    return {name: benchmark_metrics(part, protocol) for name, part in told.items()}
+
+
 def benchmark_tables(by_arm: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """benchmark -> the long forms of several arms as one table of text: a row per arm and split, counts beside all."""
-    long = pd.concat([part.assign(arm=arm) for arm, part in by_arm.items()], ignore_index=True)
+    long = pd.concat(
+        [part.assign(arm=arm) for arm, part in by_arm.items()] or [pd.DataFrame(columns=[*COLUMNS, "arm"])],
+        ignore_index=True,
+    )
     told = {}
     for benchmark, part in long.groupby("benchmark", sort=False):
         cells = [
@@ -126,24 +142,3 @@ def benchmark_tables(by_arm: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFra
         columns = [m for m in MEASURES if m in table.columns]
         told[benchmark] = table.reindex(order)[columns].rename(columns=MEASURES).rename_axis(columns=None)
     return told
-
-
-# ------------------------------------------------------------------ the original's aggregates
-
-
-def original_aggregates(frame: pd.DataFrame) -> dict:
-    """What the original's judge writes of a split: `all_acc` in percent, over the records without an error.
-
-    `acc_per_category` (HR-Bench only) is in fractions, as there. None where there is nothing to count; the
-    original writes NaN.
-    """
-    kept = counted(frame, "paper")
-    share = _share(kept)
-    told: dict = {"all_acc": None if share is None else share * 100, "all_cnt": len(kept)}
-    if len(frame) and (frame["benchmark"] == "hr").all():
-        told["acc_per_category"] = {k: _share(kept[kept["kind"] == k]) for k in ("single", "cross")}
-    return told
-
-
-def _share(part: pd.DataFrame) -> float | None:
-    return int((part["verdict"] == "right").sum()) / len(part) if len(part) else None

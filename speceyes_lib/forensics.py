@@ -7,7 +7,7 @@ original that it mends, so the corrections add up to the difference whatever the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,11 @@ FAILED = "failed samples count as wrong"
 BY_MODEL = "the judging model decides what is open"
 BY_PEOPLE = "people overrule"
 START, END = "paper", "strict"
+
+
+def arm_to_score(arms: Sequence[str]) -> str:
+    """The arm whose answers are put before the scorers: the gated one, else the first."""
+    return "gated" if "gated" in arms else arms[0]
 
 
 def score_all(records: Iterable[JudgedRecord], source: str = "final") -> pd.DataFrame:
@@ -85,6 +90,18 @@ def differing(scored: pd.DataFrame) -> pd.DataFrame:
     apart = right.max(axis=1) != right.min(axis=1)
     shown = scored[apart].sort_values(["task", "id"])
     return shown[["id", "question", "standard", "answer", *SCORERS]].fillna("").set_index("id")
+
+
+def ways_to_differ(apart: pd.DataFrame) -> pd.DataFrame:
+    """The samples of `differing` by how they are scored: one row per benchmark and pattern, with an example.
+
+    Columns: n, every scorer's word, and the id, standard answer and answer of the first such sample.
+    """
+    told = apart.reset_index()
+    told["benchmark"] = told["id"].str.split("/").str[0]
+    told["n"] = told.groupby(["benchmark", *SCORERS], sort=False)["id"].transform("size")
+    first = told.drop_duplicates(["benchmark", *SCORERS]).sort_values(["n", "id"], ascending=[False, True])
+    return first[["benchmark", "n", *SCORERS, "id", "standard", "answer"]].set_index(["benchmark", "n"])
 
 
 def corrections(scored: pd.DataFrame) -> pd.DataFrame:

@@ -310,6 +310,17 @@ def with_interval(
     )
 
 
+def plain(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+    """A table of numbers as text: fractions to `digits`, counts whole, blanks where there is nothing."""
+
+    def text(value: object) -> object:
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return ""
+        return number(value, digits) if isinstance(value, float) else value
+
+    return table.astype(object).map(text)
+
+
 # ------------------------------------------------------------------ dresses
 
 

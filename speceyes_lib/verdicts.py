@@ -52,6 +52,11 @@ def of_stages(stages: Iterable[StageData[JudgedRecord]], source: str | None = No
     return frame
 
 
+def records_of(stages: Iterable[StageData[JudgedRecord]], arm: str) -> list[JudgedRecord]:
+    """The judged records of one arm over all its tasks."""
+    return [r for s in stages if s.manifest.stage.split("/")[-1] == arm for r in s.records.values()]
+
+
 def _sample(record: JudgedRecord) -> tuple:
     benchmark, split, _ = record.id.split("/", 2)
     place = (record.id, f"{benchmark}/{split}", benchmark, split)
@@ -68,10 +73,51 @@ def counted(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
     return frame[frame["verdict"] != "error"] if protocol == "paper" else frame
 
 
+def of_source(frame: pd.DataFrame, source: str = "final", arm: str | None = None) -> pd.DataFrame:
+    """The rows of one source ("final", "draft", …), of one arm or all."""
+    rows = frame["source"] == source
+    return frame[rows if arm is None else rows & (frame["arm"] == arm)]
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """What people need to follow a verdict: question, answers, and who decided by which rule."""
+    columns = ["id", "question", "source", "answer", "standard", "verdict", "decided_by", "rule"]
+    return frame[columns].fillna("").replace({"decided_by": {"none": "nobody"}}).set_index("id")
+
+
+def left_open(frame: pd.DataFrame) -> pd.DataFrame:
+    """The answers that nobody could call right or wrong, though there was no failure."""
+    return frame[frame["verdict"].isin(LEFT_OPEN)]
+
+
+def counts_by_arm(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """arm -> verdict -> how many answers, as `tables.verdict_table` takes them."""
+    return {arm: part["verdict"].value_counts().to_dict() for arm, part in frame.groupby("arm", sort=False)}
+
+
 def deciders(frame: pd.DataFrame) -> pd.DataFrame:
     """How often each rule, the model and people decided what: a row per decider, a column per verdict."""
     by = frame["decided_by"].replace("none", "nobody")
     return pd.crosstab([by.rename("decided by"), frame["rule"]], frame["verdict"])
+
+
+def with_and_without_people(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Accuracy with what people overruled and without, a row per arm.
+
+    Columns: with_pct, without_pct, n (the denominator), checked (answers that a person judged), overruled (of them
+    those whose verdict changed).
+    """
+    rows = {}
+    for arm, part in frame.groupby("arm", sort=False):
+        rows_in = counted(part, protocol)
+        share = {
+            name: 100.0 * float((rows_in[column] == "right").mean()) if len(rows_in) else None
+            for name, column in (("with_pct", "verdict"), ("without_pct", "unreviewed"))
+        }
+        checked = part["by_human"].notna()
+        changed = int((part["verdict"] != part["unreviewed"]).sum())
+        rows[arm] = share | {"n": len(rows_in), "checked": int(checked.sum()), "overruled": changed}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
 # ------------------------------------------------------------------ agreement
@@ -92,8 +138,6 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
     Columns: n, agree_pct, kappa (None where both only ever used one and the same word: it is undefined there),
     and the four counts `right_right`, `right_wrong`, … (first rater's word first).
     """
-    from sklearn.metrics import cohen_kappa_score
-
     told = ratings(frame)
     rows = {}
     for first, second in itertools.combinations(RATERS, 2):
@@ -103,7 +147,7 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
         rows[f"{RATERS[first]} / {RATERS[second]}"] = {
             "n": len(both),
             "agree_pct": 100.0 * float((a == b).mean()) if len(both) else None,
-            "kappa": float(cohen_kappa_score(a, b)) if defined else None,
+            "kappa": _kappa(a, b) if defined else None,
             **{
                 f"{x}_{y}": int(((a == x) & (b == y)).sum())
                 for x, y in itertools.product(("right", "wrong"), repeat=2)
@@ -112,11 +156,17 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("raters")
 
 
+def _kappa(a: pd.Series, b: pd.Series) -> float:
+    from sklearn.metrics import cohen_kappa_score
+
+    return float(cohen_kappa_score(a, b))
+
+
 # ------------------------------------------------------------------ the model's replies
 
 
 def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
-    """What came of asking the judging model, a row per outcome: answers, of them unreadable, tokens; empty without one.
+    """What came of asking the judging model, a row per outcome: answers, of them unreadable, tokens; all 0 without one.
 
     Outcomes are its verdicts, and the kinds of failure where no reply came. `unreadable` counts replies in which
     a strict reader finds no judgement, whatever the protocol made of them. Tokens count equal questions once.
@@ -128,13 +178,12 @@ def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
         for v in record.verdicts
         if v.judge is not None
     ]
-    rows: dict[str, dict[str, int]] = {}
+    nothing = dict.fromkeys(("answers", "unreadable", "prompt_tokens", "completion_tokens"), 0)
+    rows = {verdict: dict(nothing) for verdict in ("right", "wrong", "unparsed")}
     seen: set[tuple] = set()
     for id_, answer, protocol, call in calls:
         outcome = f"no reply: {call.failure.type}" if call.failure else call.verdict
-        row = rows.setdefault(
-            outcome, {"answers": 0, "unreadable": 0, "prompt_tokens": 0, "completion_tokens": 0}
-        )
+        row = rows.setdefault(outcome, dict(nothing))
         row["answers"] += 1
         row["unreadable"] += call.reply is not None and read_reply(call.reply, "strict", "") == "unparsed"
         if (key := (id_, answer, protocol)) not in seen:

@@ -10,11 +10,10 @@ from synthetic_run import TASKS, THRESHOLD, make_run, write_answers, write_verdi
 
 from speceyes_lib import analysis, figures, frames, tables
 from speceyes_lib.errors import StageError
-from speceyes_lib.judging import JudgedRecord
 from speceyes_lib.operating_point import read_operating_point
 from speceyes_lib.params import ConfidenceParams, FiguresParams
 from speceyes_lib.paths import run_dir, stage_dir
-from speceyes_lib.store import read_manifest, read_stage
+from speceyes_lib.store import read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -122,18 +121,6 @@ def test_verdicts_of_other_samples_are_refused(runs):
     write_verdicts("partial", {"gated": judged["gated"]})
     with pytest.raises(StageError, match="not of the same samples"):
         frames.load_run("partial", [TASKS[0]], ["gated"])
-
-
-def test_verdicts_are_counted_by_arm_and_rule(runs):
-    stages = [
-        read_stage("r", f"03_judging/{a}", t, JudgedRecord) for a in ("gated", "collect") for t in TASKS
-    ]
-    counts = analysis.count_verdicts(stages)
-    assert {arm: sum(c.values()) for arm, c in counts.items()} == {"gated": 56, "collect": 56}
-    assert tables.verdict_table(counts)["n"].tolist() == [56, 56]
-    assert analysis.rule_table(stages).to_numpy().sum() == sum(
-        len(r.verdicts) for s in stages for r in s.records.values()
-    )
 
 
 def test_the_three_shown_samples_span_the_confidences(runs):

@@ -9,7 +9,7 @@ from judged import judged
 
 from speceyes_lib import forensics
 from speceyes_lib.figures_judging import correction_waterfall
-from speceyes_lib.forensics import corrections, differing, pope_table, score_all, scorer_table
+from speceyes_lib.forensics import corrections, differing, pope_table, score_all, scorer_table, ways_to_differ
 from speceyes_lib.human import reviewed
 from speceyes_lib.records import HumanCheck, JudgeCall
 
@@ -48,6 +48,15 @@ def test_the_samples_on_which_scorers_differ_are_listed_and_no_others():
         "vstar/direct_attributes/1",
     ]
     assert shown.loc["pope/random/0", "paper"] == "wrong"
+
+
+def test_samples_that_differ_are_grouped_by_what_each_scorer_says():
+    more = [judged(f"pope/random/{i}", "Yes", "yes") for i in (7, 8)]
+    ways = ways_to_differ(differing(score_all([*RECORDS, *more])))
+    assert list(ways.index) == [("pope", 3), ("hr", 1), ("vstar", 1)]
+    most = ways.reset_index().iloc[0]
+    assert (most["paper"], most["strict"], most["id"]) == ("wrong", "right", "pope/random/0")
+    assert ways_to_differ(differing(score_all(RECORDS[:1]))).empty
 
 
 def test_the_steps_lead_from_one_protocol_to_the_other():

@@ -242,6 +242,28 @@ def test_a_server_that_is_gone_is_given_up_on_before_every_question_has_timed_ou
         assert {c.verdict for c in told.values()} == {"undecided"}
 
 
+def test_an_interrupt_keeps_the_replies_under_way_and_asks_nothing_more(tmp_path):
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    def behave(answer: str, attempt: int) -> str:
+        time.sleep(0.3)  # longer than the first word of progress takes to come
+        return "Judgement: 1"
+
+    with serving(behave) as server:
+        with judge_of(server, tmp_path, concurrency=4, timeout_s=10) as model:
+            questions = [model.question(VSTAR, f"answer {i}", "strict") for i in range(40)]
+            with pytest.raises(KeyboardInterrupt):
+                model.judge(questions, interrupted)
+        asked = server.attempts.total()
+        assert 4 <= asked <= 8
+        assert server.replied.total() == asked
+        assert count(tmp_path / "r.sqlite") == asked
+        with judge_of(server, tmp_path, concurrency=40, timeout_s=10) as model:
+            model.judge(questions)
+        assert set(server.attempts.values()) == {1}
+
+
 # ------------------------------------------------------------------ the stage
 
 

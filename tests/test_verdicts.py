@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from judged import judged
 
 from speceyes_lib.human import reviewed
 from speceyes_lib.records import Failure, HumanCheck, JudgeCall
-from speceyes_lib.verdicts import agreement, counted, deciders, tidy
+from speceyes_lib.tables import verdict_table
+from speceyes_lib.verdicts import (
+    agreement,
+    counted,
+    counts_by_arm,
+    deciders,
+    left_open,
+    shown,
+    tidy,
+    with_and_without_people,
+)
 
 
 def rated(number: int, answer: str, model: str | None = None, person: str | None = None):
@@ -82,3 +93,24 @@ def test_who_decided_is_counted_by_rule_and_verdict():
 def test_only_paper_drops_failed_samples():
     frame = tidy([judged("vstar/direct_attributes/0", None), judged("vstar/direct_attributes/1", "A")])
     assert (len(counted(frame, "strict")), len(counted(frame, "paper"))) == (2, 1)
+
+
+def test_verdicts_are_counted_by_arm():
+    frame = pd.concat([tidy(RATED, "gated"), tidy([judged("vstar/direct_attributes/9", None)], "baseline")])
+    assert counts_by_arm(frame) == {"gated": {"right": 5, "wrong": 1}, "baseline": {"error": 1}}
+    assert verdict_table(counts_by_arm(frame))["n"].tolist() == [6, 1]
+
+
+def test_accuracy_with_and_without_people_has_its_counts_beside_it():
+    told = with_and_without_people(tidy(RATED, "gated"), "strict").loc["gated"]
+    assert told["with_pct"] == pytest.approx(100 * 5 / 6)
+    assert told["without_pct"] == pytest.approx(100 * 4 / 6)
+    assert (told["n"], told["checked"], told["overruled"]) == (6, 5, 1)
+
+
+def test_what_nobody_could_tell_is_left_open_and_a_failure_is_not():
+    answers = ["A", "red or blue", "", None]
+    frame = tidy([judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(answers)])
+    assert left_open(frame)["answer"].tolist() == ["red or blue", ""]
+    assert shown(left_open(frame))["decided_by"].tolist() == ["nobody", "rule"]
+    assert shown(frame).isna().sum().sum() == 0

@@ -201,8 +201,7 @@ def _sums(
     }
     if data.manifest.task.startswith("hr/"):
         of_kind = {kind: [r for r in kept if judged[r.id].kind == kind] for kind in ("single", "cross")}
-        shares = {kind: _percent(right[r.id] for r in own) for kind, own in of_kind.items()}
-        sums["acc_per_category"] = {k: None if v is None else v / 100 for k, v in shares.items()}
+        sums["acc_per_category"] = {kind: _mean(right[r.id] for r in own) for kind, own in of_kind.items()}
     if source == "draft":
         return sums | {"conf_infos": {mode: _by_verdict(kept, right, mode) for mode in MODES}}
     if data.manifest.stage.startswith("02_gated"):

@@ -27,6 +27,7 @@ CACHE_FILE = "judge_replies.sqlite"
 SETTINGS = {"temperature": 0, "max_tokens": 64}
 GIVE_UP_AFTER = 20  # failures in a row: the server is gone, and waiting for every retry would take hours
 POLL_S = 0.2
+LAST_REPLIES_S = 30.0  # how long an interrupted session waits for replies under way
 
 _SYSTEM = (
     "You grade short answers to questions about pictures. You do not see the picture: the standard answer is "
@@ -148,8 +149,11 @@ class JudgingModel:
         try:
             while wait([work], timeout=POLL_S).not_done:
                 progress(len(told) - before, len(new))
-        except BaseException:  # an interrupt in the notebook: what is under way is still kept
-            self.stopped = Failure(type="interrupted", message="judging was interrupted")
+        except (
+            BaseException
+        ):  # an interrupt in the notebook: what is under way is paid for, so it is still kept
+            self.stopped = Failure(type="interrupted", message="not asked: judging was interrupted")
+            wait([work], timeout=LAST_REPLIES_S)
             raise
         work.result()
         progress(len(told) - before, len(new))

@@ -119,6 +119,7 @@ class _Judging:
     sizes: Mapping[str, float]
     overrides: Overrides
     model: JudgingModel | None
+    code: str  # state of the code, hashed once
 
     def samples(self, task: str) -> dict[str, Sample]:
         return {s.id: s for s in benchmarks.load_task(task, resolve(self.params.data_root))}
@@ -162,7 +163,7 @@ def _judging(params: JudgingParams) -> Iterator[_Judging]:
         model = open_judge(params)
         if model is not None:
             stack.enter_context(model)
-        yield _Judging(params, sizes, overrides, model)
+        yield _Judging(params, sizes, overrides, model, code_hash("judging"))
 
 
 def _is_asked(verdict: Verdict, judge_all: bool) -> bool:
@@ -214,7 +215,7 @@ def _judge_arm(
     inputs = {
         "records": ran.sha256,
         "truth": text_hash(f"{i} {samples[i].standard}" for i in ran.records),
-        "code": code_hash("judging"),
+        "code": judging.code,
         "sizes": _sizes_hash(judging.sizes, ran.records),
     }
     if model is not None:
