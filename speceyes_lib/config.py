@@ -52,6 +52,7 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
     },
     "data": {
         "kind": _every("kind"),
+        "fetch": _every("fetch"),
         "root": _every("data_root"),
         "seed": ((PrepareParams, "seed"),),
         "tasks": _every("tasks"),

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from .endpoint import identity, is_endpoint, parse_endpoints
 from .errors import ConfigError, nearest
+from .hub import ITEMS
 from .records import RunMode
 
 TASKS = (
@@ -52,6 +53,13 @@ def _plain_name(name: str) -> str:
     if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\:*?"<>|{}'):
         raise ValueError("must be a plain folder name")
     return name
+
+
+def _items(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in ITEMS:
+            raise ValueError(f"nothing is called {name!r}{nearest(name, ITEMS)}; there are {', '.join(ITEMS)}")
+    return names
 
 
 def _model(text: str) -> str:
@@ -182,6 +190,11 @@ class PrepareParams(StageParams):
         Literal["demo", "check"],
         Field(description="demo: generate the embedded benchmark; check: read the data given"),
     ] = "demo"
+    fetch: Annotated[
+        list[str],
+        AfterValidator(_items),
+        Field(description="what to fetch from the hub first (python -m speceyes_lib.hub list)"),
+    ] = []
     data_root: DataRoot = "data/demo/benchmark"
     seed: Annotated[int, Field(ge=0, description="seed of the embedded benchmark")] = 2026
     validation_root: Annotated[str, Field(description="folder of the validation set; empty: none")] = (

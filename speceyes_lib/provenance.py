@@ -63,10 +63,12 @@ def file_hash(path: Path) -> str:
 def folder_hash(folder: Path) -> str:
     """sha256 over the relative names and contents of all files of a folder, in sorted order.
 
-    Hidden files are left out. Files above 64 MiB count by size and edges only (see `WHOLE_FILE_BYTES`).
+    Hidden files and folders are left out. Files above 64 MiB count by size and edges only (see `WHOLE_FILE_BYTES`).
     """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+    files = (p for p in folder.rglob("*") if p.is_file())
+    shown = (p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    for path in sorted(shown):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
         if size <= WHOLE_FILE_BYTES:

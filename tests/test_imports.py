@@ -49,7 +49,7 @@ LAYERS = [
     {"population", "position_bias"},
     {"replay"},
     {"planner", "economics", "confidence_run"},
-    {"tables", "views", "overview"},
+    {"tables", "views", "overview", "table1"},
     {"figures", "findings", "benchmark_metrics", "forensics", "confidence_report"},
     {"analysis", "figures_confidence", "figures_judging", "findings_judging", "fidelity", "figures_replay", "paper_figures"},
     {"explore"},

@@ -61,6 +61,8 @@ def test_a_folder_is_its_names_and_contents(tmp_path):
     (tmp_path / "a.json").write_text("1")
     before = provenance.folder_hash(tmp_path)
     (tmp_path / ".hidden").write_text("x")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "metadata").write_text("x")
     assert provenance.folder_hash(tmp_path) == before
     (tmp_path / "a.json").rename(tmp_path / "b.json")
     renamed = provenance.folder_hash(tmp_path)
