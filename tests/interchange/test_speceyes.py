@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib import benchmarks
+from speceyes_lib.confidence import MODES
 from speceyes_lib.errors import ConfigError, DataError, StageError
 from speceyes_lib.interchange.__main__ import import_files, main
 from speceyes_lib.interchange.export import export
@@ -464,6 +465,22 @@ def test_the_baseline_by_step_speculation_comes_back_too(tmp_path, ours, benchma
     assert (list(runs), problems) == (["back"], [])
     back = read_stage("back", "02_specreason", TASK, AgentRecord).records
     assert {i: told_of_gated(r) for i, r in back.items()} == {i: told_of_gated(own[i]) for i in back}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_confidence_mode_and_agent_has_its_file(tmp_path, ours, benchmark_root, mode):
+    _, arms = ours
+    config = {"data_root": str(benchmark_root), "draft_model": "b", "batch_size": 8, "score": mode, "k": 96}
+    config |= {"agent_model": "models/Thyme_RL", "agent": "thyme", "router": "small"}
+    write_answers("mode", {"gated": arms["gated"]}, config)
+    path, *_ = export("mode", tmp_path / "out")
+    assert path.relative_to(tmp_path / "out").as_posix() == (
+        f"eval_results_Thyme-RL/vstar/vstar_direct_attributes_Thyme-RL_b_8_{mode}_0.97_K=96_PhaseIMs.jsonl"
+    )
+    assert parse_name(path.stem).mode == mode
+    line = json.loads(path.read_text().splitlines()[-1])
+    assert "messages" in line  # as the original's Thyme files call it
+    assert "print_messages" not in line
 
 
 def test_the_originals_lines_survive_import_and_export(tmp_path, benchmark_root):
