@@ -153,8 +153,18 @@ def trajectory_view(sample: Sample, record: AgentRecord) -> HTML:
 def _turn(number: int, turn: Turn, picture: Image.Image) -> str:
     head = f"<p style='margin-bottom: 0'>Turn {number}: {turn.n_tokens} tokens {_ms(turn.turn_s)}</p>"
     said = f"<pre style='white-space: pre-wrap; max-width: 40rem'>{html.escape(turn.text)}</pre>"
+    if turn.proposal:
+        by = "accepted" if turn.proposal.accepted else "rejected, so the large model wrote the turn"
+        said = (
+            _small(f"The small model proposed: {turn.proposal.text} (score {turn.proposal.score}, {by})")
+            + said
+        )
+    if turn.tool_output:
+        said += _small(f"The program printed: {turn.tool_output}")
     if turn.error:
         said += _small(f"{turn.error.type}: {turn.error.message}")
+    if turn.notes:
+        said += _small(f"Noted: {', '.join(turn.notes)}")
     if not turn.crop_px:
         return head + said
     crop = picture.crop(turn.crop_px)

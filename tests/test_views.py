@@ -14,7 +14,7 @@ from speceyes_lib import views
 from speceyes_lib.benchmarks import ImageRef, Sample
 from speceyes_lib.confidence import token_separability
 from speceyes_lib.evidence import Evidence
-from speceyes_lib.records import AgentRecord, DraftRecord, Failure, RouterRecord, Trajectory, Turn
+from speceyes_lib.records import AgentRecord, DraftRecord, Failure, Proposal, RouterRecord, Trajectory, Turn
 
 
 @pytest.fixture
@@ -121,6 +121,23 @@ def test_a_failed_sample_says_why(sample):
     record = agent_record().model_copy(update={"status": "error", "error": failure, "answer": None})
     assert "Failed (turn_limit): no answer after 6 turns" in views.trajectory_view(sample, record).data
     assert "failed: no answer after 6 turns" in views.agent_table([sample], [record])["answer"].iloc[0]
+
+
+def test_a_turn_shows_what_its_program_printed_who_proposed_it_and_what_was_odd(sample):
+    proposal = Proposal(text="purple", n_tokens=1, propose_s=0.01, score=3)
+    turn = Turn(
+        text="<code>1</code>",
+        n_tokens=3,
+        turn_s=0.1,
+        action="tool",
+        tool_output="a value",
+        notes=("several_calls",),
+        proposal=proposal,
+    )
+    record = agent_record().model_copy(update={"trajectory": Trajectory(status="ok", turns=(turn,))})
+    shown = views.trajectory_view(sample, record).data
+    for part in ("proposed: purple (score 3, rejected", "printed: a value", "Noted: several_calls"):
+        assert part in shown
 
 
 def test_token_table_shows_separability_candidates_and_the_deciding_token():
