@@ -95,6 +95,10 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
         "max_turns": _every("max_turns"),
         "max_new_tokens": ((AgentParams, "max_new_tokens"),),
         "first_look": _every("first_look"),
+        "kind": _every("agent"),
+        "sandbox": _every("sandbox"),
+        "concurrent": _every("concurrent"),
+        "specreason_threshold": _every("specreason_threshold"),
     },
     "judging": {
         "protocol": _every("protocol"),

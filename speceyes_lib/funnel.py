@@ -284,6 +284,7 @@ class _Phases:
             ),
             Station("open", "host", 1 if concurrent else first_size, self.open, self.opened, brief=True),
         ]
+        stations = [s for s in stations if s.lane != id(None)]  # without a small model nobody goes there
         if not concurrent:
             return Scheduler(stations, self.destination).run(cases)
         workers = {lane: count or 1 for lane, count in seats.items()} | {"host": HOST_WORKERS}

@@ -29,8 +29,13 @@ TASKS = (
     "pope/random",
 )
 MODES = ("min", "mean", "bottom20", "log")
-ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched")
-DEFAULT_ARMS = ("collect", "baseline", "gated", "gated_batched")  # collect holds what baseline_batched would tell
+ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched", "specreason")
+DEFAULT_ARMS = (
+    "collect",
+    "baseline",
+    "gated",
+    "gated_batched",
+)  # collect holds what baseline_batched would tell
 BATCHED = "_batched"
 
 
@@ -243,11 +248,15 @@ class DraftParams(StageParams):
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to run the benchmark: its name (stage folder `02_<name>`), run mode and agent batching."""
+    """One way to run the benchmark: its name (stage folder `02_<name>`), run mode and agent batching.
+
+    together: agents advance together, and nothing already computed is computed again. Otherwise the paper's setting.
+    """
 
     name: str
     run_mode: RunMode
     agent_batch_size: int
+    together: bool
     first_look: bool
     router_small: bool
 
@@ -263,8 +272,9 @@ class AgentParams(StageParams):
     together instead of `agent_batch_size` (1 = the paper's setting, in the gated run and its baseline alike).
     collect routes and runs the agent on every sample and takes the drafts over from stage 01; it is batched,
     since its answers count and `baseline` times the same agents one by one. gated is the real funnel; baseline
-    sends every sample to the agent. Each arm has its own stage folder and manifest,
-    and `arm_config` holds only what that arm depends on, so arms can be added or repeated one by one.
+    sends every sample to the agent; specreason too, and lets the small model propose each step for the large one
+    to score. Each arm has its own stage folder and manifest, and `arm_config` holds only what that arm depends on,
+    so arms can be added or repeated one by one.
     """
 
     arms: Arms = list(DEFAULT_ARMS)
@@ -275,6 +285,14 @@ class AgentParams(StageParams):
     draft_model: DraftModel = "data/demo/models/draft"
     agent_model: AgentModel = "data/demo/models/agent"
     prompts: Prompts = "demo"
+    agent: Annotated[
+        Literal["deepeyes", "thyme"],
+        Field(description="how the large model works: zooms by tool calls, or writes Python"),
+    ] = "deepeyes"
+    sandbox: Annotated[
+        Literal["enforced", "off"],
+        Field(description="thyme: confine the programs it writes; off: only in a container of your own"),
+    ] = "enforced"
     router: Annotated[
         Literal["large", "small", "none"],
         Field(description="who answers Phase I: the large model, the small one, or nobody (all drafted)"),
@@ -288,6 +306,10 @@ class AgentParams(StageParams):
     agent_batch_size_batched: Annotated[
         int, Field(ge=2, description="agents at once in collect and the _batched arms")
     ] = 16
+    concurrent: Annotated[
+        bool,
+        Field(description="both models at once in collect and the _batched arms (each its own device)"),
+    ] = False
     max_turns: Annotated[int, Field(ge=1, description="agent turns at most")] = 6
     max_new_tokens: Annotated[int, Field(ge=1, description="new tokens of an agent turn at most")] = 512
     first_look: Annotated[
@@ -296,6 +318,9 @@ class AgentParams(StageParams):
     router_small: Annotated[
         bool, Field(description="collect also asks the small model whether a tool would help")
     ] = True
+    specreason_threshold: Annotated[
+        int, Field(ge=0, le=9, description="specreason keeps a proposed step from this score on")
+    ] = 7
     score: Score = "min"
     k: K = 64
     slope: Slope = 0.6
@@ -325,7 +350,7 @@ class AgentParams(StageParams):
         size = self.agent_batch_size_batched if together else self.agent_batch_size
         collect = mode == "collect"
         extras = {"first_look": self.first_look and collect, "router_small": self.router_small and collect}
-        return Arm(name, mode, size, **extras)
+        return Arm(name, mode, size, together, **extras)
 
     def arm_config(self, name: str, threshold: float | None = None) -> dict[str, Any]:
         """The `config` of an arm's stage folder: what its records depend on and nothing else.
@@ -341,15 +366,19 @@ class AgentParams(StageParams):
             "agent_batch_size": arm.agent_batch_size,
             "first_look": arm.first_look,
             "router_small": arm.router_small,
+            "concurrent": arm.together and self.concurrent,
         }
+        alone = (
+            *("router", "router_max_new_tokens", "draft_max_new_tokens"),
+            *("score", "k", "slope", "k_store", "if_fewer_alternatives", "batch_size"),
+        )
         unused = {
-            "baseline": (
-                *("draft_model", "router", "router_max_new_tokens", "draft_max_new_tokens"),
-                *("score", "k", "slope", "k_store", "batch_size"),
-            ),
-            "collect": ("draft_max_new_tokens", "k_store"),
-            "gated": (),
+            "baseline": (*alone, "draft_model", "specreason_threshold"),
+            "specreason": alone,
+            "collect": ("draft_max_new_tokens", "k_store", "if_fewer_alternatives", "specreason_threshold"),
+            "gated": ("specreason_threshold",),
         }[arm.run_mode]
+        unused += ("sandbox",) if self.agent != "thyme" else ()
         config = {key: value for key, value in config.items() if key not in unused}
         return config | ({"threshold": threshold} if arm.run_mode == "gated" else {})
 
@@ -509,7 +538,8 @@ class GatingExplorerParams(ExplorerParams):
     k: K = 64
     slope: Slope = 0.6
     router: Annotated[
-        Literal["large", "small", "none"], Field(description="whose word in Phase I counts; none: all drafted")
+        Literal["large", "small", "none"],
+        Field(description="whose word in Phase I counts; none: all drafted"),
     ] = "large"
     threshold: Threshold = None
     threshold_from: ThresholdFrom = OPERATING_POINT

@@ -14,12 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
 from . import benchmarks, prompts
-from .agents.deepeyes import DeepEyesAgent
+from .agents import SpecReason, agent_factory
+from .backends.adapters import adapt
 from .backends.base import Backend
 from .backends.opening import check_model, fingerprint, open_backend, settle_evidence, title
 from .benchmarks import Sample
@@ -34,6 +35,7 @@ from .prompts import PromptSet
 from .provenance import code_hash, environment, text_hash
 from .records import AgentRecord, DraftRecord, Record
 from .store import StageData, StageStore, read_manifest, read_stage
+from .tools.sandbox import Sandbox
 
 Params = DraftParams | AgentParams
 P = TypeVar("P", DraftParams, AgentParams)
@@ -168,6 +170,7 @@ def _drafts(params: DraftParams, wording: PromptSet, models: _Models, samples: S
         prompts=wording,
         drafting=Drafting(params.max_new_tokens, params.k_store, params.k, params.slope),
         batch_size=params.batch_size,
+        concurrent=_served(models["draft"]),
     )
 
 
@@ -180,28 +183,33 @@ def _agents(
     drafts: Mapping[str, DraftRecord] | None,
     samples: Sequence[Sample],
 ) -> Done:
-    backend = models["agent"]
-
-    make_agent = partial(
-        DeepEyesAgent,
-        spec=backend.image_spec,
+    large = adapt(models["agent"], wording)
+    small = adapt(models["draft"], wording) if "draft" in models.roles else None
+    specreason = arm.run_mode == "specreason"
+    make_agent = agent_factory(
+        params.agent,
+        spec=large.image_spec,
         prompts=wording,
         max_turns=params.max_turns,
         max_new_tokens=params.max_new_tokens,
+        sandbox=_sandbox(params),
+        specreason=SpecReason(small.image_spec, params.specreason_threshold) if specreason else None,
     )
     return run_funnel(
         samples,
         mode=arm.run_mode,
-        agent_backend=backend,
+        agent_backend=large,
         make_agent=make_agent,
         prompts=wording,
-        draft_backend=models["draft"] if "draft" in models.roles else None,
+        draft_backend=small,
         drafting=Drafting(params.draft_max_new_tokens, params.k_store, params.k, params.slope),
         router=None if params.router == "none" else Router(params.router, params.router_max_new_tokens),
         gate=Gate(threshold, params.score) if arm.run_mode == "gated" else None,
         score=params.score,
         batch_size=params.batch_size,
         agent_batch_size=arm.agent_batch_size,
+        concurrent=arm.together and (params.concurrent or _served(large, small)),
+        reuse=arm.together,
         drafts=drafts,
         first_look=arm.first_look,
         router_small=arm.router_small,
@@ -230,6 +238,28 @@ def _store(
         inputs={**inputs, **_inputs(samples, models)},
         if_changed=params.if_changed,
     )
+
+
+def _sandbox(params: Params) -> Sandbox | None:
+    """Where the programs that the agent writes are run; None where none are written.
+
+    Raises UserError where they cannot be confined here.
+    """
+    return _tried_sandbox(params.sandbox) if getattr(params, "agent", "") == "thyme" else None
+
+
+_tried_sandbox = cache(Sandbox)  # trying the confinement out takes a moment: once per process
+
+
+def _confinement(params: Params) -> dict[str, dict]:
+    """How the agent's programs were confined, for the manifest."""
+    sandbox = _sandbox(params)
+    return {"sandbox": sandbox.info()} if sandbox else {}
+
+
+def _served(*backends: Backend | None) -> bool:
+    """Does any of these answer many requests at a time, as servers do?"""
+    return any(getattr(backend, "max_in_flight", 0) for backend in backends)
 
 
 def _run(
@@ -270,7 +300,7 @@ def _run(
             timing["session_s"] = time.perf_counter() - start
         timing["wall_s"] = sum(record.wall_s for record in store.records.values())
         shared = {"shards": merged} if merged else {}
-        store.finish(timing, environment() | {"models": models.info()} | shared)
+        store.finish(timing, environment() | {"models": models.info()} | _confinement(models.params) | shared)
     return store.folder
 
 
@@ -278,7 +308,7 @@ def _run(
 def _roles(params: AgentParams, arm: Arm) -> list[str]:
     """Which models an arm asks."""
     router_small = arm.router_small or (arm.run_mode == "collect" and params.router == "small")
-    small = arm.run_mode == "gated" or router_small
+    small = arm.run_mode in ("gated", "specreason") or router_small
     return ["draft", "agent"] if small else ["agent"]
 
 

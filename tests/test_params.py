@@ -80,13 +80,14 @@ def test_the_tasks_are_those_of_the_benchmarks():
 def test_an_arm_decides_mode_and_agent_batching():
     params = AgentParams(agent_batch_size=2, agent_batch_size_batched=16, first_look=True)
     arms = {name: params.arm(name) for name in ARMS}
-    told = {name: (arm.run_mode, arm.agent_batch_size, arm.first_look) for name, arm in arms.items()}
+    told = {n: (arm.run_mode, arm.agent_batch_size, arm.together, arm.first_look) for n, arm in arms.items()}
     assert told == {
-        "collect": ("collect", 16, True),
-        "baseline": ("baseline", 2, False),
-        "gated": ("gated", 2, False),
-        "baseline_batched": ("baseline", 16, False),
-        "gated_batched": ("gated", 16, False),
+        "collect": ("collect", 16, True, True),
+        "baseline": ("baseline", 2, False, False),
+        "gated": ("gated", 2, False, False),
+        "baseline_batched": ("baseline", 16, True, False),
+        "gated_batched": ("gated", 16, True, False),
+        "specreason": ("specreason", 2, False, False),
     }
 
 
@@ -105,6 +106,12 @@ def test_an_arm_is_made_from_what_it_uses():
     assert AgentParams(score="mean", k=32).arm_config("baseline") == AgentParams().arm_config("baseline")
     assert AgentParams(max_turns=2).arm_config("baseline") != AgentParams().arm_config("baseline")
     assert AgentParams(first_look=False).arm_config("gated", 0.9) == AgentParams().arm_config("gated", 0.9)
+    assert AgentParams(specreason_threshold=3).arm_config("baseline") == AgentParams().arm_config("baseline")
+    assert AgentParams(specreason_threshold=3).arm_config("specreason") != AgentParams().arm_config("specreason")
+    assert AgentParams(sandbox="off").arm_config("baseline") == AgentParams().arm_config("baseline")
+    assert AgentParams(agent="thyme", sandbox="off").arm_config("baseline")["sandbox"] == "off"
+    for arm, together in (("gated", False), ("gated_batched", True), ("collect", True)):
+        assert AgentParams(concurrent=True).arm_config(arm, 0.9)["concurrent"] == together
     one, both = (AgentParams(router_small=asked) for asked in (False, True))
     assert one.arm_config("gated", 0.9) == both.arm_config("gated", 0.9)
     assert one.arm_config("collect") != both.arm_config("collect")

@@ -22,6 +22,7 @@ from speceyes_lib.paths import Shard
 from speceyes_lib.records import AgentRecord, DraftRecord
 from speceyes_lib.server import serving
 from speceyes_lib.store import is_finished, read_evidence, read_stage
+from speceyes_lib.tools.sandbox import Sandbox, SandboxError
 from tests.conftest import MODELS
 
 TASKS = ["vstar/direct_attributes", "pope/adversarial"]
@@ -119,6 +120,44 @@ def test_only_collect_hears_both_routers_and_how_sure_they_are(finished):
             assert said <= 0.0
             assert other is None or other <= said
     assert all(r.router_small is None for arm in ARMS[1:] for r in finished[f"02_{arm}"].values())
+
+
+def test_specreason_keeps_the_steps_it_accepts_from_the_small_model(finished):
+    records = finished["02_specreason"].values()
+    assert {r.decision for r in records} == {"specreason"}
+    proposals = [turn.proposal for r in records for turn in r.trajectory.turns if turn.proposal]
+    assert {p.accepted for p in proposals} == {True, False}
+    assert all(p.accepted == (p.score >= 7) for p in proposals if p.score is not None)
+    for r in records:
+        assert r.trajectory.agent_s >= sum(t.proposal.propose_s for t in r.trajectory.turns if t.proposal)
+
+
+def test_every_method_runs_with_the_agent_that_writes_programs(finished, benchmark_root):
+    try:
+        Sandbox()
+    except SandboxError as error:
+        pytest.skip(f"programs cannot be confined on this machine: {error}")
+    common = {"run": "thyme", "tasks": TASKS[:1], "limit": 4, "prompts": "demo_thyme"}
+    stages.run_draft_stage(draft_params(benchmark_root, **common))
+    arms = ["collect", "baseline", "gated", "gated_batched", "specreason"]
+    stages.run_agent_stage(agent_params(benchmark_root, **common, arms=arms, agent="thyme", max_turns=5))
+    found = {arm: read_stage("thyme", f"02_{arm}", TASKS[0], AgentRecord) for arm in arms}
+    for arm, data in found.items():
+        assert {r.status for r in data.records.values()} == {"ok"}, arm
+        assert data.manifest.environment["sandbox"]["mode"] == "enforced"
+    for id, r in found["baseline"].records.items():
+        zooms = finished["02_baseline"][id].trajectory
+        assert r.answer == zooms.answer  # the same model behind an interpreter: it crops the same boxes
+        assert len(r.trajectory.turns) == len(zooms.turns)
+        assert found["collect"].records[id].answer == r.answer
+
+
+def test_both_models_at_once_decide_as_one_after_the_other(finished, benchmark_root):
+    arms = ["gated_batched"]
+    (folder, _) = stages.run_agent_stage(agent_params(benchmark_root, "at_once", arms=arms, concurrent=True))
+    for id, r in read_stage(folder, "02_gated_batched", TASKS[0], AgentRecord).records.items():
+        alone = finished["02_gated"][id]
+        assert (r.answer, r.decision) == (alone.answer, alone.decision)
 
 
 def test_the_records_are_charged_the_clock_of_the_loop(finished):
