@@ -1,6 +1,7 @@
 """The paper's whole grid from one pass: `replay` against a loop over samples and settings.
 
     python benchmarks/bench_replay.py [--write]
+    python benchmarks/bench_replay.py --fidelity fidelity [--write]    the finished run of notebook 06, as a table
 
 The loop is what one would first write: for every setting and sample, is it routed, is it accepted, whose answer
 counts; per task, with the same scores given to it. Counts and accuracies must be equal, or the script fails.
@@ -24,9 +25,12 @@ import numpy as np
 import pandas as pd
 from bench_confidence import made_up_answers, write_between_markers
 
+from speceyes_lib import fidelity
 from speceyes_lib import replay as rp
 from speceyes_lib.confidence import MODES, flatten_answers
 from speceyes_lib.cost_model import CallCost, CostModel
+from speceyes_lib.paths import stage_dir
+from speceyes_lib.store import read_manifest
 
 SPLITS = {  # as published: samples per split, and how many of them share a question or picture
     "vstar/direct_attributes": (115, 1),
@@ -211,7 +215,8 @@ def million() -> str:
         raise SystemExit("a setting was refused")
     return (
         f"{MILLION:,} records of 1 to 3 tokens, {len(GRID)} settings: scores from evidence that comes {CHUNK:,} "
-        f"answers at a time {scoring_s:.1f} s, replay {sweep_s:.1f} s; peak memory of the process {peak_mib():,.0f} MiB."
+        f"answers at a time {scoring_s:.1f} s, replay {sweep_s:.1f} s; peak memory of the process "
+        f"{peak_mib():,.0f} MiB."
     )
 
 
@@ -225,11 +230,54 @@ def report() -> str:
     return "\n\n".join([*parts, dense(), million()])
 
 
+def fidelity_table(run: str) -> str:
+    """What notebook 06 wrote, as it stands there."""
+    manifest = read_manifest(run, fidelity.STAGE)
+    told = pd.read_csv(
+        stage_dir(run, fidelity.STAGE) / "settings.csv", keep_default_na=False, na_values=["nan"]
+    )
+    machine = manifest.environment
+    rows = [
+        [
+            *(
+                row.setting,
+                f"{row.n:,}",
+                f"{row.decisions_differ}",
+                f"{row.answers_differ}",
+                f"{row.verdicts_differ}",
+            ),
+            *(
+                f"{row.accuracy_pct_predicted:.2f} / {row.accuracy_pct_measured:.2f}",
+                f"{row.accepted_measured}",
+            ),
+            *(f"{row.wall_s_predicted:.1f} / {row.wall_s_measured:.1f}",),
+            *(f"{row.speedup_predicted:.2f}x / {row.speedup_measured:.2f}x", f"{row.off_pct:+.1f} %"),
+            row.cost_note or "",
+        ]
+        for row in told.itertuples()
+    ]
+    header = [
+        "setting",
+        "n",
+        "decisions differ",
+        "answers differ",
+        "verdicts differ",
+        "accuracy %",
+        "accepted",
+    ]
+    header += ["wall-clock s", "speedup", "off", "note"]
+    setting = f"{machine['platform']}, {machine['cores']} cores, {machine['omp_threads']} thread(s)."
+    lead = f"Replayed / measured, embedded models and benchmark; {setting}"
+    return "\n\n".join([lead, table(header, rows), " ".join(fidelity.finding(told))])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fidelity", metavar="RUN", help="show what notebook 06 measured in this run")
     parser.add_argument("--write", action="store_true", help="put the tables into README.md")
     arguments = parser.parse_args()
-    measured = report()
+    name = "bench_fidelity" if arguments.fidelity else "bench_replay"
+    measured = fidelity_table(arguments.fidelity) if arguments.fidelity else report()
     print(measured)
     if arguments.write:
-        write_between_markers(Path(__file__).with_name("README.md"), "bench_replay", measured)
+        write_between_markers(Path(__file__).with_name("README.md"), name, measured)

@@ -76,9 +76,9 @@ def compared(params: FidelityParams, population: rp.Population) -> tuple[pd.Data
                 "verdict": told["right"].fillna(False).astype(bool) == really["right"],
             }
         )
-        both = told[["task", "decision", "confidence", "answer", "right"]].join(
-            really[["decision", "confidence", "answer", "right"]], lsuffix="_predicted", rsuffix="_measured"
-        )
+        columns = ["decision", "confidence", "answer", "right"]
+        both = told[columns].add_suffix("_predicted").join(really[columns].add_suffix("_measured"))
+        both.insert(0, "task", told["task"])
         differing.append(both[~same.all(axis=1)].assign(setting=str(setting)))
         pooled = rp.replay(population, setting).set_index("task").loc[rp.POOLED]
         measured = float(alone["wall_s"].sum() / really["wall_s"].sum())

@@ -16,6 +16,8 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STAGES = sorted(path.stem for path in NOTEBOOKS.glob("0*.ipynb") if path.stem != "00_train_demo_models")
 LIMIT = 4  # samples per task
 EACH_TASK = 7 * LIMIT
+SETTINGS = ["min > 0.97", "log > 0.9, batch 1"]
+TASKS_OF_FEW = ["hr/hr_bench_4k"]  # where a notebook runs the models many times
 
 PROGRESS_DEBRIS = re.compile(r"\d+%\||it/s|s/it|\r|\x1b\[")
 PREDECESSOR = {  # notebook -> the one that a message has to name when its results are not there
@@ -45,7 +47,7 @@ def run_notebook(name: str, executed: Path, **parameters) -> nbformat.NotebookNo
 
 @pytest.fixture(scope="module")
 def executed(runs, benchmark_root) -> dict[str, nbformat.NotebookNode]:
-    """The six stages one after another, 02 and 03 twice: the threshold is chosen between the two."""
+    """The stages one after another, 02 and 03 twice: the threshold is chosen between the two."""
     folder = runs / "tiny" / "notebooks"
     data = {"data_root": str(benchmark_root)}
     point = {"threshold_from": str(runs / "tiny" / "04_confidence" / "operating_point.json")}
@@ -59,11 +61,16 @@ def executed(runs, benchmark_root) -> dict[str, nbformat.NotebookNode]:
         ("02_gated_agent_eval", {**data, **point, "limit": LIMIT, "arms": arms}),
         ("03_judging", {**data, "arms": arms}),
         ("05_paper_figures", {**point, "bootstrap": 200}),
+        (
+            "06_replay_fidelity",
+            {**data, "run": "fidelity", "tasks": TASKS_OF_FEW, "limit": 2, "settings": SETTINGS},
+        ),
+        ("07_position_bias", {"tasks": TASKS_OF_FEW, "orders": ["rotated_1"], "bootstrap": 200}),
     ]
     done = {}
     for name, parameters in steps:
         key = name if name not in done else f"{name}_again"
-        done[key] = run_notebook(name, folder / f"{key}.ipynb", run="tiny", **parameters)
+        done[key] = run_notebook(name, folder / f"{key}.ipynb", **{"run": "tiny"} | parameters)
     return done
 
 
