@@ -168,10 +168,15 @@ def write_answers(run: str, arms: dict[str, dict[str, AgentRecord]], config: dic
         )
 
 
-def write_verdicts(run: str, judged: dict[str, dict[str, JudgedRecord]], protocol: str = "strict") -> None:
-    """Store verdicts as finished stages 03."""
+def write_verdicts(
+    run: str,
+    judged: dict[str, dict[str, JudgedRecord]],
+    protocol: str = "strict",
+    config: dict | None = None,
+) -> None:
+    """Store verdicts as finished stages 03; `config` is added to theirs."""
     for arm, records in judged.items():
-        _write(run, f"03_judging/{arm}", records, JudgedRecord, {"protocol": protocol})
+        _write(run, f"03_judging/{arm}", records, JudgedRecord, {"protocol": protocol} | (config or {}))
 
 
 def _write(run: str, stage: str, records: dict, record_type: type, config: dict) -> None:
