@@ -118,7 +118,7 @@ def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:
                 continue
             try:
                 value = json.loads(raw.decode("utf-8-sig"))
-            except ValueError as error:  # of JSON and of UTF-8 alike
+            except (ValueError, RecursionError) as error:  # of JSON and of UTF-8 alike
                 problems.append(Problem(path, f"not valid JSON ({error})", number))
                 continue
             if isinstance(value, dict):

@@ -331,18 +331,21 @@ def _settle_by_scores(verdicts: Verdicts, part: Part, told: Mapping) -> None:
     """Answers that no rule decided, by the list that holds their confidence; one in both lists stays open."""
     infos = told.get("conf_infos")
     if isinstance(infos, Mapping):
-        lists = {
-            mode: (infos[mode].get("right"), infos[mode].get("wrong")) for mode in MODES if mode in infos
-        }
+        own = {mode: infos[mode] for mode in MODES if isinstance(infos.get(mode), Mapping)}
+        lists = {mode: [_numbers(own[mode].get(w)) for w in ("right", "wrong")] for mode in own}
     else:
-        lists = {"": (told.get("confidence_scores_right"), told.get("confidence_scores_wrong"))}
+        lists = {"": [_numbers(told.get(f"confidence_scores_{w}")) for w in ("right", "wrong")]}
     for mode, (right, wrong) in lists.items():
-        right, wrong = set(right or ()), set(wrong or ())
         for id_, (verdict, _) in verdicts.items():
             record = part.records[id_]
             score = record.confidence if isinstance(record, AgentRecord) else (record.scores or {}).get(mode)
             if verdict == "undecided" and (score in right) != (score in wrong):
                 verdicts[id_] = ("right" if score in right else "wrong", "judge_by_confidence")
+
+
+def _numbers(values: Any) -> set[float]:
+    """The finite numbers of a list; none where it is no list."""
+    return {n for v in values if (n := finite(v)) is not None} if isinstance(values, list) else set()
 
 
 def _settle_by_sums(verdicts: Verdicts, told: Mapping) -> list[str]:

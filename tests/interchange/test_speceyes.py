@@ -388,6 +388,26 @@ def test_a_judges_file_that_is_broken_or_alone_is_told_and_the_answers_are_kept(
     assert sorted("sums" in p.what for p in problems) == [True, True]
 
 
+@given(
+    judge=st.dictionaries(
+        st.sampled_from([*JUDGE, "conf_infos"]), st.deferred(lambda: json_values), max_size=6
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_judges_file_holds_every_answer_has_its_verdict(tmp_path_factory, judge):
+    from speceyes_lib.interchange import speceyes
+
+    folder = tmp_path_factory.mktemp("judge")
+    write(folder / f"{GATED}.jsonl", GATED_LINES)
+    (folder / f"{GATED}_acc.jsonl").write_text(json.dumps(JUDGE | judge))
+    problems = []
+    [part] = speceyes.read([folder], Finder(None), problems)[""]
+    assert part.verdicts["final"].keys() == part.records.keys()
+    assert len(part.records) == 5
+    known = {"right", "wrong", "undecided", "error"}
+    assert {verdict for verdict, _ in part.verdicts["final"].values()} <= known
+
+
 def test_no_result_file_holds_a_bare_nan(tmp_path, runs):
     judged(tmp_path, GATED_LINES, JUDGE)
     assert assert_standard_json(runs) >= 12
