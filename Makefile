@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce test lab app figures fidelity position-bias lint format lock clean
+.PHONY: help env reproduce test lab app serve figures fidelity position-bias lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ app: env ## serve the explorers as a small app in the browser, for this machine 
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp notebooks/explore_*.ipynb "$$folder" && \
 		SPECEYES_HOME=$(CURDIR) JUPYTER_PATH=$(CURDIR)/scripts/app $(OFFLINE) $(BIN)/voila "$$folder" \
 		--template=explorers --classic-tree --Voila.ip=127.0.0.1 $(ARGS)
+
+serve: env ## serve the embedded models as an OpenAI-compatible server on 127.0.0.1 (ARGS="--port 8001")
+	@$(OFFLINE) $(BIN)/python -m speceyes_lib.server $(ARGS)
 
 figures: env ## redraw the tables and figures of the finished run, refresh figures/ and the README's headline
 	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/05_paper_figures.ipynb

@@ -5,6 +5,7 @@
     python -m speceyes_lib.run all CONFIG                check, run what is not finished, print the headline
     python -m speceyes_lib.run all CONFIG --profile profiles/slurm      the same, on a cluster
     python -m speceyes_lib.run status CONFIG             what is finished
+    python -m speceyes_lib.run serve-commands CONFIG     how vLLM is started for the endpoints of a config
     python -m speceyes_lib.run headline CONFIG           the result, and where everything is
     python -m speceyes_lib.run stage NOTEBOOK --set limit=6 --set 'tasks=["pope/random"]'
     python -m speceyes_lib.run cell NOTEBOOK             the parameters cell as it has to be, to paste
@@ -64,7 +65,8 @@ def check(config: RunConfig) -> None:
         for key, root in roots.items():
             if not resolve(root).is_dir():
                 raise ConfigError(
-                    f"{key}: there is no folder {root}; put the benchmarks there or name theirs"
+                    f"{key}: there is no folder {root}; name that of the benchmarks, or fetch them: "
+                    "python -m speceyes_lib.hub fetch vstar hr-bench pope"
                 )
     prompts.load(config.prompts)
     for key in ("draft", "agent"):
@@ -437,7 +439,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("check", "jobs", "all", "status", "headline"):
+    for name in ("check", "jobs", "all", "status", "headline", "serve-commands"):
         command = commands.add_parser(name)
         command.add_argument("config")
     commands.choices["all"].add_argument("--cores", type=int, help="how many cores jobs may use (all)")
@@ -479,6 +481,10 @@ def main(arguments: list[str] | None = None) -> int:
                 )
             case "jobs":
                 list_jobs(load_config(asked.config))
+            case "serve-commands":
+                from . import vllm
+
+                print(vllm.text(load_config(asked.config)), end="")
             case "status":
                 status(load_config(asked.config))
             case "headline":

@@ -53,7 +53,7 @@ LAYERS = [
     {"figures", "findings", "benchmark_metrics", "forensics", "confidence_report"},
     {"analysis", "figures_confidence", "figures_judging", "findings_judging", "fidelity", "figures_replay", "paper_figures"},
     {"explore"},
-    {"notebook", "report"},
+    {"notebook", "report", "vllm"},
     {"run"},
 ]
 

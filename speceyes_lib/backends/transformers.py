@@ -18,8 +18,9 @@ import numpy as np
 
 from ..errors import ConfigError, UserError
 from ..evidence import Evidence
+from ..hub import ITEMS
 from ..images import ImageSpec, resized_view
-from ..paths import shown
+from ..paths import resolve, shown
 from ..provenance import folder_hash
 from .base import Generation, GenerationRequest, generate_isolated
 from .reuse import Kept, PictureMemory, Row
@@ -466,10 +467,17 @@ def check_architecture(folder: Path) -> str:
     """
     config = folder / "config.json"
     if not config.is_file():
+        known = [name for name, item in ITEMS.items() if resolve(item.folder) == resolve(folder)]
+        fetch = f"python -m speceyes_lib.hub fetch {known[0]}" if known else None
         raise UserError(
-            f"{shown(folder)}: no model here (config.json is missing). The embedded models belong to the repository "
-            "(git checkout -- data/demo/models) and are made by `python -m speceyes_lib.demo.training draft` and "
-            f"`... agent`; a published model is fetched by `hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
+            f"{shown(folder)}: no model here (config.json is missing). "
+            + (
+                f"Fetch it: {fetch}"
+                if fetch
+                else "The embedded models belong to the repository (git checkout -- data/demo/models) and are made by "
+                "`python -m speceyes_lib.demo.training draft` and `... agent`; a published model is fetched by "
+                f"`hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
+            )
         )
     try:
         names = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
