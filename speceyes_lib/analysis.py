@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from . import frames, tables
+from . import frames, table1, tables
+from .errors import StageError
 from .figures import Album
 from .gate import OperatingPoint
 from .operating_point import FILE as OPERATING_POINT_FILE
@@ -123,6 +124,21 @@ def summarised(params: FiguresParams) -> RunResult | None:
     return RunResult(frame, summary)
 
 
+def read_summary(run: str) -> dict:
+    """The run's summary.json. Raises StageError naming the notebook that writes it."""
+    path = run_dir(run) / "summary.json"
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise StageError(
+            f"run {run!r} has no summary.json: run notebooks/05_paper_figures.ipynb (or make reproduce) first"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise StageError(
+            f"summary.json of run {run!r} is not JSON ({error}): run notebooks/05_paper_figures.ipynb again"
+        ) from None
+
+
 def gate_of(params: FiguresParams) -> dict[str, Any]:
     """The gate as the run's gated arm used it, and where its threshold is from; `score` alone without that arm."""
     if "gated" not in params.arms:
@@ -147,13 +163,14 @@ def results(source: str, run: RunResult | None) -> pd.DataFrame:
 def write_figures_stage(
     params: FiguresParams, run: RunResult | None, shown: pd.DataFrame, figures: Album
 ) -> Path:
-    """Write the main table (CSV, LaTeX), `summary.json` at the run's root, and the manifest over all of it."""
+    """Write Table 1 (CSV, LaTeX, HTML), `summary.json` at the run's root, and the manifest over all of it."""
     folder = stage_dir(params.run, FIGURES)
     folder.mkdir(parents=True, exist_ok=True)
+    caption = "Accuracy in percent and speedup over the agent alone."
     shown.to_csv(folder / "main_table.csv", index=False, lineterminator="\n", float_format="%.10g")
-    latex = tables.to_latex(tables.main_table(shown, intervals=False), "Accuracy and speedup.", "tab:main")
-    (folder / "main_table.tex").write_text(latex, "utf-8")
-    files = ["main_table.csv", "main_table.tex"]
+    (folder / "main_table.tex").write_text(table1.latex(shown, caption, "tab:main"), "utf-8")
+    (folder / "main_table.html").write_text(table1.html(shown, caption), "utf-8")
+    files = ["main_table.csv", "main_table.tex", "main_table.html"]
     if run is not None:
         _write_json(run_dir(params.run) / "summary.json", run.summary)
         files.append("../summary.json")

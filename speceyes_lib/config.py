@@ -121,6 +121,7 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
     },
     "figures": {
         "source": _every("source"),
+        "more_runs": _every("more_runs"),
         "hard_below": _every("hard_below"),
         "bootstrap": ((FiguresParams, "bootstrap"),),
         "seed": ((FiguresParams, "seed"),),

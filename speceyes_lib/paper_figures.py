@@ -18,12 +18,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from .figures import COLUMN_IN, INK, METHOD_COLORS, MUTED, PAGE_IN, PHASE_COLORS, SERIES, _drawn
+from .figures import (
+    COLUMN_IN,
+    INK,
+    METHOD_COLORS,
+    METHOD_MARKERS,
+    MUTED,
+    PAGE_IN,
+    PHASE_COLORS,
+    SERIES,
+    _drawn,
+    method_color,
+)
 from .paper import SPLITS
-from .tables import agent_label, split_label
+from .tables import agent_label, method_label, split_label
 
 BENCHMARKS = {"vstar": "V*", "hr": "HR-Bench", "pope": "POPE"}
-SOURCES = {"reported": "reported by the paper", "measured": "this run"}
+SOURCES = {"reported": "reported", "measured": "this run"}
 _LINES = {"reported": "-", "measured": "--"}
 _HATCH = {"reported": "", "measured": "////"}
 
@@ -174,8 +185,8 @@ def _look(split: str) -> tuple[str, str]:
     return SERIES[1 + own.index(split)] if split in own else SERIES[0]
 
 
-def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
-    """Splits by colour, sources by line style, and what bars and thin lines are."""
+def _legend(figure: Figure, sweep: pd.DataFrame, lines: str = "accuracy", bars: str = "speedup") -> None:
+    """Splits by colour, sources by line style, and what bars (if any) and thin lines are."""
     sources = [s for s in SOURCES if s in set(sweep["source"])]
     handles: list[object] = []
     by_look: dict[tuple[str, str], list[str]] = {}
@@ -194,20 +205,22 @@ def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
                 ms=3.5,
                 lw=1.1,
                 markerfacecolor=INK if source == "reported" else "white",
-                label=f"accuracy, {SOURCES[source]}",
+                label=f"{lines}, {SOURCES[source]}",
             )
         )
-        handles.append(
-            Patch(
-                facecolor=MUTED if source == "reported" else "none",
-                edgecolor="none" if source == "reported" else MUTED,
-                hatch=_HATCH[source],
-                alpha=0.5,
-                label=f"speedup, {SOURCES[source]}",
+        if bars:
+            filled = source == "reported"
+            handles.append(
+                Patch(
+                    facecolor=MUTED if filled else "none",
+                    edgecolor="none" if filled else MUTED,
+                    hatch=_HATCH[source],
+                    alpha=0.5,
+                    label=f"{bars}, {SOURCES[source]}",
+                )
             )
-        )
     handles.append(Line2D([], [], color=INK, lw=0.7, ls=(0, (1, 1)), label="agent alone"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.0)
 
 
 # ------------------------------------------------------------------ batch size
@@ -239,6 +252,7 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
         ax.set_ylim(min(0.9, part["speedup"].min()) - 0.05, top + 0.05)
         low = 1.0 - 0.75 * (top - 1.0)  # room for the inset below the curves
         ax.set_ylim(min(ax.get_ylim()[0], low), top + 0.08 * (top - low))
+        ax.set_yticks([t for t in ax.get_yticks() if 1 <= t <= ax.get_ylim()[1]])
         ax.set_xlim(0, part["batch_size"].max() * 1.06)
         inset.set_title("gain per query", fontsize=6, fontweight="normal", pad=2)
         inset.tick_params(labelsize=5.5, pad=1, length=2)
@@ -247,7 +261,7 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
         ax.set_xlabel("batch size")
         if j == 0:
             ax.set_ylabel("speedup over the agent alone")
-    _legend(figure, sweep)
+    _legend(figure, sweep, lines="speedup", bars="")
     return figure
 
 
@@ -310,20 +324,26 @@ def router_ablation(replayed: pd.DataFrame) -> Figure:
 
 @_drawn
 def throughput(table: pd.DataFrame) -> Figure:
-    """Samples per second over the number of requests or agents at work: columns method, in_flight, samples_per_s."""
+    """Samples per second over the agents at work at once: lines as predicted, markers as measured.
+
+    Columns method, in_flight, samples_per_s, how ("predicted" or "measured").
+    """
     figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.4))
-    for i, (method, line) in enumerate(table.groupby("method", sort=False)):
-        color, marker = SERIES[i % len(SERIES)]
-        line = line.sort_values("in_flight")
-        ax.plot(line["in_flight"], line["samples_per_s"], marker=marker, color=color, label=method)
+    for name, part in table.groupby("method", sort=False):
+        line = part[part["how"] == "predicted"].sort_values("in_flight")
+        points = part[part["how"] == "measured"]
+        color, marker = method_color(name), METHOD_MARKERS.get(name, "o")
+        ax.plot(line["in_flight"], line["samples_per_s"], "--", color=color, lw=1.0)
+        ax.plot(points["in_flight"], points["samples_per_s"], marker, color=color, label=method_label(name))
+    ax.plot([], [], "--", color=INK, lw=1.0, label="predicted from the pass")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    ax.set(xlabel="at work at once", ylabel="samples per second", ylim=(0, None))
+    ax.set(xlabel="agents at work at once", ylabel="samples per second", ylim=(0, None))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-# ------------------------------------------------------------------ the method, _drawn
+# ------------------------------------------------------------------ the method, drawn
 _STEP = {
     "agent": METHOD_COLORS["baseline"],
     "router": PHASE_COLORS["router_s"],
@@ -362,19 +382,11 @@ def method(shares: Mapping[str, float] | None = None) -> Figure:
     _box(bottom, 43, 0, 38, 9, "IV  the agent, with its tools: D steps", _STEP["agent"])
     for x0, x1 in ((12, 19), (36, 43), (60, 67), (81, 88)):
         _arrow(bottom, x0, 26, x1, 26)
-    bottom.annotate(
-        "",
-        (43, 4.5),
-        (27.5, 21),
-        arrowprops={"arrowstyle": "-|>", "connectionstyle": "angle,angleA=0,angleB=90"},
-    )
     _arrow(bottom, 74, 21, 74, 9)
-    bottom.annotate(
-        "",
-        (93.5, 22),
-        (81, 4.5),
-        arrowprops={"arrowstyle": "-|>", "connectionstyle": "angle,angleA=90,angleB=0"},
-    )
+    bottom.plot([27.5, 27.5], [21, 4.5], color=INK, lw=1, solid_capstyle="butt")
+    _arrow(bottom, 27.5, 4.5, 43, 4.5)
+    bottom.plot([81, 93.5], [4.5, 4.5], color=INK, lw=1, solid_capstyle="butt")
+    _arrow(bottom, 93.5, 4.5, 93.5, 22)
 
     def told(name: str, value: float | None) -> str:
         return name if value is None else f"{name}\n{100 * value:.0f} %"

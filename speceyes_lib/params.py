@@ -448,6 +448,9 @@ class FiguresParams(StageParams):
         Literal["run", "reported", "both"],
         Field(description="numbers shown: of this run, as reported in the paper, or both"),
     ] = "both"
+    more_runs: Annotated[
+        list[str], Field(description="further finished runs for the table, another agent's for example")
+    ] = []
     score: Score = "min"
     threshold_from: ThresholdFrom = OPERATING_POINT
     hard_below: Annotated[

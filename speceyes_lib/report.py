@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from .analysis import read_summary
 from .errors import StageError, UserError
 from .notebook import duration
 from .paths import repo_root, run_dir, shown
@@ -46,21 +47,6 @@ figure { margin: 2rem 0 } figcaption, .note { color: #555; font-size: 0.9rem }
 a { color: #0b5fa5 } .failed { color: #b00020; font-weight: bold }
 .prompt, .anchor-link { display: none }
 """
-
-
-def read_summary(run: str) -> dict:
-    """The run's summary.json. Raises StageError naming the notebook that writes it."""
-    path = run_dir(run) / "summary.json"
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise StageError(
-            f"run {run!r} has no summary.json: run notebooks/05_paper_figures.ipynb (or make reproduce) first"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise StageError(
-            f"summary.json of run {run!r} is not JSON ({error}): run notebooks/05_paper_figures.ipynb again"
-        ) from None
 
 
 # ------------------------------------------------------------------ headline
