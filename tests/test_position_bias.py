@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from speceyes_lib import benchmarks, figures, position_bias, tables
 from speceyes_lib.benchmarks import LETTERS, arranged, shown_as
-from speceyes_lib.errors import ConfigError, DataError
+from speceyes_lib.errors import ConfigError, DataError, StageError
 from speceyes_lib.judging import judge_record
-from speceyes_lib.params import DraftParams, PositionBiasParams
+from speceyes_lib.params import AgentParams, DraftParams, PositionBiasParams
 from speceyes_lib.records import AgentRecord, DraftRecord, ShownOptions
-from speceyes_lib.stages import run_draft_stage, samples_of
+from speceyes_lib.stages import run_agent_stage, run_draft_stage, samples_of
 from speceyes_lib.store import read_stage
 from tests.conftest import MODELS
 from tests.synthetic_run import make_samples
@@ -193,6 +193,30 @@ def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted
     orders = position_bias.by_order(frame, draws=200)
     folder = position_bias.write(params, stages, orders, position_bias.by_place(frame, draws=200))
     assert sorted(p.name for p in folder.iterdir()) == ["by_order.csv", "by_place.csv", "manifest.json"]
+
+
+def test_the_agent_is_shown_the_same_order_as_the_draft_it_goes_with(drafted):
+    own, params = drafted
+    position_bias.run_orders(params, lambda *told: None)
+    asked = {
+        "run": "r_rotated_1",
+        "tasks": TASKS,
+        "data_root": own.data_root,
+        "device": "cpu",
+        "max_turns": 2,
+    }
+    asked |= {
+        "draft_model": own.draft_model,
+        "agent_model": str(MODELS / "agent"),
+        "arms": ["collect"],
+        "limit": 2,
+    }
+    with pytest.raises(StageError, match="option_order = 'rotated_1', here it is 'as_published'"):
+        run_agent_stage(AgentParams(**asked))
+    run_agent_stage(AgentParams(**asked, option_order="rotated_1"))
+    for record in read_stage("r_rotated_1", "02_collect", TASKS[0], AgentRecord).records.values():
+        assert record.options_shown.order[0] == len(record.options_shown.order) - 1
+        assert record.draft.options_shown == record.options_shown
 
 
 def test_runs_that_cannot_be_asked_again_are_refused(drafted):
