@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FailureKind = Literal["timeout", "unreachable", "rate_limited", "server_error", "refused", "bad_reply"]
+_STARTING = threading.Lock()
 REST_S = 30.0  # how long a server that could not be reached is passed over while others answer
 
 
@@ -279,8 +280,13 @@ def _said(error: Any) -> str:
     return str(body.get("message") or error.message)
 
 
-@cache
 def _loop() -> asyncio.AbstractEventLoop:
+    with _STARTING:  # threads that ask for the first time at once must get the same loop
+        return _the_loop()
+
+
+@cache
+def _the_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="endpoints", daemon=True).start()
     return loop
