@@ -232,8 +232,9 @@ def ablations(run: Gathered, threshold: float, thresholds: Sequence[float]) -> p
     for name in MODES:
         ask("score", "same threshold", name, score=name)
     for name in run.scores:
-        setting = replace(base, score=name)
-        ask("score", "same coverage", name, score=name, threshold=_at_coverage(run, setting, share))
+        fair = _at_coverage(run, replace(base, score=name), share)
+        if fair is not None:
+            ask("score", "same coverage", name, score=name, threshold=fair)
     for router in replay.ROUTERS:
         ask("router", "same threshold", router, router=router)
     for size in BATCH_SIZES:
@@ -293,12 +294,17 @@ def _eligible(run: Gathered, setting: Setting) -> NDArray[np.float64]:
     return told.loc[told["decision"] == "accepted", "confidence"].to_numpy()
 
 
-def _at_coverage(run: Gathered, setting: Setting, accepted: int) -> float:
-    """The threshold at which a setting accepts as many drafts; 1 where it cannot be done, and replay says why."""
+def _at_coverage(run: Gathered, setting: Setting, accepted: int) -> float | None:
+    """The threshold at which a setting accepts as many drafts; None where it never does.
+
+    1 where the setting cannot be done at all: replay says why.
+    """
     try:
         values = -np.sort(-_eligible(run, setting))
     except Lacking:
         return 1.0
+    if accepted > len(values):
+        return None
     return float(values[accepted]) if accepted < len(values) else 0.0
 
 

@@ -90,7 +90,7 @@ def confidence_density(
             density = _density(values, grid)
             ax.plot(expit(grid), density, color=color, label=f"{label}, n={len(values)}")
             ax.fill_between(expit(grid), density, color=color, alpha=0.18, lw=0)
-            if not right:
+            if not right and len(values):
                 at = expit(np.clip(values, grid[0], grid[-1]))
                 ax.plot(at, np.full(len(at), -0.035), "|", color=color, ms=4, mew=0.6, clip_on=False,
                         transform=ax.get_xaxis_transform())  # fmt: skip

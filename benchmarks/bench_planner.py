@@ -1,0 +1,269 @@
+"""The capacity planner against the embedded server: simulated and measured throughput and latency, user by user.
+
+    python benchmarks/bench_planner.py [--write] [--requests 120]
+
+A server of its own process answers for both embedded models, one replica each. Users are threads that each send one
+sample after another through the funnel, router first, and ask again as soon as they have their answer. Two runs
+calibrate: one user alone says what every call takes, CALIBRATED users together what calls share (from the server's
+log). The other numbers of users are predicted before they are measured. `--write` puts the table into README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from bench_confidence import write_between_markers
+
+from speceyes_lib import planner, prompts
+from speceyes_lib.benchmarks import Sample, load_task
+from speceyes_lib.params import TASKS
+from speceyes_lib.paths import repo_root
+
+USERS = (1, 2, 4, 8, 16, 32)
+CALIBRATED = 8
+THRESHOLD = 0.99
+PER_TASK = 6
+KINDS = {
+    20: "draft",
+    10: "router",
+}  # new tokens allowed tell a call's kind; what else there is are the agent's turns
+POOL = {"draft": planner.SMALL, "router": planner.LARGE, "turn": planner.LARGE}
+
+
+# ------------------------------------------------------------------ the server, in a process of its own
+
+
+def serve(log: Path) -> None:
+    """Serve both embedded models; every call is logged: kinds of its requests, seconds."""
+    from speceyes_lib.backends.transformers import TransformersBackend
+    from speceyes_lib.server import EMBEDDED, serving
+
+    written = log.open("a", buffering=1)
+
+    class Logged(TransformersBackend):
+        def generate(self, requests):
+            start = time.perf_counter()
+            said = super().generate(requests)
+            kinds = [KINDS.get(r.max_new_tokens, "turn") for r in requests]
+            written.write(json.dumps({"kinds": kinds, "s": time.perf_counter() - start}) + "\n")
+            return said
+
+    models = {name: Logged(repo_root() / folder, name, "float32", "cpu") for name, folder in EMBEDDED.items()}
+    for model in models.values():
+        model.warm_up()
+    with serving(models) as url:
+        print(url, flush=True)
+        threading.Event().wait()
+
+
+# ------------------------------------------------------------------ users
+
+
+@dataclass
+class Measured:
+    """Latency of every request in the order of their ends, when they ended, and the server's calls meanwhile."""
+
+    ended_s: list[float]
+    latency_s: list[float]
+    kinds: list[int]  # which sample each was
+    calls: list[dict]
+
+    def throughput(self, skip: int) -> float:
+        return (len(self.ended_s) - skip) / (self.ended_s[-1] - self.ended_s[skip - 1])
+
+
+class Clients:
+    """The funnel over the server, for any number of users."""
+
+    def __init__(self, url: str, log: Path, samples: Sequence[Sample]) -> None:
+        from speceyes_lib.agents.deepeyes import DeepEyesAgent
+        from speceyes_lib.backends.opening import open_backend
+        from speceyes_lib.server import EMBEDDED
+
+        self.log, self.samples = log, samples
+        self.draft, self.agent = (
+            open_backend(f"{url}?model={role}&processor={EMBEDDED[role]}&concurrency=64", role)
+            for role in ("draft", "agent")
+        )
+        self.wording = prompts.load("demo")
+        self.make_agent = partial(DeepEyesAgent, spec=self.agent.image_spec, prompts=self.wording)
+
+    def ask(self, sample: Sample) -> None:
+        from speceyes_lib.funnel import Gate, Router, run_funnel
+
+        ((record, _),) = run_funnel(
+            [sample],
+            mode="gated",
+            agent_backend=self.agent,
+            draft_backend=self.draft,
+            make_agent=self.make_agent,
+            prompts=self.wording,
+            router=Router(),
+            gate=Gate(THRESHOLD),
+            batch_size=1,
+        )
+        assert record.status == "ok", record
+
+    def run(self, users: int, requests: int, seed: int) -> Measured:
+        """`requests` samples in all, drawn with a seed; every user takes the next as soon as he is answered."""
+        kinds = np.random.default_rng(seed).integers(0, len(self.samples), requests + users).tolist()
+        if users == 1:  # each sample as often as the other: what it takes alone is asked here
+            kinds = list(range(len(self.samples))) * max(1, requests // len(self.samples))
+            requests = len(kinds)
+        numbers, told, lock = iter(kinds), Measured([], [], [], []), threading.Lock()
+        lines = len(self.log.read_text().splitlines())
+
+        def user() -> None:
+            while len(told.ended_s) < requests:
+                with lock:
+                    kind = next(numbers, None)
+                if kind is None:
+                    return
+                began = time.perf_counter()
+                self.ask(self.samples[kind])
+                now = time.perf_counter()
+                with lock:
+                    told.ended_s.append(now)
+                    told.latency_s.append(now - began)
+                    told.kinds.append(kind)
+
+        with ThreadPoolExecutor(users) as pool:
+            for done in [pool.submit(user) for _ in range(users)]:
+                done.result()
+        told.calls = [json.loads(line) for line in self.log.read_text().splitlines()[lines:]]
+        del told.ended_s[requests:], told.latency_s[requests:], told.kinds[requests:]
+        return told
+
+
+# ------------------------------------------------------------------ what the simulation is given
+
+
+def shared_s(calls: Sequence[dict]) -> dict[int, float]:
+    """By pool, the seconds that a call takes however many share it: least squares over calls of several sizes."""
+    fixed = {}
+    for pool in (planner.SMALL, planner.LARGE):
+        own = [c for c in calls if POOL[c["kinds"][0]] == pool]
+        names = [kind for kind, where in POOL.items() if where == pool]
+        design = np.array([[1.0, *(c["kinds"].count(name) for name in names)] for c in own])
+        solution, *_ = np.linalg.lstsq(design, np.array([c["s"] for c in own]), rcond=None)
+        fixed[pool] = max(float(solution[0]), 0.0)
+    return fixed
+
+
+def workload(alone: Measured, together: Measured, n: int) -> planner.Workload:
+    """Every sample's chain of calls: own seconds as one user alone measured them, the shared part as above.
+
+    A lone user's calls follow each other, so the log tells which are whose. What is left of a sample's latency is
+    spent beside the models: pictures, HTTP, and the time that the server waits for company.
+    """
+    from speceyes_lib.server import GATHER_S
+
+    fixed = shared_s([*alone.calls, *together.calls])
+    chains: dict[int, list[list[tuple[int, float]]]] = {}
+    aside: dict[int, list[float]] = {}
+    calls = iter(alone.calls)
+    following = next(calls, None)
+    for kind, latency_s in zip(alone.kinds, alone.latency_s, strict=True):
+        chain = []
+        while following is not None and not (chain and following["kinds"] == ["router"]):
+            chain.append((POOL[following["kinds"][0]], following["s"]))
+            following = next(calls, None)
+        chains.setdefault(kind, []).append(chain)
+        aside.setdefault(kind, []).append(latency_s - sum(s for _, s in chain) - GATHER_S * len(chain))
+    width = 1 + max(len(chain[0]) for chain in chains.values())
+    pool = np.full((n, width), planner.NONE, np.int8)
+    own_s, fixed_s = np.zeros((n, width)), np.zeros((n, width))
+    for kind, repeats in chains.items():
+        pool[kind, 0], own_s[kind, 0] = planner.ASIDE, max(0.0, float(np.median(aside[kind])))
+        for place, (where, _) in enumerate(repeats[0], start=1):
+            seconds = float(np.median([chain[place - 1][1] for chain in repeats]))
+            pool[kind, place] = where
+            own_s[kind, place] = max(seconds - fixed[where], 0.0)
+            fixed_s[kind, place] = fixed[where] + GATHER_S
+    return planner.Workload(pool, own_s, fixed_s)
+
+
+def main() -> None:
+    from speceyes_lib.demo.benchmark import generate
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.serve:
+        serve(asked.serve)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        root, log = Path(folder) / "benchmark", Path(folder) / "calls.jsonl"
+        generate(root, seed=2026)
+        samples = [s for task in TASKS for s in load_task(task, root)[:PER_TASK]]
+        server = subprocess.Popen(
+            [sys.executable, __file__, "--serve", str(log)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=repo_root(),
+        )
+        try:
+            url = server.stdout.readline().strip()
+            log.touch()
+            clients = Clients(url, log, samples)
+            clients.run(4, 12, 99)  # both sides warm
+            found = {n: clients.run(n, asked.requests, seed=n) for n in (1, CALIBRATED)}
+            work = workload(found[1], found[CALIBRATED], len(samples))
+            fleet = planner.Fleet(1, 1)
+            found |= {n: clients.run(n, asked.requests, seed=n) for n in USERS if n not in found}
+        finally:
+            server.terminate()
+            server.wait()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores; {asked.requests} requests each"
+    lines = [
+        f"Embedded models behind the embedded server, one replica each; {machine}. Simulated / measured.",
+        "",
+        "| users | requests per s | off | median s | off | 95 % within s | off | mean batch of the agent | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    off = []
+    for n in USERS:
+        told, real = planner.simulate(work, fleet, users=n, requests=4000), found[n]
+        skip = max(n, len(real.ended_s) // 5)
+        latency = np.array(real.latency_s[skip:])
+        pairs = [
+            (told.throughput_per_s, real.throughput(skip)),
+            (told.p50_s, float(np.quantile(latency, 0.5))),
+            (told.p95_s, float(np.quantile(latency, 0.95))),
+        ]
+        cells = "".join(f"{a:.3g} / {b:.3g} | {100 * (a / b - 1):+.0f} % | " for a, b in pairs)
+        sizes = [len(c["kinds"]) for c in real.calls if c["kinds"][0] != "draft"]
+        note = "calibration" if n in (1, CALIBRATED) else "predicted"
+        lines.append(f"| {n} | {cells}{told.large_batch:.1f} / {np.mean(sizes):.1f} | {note} |")
+        if note == "predicted":
+            off.append(abs(pairs[0][0] / pairs[0][1] - 1))
+    lines += [
+        "",
+        f"Predicted throughput is off by {100 * np.median(off):.0f} % in the median, {100 * max(off):.0f} % at most.",
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if asked.write:
+        write_between_markers(Path(__file__).with_name("README.md"), "bench_planner", text)
+
+
+if __name__ == "__main__":
+    main()
