@@ -137,17 +137,16 @@ def trade_off(curve: pd.DataFrame) -> dict:
         for i in range(0, len(curve), step)
     ]
     low = min(float(along.min()), 1.0 if timed else 0.0)
-    x, y = _axis(low, float(along.max())), _axis(min(accuracy.min(), agent), max(accuracy.max(), agent))
+    levels = accuracy if math.isnan(agent) else [*accuracy, agent]
+    x, y = _axis(low, float(along.max())), _axis(float(min(levels)), float(max(levels)))
     unit = "x" if timed else ""
-    lines = [
-        {
-            "points": [[x["low"], agent], [x["high"], agent]],
-            "color": METHOD_COLORS["baseline"],
-            "dash": "5 4",
-            "width": 1,
-        },
-        {"points": [[float(a), float(b)] for a, b in zip(along, accuracy, strict=True)], "color": color},
-    ]
+    lines = [{"points": [[float(a), float(b)] for a, b in zip(along, accuracy, strict=True)], "color": color}]
+    legend = [{"label": "by threshold", "color": color}]
+    if not math.isnan(agent):
+        alone = METHOD_COLORS["baseline"]
+        level = [[x["low"], agent], [x["high"], agent]]
+        lines.insert(0, {"points": level, "color": alone, "dash": "5 4", "width": 1})
+        legend.append({"label": "agent alone", "color": alone})
     return SIZE | {
         "title": f"Accuracy over {'speedup' if timed else 'coverage'} (n={int(curve['n'].iloc[0])})",
         "x": x
@@ -158,10 +157,7 @@ def trade_off(curve: pd.DataFrame) -> dict:
         "y": y | {"label": "accuracy, %", "ticks": [{"at": t, "label": f"{t:g}"} for t in y["at"]]},
         "lines": lines,
         "dots": dots,
-        "legend": [
-            {"label": "by threshold", "color": color},
-            {"label": "agent alone", "color": METHOD_COLORS["baseline"]},
-        ],
+        "legend": legend,
     }
 
 

@@ -99,6 +99,11 @@ class Gating:
                     codes[i] = replay.RIGHT if check.verdict == "right" else replay.WRONG
         return replace(population, draft=draft, agent=agent)
 
+    def own_threshold(self, otherwise: float) -> float:
+        """The threshold that the run was gated at, where it was."""
+        config = self.run.config("02_gated") if "gated" in self.run.arms else {}
+        return float(otherwise if config.get("threshold") is None else config["threshold"])
+
     def setting(self, view: GateView) -> replay.Setting:
         return replay.Setting(
             score=view.score,
@@ -122,7 +127,13 @@ class Gating:
         known = score[np.isfinite(score)]
         thresholds = np.unique(np.concatenate([[0.0, 1.0], _spread(known)]))
         curve = replay.curve(part, self.setting(view), thresholds)
-        pooled = curve[curve["task"] == replay.POOLED]
+        pooled = curve[(curve["task"] == replay.POOLED) & (curve["status"] == "ok")]
+        if not len(pooled):
+            raise replay.Lacking(curve["reason"].iloc[0])
+        if (
+            part.agent == replay.ABSENT
+        ).any():  # imported: the agent was not asked where a draft was accepted
+            pooled = pooled.assign(baseline_accuracy_pct=np.nan)
         return pooled.sort_values("threshold", ignore_index=True)
 
     def curve_of(self, view: GateView) -> pd.DataFrame:
@@ -424,7 +435,7 @@ def _sign(right: object) -> tuple[str, str]:
 
 def outcome_html(told: Outcome, protocol: str, reviewed: Outcome | None = None, n_reviewed: int = 0) -> str:
     """The numbers as cards; `reviewed` are those with people's verdicts in place of the machine's."""
-    difference = "" if math.isnan(told.difference_pp.value) else _signed(told.difference_pp)
+    difference = "" if math.isnan(told.difference_pp.value) else _signed(told.difference_pp, told.accuracy.n)
     speed = "not timed" if math.isnan(told.speedup.value) else f"{told.speedup.value:.2f}x"
     cards = [
         ("accuracy", _pct(told.accuracy), _interval(told.accuracy), difference),
@@ -473,9 +484,10 @@ def _measure_interval(measure: Measure) -> str:
     return f"[{measure.low:.2f}, {measure.high:.2f}] n={measure.n}"
 
 
-def _signed(difference: Measure) -> str:
+def _signed(difference: Measure, n: int) -> str:
     interval = "" if math.isnan(difference.low) else f" [{difference.low:+.1f}, {difference.high:+.1f}]"
-    return f"{difference.value:+.1f} pp{interval} against the agent alone"
+    told = f"{difference.value:+.1f} pp{interval} against the agent alone"
+    return told if difference.n == n else f"{told}, where its answer is recorded (n={difference.n})"
 
 
 def marks_text(marks: pd.DataFrame, ids: Sequence[str], what: str) -> str:

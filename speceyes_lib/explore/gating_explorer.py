@@ -68,6 +68,7 @@ class GatingExplorer(Explorer):
     ) -> None:
         super().__init__(view or GateView())
         self.operating_point = self.view.threshold
+        self.gating: Gating | None = None  # until a run is open
         self._make_controls(run, author, review_n, seed)
         self.children = self._layout()
         self._connect()
@@ -212,6 +213,7 @@ class GatingExplorer(Explorer):
 
     def _open(self, run: str) -> None:
         """Another run, or the same one anew: controls offer what it holds, then everything is shown."""
+        another = self.gating is not None and self.gating.run.name != run
         self.gating = Gating(Run(run, TASKS))
         self._set(self.agent, value=self._agents.get(run, ALL) if self.agent.value != ALL else ALL)
         try:
@@ -232,12 +234,16 @@ class GatingExplorer(Explorer):
         others = [p for p in ("strict", "paper") if p != population.protocol]
         judged = [(f"{population.protocol}, as judged", ""), *((f"{p}, by rule", p) for p in others)]
         self._set(self.protocol, options=judged, value="")
+        if another:
+            self.operating_point = self.gating.own_threshold(self.operating_point)
         self.view = replace(
             self.view,
             task=self.task.value,
             score=self.score.value,
             k=self.k.value,
+            slope=self.view.slope if population.k_stored else population.recorded_slope or self.view.slope,
             router=self.router.value,
+            threshold=self.operating_point if another else self.view.threshold,
             protocol="",
             chosen=Chosen(),
             sample="",
@@ -354,40 +360,45 @@ class GatingExplorer(Explorer):
 
     # ------------------------------------------------------------------ showing
 
-    def _clear(self) -> None:
-        """Nothing to show: no view must speak of a run that is not open."""
-        self.numbers.value = ""
-        for chart in (self.distribution, self.trade_off):
-            self._set(chart, spec={}, marker=None, dot=None)
+    def _clear(self, charts_too: bool = True) -> None:
+        """Nothing to show: no view may speak of a run or a setting that is not the one chosen."""
+        self.numbers.value = self.review_note.value = ""
+        if charts_too:
+            self._set(self.distribution, spec={}, marker=None)
+            self._set(self.trade_off, spec={})
+        self._set(self.trade_off, dot=None)
         for made in (*self.decisions.values(), *self.ledger.values()):
             made.description, made.disabled = "–", True
         self._set(self.samples, rows=[], chosen="", caption="")
         self.microscope.show(microscope.nothing())
-        self.review_note.value = ""
 
     def _show(self) -> None:
         """Everything, after the setting or the part of the run has changed."""
-        part = self.gating.part(self.view.task, self.view.protocol)
         try:
-            self.gating.decided(self.view)  # or the run lacks what this setting needs
-        except UserError:
+            part = self.gating.part(self.view.task, self.view.protocol)
+            distribution = charts.distribution(part, self.view)
+            trade_off = charts.trade_off(self.gating.curve_of(self.view))
+        except UserError:  # the run cannot have such a score, router or protocol
             self._clear()
             raise
-        self._set(self.distribution, marker=None)
-        self._set(self.distribution, spec=charts.distribution(part, self.view))
-        self._set(self.trade_off, spec=charts.trade_off(self.gating.curve_of(self.view)))
+        self._set(self.distribution, marker=None, spec=distribution)
+        self._set(self.trade_off, dot=None, spec=trade_off)
         self._show_threshold()
 
     def _show_threshold(self) -> None:
         view = self.view
-        told = gating.outcome(self.gating, view)
-        reviewed = gating.outcome(self.gating, view, reviewed=True) if self.gating.overrides else None
-        protocol = self.gating.part(view.task, view.protocol).protocol
-        self.numbers.value = gating.outcome_html(told, protocol, reviewed, len(self.gating.overrides))
         self._set(self.threshold, value=round(view.threshold, 7))
         axis = self.distribution.spec["x"]
         place = min(max(float(charts.log_odds(view.threshold)), axis["low"]), axis["high"])
         self._set(self.distribution, marker=place, marker_label=f"{view.threshold:.4f}")
+        try:
+            told = gating.outcome(self.gating, view)
+        except UserError:  # the run lacks an answer that this threshold would need; others may do
+            self._clear(charts_too=False)
+            raise
+        reviewed = gating.outcome(self.gating, view, reviewed=True) if self.gating.overrides else None
+        protocol = self.gating.part(view.task, view.protocol).protocol
+        self.numbers.value = gating.outcome_html(told, protocol, reviewed, len(self.gating.overrides))
         self._set(self.trade_off, dot=gating.current_dot(told))
         decided = self.gating.decided(view)
         counts = gating.decisions_of(decided)

@@ -182,14 +182,24 @@ class Run:
 
     @cached_property
     def token_text(self) -> Callable[[int], str]:
-        """Token id -> text by the draft model's tokenizer; "#id" where that is not on this machine."""
+        """Token id -> text by the draft model's tokenizer; "#id" where that is not on this machine.
+
+        A part of a character is shown as the tokenizer writes its bytes.
+        """
         path = tokenizer_file(self.config("01_draft").get("draft_model", ""))
         if path is None:
             return lambda token: f"#{token}"
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(path))
-        return lambda token: tokenizer.decode([token], skip_special_tokens=False)
+
+        def text(token: int) -> str:
+            whole = tokenizer.decode([token], skip_special_tokens=False)
+            if "\ufffd" not in whole:
+                return whole
+            return tokenizer.id_to_token(token) or f"#{token}"  # a part of a character
+
+        return text
 
 
 def tokenizer_file(model: str) -> Path | None:

@@ -119,7 +119,7 @@ def list_rows(found: pd.DataFrame) -> list[dict]:
                 str(row.turns),
                 str(row.tool_errors or ""),
                 f"{row.ms:.0f}" if np.isfinite(row.ms) else "–",
-                row.answer or "–",
+                "–" if pd.isna(row.answer) else row.answer,
             ],
             "colors": ["", VERDICT_COLORS.get(row.verdict, ""), "", "", "", ""],
         }
