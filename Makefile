@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce test lab app serve figures fidelity position-bias lint format lock clean
+.PHONY: help env reproduce recorded test lab app serve figures fidelity position-bias lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 reproduce: env ## run the embedded reproduction, continue it after an interruption, print the headline
 	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run all $(CONFIG)
+
+recorded: env ## unpack the embedded run as its makers recorded it, to look around before running anything
+	@$(BIN)/python -m speceyes_lib.recorded unpack
 
 test: env ## run all tests (ARGS="-k gate" to choose)
 	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)

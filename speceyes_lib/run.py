@@ -42,6 +42,7 @@ from .errors import ConfigError, StageError, UserError, nearest
 from .notebook import duration
 from .params import ALL_NOTEBOOKS, NOTEBOOKS, build, cell, plain_type
 from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, runs_dir, shown
+from .recorded import set_aside
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -288,6 +289,8 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
     """
     config = load_config(path)
     check(config)
+    for folder in set_aside([config.name, *filter(None, [config.validation_run])]):
+        print(f"a recorded run was set aside as {shown(folder)}", flush=True)
     jobs = plan(config)
     for job in jobs:
         for file in (*job.outputs, job.executed):

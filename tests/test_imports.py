@@ -38,7 +38,7 @@ LAYERS = [
     {"errors", "prompts"},
     {"paths", "records", "evidence", "estimates"},
     {"provenance", "endpoint", "hub", "human"},
-    {"params", "paper"},
+    {"params", "paper", "recorded"},
     {"config", "store", "benchmarks", "images", "confidence", "metrics", "audit"},
     {"gate", "judging", "scheduler", "tools", "scores", "certify"},
     {"operating_point"},
