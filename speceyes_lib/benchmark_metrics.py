@@ -132,7 +132,7 @@ def benchmark_tables(by_arm: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFra
     told = {}
     for benchmark, part in long.groupby("benchmark", sort=False):
         cells = [
-            f"{with_interval(v, low, high)} (n={n})" if n else "(n=0)"
+            f"{with_interval(v, low, high)}\nn={n}" if n else "n=0"
             for v, low, high, n in part[["value_pct", "low_pct", "high_pct", "n"]].itertuples(index=False)
         ]
         names = part["split"].map(lambda s, b=benchmark: s if s == OVERALL else split_label(f"{b}/{s}"))

@@ -24,12 +24,12 @@ def paragraphs(*sentences: str) -> str:
 
 
 def judging_finding(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """What the rules could not decide: arm -> verdict -> how many final answers."""
+    """What could not be decided: arm -> verdict -> how many final answers."""
     total = sum(sum(c.values()) for c in counts.values())
     open_ = {v: sum(c.get(v, 0) for c in counts.values()) for v in ("unparsed", "undecided", "error")}
     told = [f"{n} {verdict}" for verdict, n in open_.items() if n]
     decided = total - sum(open_.values())
-    return f"The rules decided {decided} of {total} final answers" + (
+    return f"{decided} of {total} final answers were called right or wrong" + (
         f"; {', '.join(told)}." if told else "."
     )
 

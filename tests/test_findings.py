@@ -100,7 +100,7 @@ def test_judging_counts_what_the_rules_left_open():
     text = findings.judging_finding(
         {"gated": {"right": 7, "unparsed": 2}, "baseline": {"wrong": 1, "error": 1}}
     )
-    assert text == "The rules decided 8 of 11 final answers; 2 unparsed, 1 error."
+    assert text == "8 of 11 final answers were called right or wrong; 2 unparsed, 1 error."
 
 
 def test_the_operating_point_survives_its_file(frame, tmp_path):
