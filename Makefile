@@ -35,8 +35,8 @@ reproduce: env ## run the embedded reproduction, continue it after an interrupti
 recorded: env ## unpack the embedded run as its makers recorded it, to look around before running anything
 	@$(BIN)/python -m speceyes_lib.recorded unpack
 
-test: env ## run all tests (ARGS="-k gate" to choose)
-	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)
+test: env ## run all tests, a process per core (ARGS="-n 0 -k gate" to choose)
+	@$(OFFLINE) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lab: env ## open JupyterLab on the repository, for this machine only
 	@$(OFFLINE) $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \
