@@ -165,10 +165,17 @@ def _notebook_row(path: Path) -> list[str]:
 
 
 def _notebook_body(path: Path) -> str:
+    import nbformat
     from nbconvert import HTMLExporter
 
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            # a live control is nothing without its kernel: its line of text stays, the still view follows
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     # the "basic" template is the bare content: no styles, fonts or scripts fetched from elsewhere
-    body, _ = HTMLExporter(template_name="basic").from_filename(str(path))
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     return body
 
 
