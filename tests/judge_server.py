@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-HANG_S = 3.0
+HANG_S = 6.0
 
 
 class JudgeServer(ThreadingHTTPServer):

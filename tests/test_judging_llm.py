@@ -126,7 +126,7 @@ def test_a_cache_that_is_no_database_is_told_with_its_name(tmp_path):
 
 
 def judge_of(server, tmp_path, max_requests: int = 0, max_tokens: int = 0, **options) -> JudgingModel:
-    options = {"timeout_s": 0.6, "retries": 1, "concurrency": 8} | options
+    options = {"timeout_s": 60, "retries": 1, "concurrency": 8} | options
     endpoints = parse_endpoints(server.url(**options))
     return JudgingModel(
         "judge", lambda: Client(endpoints), ReplyCache(tmp_path / "r.sqlite"), max_requests, max_tokens
@@ -163,7 +163,7 @@ def test_a_misbehaving_server_loses_nothing_and_everything_is_counted_where_it_b
 
     again = {f"{what} once": (None, "right", None) for what in ("429", "500", "close")}
     expected = BEHAVIOUR | again
-    with serving(behave) as server, judge_of(server, tmp_path) as model:
+    with serving(behave) as server, judge_of(server, tmp_path, timeout_s=1.5) as model:
         told = ask(model, list(expected))
         assert {a: c.verdict for a, c in told.items()} == {a: e[1] for a, e in expected.items()}
         failures = {a: c.failure.type if c.failure else None for a, c in told.items()}
@@ -183,13 +183,13 @@ def test_a_misbehaving_server_loses_nothing_and_everything_is_counted_where_it_b
 
 
 def test_the_model_is_asked_at_temperature_0_with_the_concurrency_given(tmp_path):
-    gate = threading.Barrier(8, timeout=5)
+    gate = threading.Barrier(8, timeout=60)
 
     def behave(answer: str, attempt: int) -> str:
         gate.wait()  # passes only when eight requests are in flight at once
         return "Judgement: 1"
 
-    with serving(behave) as server, judge_of(server, tmp_path, timeout_s=10) as model:
+    with serving(behave) as server, judge_of(server, tmp_path) as model:
         ask(model, [f"answer {i}" for i in range(16)])
         assert server.most_in_flight == 8
         assert {body["temperature"] for body in server.bodies} == {0}
@@ -243,23 +243,25 @@ def test_a_server_that_is_gone_is_given_up_on_before_every_question_has_timed_ou
 
 
 def test_an_interrupt_keeps_the_replies_under_way_and_asks_nothing_more(tmp_path):
+    pressed = threading.Event()
+
     def interrupted(done: int, total: int) -> None:
+        pressed.set()
         raise KeyboardInterrupt
 
     def behave(answer: str, attempt: int) -> str:
-        time.sleep(0.3)  # longer than the first word of progress takes to come
+        pressed.wait(60)  # replies come after the interrupt
         return "Judgement: 1"
 
     with serving(behave) as server:
-        with judge_of(server, tmp_path, concurrency=4, timeout_s=10) as model:
+        with judge_of(server, tmp_path, concurrency=4) as model:
             questions = [model.question(VSTAR, f"answer {i}", "strict") for i in range(40)]
             with pytest.raises(KeyboardInterrupt):
                 model.judge(questions, interrupted)
         asked = server.attempts.total()
-        assert 4 <= asked <= 8
-        assert server.replied.total() == asked
+        assert 4 <= asked < 40
         assert count(tmp_path / "r.sqlite") == asked
-        with judge_of(server, tmp_path, concurrency=40, timeout_s=10) as model:
+        with judge_of(server, tmp_path) as model:
             model.judge(questions)
         assert set(server.attempts.values()) == {1}
 
