@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
@@ -99,6 +101,17 @@ def test_the_output_is_appended_to_the_same_assistant_turn_and_the_model_goes_on
     shown = assistant["content"][2]["image"]
     assert shown.size == (96, 96)
     assert shown.getpixel((3, 3)) == (255, 0, 0)
+
+
+def test_a_model_continues_the_turn_where_the_output_ends(sandbox, tiny_agent):
+    a, _ = run(sandbox, CROP)
+    request = replace(a.next_request(), max_new_tokens=3)
+    written = tiny_agent.tokenizer.decode(tiny_agent._row(request).ids)
+    assert written.endswith("</sandbox_output>")
+    assert written.count("<|im_start|>assistant") == 1
+    assert written.count("<|vision_start|>") == 2
+    (said,) = tiny_agent.generate([request])
+    assert said.error is None
 
 
 def test_errors_and_silence_go_back_as_text_and_count_as_steps(sandbox):
