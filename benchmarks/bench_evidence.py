@@ -1,16 +1,20 @@
-"""Evidence on the fly against no evidence and against keeping every logit: time of generation and memory.
+"""Evidence on the fly against no evidence and against keeping every logit: time and memory.
 
     python benchmarks/bench_evidence.py [--write] [--embedded-only]
 
-Three ways to generate the same tokens from the same inputs, and the first of them twice, which shows the noise:
+Generation: the same tokens from the same inputs three ways, and the first of them twice, which shows the noise:
 
     none        greedy generation, nothing kept
     on the fly  `EvidenceRecorder`: per step the K highest log-probabilities, moved to the host once at the end
     afterwards  `output_logits=True`: the whole vocabulary of every step kept, the same K taken at the end
 
 The last two must agree to 1e-5 or the script fails. The large model has the dimensions and the vocabulary
-(151,936) of Qwen3-VL-2B, random weights and a text-only prompt: speed does not depend on what is said. It needs
-9 GB of memory and a few minutes. `--write` puts the table into README.md beside this file.
+(151,936) of Qwen3-VL-2B, random weights and a text-only prompt: speed does not depend on what is said.
+
+Evidence alone: a stream of logits of that vocabulary, up to 1,024 tokens for a batch of 8, from the logits to the four
+scores, each way in a process of its own that is asked for its peak memory. On the fly, and the plain way: keep the
+logits of every step, then go through them token by token. Scores must agree to 1e-6. The two need 9 and 6 GB of memory
+and some minutes. `--write` puts the tables into README.md beside this file.
 """
 
 from __future__ import annotations
@@ -19,10 +23,13 @@ import argparse
 import os
 import platform
 import random
+import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +41,7 @@ from speceyes_lib import prompts
 from speceyes_lib.backends.base import GenerationRequest
 from speceyes_lib.backends.transformers import EvidenceRecorder, TransformersBackend
 from speceyes_lib.benchmarks import load_task
+from speceyes_lib.confidence import DEFAULT_K, DEFAULT_SLOPE, EPS, MODES, flatten_answers, score_grid
 from speceyes_lib.demo.benchmark import generate
 from speceyes_lib.images import resized_view
 from speceyes_lib.paths import repo_root
@@ -53,7 +61,8 @@ def ways(model, inputs: dict) -> Ways:
 
     def on_the_fly():
         recorder = EvidenceRecorder(K)
-        tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS, logits_processor=[recorder])[:, start:]
+        with recorder.listening(model):
+            tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS)[:, start:]
         ids, top = recorder.arrays()
         return tokens, top, ids.nbytes + top.nbytes
 
@@ -88,7 +97,9 @@ def embedded_draft(goes_on: bool = False) -> Ways:
         ]
     if goes_on:
         backend.model.generation_config.eos_token_id = None
-    return ways(backend.model, backend._tensors([backend._row(r) for r in requests]))
+    inputs = backend._tensors([backend._row(r) for r in requests])
+    del inputs["past_key_values"]  # each generation fills its own
+    return ways(backend.model, inputs)
 
 
 def model_of_2b() -> Ways:
@@ -172,13 +183,101 @@ def table(embedded_only: bool) -> str:
     return "\n".join(lines)
 
 
+# ------------------------------------------------------------------------------------------- evidence alone
+VOCABULARY, LENGTHS = 151_936, (20, 1024)
+
+
+def logits_of(step: int, base: torch.Tensor) -> torch.Tensor:
+    """[batch, 1, vocabulary], another one for each step, as fresh as a model's."""
+    return base.roll(step * 7919, -1)[:, None]
+
+
+def on_the_fly_alone(base: torch.Tensor, steps: int) -> tuple[dict[str, np.ndarray], float]:
+    """(scores of the batch's answers, seconds that keeping the evidence and scoring it took)."""
+    recorder, spent_s = EvidenceRecorder(K), 0.0
+    for step in range(steps):
+        logits = logits_of(step, base)
+        start = time.process_time()
+        recorder.hear(logits)
+        spent_s += time.process_time() - start
+        del logits
+    start = time.process_time()
+    _, top = recorder.arrays()
+    scores = score_grid(*flatten_answers(top.transpose(1, 0, 2)))
+    return {m: s[:, 0] for m, s in scores.items()}, spent_s + time.process_time() - start
+
+
+def plainly_alone(base: torch.Tensor, steps: int) -> tuple[dict[str, np.ndarray], float]:
+    """The same by keeping all logits and looping over tokens: the formulas of the paper, one after the other."""
+    kept = [logits_of(step, base) for step in range(steps)]
+    start = time.process_time()
+    scores: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for answer in range(len(base)):
+        separability, logprob = [], []
+        for logits in kept:
+            top = logits[answer, 0].double().topk(DEFAULT_K).values
+            others = top[1:]
+            separability.append(float((top[0] - others.mean()) / (others.std(correction=0) + EPS)))
+            logprob.append(float(logits[answer, 0].log_softmax(-1).max()))
+        lowest = sorted(separability)[: max(1, steps // 5)]
+        pooled = {"min": min(separability), "mean": np.mean(separability), "bottom20": np.mean(lowest)}
+        for mode in MODES:
+            value = (
+                np.exp(np.mean(logprob)) if mode == "log" else 1 / (1 + np.exp(-DEFAULT_SLOPE * pooled[mode]))
+            )
+            scores[mode].append(float(value))
+    return {m: np.array(s) for m, s in scores.items()}, time.process_time() - start
+
+
+def alone(way: str, steps: int) -> tuple[dict[str, np.ndarray], float, int]:
+    """One way in this process: (scores, seconds, peak memory above what stood before, bytes)."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    base = torch.randn(BATCH, VOCABULARY) * 3
+    run = on_the_fly_alone if way == "on the fly" else plainly_alone
+    run(base, 1)  # what is loaded once is no part of it
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    scores, spent_s = run(base, steps)
+    return scores, spent_s, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def table_alone() -> str:
+    columns = (
+        "tokens",
+        "way",
+        "evidence and scores, s",
+        "ms per token of 8 answers",
+        "peak extra memory",
+        "less",
+    )
+    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    for steps in LENGTHS:
+        found = {}
+        for way in ("plainly", "on the fly"):
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                found[way] = pool.submit(alone, way, steps).result()
+        for mode in MODES:
+            np.testing.assert_allclose(found["on the fly"][0][mode], found["plainly"][0][mode], atol=1e-6)
+        most = found["plainly"][2]
+        lines += [
+            f"| {steps:,} | {way} | {spent_s:.2f} | {1e3 * spent_s / steps:.1f} | {extra / 2**20:,.1f} MiB "
+            f"| {most / max(extra, 1):,.0f}x |"
+            for way, (_, spent_s, extra) in found.items()
+        ]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     parser.add_argument("--embedded-only", action="store_true", help="leave the large model out")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    measured = table(arguments.embedded_only)
-    print(measured)
-    if arguments.write:
-        write_between_markers(Path(__file__).with_name("README.md"), "bench_evidence", measured)
+    tables = {"bench_evidence": lambda: table(arguments.embedded_only)}
+    if not arguments.embedded_only:
+        tables = {"bench_evidence_alone": table_alone} | tables
+    for name, measure_it in tables.items():
+        measured = measure_it()
+        print(measured, flush=True)
+        if arguments.write:
+            write_between_markers(Path(__file__).with_name("README.md"), name, measured)

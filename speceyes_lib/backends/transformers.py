@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,18 +159,17 @@ class TransformersBackend:
 
     # ---------------------------------------------------------------------------------------- one batch
     def _generate_batch(self, requests: list[GenerationRequest]) -> list[Generation]:
-        from transformers import LogitsProcessorList, StoppingCriteriaList
+        from transformers import StoppingCriteriaList
 
         first, rows = requests[0], [self._row(r) for r in requests]
         inputs = self._tensors(rows, remember=first.reuse != "nothing")
         prompt_length = inputs["input_ids"].shape[1]
         recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
         stopper = _StopStrings(self, first.stop, prompt_length) if first.stop else None
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), recorder.listening(self.model) if recorder else nullcontext():
             sequences = self.model.generate(
                 **inputs,
                 max_new_tokens=first.max_new_tokens,
-                logits_processor=LogitsProcessorList([recorder] if recorder else []),
                 stopping_criteria=StoppingCriteriaList([stopper] if stopper else []),
             )
         said = sequences[:, prompt_length:].tolist()
@@ -329,33 +329,56 @@ class TransformersBackend:
 
 
 class EvidenceRecorder:
-    """Logits processor that looks and changes nothing: the k highest log-probabilities of every step.
+    """Keeps the k highest log-probabilities of every step of a greedy generation.
 
-    It comes first and greedy decoding adds no other, so the logits are raw. Everything stays on the device
-    until `arrays`, without a host synchronisation per step. Memory is O(k) per token: whole logits are held for
-    a block of steps at most, which spares a model with a small vocabulary most of the small operations.
+    It listens where the model computes its logits, so they are raw. Everything stays on the device until `arrays`,
+    without a host synchronisation per step. Memory is O(k) per token: whole logits are held for a block of steps at
+    most, which spares a model with a small vocabulary most of the small operations.
     """
 
-    BLOCK = (
-        2**17
-    )  # logits held before they are condensed; a real vocabulary exceeds it with every step or two
+    BLOCK = 2**17  # logits held before they are condensed; a real vocabulary exceeds it with every step
+    ROOM = (
+        64  # steps for which room is made at a time: small results between large ones would fragment the heap
+    )
 
     def __init__(self, k: int) -> None:
         self.k = k
-        self.condensed: list[torch.return_types.topk] = []
         self._held: list[torch.Tensor] = []
+        self._room: list[
+            tuple[torch.Tensor, torch.Tensor]
+        ] = []  # ids and log-probabilities, [ROOM, batch, k] each
+        self._steps = 0
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self._held.append(scores)  # generate() makes a fresh tensor per step and only reads it afterwards
-        if len(self._held) * scores.numel() >= self.BLOCK:
+    @contextmanager
+    def listening(self, model: torch.nn.Module) -> Iterator[None]:
+        """Keep what the model computes meanwhile: one generation."""
+        hook = model.get_output_embeddings().register_forward_hook(lambda _, __, logits: self.hear(logits))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def hear(self, logits: torch.Tensor) -> None:
+        """Take in the logits [batch, positions, vocabulary] of a step; only the last position is generated from."""
+        last = logits[:, -1]
+        self._held.append(last if logits.shape[1] == 1 else last.clone())  # a view would keep the others, too
+        if len(self._held) * last.numel() >= self.BLOCK:
             self._condense()
-        return scores
 
     def _condense(self) -> None:
         import torch
 
-        self.condensed.append(torch.stack(self._held).log_softmax(-1).topk(self.k))
+        logits = (torch.stack(self._held) if len(self._held) > 1 else self._held[0][None]).float()
         self._held.clear()
+        top = logits.topk(self.k)
+        logprobs = top.values - logits.logsumexp(-1, keepdim=True)
+        for ids, values in zip(top.indices, logprobs, strict=True):
+            place = self._steps % self.ROOM
+            if place == 0:
+                room = (self.ROOM, *values.shape)
+                self._room.append((ids.new_empty(room, dtype=torch.int32), values.new_empty(room)))
+            self._room[-1][0][place], self._room[-1][1][place] = ids, values
+            self._steps += 1
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """(token ids int32, log-probabilities float32), each [steps, batch, k], highest first."""
@@ -363,8 +386,10 @@ class EvidenceRecorder:
 
         if self._held:
             self._condense()
-        ids = torch.cat([block.indices for block in self.condensed]).int()
-        return ids.cpu().numpy(), torch.cat([block.values for block in self.condensed]).cpu().numpy()
+        ids, logprobs = (
+            torch.cat(parts)[: self._steps].cpu().numpy() for parts in zip(*self._room, strict=True)
+        )
+        return ids, logprobs
 
 
 class _StopStrings:
