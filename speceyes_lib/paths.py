@@ -52,8 +52,17 @@ def repo_root() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path; relative ones count from the repository root, `~` is the home folder."""
+    """An absolute path; relative ones count from the repository root, `~` is the home folder.
+
+    Run folders are found wherever `SPECEYES_RUNS` has moved them, so that a path which `shown` gave leads back.
+    """
     path = Path(path).expanduser()
+    if path.parts[:2] == ("data", "runs"):
+        return runs_dir().joinpath(*path.parts[2:])
+    return _from_root(path)
+
+
+def _from_root(path: Path) -> Path:
     return path if path.is_absolute() else repo_root() / path
 
 
@@ -68,7 +77,7 @@ def shown(path: str | Path) -> str:
 
 def runs_dir() -> Path:
     """Where runs are kept: `SPECEYES_RUNS`, else data/runs."""
-    return resolve(os.environ.get("SPECEYES_RUNS") or "data/runs")
+    return _from_root(Path(os.environ.get("SPECEYES_RUNS") or "data/runs").expanduser())
 
 
 def run_dir(run: str) -> Path:

@@ -39,6 +39,7 @@ def test_shown_paths_are_relative_wherever_they_lie(monkeypatch, tmp_path, runs)
     else:
         monkeypatch.delenv("SPECEYES_RUNS", raising=False)
     assert paths.shown(paths.stage_dir("demo", "01_draft")) == "data/runs/demo/01_draft"
+    assert paths.resolve("data/runs/demo/01_draft") == paths.stage_dir("demo", "01_draft")
     assert paths.shown("configs/demo.yaml") == "configs/demo.yaml"
     assert paths.shown("/a/b/c/d") == "c/d"
 
