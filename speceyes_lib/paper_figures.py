@@ -174,7 +174,11 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
     behind.tick_params(axis="y", length=0, labelcolor=MUTED)
     low, high = part["accuracy_pct"].min(), part["accuracy_pct"].max()
     ax.set_ylim(low - 0.55 * max(2.0, high - low), high + 0.1 * max(2.0, high - low))
-    ax.set_xticks(range(len(values)), [f"{v:g}".removeprefix("0") for v in values])
+    names = [f"{v:.4g}".removeprefix("0") for v in values]
+    if sum(map(len, names)) > 26:  # more than fits side by side in a panel
+        ax.set_xticks(range(len(values)), names, rotation=60, fontsize=6)
+    else:
+        ax.set_xticks(range(len(values)), names)
     ax.set_zorder(behind.get_zorder() + 1)
     ax.patch.set_visible(False)
 
@@ -234,7 +238,7 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, max(1, len(names)), figsize=(PAGE_IN, 2.5), squeeze=False)
     for j, (ax, benchmark) in enumerate(zip(axes.flat, names, strict=False)):
         part = sweep[sweep["split"].str.startswith(benchmark + "/") & ~sweep["is_baseline"]]
-        inset = ax.inset_axes((0.58, 0.1, 0.4, 0.33))
+        inset = ax.inset_axes((0.6, 0.1, 0.39, 0.28))
         for (source, split), line in part.groupby(["source", "split"], sort=False):
             line = line.sort_values("batch_size")
             color, marker = _look(split)
@@ -248,11 +252,10 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
             gain = marginal_gain(line)
             inset.plot(gain["batch_size"], gain["gain_per_query"], lw=0.9, ms=2, **style)
         ax.axhline(1.0, color=INK, lw=0.7, ls=(0, (1, 1)))
-        top = part["speedup"].max()
-        ax.set_ylim(min(0.9, part["speedup"].min()) - 0.05, top + 0.05)
-        low = 1.0 - 0.75 * (top - 1.0)  # room for the inset below the curves
-        ax.set_ylim(min(ax.get_ylim()[0], low), top + 0.08 * (top - low))
-        ax.set_yticks([t for t in ax.get_yticks() if 1 <= t <= ax.get_ylim()[1]])
+        bottom, top = min(1.0, part["speedup"].min()), part["speedup"].max()
+        low = bottom - 1.0 * (top - bottom)  # the lower half is the inset's
+        ax.set_ylim(low, top + 0.08 * (top - low))
+        ax.set_yticks([t for t in ax.get_yticks() if bottom <= t <= ax.get_ylim()[1]])
         ax.set_xlim(0, part["batch_size"].max() * 1.06)
         inset.set_title("gain per query", fontsize=6, fontweight="normal", pad=2)
         inset.tick_params(labelsize=5.5, pad=1, length=2)
