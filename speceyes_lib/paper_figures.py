@@ -37,6 +37,7 @@ BENCHMARKS = {"vstar": "V*", "hr": "HR-Bench", "pope": "POPE"}
 SOURCES = {"reported": "reported", "measured": "this run"}
 _LINES = {"reported": "-", "measured": "--"}
 _HATCH = {"reported": "", "measured": "////"}
+_ALONE = {"reported": (0, (1, 1)), "measured": (0, (6, 1.5, 1, 1.5))}  # thin lines across: the agent alone
 
 
 # ------------------------------------------------------------------ sweeps from the two sources
@@ -164,7 +165,7 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
             ms=3.5,
         )
     for row in part[part["is_baseline"]].itertuples():
-        ax.axhline(row.accuracy_pct, color=_look(row.split)[0], lw=0.7, ls=(0, (1, 1)))
+        ax.axhline(row.accuracy_pct, color=_look(row.split)[0], lw=0.7, ls=_ALONE[row.source])
     behind.axhline(1.0, color=MUTED, lw=0.6)
     behind.set_ylim(0, 2.6 * max(1.0, points["speedup"].max()))  # bars stay in the lower part
     top = int(np.ceil(max(1.0, points["speedup"].max())))
@@ -173,7 +174,7 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
     behind.spines["right"].set_visible(False)
     behind.tick_params(axis="y", length=0, labelcolor=MUTED)
     low, high = part["accuracy_pct"].min(), part["accuracy_pct"].max()
-    ax.set_ylim(low - 0.55 * max(2.0, high - low), high + 0.1 * max(2.0, high - low))
+    ax.set_ylim(low - 0.7 * max(2.0, high - low), high + 0.1 * max(2.0, high - low))
     names = [f"{v:.4g}".removeprefix("0") for v in values]
     if sum(map(len, names)) > 26:  # more than fits side by side in a panel
         ax.set_xticks(range(len(values)), names, rotation=60, fontsize=6)
@@ -189,42 +190,50 @@ def _look(split: str) -> tuple[str, str]:
     return SERIES[1 + own.index(split)] if split in own else SERIES[0]
 
 
-def _legend(figure: Figure, sweep: pd.DataFrame, lines: str = "accuracy", bars: str = "speedup") -> None:
-    """Splits by colour, sources by line style, and what bars (if any) and thin lines are."""
+def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
+    """Splits by colour in the first column, then a column per source: its lines, bars, and the agent alone."""
     sources = [s for s in SOURCES if s in set(sweep["source"])]
-    handles: list[object] = []
+    handles: list[object] = _split_handles(sweep)
+    for source in sources:
+        if len(sources) > 1:  # fill the column before: each has three entries
+            handles += [Line2D([], [], lw=0, label="") for _ in range(-len(handles) % 3)]
+        told, filled = SOURCES[source], source == "reported"
+        box = Patch(
+            facecolor=MUTED if filled else "none",
+            edgecolor="none" if filled else MUTED,
+            hatch=_HATCH[source],
+            alpha=0.5,
+            label=f"speedup, {told}",
+        )
+        handles += [_source_handle(source, "accuracy"), box]
+        if (sweep["is_baseline"] & sweep["source"].eq(source)).any():
+            handles.append(Line2D([], [], color=INK, lw=0.7, ls=_ALONE[source], label=f"agent alone, {told}"))
+    columns = 1 + len(sources) if len(sources) > 1 else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2)
+
+
+def _split_handles(sweep: pd.DataFrame) -> list[Line2D]:
     by_look: dict[tuple[str, str], list[str]] = {}
     for split in [s for s in SPLITS if s in set(sweep["split"])]:
         by_look.setdefault(_look(split), []).append(split_label(split))
-    for (color, marker), names in by_look.items():
-        handles.append(Line2D([], [], color=color, marker=marker, ms=3.5, lw=1.1, label=", ".join(names)))
-    for source in sources:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=INK,
-                ls=_LINES[source],
-                marker="o",
-                ms=3.5,
-                lw=1.1,
-                markerfacecolor=INK if source == "reported" else "white",
-                label=f"{lines}, {SOURCES[source]}",
-            )
-        )
-        if bars:
-            filled = source == "reported"
-            handles.append(
-                Patch(
-                    facecolor=MUTED if filled else "none",
-                    edgecolor="none" if filled else MUTED,
-                    hatch=_HATCH[source],
-                    alpha=0.5,
-                    label=f"{bars}, {SOURCES[source]}",
-                )
-            )
-    handles.append(Line2D([], [], color=INK, lw=0.7, ls=(0, (1, 1)), label="agent alone"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.0)
+    return [
+        Line2D([], [], color=color, marker=marker, ms=3.5, lw=1.1, label=", ".join(names))
+        for (color, marker), names in by_look.items()
+    ]
+
+
+def _source_handle(source: str, what: str) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        color=INK,
+        ls=_LINES[source],
+        marker="o",
+        ms=3.5,
+        lw=1.1,
+        markerfacecolor=INK if source == "reported" else "white",
+        label=f"{what}, {SOURCES[source]}",
+    )
 
 
 # ------------------------------------------------------------------ batch size
@@ -251,7 +260,7 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
             ax.plot(line["batch_size"], line["speedup"], lw=1.1, ms=3.5, **style)
             gain = marginal_gain(line)
             inset.plot(gain["batch_size"], gain["gain_per_query"], lw=0.9, ms=2, **style)
-        ax.axhline(1.0, color=INK, lw=0.7, ls=(0, (1, 1)))
+        ax.axhline(1.0, color=INK, lw=0.7, ls=_ALONE["reported"])
         bottom, top = min(1.0, part["speedup"].min()), part["speedup"].max()
         low = bottom - 1.0 * (top - bottom)  # the lower half is the inset's
         ax.set_ylim(low, top + 0.08 * (top - low))
@@ -264,7 +273,10 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
         ax.set_xlabel("batch size")
         if j == 0:
             ax.set_ylabel("speedup over the agent alone")
-    _legend(figure, sweep, lines="speedup", bars="")
+    sources = [s for s in SOURCES if s in set(sweep["source"])]
+    handles = _split_handles(sweep) + [_source_handle(source, "speedup") for source in sources]
+    handles.append(Line2D([], [], color=INK, lw=0.7, ls=_ALONE["reported"], label="agent alone"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=2.2)
     return figure
 
 
@@ -360,12 +372,12 @@ def method(shares: Mapping[str, float] | None = None) -> Figure:
 
     shares: fractions `beta` (sent to the draft) and `alpha` (drafts accepted) of a run, written beside the arrows.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.6), height_ratios=(0.8, 1.5))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.0), height_ratios=(0.7, 1.5))
     for ax in (top, bottom):
         ax.set_axis_off()
         ax.set_xlim(0, 100)
-    top.set_ylim(0, 20)
-    bottom.set_ylim(-4, 38)
+    top.set_ylim(0, 15)
+    bottom.set_ylim(-1, 33)
     top.set_title("Agent alone: every question waits for the whole chain")
     chain = ["question", "look", "think", "tool", "look again", "think", "answer"]
     for at, name in enumerate(chain):
@@ -376,7 +388,7 @@ def method(shares: Mapping[str, float] | None = None) -> Figure:
     top.text(50, 1.5, "depth D, one sample after another", ha="center", va="center", fontsize=7, color=MUTED)
 
     beta, alpha = (shares or {}).get("beta"), (shares or {}).get("alpha")
-    bottom.set_title("SpecEyes: most questions leave early")
+    bottom.set_title("SpecEyes: answers the gate trusts leave early")
     _box(bottom, 1, 22, 11, 8, "questions\n(a batch)", INK, filled=False)
     _box(bottom, 19, 21, 17, 10, "I  router\nwould a tool help?", _STEP["router"])
     _box(bottom, 43, 21, 17, 10, "II  draft\nsmall model", _STEP["draft"])
@@ -417,9 +429,10 @@ def _box(
             linewidth=1,
         )
     )
-    ax.text(
-        x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=7.5, color="white" if filled else color
-    )
+    ink = (
+        INK if color == _STEP["draft"] else "white" if filled else color
+    )  # white is hard to read on the orange
+    ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=7.5, color=ink)
 
 
 def _arrow(ax: Axes, x0: float, y0: float, x1: float, y1: float) -> None:
