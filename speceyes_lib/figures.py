@@ -131,78 +131,6 @@ def confidence_bins(score: pd.Series, n_bins: int = 30) -> np.ndarray:
     return expit(np.linspace(logit(_left_end(score)), logit(high), n_bins + 1))
 
 
-@_drawn
-def confidence_distribution(
-    frame: pd.DataFrame, modes: Sequence[str], thresholds: Mapping[str, float] | None = None
-) -> Figure:
-    """How each confidence mode is distributed over right and over wrong drafts, one panel per mode.
-
-    Histograms over log-odds, each normalised to its own n (in the legend) so that the few wrong ones are seen;
-    the outer bins take what lies beyond them. `thresholds` draws a line per mode.
-    """
-    import seaborn as sns
-
-    part = frames.drafted(frame)
-    rows = (len(modes) + 1) // 2
-    figure, axes = plt.subplots(
-        rows, min(2, len(modes)), figsize=(PAGE_IN * 0.86, 1.9 * rows + 0.2), squeeze=False
-    )
-    for ax, mode in zip(axes.flat, modes, strict=False):
-        score = part[f"score_{mode}"].dropna()
-        bins = confidence_bins(score)
-        for right, color, name in ((True, RIGHT, "right"), (False, WRONG, "wrong")):
-            values = score[part.loc[score.index, "right"] == right]
-            if len(values):
-                sns.histplot(
-                    x=np.clip(values, bins[0], bins[-1]),
-                    bins=bins,
-                    stat="probability",
-                    element="step",
-                    alpha=0.25,
-                    color=color,
-                    label=f"{name}, n={len(values)}",
-                    ax=ax,
-                )
-        if thresholds and mode in thresholds:
-            ax.axvline(_shown(thresholds[mode]), color=INK, lw=1, ls="--")
-        ax.set(title=MODE_LABELS[mode], xlabel="confidence", ylabel="share of drafts")
-        _confidence_axis(ax, bins[0], bins[-1])
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(
-                loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=2, columnspacing=0.8, handlelength=1
-            )
-    for ax in axes.flat[len(modes) :]:
-        ax.remove()
-    return figure
-
-
-@_drawn
-def rolling_accuracy(frame: pd.DataFrame, mode: str = "min", window: int = 50) -> Figure:
-    """Accuracy of the drafts among `window` neighbours in confidence, with the pointwise 95 % interval."""
-    part = frames.drafted(frame)
-    curve = metrics.rolling_accuracy(part[f"score_{mode}"], part["right"], window)
-    figure, ax = plt.subplots()
-    color, score = mode_color(mode), _shown(curve.score)
-    ax.fill_between(score, curve.low_pct, curve.high_pct, color=color, alpha=0.2, lw=0)
-    ax.plot(score, curve.accuracy_pct, color=color)
-    _confidence_axis(ax, _left_end(curve.score))
-    ax.set(
-        title=f"Draft accuracy among {curve.window} neighbours (n={curve.n})",
-        xlabel=f"confidence ({MODE_LABELS[mode]}), mean of the window",
-        ylabel="draft accuracy, %",
-        ylim=(0, 102),
-    )
-    return figure
-
-
-def rolling_accuracy_data(frame: pd.DataFrame, mode: str = "min", window: int = 50) -> pd.DataFrame:
-    part = frames.drafted(frame)
-    curve = metrics.rolling_accuracy(part[f"score_{mode}"], part["right"], window)
-    columns = ("score", "accuracy_pct", "low_pct", "high_pct")
-    return pd.DataFrame({c: getattr(curve, c) for c in columns})
-
-
 def operating_curve(point: OperatingPoint) -> pd.DataFrame:
     """The curve behind a choice of threshold: threshold, accepted_pct, accuracy_pct, agent_pct, n."""
     return pd.DataFrame(
@@ -247,40 +175,6 @@ def accuracy_over_threshold(
     _confidence_axis(bottom, low, float(_shown(inner.max())) if len(inner) else _TOP)
     figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
-
-
-@_drawn
-def risk_coverage(frame: pd.DataFrame, modes: Sequence[str]) -> Figure:
-    """Share of wrong answers among the drafts that would be accepted, over how many are, per mode."""
-    figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.6))
-    for mode, part in risk_coverage_data(frame, modes).groupby("mode", sort=False):
-        ax.plot(
-            part["coverage_pct"],
-            part["risk_pct"],
-            color=mode_color(mode),
-            ls=MODE_STYLES[mode],
-            label=f"{MODE_LABELS[mode]}: AURC {part['aurc'].iloc[0]:.3f} (n={part['n'].iloc[0]})",
-        )
-    ax.set(
-        title="Risk of the drafts accepted first",
-        xlabel="coverage: drafts accepted, %",
-        ylabel="wrong among them, %",
-        xlim=(0, 101),
-        ylim=(0, None),
-    )
-    if ax.lines:
-        ax.legend(loc="upper left")
-    return figure
-
-
-def risk_coverage_data(frame: pd.DataFrame, modes: Sequence[str]) -> pd.DataFrame:
-    part = frames.drafted(frame)
-    curves = []
-    for mode in modes:
-        curve = metrics.risk_coverage(part[f"score_{mode}"], part["right"])
-        points = {c: getattr(curve, c) for c in ("score", "coverage_pct", "risk_pct")}
-        curves.append(pd.DataFrame({"mode": mode, **points, "aurc": curve.aurc.value, "n": curve.n}))
-    return pd.concat(curves, ignore_index=True)
 
 
 # ------------------------------------------------------------------ the funnel
