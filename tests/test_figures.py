@@ -41,12 +41,9 @@ def drawn(figure: Figure) -> FigureCanvasAgg:
 def all_figures(frame, summary) -> dict[str, Figure]:
     sizes = figures.first_look_by_size_data(frame, 0.42)
     return {
-        "distribution": figures.confidence_distribution(frame, MODES, {"min": THRESHOLD}),
-        "rolling": figures.rolling_accuracy(frame, "min"),
         "threshold": figures.accuracy_over_threshold(
             figures.operating_curve(frames.choose_threshold(frame)), THRESHOLD, 0.9
         ),
-        "risk": figures.risk_coverage(frame, MODES),
         "speedup": figures.accuracy_speedup(tables.measured_results(summary)),
         "first_look": figures.first_look_by_size(sizes, 0.42),
         "quadrants": figures.quadrants(figures.quadrants_data(frame, THRESHOLD)),
@@ -85,14 +82,6 @@ def test_no_text_leaves_the_picture_and_no_tick_labels_overlap(frame, summary):
             box = legend.get_window_extent(renderer)
             assert box.x0 >= -1, f"{name}: legend is cut off"
             assert box.x1 <= frame_box.x1 + 1, f"{name}: legend is cut off"
-
-
-def test_the_histograms_hold_every_scored_draft_once(frame):
-    figure = figures.confidence_distribution(frame, ["min"])
-    legend = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    part = frame[frame["score_min"].notna()]
-    n_right = int(part["draft_right"].sum())
-    assert legend == [f"right, n={n_right}", f"wrong, n={len(part) - n_right}"]
 
 
 def test_no_score_falls_outside_the_bins():
@@ -147,14 +136,14 @@ def test_the_phase_bars_add_up_to_the_mean_clock(frame):
 
 
 def test_a_saved_figure_comes_with_its_numbers_and_origin_and_is_reproducible(frame, tmp_path):
-    data = figures.rolling_accuracy_data(frame)
+    data = figures.operating_curve(frames.choose_threshold(frame))
     for folder in ("a", "b"):
-        figure = figures.rolling_accuracy(frame)
-        paths = figures.save_figure(figure, "rolling", tmp_path / folder, data, {"run": "demo"})
-    assert [p.name for p in paths] == ["rolling.pdf", "rolling.png", "rolling.csv", "rolling.json"]
+        figure = figures.accuracy_over_threshold(data)
+        paths = figures.save_figure(figure, "curve", tmp_path / folder, data, {"run": "demo"})
+    assert [p.name for p in paths] == ["curve.pdf", "curve.png", "curve.csv", "curve.json"]
     for path in paths:
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
-    assert json.loads((tmp_path / "a" / "rolling.json").read_text()) == {"run": "demo"}
+    assert json.loads((tmp_path / "a" / "curve.json").read_text()) == {"run": "demo"}
     pd.testing.assert_frame_equal(pd.read_csv(paths[2]), data, rtol=1e-9, check_dtype=False)
 
 
