@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from speceyes_lib import benchmarks, figures, frames, tables
+from speceyes_lib import benchmarks, certify, confidence_run, figures, figures_confidence, frames, tables
 from speceyes_lib.interchange.__main__ import import_files
 from speceyes_lib.interchange.export import export
 from speceyes_lib.interchange.speceyes import LATENCY
 from speceyes_lib.judging import run_judging_stage
-from speceyes_lib.params import JudgingParams
+from speceyes_lib.params import ConfidenceParams, JudgingParams
 from tests.synthetic_run import make_run, write_answers, write_drafts, write_verdicts
 
 TASKS = list(benchmarks.TASKS)
@@ -79,7 +79,10 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     shown = tables.measured_results(summary)
     tables.main_table(shown)
     figures.accuracy_speedup(shown)
-    figures.confidence_distribution(frame, ["min", "log"])
+    gathered = confidence_run.gather(ConfidenceParams(run="theirs", tasks=TASKS, threshold_from=""))
+    assert {"scores from evidence, other K", "times and speedups"} & set(gathered.missing)
+    figures_confidence.confidence_density(gathered.drafts, ["min", "log"])
+    assert not certify.held_out(confidence_run.to_certify(gathered), certify.rules(), 2).empty
     figures.accuracy_over_threshold(figures.operating_curve(frames.choose_threshold(frame)))
     times = figures.phase_times_data(frame, ["baseline", "gated"])
     assert times.empty
