@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from synthetic_run import make_run
 
 from speceyes_lib import figures, frames, tables
-from speceyes_lib.confidence import MODES
 from speceyes_lib.paper import AVERAGE, reported
 
 THRESHOLD = 0.97
