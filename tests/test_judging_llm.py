@@ -57,6 +57,8 @@ def test_paper_shows_no_options_and_of_hr_bench_only_the_letter():
     hr = text_of(judge_messages(HR, "azure", "paper"))
     assert "Standard answer: B\n" in hr
     assert "blue" not in hr
+    boxed = judge_messages(VSTAR, r"So it is \boxed{scarlet}.", "paper")
+    assert "<answer>scarlet</answer>" in text_of(boxed)
 
 
 REPLIES = [  # reply, strict, paper on V* and POPE, paper on HR-Bench

@@ -19,6 +19,7 @@ from ..endpoint import Client, EndpointError, Reply, on_loop, parse_endpoints
 from ..paths import resolve, runs_dir
 from ..records import Failure, JudgeCall
 from .cache import CachedReply, ReplyCache, reply_key
+from .rules import paper_prediction
 
 if TYPE_CHECKING:
     from ..params import JudgingParams
@@ -42,7 +43,9 @@ _TASK = (
 
 
 def judge_messages(sample: Sample, answer: str, protocol: str) -> list[dict]:
-    """What the model is shown about one answer."""
+    """What the model is shown about one answer; of a boxed one `paper` shows what is in the box, as the original."""
+    if protocol == "paper":
+        answer = paper_prediction(answer) or ""
     standard = sample.answer if protocol == "paper" and sample.benchmark == "hr" else sample.standard
     parts = [f"Question: {sample.question}"]
     if protocol == "strict" and sample.options is not None:

@@ -200,16 +200,21 @@ def _right_name(sample: Sample) -> int | str:
 
 
 def _paper(sample: Sample, text: str) -> Judgement:
-    r"""The original's preparation, then its rules for the benchmark.
+    prediction = paper_prediction(text)
+    if prediction is None:
+        return Judgement("undecided", "boxed_without_brace")
+    return _PAPER[sample.benchmark](sample, prediction)
+
+
+def paper_prediction(text: str) -> str | None:
+    r"""What the original judges of a reply, by rule or by its model.
 
     A prediction that contains `\boxed` is replaced by what stands between the first `\boxed{` and the next `}`.
-    Without the brace the original raises IndexError and has no verdict: `undecided` here.
+    Without the brace the original raises IndexError and has no verdict: None here.
     """
-    if "\\boxed" in text:
-        if "\\boxed{" not in text:
-            return Judgement("undecided", "boxed_without_brace")
-        text = text.split("\\boxed{", 1)[1].split("}", 1)[0]
-    return _PAPER[sample.benchmark](sample, text)
+    if "\\boxed" not in text:
+        return text
+    return text.split("\\boxed{", 1)[1].split("}", 1)[0] if "\\boxed{" in text else None
 
 
 def _paper_letter(letter: str, text: str) -> Judgement | None:
