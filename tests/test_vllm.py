@@ -87,3 +87,11 @@ def test_a_config_of_the_repository_lacks_nothing_but_what_is_to_be_fetched(path
     elif not (PACKAGE.parent / config.data.root).is_dir():
         with pytest.raises(ConfigError, match=r"speceyes_lib\.hub fetch"):
             check(config)
+
+
+def test_the_documented_commands_are_those_of_the_config():
+    page = (PACKAGE.parent / "docs" / "real_models.md").read_text("utf-8")
+    shown = page.split("<!-- serve-commands: begin -->\n```bash\n")[1].split(
+        "```\n<!-- serve-commands: end -->"
+    )[0]
+    assert shown == vllm.text(load_config("configs/deepeyes_vllm.yaml"))
