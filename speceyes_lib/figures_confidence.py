@@ -375,7 +375,7 @@ def ablations(table: pd.DataFrame) -> Figure:
         axes[0, column].axhline(table["baseline_accuracy_pct"].max(), color=MUTED, lw=0.8, ls="--")
         axes[1, column].axhline(1, color=MUTED, lw=0.8, ls="--")
         labels = [short_label(v) if isinstance(v, str) else f"{v:g}".replace("0.", ".") for v in ticks]
-        crowded = panel in ("score", "threshold")
+        crowded = panel in ("score", "threshold", "router")
         axes[1, column].set_xticks(range(len(ticks)), labels, rotation=90 if crowded else 0)
         axes[1, column].set_xlabel({"batch": "batch size"}.get(panel, panel))
         axes[0, column].set_title(panel)
