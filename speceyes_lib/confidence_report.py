@@ -128,6 +128,26 @@ def refused_finding(table: pd.DataFrame, missing: Mapping[str, str]) -> str:
     )
 
 
+def ledger_table(ledger: pd.DataFrame) -> pd.DataFrame:
+    """`confidence_run.ledger` as text."""
+    shown = ledger.assign(
+        confidence=[number(v, 4) for v in ledger["confidence"]],
+        saved=[number(1e3 * v, 0) for v in ledger["saved_s"]],
+    )
+    return shown.drop(columns="saved_s").rename(columns={"saved": "ms saved"}).fillna("").set_index("id")
+
+
+def ledger_finding(ledger: pd.DataFrame) -> str:
+    """What accepting drafts gained and lost against the agent alone."""
+    n = ledger["outcome"].value_counts()
+    gained, lost, both, unknown = (int(n.get(o, 0)) for o in ("gained", "lost", "both wrong", "unknown"))
+    text = (
+        f"Against the agent alone the accepted drafts gain {gained} and lose {lost} samples "
+        f"({gained - lost:+d}); {both} more are wrong either way."
+    )
+    return text + (f" Of {unknown} the agent's answer is not recorded." if unknown else "")
+
+
 # ------------------------------------------------------------------ certificates
 
 

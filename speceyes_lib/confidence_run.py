@@ -18,11 +18,10 @@ from .confidence import DEFAULT_K, DEFAULT_SLOPE, MODES
 from .evidence import Evidence
 from .params import ConfidenceParams
 from .paths import stage_dir
-from .population import ABSENT, Lacking, Population
+from .population import ABSENT, DRAFT_STAGE, Lacking, Population
 from .replay import POOLED, Setting
 from .store import is_finished, read_evidence, read_manifest
 
-DRAFT_STAGE = "01_draft"
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 KS = (32, 48, 64, 80, 96)  # the paper's
 
@@ -244,6 +243,21 @@ def ablations(run: Gathered, threshold: float, thresholds: Sequence[float]) -> p
     told = told[told["task"] == POOLED].reset_index(drop=True)
     names = pd.DataFrame([row[:3] for row in asked], columns=["panel", "line", "x"])
     return pd.concat([names, told.drop(columns=["setting", "task"])], axis=1)
+
+
+def ledger(run: Gathered, threshold: float) -> pd.DataFrame:
+    """`replay.ledger` at a threshold, with what was asked and answered: the samples that the gate answers for.
+
+    Columns: `id outcome question draft agent confidence saved_s`. Empty where the run cannot say.
+    """
+    try:
+        told = replay.ledger(run.population, replace(run.setting, threshold=threshold))
+    except Lacking:
+        told = pd.DataFrame(columns=["id", "outcome", "confidence", "saved_s"])
+    said = run.frame[["id", "question", "draft_answer", "agent_answer"]]
+    said = said.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
+    columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
+    return told.merge(said, on="id", how="left")[columns]
 
 
 # ------------------------------------------------------------------ what it is worth

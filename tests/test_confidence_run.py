@@ -221,7 +221,10 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
             confidence_report.economics_table(balance),
             confidence_report.planner_table(load),
         ]
+        ledger = confidence_run.ledger(run, THRESHOLD)
+        tables.append(confidence_report.ledger_table(ledger))
         sentences = [
+            confidence_report.ledger_finding(ledger),
             confidence_report.score_finding(compared),
             confidence_report.tie_finding(ties),
             confidence_report.k_finding(ablations),
@@ -236,6 +239,22 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
     untimed = run.population.cost is None
     assert (len(balance) == 0) == (len(fleets) == 0) == untimed
     assert ("not timed" in sentences[-1]) == untimed
+
+
+def test_the_ledger_explains_the_difference_to_the_agent(whole):
+    ledger = confidence_run.ledger(whole, THRESHOLD)
+    pooled = (
+        replay.replay(whole.population, replace(whole.setting, threshold=THRESHOLD))
+        .set_index("task")
+        .loc["pooled"]
+    )
+    count = ledger["outcome"].value_counts()
+    assert (count.get("gained", 0), count.get("lost", 0)) == (pooled["gained"], pooled["lost"])
+    asked = whole.frame.set_index("id").loc[ledger["id"]]
+    assert (ledger["draft"].to_numpy() == asked["draft_answer"].to_numpy()).all()
+    assert f"gain {pooled['gained']:.0f} and lose {pooled['lost']:.0f}" in confidence_report.ledger_finding(
+        ledger
+    )
 
 
 def test_the_reported_points_are_averages_over_all_splits():
