@@ -6,11 +6,14 @@ import contextlib
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speceyes_lib import endpoint
 from speceyes_lib.endpoint import Client, Endpoint, EndpointError, identity, is_endpoint, parse_endpoints
 from speceyes_lib.errors import ConfigError
 from tests.servers import said, scripted_server
@@ -34,10 +37,10 @@ def client_of(*servers, options: str = "") -> Client:
 
 
 def test_one_line_says_where_a_server_is_and_how_to_ask_it():
-    (endpoint,) = parse_endpoints(
+    (found,) = parse_endpoints(
         "https://host:8000/v1/?model=Qwen/Qwen3-VL-2B-Instruct&key_env=MY_KEY&concurrency=64&timeout_s=2.5&retries=0"
     )
-    assert endpoint == Endpoint(
+    assert found == Endpoint(
         "https://host:8000/v1",
         "Qwen/Qwen3-VL-2B-Instruct",
         "MY_KEY",
@@ -215,3 +218,17 @@ def test_a_key_that_is_not_set_is_told_by_the_name_of_its_variable(monkeypatch):
     monkeypatch.delenv("TEST_SERVER_KEY", raising=False)
     with pytest.raises(ConfigError, match="TEST_SERVER_KEY is not set"):
         client_of("http://127.0.0.1:9/v1", options="&key_env=TEST_SERVER_KEY")
+
+
+def test_threads_that_ask_for_the_first_time_at_once_share_one_loop(monkeypatch):
+    fresh = cache(endpoint._the_loop.__wrapped__)  # as in a process that has asked nobody yet
+    monkeypatch.setattr(endpoint, "_the_loop", fresh)
+    with scripted_server(lambda n, body: (200, said())) as server:
+        client, together = client_of(server), threading.Barrier(8)
+
+        def ask() -> str:
+            together.wait()
+            return client.submit(HELLO).result(10).text
+
+        with ThreadPoolExecutor(8) as threads:
+            assert [f.result(10) for f in [threads.submit(ask) for _ in range(8)]] == ["red"] * 8

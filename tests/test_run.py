@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from workflow_home import make_home, write_notebook
 
 from speceyes_lib import run
@@ -333,3 +334,12 @@ def test_a_shards_job_that_fails_leaves_its_reason_in_the_log(home, monkeypatch,
     (home / job.executed).parent.mkdir(parents=True)
     assert run.main([*job.command.split(), job.notebook, job.executed, job.blob]) == 1
     assert "StageError: no drafts" in (home / job.executed).read_text()
+
+
+def test_the_slurm_profile_says_what_snakemake_can_be_told():
+    from snakemake.cli import get_argument_parser
+
+    profile = yaml.safe_load((PACKAGE.parent / "profiles/slurm/config.yaml").read_text())
+    known = {name.lstrip("-") for action in get_argument_parser()._actions for name in action.option_strings}
+    assert profile.pop("executor") == "slurm"  # a plugin of its own, not among the packages of this suite
+    assert set(profile) <= known

@@ -43,6 +43,7 @@ PROCESSORS = {
 }
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 EXCLUDED = -9999.0  # what vLLM and the embedded server write for -inf, which JSON has not
+GIVE_UP_AFTER = 20  # requests in a row that no server took, retries included
 UNKNOWN = -1  # token ids: servers name tokens by their text
 
 
@@ -65,6 +66,7 @@ class ServerBackend:
         self.client = Client(self.endpoints)
         self.max_in_flight = self.client.max_in_flight
         self.vocab_size = 0  # alternatives per token: none before `probe` has found some
+        self._lost_in_a_row = 0
         self._encoded: dict[int, tuple[weakref.ref, str]] = {}
 
     # ------------------------------------------------------------------------------------ the contract
@@ -85,14 +87,25 @@ class ServerBackend:
         return [replace(a, generate_s=share_s, batch_size=len(answers)) for a in answers]
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:
-        """Start one request; its generation comes with the future and is charged its own latency."""
+        """Start one request; its generation comes with the future and is charged its own latency.
+
+        The future raises UserError once GIVE_UP_AFTER requests in a row found nobody there: a run that goes on
+        would only fill up with failures.
+        """
         messages, body = self.body(request)
 
         async def answer() -> Generation:
             began_s = time.perf_counter()
             try:
-                return read_reply(request, await self.client.ask(messages, **body))
+                reply = await self.client.ask(messages, **body)
+                self._lost_in_a_row = 0
+                return read_reply(request, reply)
             except EndpointError as error:
+                self._lost_in_a_row = self._lost_in_a_row + 1 if error.kind == "unreachable" else 0
+                if self._lost_in_a_row >= GIVE_UP_AFTER:
+                    raise UserError(
+                        f"{error}, {GIVE_UP_AFTER} requests in a row: start it again, the same command goes on"
+                    ) from None
                 return _failed(request, f"{error.kind}: {error}", time.perf_counter() - began_s)
 
         return on_loop(answer())

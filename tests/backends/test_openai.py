@@ -13,7 +13,13 @@ from PIL import Image
 
 from speceyes_lib import prompts
 from speceyes_lib.backends.base import Backend, GenerationRequest
-from speceyes_lib.backends.openai import PROCESSORS, ServerBackend, image_spec_of, read_evidence
+from speceyes_lib.backends.openai import (
+    GIVE_UP_AFTER,
+    PROCESSORS,
+    ServerBackend,
+    image_spec_of,
+    read_evidence,
+)
 from speceyes_lib.confidence import all_confidences
 from speceyes_lib.endpoint import Reply
 from speceyes_lib.errors import ConfigError, UserError
@@ -267,6 +273,14 @@ def test_a_request_that_finally_fails_is_a_failure_of_its_sample_alone():
     assert (failed.id, failed.finish_reason, failed.error.type) == ("bad", "error", "generation_error")
     assert "server_error" in failed.error.message
     assert "out of memory" in failed.error.message
+
+
+def test_a_server_that_is_gone_stops_the_run_before_every_sample_has_failed():
+    backend = ServerBackend(f"http://127.0.0.1:9/v1?model=m&{OPTIONS}&concurrency=1")
+    few = backend.generate([request()] * (GIVE_UP_AFTER - 1))
+    assert all(g.error and "unreachable" in g.error.message for g in few)
+    with pytest.raises(UserError, match=r"20 requests in a row.*the same command goes on"):
+        backend.generate([request()])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from speceyes_lib import prompts
+from speceyes_lib.backends import transformers as transformers_backend
 from speceyes_lib.backends.base import Backend, GenerationRequest
 from speceyes_lib.backends.transformers import SUPPORTED, TransformersBackend, check_architecture, normalise
 from speceyes_lib.confidence import all_confidences
@@ -282,6 +283,38 @@ def test_a_gpu_that_is_not_there_is_refused_in_words():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="no GPU"):
         TransformersBackend(MODELS / "draft", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "role", "placed"),
+    [
+        (0, "auto", "agent", "cpu"),
+        (1, "auto", "agent", "cuda:0"),
+        (2, "auto", "draft", "cuda:0"),
+        (2, "auto", "agent", "cuda:1"),
+        (2, "cuda:1", "draft", "cuda:1"),
+        (2, "cpu", "agent", "cpu"),
+    ],
+)
+def test_of_several_gpus_each_model_takes_one(monkeypatch, gpus, device, role, placed):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert transformers_backend._placed(device, role) == (placed, None)
+
+
+def test_a_gpu_beyond_those_present_and_spreading_without_its_package_are_refused(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"no cuda:1 here, torch sees 1 GPU"):
+        transformers_backend._placed("cuda:1", "draft")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match="accelerate"):
+            transformers_backend._placed("spread", "draft")
 
 
 def test_auto_takes_the_weights_as_stored():
