@@ -34,11 +34,12 @@ from speceyes_lib.confidence import answer_confidence
 from speceyes_lib.demo.benchmark import generate
 from speceyes_lib.funnel import Gate, Router, run_funnel
 from speceyes_lib.images import resized_view
-from speceyes_lib.params import TASKS
+from speceyes_lib.params import TASKS, PrepareParams
 from speceyes_lib.paths import repo_root
 
 BATCH = 16
 THRESHOLD = 0.97
+EMBEDDED_SEED = PrepareParams().seed
 Outcome = dict[str, tuple]  # sample -> (decision, answer, texts of the agent's turns)
 
 
@@ -46,7 +47,7 @@ class Machine:
     """The embedded pair, its wording, and the samples."""
 
     def __init__(self, root: Path, samples_per_task: int) -> None:
-        generate(root)
+        generate(root, seed=EMBEDDED_SEED)
         self.tasks = [load_task(task, root)[:samples_per_task] for task in TASKS]
         self.n = sum(map(len, self.tasks))
         models = repo_root() / "data/demo/models"

@@ -295,7 +295,8 @@ def inputs_of(run: str, tasks: Sequence[str], arms: Sequence[str]) -> dict[str, 
 CLOCK = (
     "wall_s is the sum over samples of the busy clock charged to each: picture read and decoded, its share of the "
     "batched router and draft calls, its agent turns and its tools. Model load and warm-up are not included. "
-    "baseline and gated run the agent one sample at a time (the paper's setting); the *_batched arms do not. "
+    "baseline, gated and specreason run the agent one sample at a time and encode everything anew on every turn (the "
+    "paper's setting); collect and the *_batched arms run many at a time and compute on a turn only what is new. "
     "draft_only is stage 01 as it ran; router_only is computed from the instrumented pass and baseline, not run; "
     "baseline_batched is the instrumented pass without its router, unless it was run as an arm of its own."
 )
@@ -304,15 +305,18 @@ REFERENCE = {
     "draft_only": "baseline",
     "gated": "baseline",
     "router_only": "baseline",
+    "specreason": "baseline",
     "baseline_batched": "baseline",
     "gated_batched": "baseline_batched",
 }
 SUMMARY_ARMS = ("baseline", "draft_only", "gated", "router_only", "baseline_batched", "gated_batched")
+EXTRA_ARMS = ("specreason",)  # told where it ran, not missed where it did not
 COMPARISONS = (
     ("gated", "baseline"),
     ("gated", "router_only"),
     ("gated_batched", "baseline_batched"),
     ("draft_only", "baseline"),
+    ("specreason", "baseline"),
 )
 
 
@@ -336,7 +340,7 @@ def summarise(
     samples. An arm that did not run is absent and named in `missing`. `gate` is passed through (threshold, rule).
     """
     arms, boot = arms_of(frame), {"draws": draws, "seed": seed}
-    present = [a for a in SUMMARY_ARMS if a in arms]
+    present = [a for a in (*SUMMARY_ARMS, *EXTRA_ARMS) if a in arms]
     summary = {
         "run": run,
         "protocol": protocol_of(frame),

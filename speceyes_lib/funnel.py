@@ -241,8 +241,10 @@ class _Phases:
             drafts,
         )
         self.first_look, self.router_small = first_look, router_small
+        # agents go on from their own turns. Before them, `collect` measures every phase as if it were alone
         self.reuse: Reuse = "conversation" if reuse else "nothing"
-        self.reuse_pictures: Reuse = "pictures" if reuse else "nothing"
+        self.reuse_begun: Reuse = "nothing" if mode == "collect" else self.reuse
+        self.reuse_pictures: Reuse = "pictures" if reuse and mode != "collect" else "nothing"
         self.router_backend = draft_backend if router is not None and router.by == "small" else agent_backend
         self.first = draft_backend if mode == "gated" and router is None else self.router_backend
 
@@ -365,7 +367,7 @@ class _Phases:
                     router.max_new_tokens,
                     evidence_k=min(ROUTER_EVIDENCE_K, backend.vocab_size),
                     # a large model's router and agent may begin alike, picture included
-                    reuse=self.reuse if backend is self.large else self.reuse_pictures,
+                    reuse=self.reuse_begun if backend is self.large else self.reuse_pictures,
                 )
                 for c in cases
             ]
@@ -416,7 +418,7 @@ class _Phases:
     def looking(self, cases: list[_Case]) -> list[Trajectory]:
         """The agents' answers at first sight, as one batch. Not part of any run's cost."""
         agents = [self._agent(case, forbid_tool=True) for case in cases]
-        requests = [replace(agent.next_request(), reuse=self.reuse) for agent in agents]
+        requests = [agent.next_request() for agent in agents]
         for agent, said in zip(agents, self.large.generate(requests), strict=True):
             agent.feed(said)
         return [agent.trajectory() for agent in agents]

@@ -109,6 +109,22 @@ def test_the_summary_is_json_and_names_what_each_arm_did(frame):
     assert summary["missing"] == []
 
 
+def test_specreason_is_told_where_it_ran_and_measured_against_the_agent_alone(run):
+    arms, judged = run
+    with_it = frames.assemble(
+        {"baseline": arms["baseline"], "specreason": arms["baseline_batched"]},
+        {"baseline": judged["baseline"], "specreason": judged["baseline_batched"]},
+    )
+    summary = frames.summarise(with_it)
+    entry = summary["arms"]["specreason"]["pooled"]
+    assert entry["speedup_over"] == "baseline"
+    assert entry["speedup"] == pytest.approx(
+        summary["arms"]["baseline"]["pooled"]["wall_s"] / entry["wall_s"]
+    )
+    assert "specreason_vs_baseline" in summary["comparisons"]
+    assert "specreason" not in frames.summarise(frames.assemble(*run))["missing"]
+
+
 def test_the_speedup_is_the_ratio_of_the_two_clocks(frame):
     arms = frames.summarise(frame)["arms"]
     gated, baseline = arms["gated"]["pooled"], arms["baseline"]["pooled"]

@@ -526,6 +526,29 @@ def test_a_server_is_sent_as_many_requests_as_it_takes_and_no_more():
     assert all(len(batch) == 1 for batch in agent.batches)
 
 
+def reused(backend) -> list[set[str]]:
+    """By kind of request (router and draft, turn), what the backend may reuse."""
+    kinds = [set(), set()]
+    for batch in backend.batches:
+        for request in batch:
+            kinds["Would" not in str(request.messages) and request.max_new_tokens > 10].add(request.reuse)
+    return kinds
+
+
+def test_the_papers_setting_reuses_nothing_and_the_instrumented_pass_only_within_an_agents_run():
+    drafts = drafts_of(MANY)
+    for settings, first, turns in (
+        ({}, "nothing", "nothing"),
+        ({"reuse": True}, "conversation", "conversation"),
+        ({"reuse": True, "mode": "collect", "gate": None, "drafts": drafts}, "nothing", "conversation"),
+    ):
+        draft, agent = backends()
+        run(MANY, draft=draft, agent=agent, **settings)
+        assert reused(agent) == [{first}, {turns}]
+        if draft.batches:
+            assert reused(draft)[0] == {"pictures" if settings else "nothing"}
+
+
 def test_in_the_papers_setting_even_a_server_gets_its_batches():
     draft, agent = backends()
     agent.max_in_flight = draft.max_in_flight = 5
