@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,20 @@ from speceyes_lib.paths import run_dir, stage_dir
 VIEW = GateView(threshold=0.9, k=K_STORED)
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, scene_samples, benchmark_root) -> Path:
+    """The run `small`, written once: copying it is much faster."""
+    folder = tmp_path_factory.mktemp("stored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECEYES_RUNS", str(folder))
+        store_run("small", scene_samples, benchmark_root)
+    return folder
+
+
 @pytest.fixture
-def runs(tmp_path, monkeypatch, scene_samples, benchmark_root) -> Path:
+def runs(tmp_path, monkeypatch, stored) -> Path:
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
-    store_run("small", scene_samples, benchmark_root)
-    return tmp_path / "runs"
+    return shutil.copytree(stored, tmp_path / "runs")
 
 
 @pytest.fixture
@@ -204,6 +214,37 @@ def test_a_run_that_is_not_there_is_told_and_another_can_be_opened(runs):
     assert shown_ids(explorer)
 
 
+def test_nothing_breaks_while_no_run_is_open(runs):
+    explorer = GatingExplorer("nowhere", VIEW)
+    for act in (
+        lambda: setattr(explorer.threshold, "value", 0.5),
+        lambda: setattr(explorer.half_width, "value", 5),
+        lambda: explorer.trade_off._handle_custom_msg({"step": 1}, []),
+        explorer.next.click,
+        explorer.mark["sound"].click,
+        explorer.show_all.click,
+        explorer.export.click,
+    ):
+        act()
+        assert explorer.numbers.value == ""
+
+
+def test_a_broken_file_of_checks_is_told_and_hides_nothing_else(runs):
+    human.checks_path("small").write_text("time_utc,author\n1,2\n")
+    explorer = GatingExplorer("small", VIEW, author="Ada")
+    assert "human_checks.csv: the first line is" in explorer.message.value
+    assert len(shown_ids(explorer)) == 52
+    explorer.mark["sound"].click()
+    assert "human_checks.csv: the first line is" in explorer.message.value
+    assert human.checks_path("small").read_text() == "time_utc,author\n1,2\n"
+
+
+def test_a_run_with_fewer_alternatives_than_asked_for_uses_those_it_has(runs):
+    explorer = GatingExplorer("small", replace(VIEW, k=64))
+    assert explorer.view.k == explorer.k.value == K_STORED
+    assert GatingExplorer("small", replace(VIEW, k=24)).view.k == 24
+
+
 def test_a_run_in_progress_shows_the_tasks_that_are_done(runs):
     for task in ("hr/hr_bench_4k", "pope/random"):
         (stage_dir("small", "02_collect", task) / "manifest.json").unlink()
@@ -304,6 +345,20 @@ def test_the_slowest_come_first_when_asked(traces):
     assert walls == sorted(walls, reverse=True)
     traces.least_ms.value = 1000 * walls[3]
     assert len(shown_ids(traces)) in (3, 4)
+
+
+def test_another_arm_shows_all_its_turns(traces):
+    assert traces.view.turns == traces.turns.value == (0, 2)
+    for id_, record in traces.data.records("baseline").items():
+        turns = record.trajectory.turns if record.trajectory else ()
+        path = record.trajectory and record.trajectory.model_copy(update={"turns": turns * 3})
+        traces.data.records("baseline")[id_] = record.model_copy(update={"trajectory": path})
+    traces.arm.value = "baseline"
+    assert traces.turns.value == (0, 6)
+    assert len(shown_ids(traces)) == 52
+    traces.turns.value = (0, 3)
+    traces.arm.value = "collect"
+    assert traces.turns.value == (0, 2)
 
 
 def test_an_arm_in_progress_is_shown_as_far_as_it_is(runs):

@@ -18,10 +18,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import replay
-from ..errors import StageError, UserError
+from ..errors import DataError, StageError, UserError
 from ..estimates import LEVEL, Estimate, Measure, linearised_ratio, proportion, z_value
 from ..figures import MUTED, RIGHT, WRONG
-from ..human import overrides_of, read_gating_marks
+from ..human import COLUMNS, Overrides, overrides_of, read_gating_marks
 from ..paths import run_dir, stage_dir
 from ..population import INSTRUMENTED
 from ..store import is_finished
@@ -31,6 +31,7 @@ from .reading import Run
 from .state import ALL, Chosen, GateView, in_task
 
 CURVE_POINTS = 160
+NO_MARKS = pd.DataFrame(columns=COLUMNS)
 ROWS_SHOWN = 200
 DECISIONS = ("accepted", "rejected", "routed", "draft_failed")
 OUTCOMES = {
@@ -48,9 +49,15 @@ class Gating:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.overrides = overrides_of(run.name) if run.tasks else {}
+        self.overrides: Overrides = {}
+        self.fault = ""  # why people's checks cannot be read
+        try:
+            self.overrides = overrides_of(run.name)
+        except DataError as error:
+            self.fault = str(error)
         self.population = lru_cache(maxsize=2)(self._population)
         self.part = lru_cache(maxsize=8)(self._part)
+        self._decided = lru_cache(maxsize=4)(self._decisions)
         self.curve = lru_cache(maxsize=16)(self._curve)
 
     @property
@@ -68,7 +75,8 @@ class Gating:
         """What of the run cannot be looked at, and why."""
         arm = self.instrumented
         missing = [t for t in self.run.tasks if t not in self.usable_tasks()]
-        return [n for n in self.run.notes((f"02_{arm}", f"03_judging/{arm}")) if any(t in n for t in missing)]
+        told = self.run.notes((f"02_{arm}", f"03_judging/{arm}"))
+        return [n for n in told if any(t in n for t in missing)] + [self.fault] * bool(self.fault)
 
     def _population(self, protocol: str) -> replay.Population:
         tasks = self.usable_tasks()
@@ -118,6 +126,9 @@ class Gating:
 
     def decided(self, view: GateView) -> pd.DataFrame:
         """What becomes of every sample of the view's part. Raises `replay.Lacking` where the run cannot tell."""
+        return self._decided(replace(view, chosen=Chosen(), sample=""))
+
+    def _decisions(self, view: GateView) -> pd.DataFrame:
         return replay.decisions(self.part(view.task, view.protocol), self.setting(view))
 
     def _curve(self, view: GateView) -> pd.DataFrame:
@@ -142,7 +153,7 @@ class Gating:
 
     def marks(self, view: GateView) -> pd.DataFrame:
         """People's marks on gating decisions within the view's part."""
-        marks = read_gating_marks(self.run.name)
+        marks = NO_MARKS if self.fault else read_gating_marks(self.run.name)
         ids = set(self.part(view.task, view.protocol).ids)
         return marks[marks["id"].isin(ids)]
 
@@ -189,7 +200,7 @@ class Outcome:
 def outcome(gating: Gating, view: GateView, reviewed: bool = False) -> Outcome:
     """The numbers of a view's setting on its part. Raises `replay.Lacking` where the run cannot tell."""
     part = gating.part(view.task, view.protocol, reviewed)
-    decided = replay.decisions(part, gating.setting(view))
+    decided = replay.decisions(part, gating.setting(view)) if reviewed else gating.decided(view)
     told = replay.replay(part, gating.setting(view))
     row = told[told["task"] == replay.POOLED].iloc[0]
     if part.protocol == "paper":
@@ -344,7 +355,7 @@ def _chosen(decided: pd.DataFrame, view: GateView) -> pd.Series:
 def _nearest(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """In the scale of the charts: a step near 1 counts as much as a larger one in the middle."""
     distance = np.abs(log_odds(rows["confidence"].to_numpy(dtype=float)) - log_odds(threshold))
-    return rows.iloc[np.lexsort((rows["id"].to_numpy(dtype=str), distance))]  # nan last
+    return rows.iloc[np.argsort(distance, kind="stable")]  # nan last
 
 
 def random_rows(n: int, wanted: int, seed: int) -> np.ndarray:

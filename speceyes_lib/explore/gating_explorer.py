@@ -227,8 +227,9 @@ class GatingExplorer(Explorer):
         self._set(self.task, options=options, value=self.view.task if self.view.task in values else ALL)
         self._offer(self.score, population.score_names or ("min",), self.view.score)
         stored = population.k_stored or population.recorded_k or self.view.k
-        ks = [k for k in USUAL_K if k <= stored] if population.k_stored else [stored]
-        self._offer(self.k, sorted({*ks, stored}), self.view.k)
+        k = min(self.view.k, stored) if population.k_stored else stored
+        usual = [k for k in USUAL_K if k <= population.k_stored]
+        self._offer(self.k, sorted({*usual, k, stored}), k)
         routers = [r for r in ROUTERS if r in population.routed or r == "none"]
         self._offer(self.router, routers, self.view.router)
         others = [p for p in ("strict", "paper") if p != population.protocol]
@@ -258,7 +259,7 @@ class GatingExplorer(Explorer):
         """Change the view; shows what follows from it."""
         before = self.view
         self.view = replace(before, **changes)
-        if any(getattr(before, name) != getattr(self.view, name) for name in SETTING):
+        if not self.distribution.spec or any(getattr(before, n) != getattr(self.view, n) for n in SETTING):
             self._show()
         elif before.threshold != self.view.threshold:
             self._show_threshold()

@@ -27,7 +27,7 @@ from ..human import Overrides, reviewed
 from ..images import iou
 from ..judging import JudgedRecord
 from ..prompts import LETTERS
-from ..records import AgentRecord, DraftRecord, Trajectory, Turn, Verdict
+from ..records import AgentRecord, DraftRecord, RouterRecord, Trajectory, Turn, Verdict
 from ..tables import split_label
 from .reading import Picture, Run, picture
 from .state import GateView
@@ -336,7 +336,7 @@ def question_html(sample: Sample | None, judged: JudgedRecord | None) -> str:
 def router_html(record: AgentRecord | None) -> str:
     """What each router said, word for word."""
     said = [("Router", record.router if record else None)]
-    said.append(("Router (small model)", getattr(record, "router_small", None) if record else None))
+    said.append(("Router (small model)", record.router_small if record else None))
     lines = []
     for name, word in said:
         if word is None:
@@ -350,8 +350,8 @@ def router_html(record: AgentRecord | None) -> str:
     return "".join(lines) or "<p>No router's word is recorded.</p>"
 
 
-def _margin(word: object) -> str:
-    yes, no = getattr(word, "yes_logprob", None), getattr(word, "no_logprob", None)
+def _margin(word: RouterRecord) -> str:
+    yes, no = word.yes_logprob, word.no_logprob
     return "" if yes is None or no is None else f" (log-probability of yes less that of no: {yes - no:+.2f})"
 
 
@@ -359,7 +359,7 @@ def verdicts_html(verdicts: Iterable[Verdict]) -> str:
     """Who says what of which answer: a row per answer, with rule, judging model and person."""
     rows = []
     for v in verdicts:
-        rule = html.escape(f"{_by_rule(v)} ({v.rule})")
+        rule = html.escape(f"{v.by_rule} ({v.rule})")
         model = _asked(v.judge.verdict, v.judge.model, v.judge.reply or "") if v.judge else "not asked"
         person = _asked(v.human.verdict, v.human.author, v.human.reason) if v.human else "nobody"
         answer = html.escape(v.answer) if v.answer else "<i>none</i>"
@@ -370,10 +370,6 @@ def verdicts_html(verdicts: Iterable[Verdict]) -> str:
     if not rows:
         return "<p>Not judged yet.</p>"
     return table_html(("answer of", "answer", "verdict", "by rule", "by model", "by person"), rows)
-
-
-def _by_rule(verdict: Verdict) -> str:
-    return verdict.by_rule
 
 
 def _asked(verdict: str, who: str, why: str) -> str:

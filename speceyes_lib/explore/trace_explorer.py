@@ -115,7 +115,8 @@ class TraceExplorer(Explorer):
         verdicts = sorted(self.table["verdict"].fillna(traces.NOT_JUDGED).unique())
         keep = self.view.verdict if self.view.verdict in verdicts else ALL
         low, high = self.view.turns
-        turns = (min(low, most), min(high, most))
+        up_to_the_end = high >= self.turns.max  # and so it stays, however many turns this arm takes
+        turns = (min(low, most), most if up_to_the_end else min(high, most))
         self._set(self.turns, max=most, value=turns)
         self._set(self.verdict, options=[ALL, *verdicts], value=keep)
         self.view = replace(self.view, arm=arm, verdict=keep, turns=turns)
