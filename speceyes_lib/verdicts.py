@@ -169,10 +169,11 @@ def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
     """What came of asking the judging model, a row per outcome: answers, of them unreadable, tokens; all 0 without one.
 
     Outcomes are its verdicts, and the kinds of failure where no reply came. `unreadable` counts replies in which
-    a strict reader finds no judgement, whatever the protocol made of them. Tokens count equal questions once.
+    a strict reader finds no judgement, whatever the protocol made of them. What the model is shown alike is paid
+    for once, so equal questions add their tokens once.
     """
     calls = [
-        (v.id, v.answer, v.protocol, v.judge)
+        ((record.question, record.options, v.standard, v.answer, v.protocol), v.judge)
         for stage in stages
         for record in stage.records.values()
         for v in record.verdicts
@@ -181,12 +182,12 @@ def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
     nothing = dict.fromkeys(("answers", "unreadable", "prompt_tokens", "completion_tokens"), 0)
     rows = {verdict: dict(nothing) for verdict in ("right", "wrong", "unparsed")}
     seen: set[tuple] = set()
-    for id_, answer, protocol, call in calls:
+    for key, call in calls:
         outcome = f"no reply: {call.failure.type}" if call.failure else call.verdict
         row = rows.setdefault(outcome, dict(nothing))
         row["answers"] += 1
         row["unreadable"] += call.reply is not None and read_reply(call.reply, "strict", "") == "unparsed"
-        if (key := (id_, answer, protocol)) not in seen:
+        if key not in seen:
             seen.add(key)
             row["prompt_tokens"] += call.prompt_tokens
             row["completion_tokens"] += call.completion_tokens

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from judged import judged
 
 from speceyes_lib.human import reviewed
-from speceyes_lib.records import Failure, HumanCheck, JudgeCall
+from speceyes_lib.judging import JudgedRecord
+from speceyes_lib.records import Counts, Failure, HumanCheck, JudgeCall, Manifest
+from speceyes_lib.store import StageData
 from speceyes_lib.tables import verdict_table
 from speceyes_lib.verdicts import (
     agreement,
@@ -15,6 +19,8 @@ from speceyes_lib.verdicts import (
     counts_by_arm,
     deciders,
     left_open,
+    model_replies,
+    session_cost,
     shown,
     tidy,
     with_and_without_people,
@@ -70,6 +76,25 @@ def test_kappa_is_undefined_not_perfect_where_all_say_the_same():
 def test_an_answer_that_several_arms_gave_is_rated_once():
     both = [*RATED, *RATED]
     assert agreement(tidy(both)).loc["rule / model", "n"] == 5
+
+
+def test_replies_are_counted_by_answer_and_their_tokens_by_question():
+    def asked(number: int, said: str) -> JudgedRecord:
+        record = rated(number, said, "right")
+        call = record.verdicts[0].judge.model_copy(update={"prompt_tokens": 100, "completion_tokens": 5})
+        return record.model_copy(
+            update={"verdicts": (record.verdicts[0].model_copy(update={"judge": call}),)}
+        )
+
+    counts = Counts(expected=3, done=3)
+    manifest = Manifest(
+        stage="03_judging/gated", counts=counts, timing={"session_s": 1.5, "judge_requests": 2}
+    )
+    records = {i: asked(i, said) for i, said in enumerate(["A", "A", "B"])}  # the same is asked of 0 and 1
+    stage = StageData(manifest, Path(), records)
+    told = model_replies([stage]).loc["right"]
+    assert (told["answers"], told["prompt_tokens"], told["completion_tokens"]) == (3, 200, 10)
+    assert session_cost([stage, stage]) == {"judge_requests": 4}
 
 
 def test_a_model_that_gave_no_reply_rated_nothing():
