@@ -16,22 +16,34 @@ from .figures import Album
 from .gate import OperatingPoint
 from .operating_point import FILE as OPERATING_POINT_FILE
 from .operating_point import read_operating_point, write_operating_point
-from .paper import reported
 from .params import ConfidenceParams, FiguresParams, StageParams
-from .paths import resolve, run_dir, stage_dir
-from .provenance import environment, file_hash, text_hash
+from .paths import notebook_of, resolve, run_dir, stage_dir
+from .provenance import environment, file_hash, folder_hash, text_hash
 from .records import Counts
-from .store import read_manifest, write_stage
+from .store import is_finished, read_manifest, write_stage
 
 CONFIDENCE, FIGURES = "04_confidence", "05_figures"
 
 
 def album(params: StageParams, stage: str) -> Album:
-    """The run's figure folder, with the origin that each figure saved in it will carry."""
+    """The run's figure folder, with the origin that each figure saved in it will carry.
+
+    Said is what the numbers come from, so that drawing the same again gives the same files: the commit is the one
+    that recorded the run, not the one that draws it. Without a run it is the hash of the reported numbers.
+    """
     config = json.dumps(params.stage_config(), sort_keys=True)
-    commit = environment().get("commit", "")
-    origin = {"run": params.run, "stage": stage, "commit": commit, "config_sha256": text_hash(config)}
+    origin = {"run": params.run, "stage": stage, "config_sha256": text_hash(config), **_recorded_by(params)}
     return Album(run_dir(params.run) / "figures", origin)
+
+
+def _recorded_by(params: StageParams) -> dict[str, str]:
+    if getattr(params, "source", "run") == "reported":
+        return {"paper_sha256": folder_hash(resolve("data/paper"))}
+    arms = getattr(params, "arms", None) or [getattr(params, "arm", "collect")]
+    stage, task = f"02_{arms[0]}", params.tasks[0]
+    # notebooks that measure something themselves have no such stage: their numbers are as old as their figures
+    made = read_manifest(params.run, stage, task) if is_finished(params.run, stage, task) else None
+    return {"commit": (environment() if made is None else made.environment).get("commit", "")}
 
 
 # ------------------------------------------------------------------ 04
@@ -87,6 +99,11 @@ def write_confidence_stage(
 
 # ------------------------------------------------------------------ 05
 
+# what the stages of one run share, by name in their manifests
+RUN_INPUTS = ("code", "prompts", "draft_model", "agent_model")
+TASK_INPUTS = ("data", "sample_ids")
+GATE = ("score", "k", "slope", "router", "threshold")
+
 SOURCES = {"run": "measured", "reported": "reported", "both": "both"}  # parameter -> word on the figures
 
 
@@ -113,6 +130,7 @@ def summarised(params: FiguresParams) -> RunResult | None:
     if params.source == "reported":
         return None
     frame = frames.load_run(params.run, params.tasks, params.arms)
+    check_made_alike(params.run, params.tasks, params.arms)
     summary = frames.summarise(
         frame,
         run=params.run,
@@ -122,6 +140,34 @@ def summarised(params: FiguresParams) -> RunResult | None:
         seed=params.seed,
     )
     return RunResult(frame, summary)
+
+
+def check_made_alike(run: str, tasks: Sequence[str], arms: Sequence[str]) -> None:
+    """Refuse to compare stages that were made from different things.
+
+    Code, models, prompts and the gate's setting are those of the whole run, data and samples those of each task. What a
+    stage does not tell (an imported one) is passed over. Raises StageError naming the first two stages that differ.
+    """
+    seen: dict[
+        tuple[str, str], tuple[object, str]
+    ] = {}  # (where it holds, name) -> value, the stage it was met in
+    for arm in arms:
+        for task in tasks:
+            for kind in ("02", "03"):
+                stage = f"02_{arm}" if kind == "02" else f"03_judging/{arm}"
+                made = read_manifest(run, stage, task)
+                facts = {(kind, name): made.inputs.get(name) for name in RUN_INPUTS}
+                facts |= {(task, name): made.inputs.get(name) for name in TASK_INPUTS}
+                if kind == "02" and arm.startswith("gated"):
+                    facts |= {(kind, name): made.config.get(name) for name in GATE}
+                for key, value in facts.items():
+                    before, there = seen.setdefault(key, (value, stage)) if value is not None else (None, "")
+                    if before != value:
+                        raise StageError(
+                            f"run {run}: {there} and {stage} ({task}) differ in their {key[1].replace('_', ' ')} "
+                            f"and cannot be compared; run {notebook_of(kind)} again for both (if_changed=restart), or "
+                            "name only what belongs together in arms and tasks"
+                        )
 
 
 def read_summary(run: str) -> dict:
@@ -144,20 +190,12 @@ def gate_of(params: FiguresParams) -> dict[str, Any]:
     if "gated" not in params.arms:
         return {"score": params.score}
     config = read_manifest(params.run, "02_gated", params.tasks[0]).config
-    gate = {name: config.get(name) for name in ("score", "k", "slope", "router", "threshold")}
+    gate = {name: config.get(name) for name in GATE}
     if params.threshold_from:
         point = read_operating_point(params.threshold_from)
         if point["threshold"] == gate["threshold"]:  # else the run was given a threshold of its own
             gate |= {"rule": point.get("rule"), "chosen_on": point.get("chosen_on", {}).get("run")}
     return gate
-
-
-def results(source: str, run: RunResult | None) -> pd.DataFrame:
-    """The long form of what is shown: reported, measured, or both below each other (`tables.COLUMNS`)."""
-    parts = [] if source == "run" else [tables.reported_results(reported("table1"))]
-    if run is not None:
-        parts.append(tables.measured_results(run.summary))
-    return pd.concat(parts, ignore_index=True)
 
 
 def write_figures_stage(
@@ -167,10 +205,10 @@ def write_figures_stage(
     folder = stage_dir(params.run, FIGURES)
     folder.mkdir(parents=True, exist_ok=True)
     caption = "Accuracy in percent and speedup over the agent alone."
-    shown.to_csv(folder / "main_table.csv", index=False, lineterminator="\n", float_format="%.10g")
-    (folder / "main_table.tex").write_text(table1.latex(shown, caption, "tab:main"), "utf-8")
-    (folder / "main_table.html").write_text(table1.html(shown, caption), "utf-8")
-    files = ["main_table.csv", "main_table.tex", "main_table.html"]
+    shown.to_csv(folder / "table1.csv", index=False, lineterminator="\n", float_format="%.10g")
+    (folder / "table1.tex").write_text(table1.latex(shown, caption, "tab:table1"), "utf-8")
+    (folder / "table1.html").write_text(table1.html(shown, caption), "utf-8")
+    files = ["table1.csv", "table1.tex", "table1.html"]
     if run is not None:
         _write_json(run_dir(params.run) / "summary.json", run.summary)
         files.append("../summary.json")

@@ -261,7 +261,7 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
             gain = marginal_gain(line)
             inset.plot(gain["batch_size"], gain["gain_per_query"], lw=0.9, ms=2, **style)
         ax.axhline(1.0, color=INK, lw=0.7, ls=_ALONE["reported"])
-        bottom, top = min(1.0, part["speedup"].min()), part["speedup"].max()
+        bottom, top = min(1.0, part["speedup"].min()), max(1.05, part["speedup"].max())
         low = bottom - 1.0 * (top - bottom)  # the lower half is the inset's
         ax.set_ylim(low, top + 0.08 * (top - low))
         ax.set_yticks([t for t in ax.get_yticks() if bottom <= t <= ax.get_ylim()[1]])

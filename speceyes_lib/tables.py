@@ -103,41 +103,6 @@ def _numeric(long: pd.DataFrame) -> pd.DataFrame:
 # ------------------------------------------------------------------ what people read
 
 
-def main_table(long: pd.DataFrame, intervals: bool = True) -> pd.DataFrame:
-    """The main table as text: a row per source, agent and method, accuracy and speedup per split.
-
-    Measured accuracies carry their interval on a second line, if `intervals`. Rows and columns keep the order
-    of the long form and of the paper.
-    """
-    keys = ["source", "agent", "method"]
-    splits = [s for s in _SPLITS if s in set(long["split"])]
-    splits += [s for s in dict.fromkeys(long["split"]) if s not in splits]
-    cells = long.set_index([*keys, "split"])
-    rows = {}
-    for key in dict.fromkeys(map(tuple, long[keys].to_numpy())):
-        row = {}
-        for split in splits:
-            entry = cells.loc[(*key, split)] if (*key, split) in cells.index else None
-            value, low, high = [None] * 3 if entry is None else _triple(entry, "accuracy", "_pct")
-            digits = 2 if key[0] == "reported" else 1  # as printed in the paper
-            bounds = (low, high) if intervals else (None, None)
-            accuracy = with_interval(value, *bounds, digits=digits)
-            row[split_label(split), "accuracy %"] = accuracy.replace(" [", "\n[")
-            row[split_label(split), "speedup"] = times(None if entry is None else entry["speedup"])
-        rows[key[0], agent_label(key[1]), method_label(key[2])] = row
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=keys)
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table
-
-
-def compact(table: pd.DataFrame) -> pd.DataFrame:
-    """The main table with one column per split, the speedup below the accuracy: for the width of a page."""
-    splits = list(dict.fromkeys(table.columns.get_level_values(0)))
-    cells = {s: table[s, "accuracy %"].str.replace("\n", " ") + "\n" + table[s, "speedup"] for s in splits}
-    return pd.DataFrame(cells, index=table.index)
-
-
 def samples_table(frame: pd.DataFrame, modes: Sequence[str]) -> pd.DataFrame:
     """A few samples of the frame, one per column: question, the draft with its confidences, the agent."""
     shown = frame.set_index("id")
@@ -334,20 +299,3 @@ def styled(table: pd.DataFrame, caption: str = "") -> Styler:
     ]
     # no random ids: the same table gives the same HTML
     return table.style.set_uuid("t").set_table_styles(rules).set_caption(caption)
-
-
-def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    """A booktabs table, ready to \\input."""
-    escaped = table.rename(index=_escape, columns=_escape).map(_escape)
-    escaped.index.names = [None if n is None else _escape(n) for n in table.index.names]
-    style = escaped.style
-    return style.to_latex(
-        hrules=True, caption=caption, label=label, multicol_align="c", position_float="centering"
-    )
-
-
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "−": "$-$", "–": "--", "\n": " "}
-
-
-def _escape(value: object) -> object:
-    return "".join(_LATEX.get(c, c) for c in value) if isinstance(value, str) else value

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from synthetic_run import TASKS, THRESHOLD, make_run, write_answers, write_verdicts
 
-from speceyes_lib import analysis, figures, frames, tables
+from speceyes_lib import analysis, figures, frames, paper_run, tables
 from speceyes_lib.errors import StageError
 from speceyes_lib.operating_point import read_operating_point
 from speceyes_lib.params import ConfidenceParams, FiguresParams
@@ -75,27 +75,27 @@ def test_the_summary_tells_the_gate_that_really_ran(runs):
     run = analysis.summarised(params)
     assert run.summary["gate"]["threshold"] == THRESHOLD
     assert run.n_failed == 1
-    results = analysis.results("both", run)
+    results = paper_run.gather(params, run).results()
     assert set(results["source"]) == {"reported", "measured"}
     album = analysis.album(params, analysis.FIGURES)
     album.add(figures.accuracy_speedup(results), "accuracy_speedup", results, "both")
     folder = analysis.write_figures_stage(params, run, results, album)
     assert json.loads((run_dir("r") / "summary.json").read_text()) == run.summary
     manifest = read_manifest("r", analysis.FIGURES)
-    assert {"main_table.csv", "main_table.tex", "../summary.json"} <= set(manifest.outputs)
+    assert {"table1.csv", "table1.tex", "../summary.json"} <= set(manifest.outputs)
     assert manifest.counts.done == 8 * len(TASKS)
     assert len(manifest.inputs) == 2 * len(params.arms) * len(TASKS)
     origin = json.loads((run_dir("r") / "figures" / "accuracy_speedup.json").read_text())
     assert (origin["run"], origin["source"]) == ("r", "both")
-    assert len(pd.read_csv(folder / "main_table.csv")) == len(results)
+    assert len(pd.read_csv(folder / "table1.csv")) == len(results)
 
 
 def test_reported_numbers_need_no_run(runs):
     params = FiguresParams(run="never", tasks=list(TASKS), source="reported")
     assert analysis.summarised(params) is None
-    results = analysis.results("reported", None)
+    results = paper_run.gather(params, None).results()
     folder = analysis.write_figures_stage(params, None, results, analysis.album(params, analysis.FIGURES))
-    assert (folder / "main_table.tex").exists()
+    assert (folder / "table1.tex").exists()
     assert not (run_dir("never") / "summary.json").exists()
 
 

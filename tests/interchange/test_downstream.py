@@ -8,7 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from speceyes_lib import benchmarks, certify, confidence_run, figures, figures_confidence, frames, tables
+from speceyes_lib import (
+    benchmarks,
+    certify,
+    confidence_run,
+    figures,
+    figures_confidence,
+    frames,
+    table1,
+    tables,
+)
 from speceyes_lib.interchange.__main__ import import_files
 from speceyes_lib.interchange.export import export
 from speceyes_lib.interchange.speceyes import LATENCY
@@ -77,7 +86,7 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     assert headline.loc["SpecEyes (min)", "speedup [95 %]"] == "2.50x"
     assert headline.loc[tables.method_label("router_only"), "wall-clock s"] == ""
     shown = tables.measured_results(summary)
-    tables.main_table(shown)
+    table1.html(shown)
     figures.accuracy_speedup(shown)
     gathered = confidence_run.gather(ConfidenceParams(run="theirs", tasks=TASKS, threshold_from=""))
     assert {"scores from evidence, other K", "times and speedups"} & set(gathered.missing)
