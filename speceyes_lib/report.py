@@ -5,7 +5,7 @@ zipped or published as it is.
 
     python -m speceyes_lib.report index [RUN]      write data/runs/RUN/index.html and the notebooks' pages
     python -m speceyes_lib.report readme [RUN]     fill the README's headline from the run's summary.json
-    python -m speceyes_lib.report publish [RUN]    copy the run's figures to figures/RUN, then fill the README
+    python -m speceyes_lib.report publish [RUN]    copy the run's tables and figures to figures/RUN
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 from .analysis import read_summary
 from .errors import StageError, UserError
 from .notebook import duration
-from .paths import repo_root, run_dir, shown
+from .paths import repo_root, run_dir, shown, stage_dir
+from .store import is_finished, read_manifest
 
 # what the headline shows of `tables.headline_table`; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
@@ -97,13 +98,21 @@ def fill_readme(run: str = "demo", readme: Path | None = None) -> Path:
 
 
 def publish(run: str = "demo") -> list[Path]:
-    """Copy the run's figures to figures/<run>/ and fill the README. Returns the files written."""
-    source, target = run_dir(run) / "figures", repo_root() / "figures" / run
-    figures = sorted(p for p in source.glob("*") if p.suffix in FIGURE_KINDS)
-    if not figures:
+    """Copy Table 1 and the figures of notebooks 04 and 05, as their manifests list them, to figures/<run>/.
+
+    That folder holds nothing else afterwards. Returns the files written. Raises StageError when there are none.
+    """
+    found: list[Path] = []
+    for stage in ("04_confidence", "05_figures"):
+        if is_finished(run, stage):
+            names = sorted(read_manifest(run, stage).outputs)
+            found += [stage_dir(run, stage) / n for n in names if n.startswith(("../figures/", "table1."))]
+    if not found:
         raise StageError(f"run {run!r} has no figures: run notebooks/05_paper_figures.ipynb first")
-    target.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copyfile(path, target / path.name)) for path in figures] + [fill_readme(run)]
+    target = repo_root() / "figures" / run
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    return [Path(shutil.copyfile(path, target / path.name)) for path in found]
 
 
 # ------------------------------------------------------------------ pages

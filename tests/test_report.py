@@ -13,6 +13,8 @@ from synthetic_run import make_run
 from speceyes_lib import report
 from speceyes_lib.errors import StageError, UserError
 from speceyes_lib.frames import assemble, summarise
+from speceyes_lib.records import Counts
+from speceyes_lib.store import write_stage
 
 SUMMARY = summarise(assemble(*make_run(per_task=8)))
 ACCURACY = f"{SUMMARY['arms']['gated']['pooled']['accuracy_pct']:.1f} ["
@@ -120,6 +122,28 @@ def test_a_readme_without_the_block_is_left_alone(run, tmp_path):
     with pytest.raises(UserError, match="headline:start"):
         report.fill_readme("tiny", readme)
     assert readme.read_text() == "nothing here"
+
+
+def test_published_are_exactly_the_tables_and_figures_the_manifests_list(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_HOME", str(tmp_path / "home"))
+    old = tmp_path / "home" / "figures" / "tiny"
+    old.mkdir(parents=True)
+    (old / "dropped_since.png").write_bytes(b"old")
+    (run / "figures" / "by_hand.png").write_bytes(b"not of the stage")
+    files = [f"../figures/accuracy_speedup{kind}" for kind in (".png", ".pdf", ".csv")]
+    (run / "05_figures").mkdir()
+    (run / "05_figures" / "table1.tex").write_text("table")
+    write_stage(
+        run / "05_figures",
+        stage="05_figures",
+        config={},
+        files=["table1.tex", "../summary.json", *files],
+        counts=Counts(expected=0, done=0),
+    )
+    written = report.publish("tiny")
+    names = ["accuracy_speedup.csv", "accuracy_speedup.pdf", "accuracy_speedup.png", "table1.tex"]
+    assert sorted(p.name for p in written) == sorted(p.name for p in old.iterdir()) == names
+    assert (old / "table1.tex").read_text() == "table"
 
 
 @pytest.mark.parametrize("action", [report.read_summary, report.write_index, report.publish])
