@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from . import metrics, scores
 from .economics import DECISIONS
 from .figures import (
+    _CONFIDENCE_TICKS,
     _TOP,
     COLUMN_IN,
     INK,
@@ -24,7 +26,6 @@ from .figures import (
     PHASE_LABELS,
     RIGHT,
     WRONG,
-    _confidence_axis,
     _drawn,
     _left_end,
     _shown,
@@ -74,7 +75,8 @@ def confidence_density(
     """How each score is distributed over right and over wrong drafts: kernel densities over log-odds, a panel each.
 
     `table` has a bool column `right` and a column per score. Each density is normalised to its own n (in the legend);
-    ticks below are the single wrong drafts. `thresholds` draws a line per score.
+    ticks below are the single wrong drafts. The arrow joins the two peaks: their distance in log-odds, which does not
+    depend on how a sigmoid squeezes the ends. `thresholds` draws a line per score.
     """
     rows = (len(names) + 1) // 2
     figure, axes = plt.subplots(
@@ -84,20 +86,24 @@ def confidence_density(
         part = table[[name, "right"]].dropna()
         low = _left_end(part[name])
         high = float(_shown(1 - 0.8 * (1 - part[name].max()))) if len(part) else 0.99
-        grid = np.linspace(logit(low), min(logit(high) + 0.6, logit(_TOP)), 240)
-        for right, color, label in ((True, RIGHT, "right"), (False, WRONG, "wrong")):
-            values = logit(_shown(part.loc[part["right"] == right, name]))
-            density = _density(values, grid)
-            ax.plot(expit(grid), density, color=color, label=f"{label}, n={len(values)}")
-            ax.fill_between(expit(grid), density, color=color, alpha=0.18, lw=0)
-            if not right and len(values):
-                at = expit(np.clip(values, grid[0], grid[-1]))
-                ax.plot(at, np.full(len(at), -0.035), "|", color=color, ms=4, mew=0.6, clip_on=False,
-                        transform=ax.get_xaxis_transform())  # fmt: skip
+        ends = logit(low), min(logit(high) + 0.6, logit(_TOP))
+        peaks = [
+            _density(ax, logit(_shown(part.loc[part["right"] == right, name])), ends, color, label)
+            for right, color, label in ((True, RIGHT, "right"), (False, WRONG, "wrong"))
+        ]
+        wrong = np.clip(logit(_shown(part.loc[~part["right"], name])), *ends)
+        ax.plot(wrong, np.full(len(wrong), -0.035), "|", color=WRONG, ms=4, mew=0.6, clip_on=False,
+                transform=ax.get_xaxis_transform())  # fmt: skip
         if thresholds and name in thresholds:
-            ax.axvline(_shown(thresholds[name]), color=INK, lw=1, ls="--")
-        ax.set(title=short_label(name), ylabel="density", ylim=(0, None), yticks=[])
-        _confidence_axis(ax, low, expit(grid[-1]))
+            ax.axvline(logit(_shown(thresholds[name])), color=INK, lw=1, ls="--")
+        top = ax.get_ylim()[1]
+        ax.set(
+            title=short_label(name), xlabel="", ylabel="density", xlim=ends, ylim=(0, 1.18 * top), yticks=[]
+        )
+        if None not in peaks:
+            _distance(ax, *peaks, 1.06 * top)
+        ticks = [t for t in _CONFIDENCE_TICKS if ends[0] <= logit(t) <= ends[1]]
+        ax.set_xticks([logit(t) for t in ticks], [f"{t:g}".replace("0.", ".") for t in ticks])
         ax.tick_params(axis="x", pad=6)
         ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=2, columnspacing=0.8, handlelength=1)
     for ax in axes.flat[len(names) :]:
@@ -105,13 +111,29 @@ def confidence_density(
     return figure
 
 
-def _density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Gaussian kernel density (Scott's width); zeros where there is no spread to speak of."""
-    from scipy.stats import gaussian_kde
+def _density(ax: Axes, values: np.ndarray, ends: tuple[float, float], color: str, label: str) -> float | None:
+    """A filled kernel density over log-odds; where its peak is, None where there is no spread to speak of."""
+    import seaborn as sns
 
+    label = f"{label}, n={len(values)}"
     if len(values) < 3 or np.ptp(values) < 1e-9:
-        return np.zeros(len(grid))
-    return gaussian_kde(values)(grid)
+        ax.plot([], [], color=color, label=label)
+        return None
+    sns.kdeplot(x=values, ax=ax, color=color, label=label, clip=ends, gridsize=400, lw=1.4)
+    x, y = ax.lines[-1].get_data()
+    ax.fill_between(x, y, color=color, alpha=0.18, lw=0)
+    return float(x[np.argmax(y)])
+
+
+def _distance(ax: Axes, right: float, wrong: float, y: float) -> None:
+    """The distance between two peaks, in log-odds, above them."""
+    ax.annotate(
+        "",
+        (right, y),
+        (wrong, y),
+        arrowprops={"arrowstyle": "<->", "color": INK, "lw": 0.7, "shrinkA": 0, "shrinkB": 0},
+    )
+    ax.text((right + wrong) / 2, y, f"{right - wrong:+.1f}", ha="center", va="bottom", fontsize=6, color=INK)
 
 
 @_drawn
