@@ -92,8 +92,9 @@ def confidence_density(
             for right, color, label in ((True, RIGHT, "right"), (False, WRONG, "wrong"))
         ]
         wrong = np.clip(logit(_shown(part.loc[~part["right"], name])), *ends)
-        ax.plot(wrong, np.full(len(wrong), -0.035), "|", color=WRONG, ms=4, mew=0.6, clip_on=False,
-                transform=ax.get_xaxis_transform())  # fmt: skip
+        if len(wrong):
+            ax.plot(wrong, np.full(len(wrong), -0.035), "|", color=WRONG, ms=4, mew=0.6, clip_on=False,
+                    transform=ax.get_xaxis_transform())  # fmt: skip
         if thresholds and name in thresholds:
             ax.axvline(logit(_shown(thresholds[name])), color=INK, lw=1, ls="--")
         top = ax.get_ylim()[1]
@@ -127,13 +128,13 @@ def _density(ax: Axes, values: np.ndarray, ends: tuple[float, float], color: str
 
 def _distance(ax: Axes, right: float, wrong: float, y: float) -> None:
     """The distance between two peaks, in log-odds, above them."""
-    ax.annotate(
-        "",
-        (right, y),
-        (wrong, y),
-        arrowprops={"arrowstyle": "<->", "color": INK, "lw": 0.7, "shrinkA": 0, "shrinkB": 0},
-    )
-    ax.text((right + wrong) / 2, y, f"{right - wrong:+.1f}", ha="center", va="bottom", fontsize=6, color=INK)
+    arrow = {"arrowstyle": "<->", "color": INK, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
+    text = f"{right - wrong:+.1f}"
+    for drawn in (
+        ax.annotate("", (right, y), (wrong, y), arrowprops=arrow),
+        ax.text((right + wrong) / 2, y, text, ha="center", va="bottom", fontsize=6, color=INK, clip_on=True),
+    ):
+        drawn.set_in_layout(False)
 
 
 @_drawn
