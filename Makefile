@@ -50,13 +50,15 @@ app: env ## serve the explorers as a small app in the browser, for this machine 
 serve: env ## serve the embedded models as an OpenAI-compatible server on 127.0.0.1 (ARGS="--port 8001")
 	@$(OFFLINE) $(BIN)/python -m speceyes_lib.server $(ARGS)
 
-# beside your own runs, which stay as they are; the two sets at once, which is what two cores have room for
+# beside your own runs, which stay as they are; two notebooks at once, which is what two cores have room for
 figures: env ## redraw all of figures/ and the README's headline from the recorded run and the reported numbers
 	@export SPECEYES_RUNS=$$(mktemp -d) $(OFFLINE) && trap 'rm -rf "$$SPECEYES_RUNS"' EXIT && \
 		stage="$(BIN)/python -m speceyes_lib.run stage" && report="$(BIN)/python -m speceyes_lib.report" && \
 		$(BIN)/python -m speceyes_lib.recorded unpack && \
-		{ $$stage notebooks/05_paper_figures.ipynb --set run=paper --set source=reported & paper=$$!; \
-		$$stage notebooks/04_confidence_analysis.ipynb && $$stage notebooks/05_paper_figures.ipynb && wait $$paper; } && \
+		{ $$stage notebooks/04_confidence_analysis.ipynb & confidence=$$!; \
+		$$stage notebooks/05_paper_figures.ipynb && \
+		$$stage notebooks/05_paper_figures.ipynb --set run=paper --set source=reported; figures=$$?; \
+		wait $$confidence && test $$figures = 0; } && \
 		$$report publish demo && $$report publish paper && $$report readme demo
 
 fidelity: env ## really run the funnel at several settings, beside what replay predicts (minutes)
