@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 FailureKind = Literal["timeout", "unreachable", "rate_limited", "server_error", "refused", "bad_reply"]
 _STARTING = threading.Lock()
+# Requests start one after the other, not all at once: replies that come in bunches wait for each other, and so would
+# the requests that follow them. It costs no throughput, since a request takes this process about that long.
+PACE_S = 0.001
 REST_S = 30.0  # how long a server that could not be reached is passed over while others answer
 
 
@@ -171,6 +174,7 @@ class Client:
         self._seats = [_Seat(e) for e in self.endpoints]
         self.max_in_flight = sum(e.concurrency for e in self.endpoints)
         self._free: asyncio.Semaphore | None = None
+        self._next_start_s = 0.0
 
     def submit(self, messages: Sequence[dict], **body: Any) -> Future[Reply]:
         """Start one request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
@@ -184,6 +188,7 @@ class Client:
         if self._free is None:
             self._free = asyncio.Semaphore(self.max_in_flight)
         async with self._free:
+            await self._paced()
             untried = list(self._seats)
             while True:
                 seat = min(untried, key=_Seat.load)
@@ -194,31 +199,34 @@ class Client:
                     if error.kind not in ("unreachable", "timeout") or not untried:
                         raise
 
+    async def _paced(self) -> None:
+        """Wait until a request may start: PACE_S after the one before."""
+        loop = asyncio.get_running_loop()
+        wait_s = self._next_start_s - loop.time()
+        self._next_start_s = max(self._next_start_s, loop.time()) + PACE_S
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
     def close(self) -> None:
         """Give the connections back."""
         for seat in self._seats:
-            on_loop(seat.openai.close()).result()
+            for lane, _ in seat.lanes:
+                on_loop(lane.close()).result()
 
 
 class _Seat:
-    """One endpoint at work."""
+    """One endpoint at work.
+
+    A pool of HTTP connections looks at each of them for every request, so that many in flight are spread over
+    several small pools.
+    """
+
+    LANE = 8  # connections in a pool
 
     def __init__(self, endpoint: Endpoint) -> None:
-        import openai
-
         self.endpoint, self.in_flight, self.rests_until_s = endpoint, 0, 0.0
         self.key = endpoint.key
-        loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
-        self.openai: AsyncOpenAI = openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=self.key,
-            timeout=endpoint.timeout_s,
-            max_retries=endpoint.retries,
-            # a proxy from the environment has no business with a server on this machine
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not loopback, timeout=endpoint.timeout_s),
-        )
-        # openai takes these from the environment; they are nobody's business but openai.com's
-        self.openai.organization = self.openai.project = None
+        self.lanes = [[_openai(endpoint, self.key), 0] for _ in range(-(-endpoint.concurrency // self.LANE))]
 
     def load(self) -> tuple[bool, float]:
         """What makes it a worse choice: resting after a failure, then how full it is."""
@@ -228,11 +236,13 @@ class _Seat:
         import httpx2
         import openai
 
+        lane = min(self.lanes, key=lambda lane: lane[1])
         self.in_flight += 1
+        lane[1] += 1
         began_s = time.perf_counter()
         try:
             # the raw reply: building typed objects of 128 alternatives per token costs more than the request
-            answer = await self.openai.post(
+            answer = await lane[0].post(
                 "/chat/completions",
                 body={"model": self.endpoint.model, **body},
                 cast_to=httpx2.Response,
@@ -252,12 +262,41 @@ class _Seat:
             raise self._failed("bad_reply", f"sent no chat completion ({error})") from None
         finally:
             self.in_flight -= 1
+            lane[1] -= 1
 
     def _failed(self, kind: FailureKind, what: str, status: int | None = None) -> EndpointError:
         message = f"{self.endpoint.base_url} {what}"
         if self.endpoint.key_env:  # some servers repeat the key they refuse
             message = message.replace(self.key, f"${self.endpoint.key_env}")
         return EndpointError(kind, message[:500], status)
+
+
+def _openai(endpoint: Endpoint, key: str) -> AsyncOpenAI:
+    import openai
+
+    loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+    client = openai.AsyncOpenAI(
+        base_url=endpoint.base_url,
+        api_key=key,
+        max_retries=endpoint.retries,
+        timeout=endpoint.timeout_s,
+        http_client=openai.DefaultAsyncHttpxClient(
+            timeout=endpoint.timeout_s,
+            verify=_trust(),
+            trust_env=not loopback,  # a proxy has no business with a server on this machine
+        ),
+    )
+    # it takes these from the environment; they are nobody's business but openai.com's
+    client.organization = client.project = None
+    return client
+
+
+@cache
+def _trust() -> Any:
+    """The certificates to trust: read once, not for every client."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def _reply(answer: Any, latency_s: float) -> Reply:
