@@ -59,7 +59,7 @@ class TraceExplorer(Explorer):
     def _layout(self) -> list[w.Widget]:
         row = w.Layout(**ROW)
         wrap = w.Layout(**COLUMNS)
-        half = w.Layout(flex="1 1 300px", min_width="260px")
+        half = w.Layout(flex="1 1 240px", min_width="220px")
         self.left.layout = self.right.layout = half
         return [
             w.Box([self.run, self.arm, self.task, self.verdict], layout=row),
