@@ -63,7 +63,9 @@ def _plain_name(name: str) -> str:
 def _items(names: list[str]) -> list[str]:
     for name in names:
         if name not in ITEMS:
-            raise ValueError(f"nothing is called {name!r}{nearest(name, ITEMS)}; there are {', '.join(ITEMS)}")
+            raise ValueError(
+                f"nothing is called {name!r}{nearest(name, ITEMS)}; there are {', '.join(ITEMS)}"
+            )
     return names
 
 

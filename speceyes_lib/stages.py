@@ -11,9 +11,11 @@ of its own, resumed by sample id after any interruption. `timing` in its manifes
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -293,15 +295,44 @@ def _run(
         if todo:  # a stage that is complete needs no model
             timing |= models.load()
             start = time.perf_counter()
-            with closing(work(todo)) as results:
+            with interruptible() as heed, closing(work(todo)) as results:
                 for record, evidence in results:
                     store.append(record, evidence)
                     progress(len(store.records), len(samples), text)
+                    heed()
             timing["session_s"] = time.perf_counter() - start
         timing["wall_s"] = sum(record.wall_s for record in store.records.values())
         shared = {"shards": merged} if merged else {}
         store.finish(timing, environment() | {"models": models.info()} | _confinement(models.params) | shared)
     return store.folder
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C is not lost inside: the function given raises KeyboardInterrupt if one was swallowed on its way.
+
+    Python drops an exception that arises in a weak reference's callback or a finaliser, and Ctrl-C is one.
+    """
+    asked = False
+
+    def note(signum: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def heed() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield heed  # someone else hears Ctrl-C
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield heed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # ------------------------------------------------------------------------------------------- what goes in

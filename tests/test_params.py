@@ -107,7 +107,9 @@ def test_an_arm_is_made_from_what_it_uses():
     assert AgentParams(max_turns=2).arm_config("baseline") != AgentParams().arm_config("baseline")
     assert AgentParams(first_look=False).arm_config("gated", 0.9) == AgentParams().arm_config("gated", 0.9)
     assert AgentParams(specreason_threshold=3).arm_config("baseline") == AgentParams().arm_config("baseline")
-    assert AgentParams(specreason_threshold=3).arm_config("specreason") != AgentParams().arm_config("specreason")
+    assert AgentParams(specreason_threshold=3).arm_config("specreason") != AgentParams().arm_config(
+        "specreason"
+    )
     assert AgentParams(sandbox="off").arm_config("baseline") == AgentParams().arm_config("baseline")
     assert AgentParams(agent="thyme", sandbox="off").arm_config("baseline")["sandbox"] == "off"
     for arm, together in (("gated", False), ("gated_batched", True), ("collect", True)):

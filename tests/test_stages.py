@@ -405,6 +405,21 @@ def test_an_interrupt_from_the_keyboard_leaves_a_stage_that_can_be_taken_up(
     assert {k: v[0] for k, v in outcome("interrupted").items()} == {k: v[0] for k, v in outcome("a").items()}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_swallows_in_a_finaliser_is_heeded_at_the_next_record():
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with stages.interruptible() as heed:
+        heed()
+        Finalised()
+        with pytest.raises(KeyboardInterrupt):
+            heed()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def untimed(value):
     """A record's values without times and batch sizes."""
     if isinstance(value, dict):

@@ -46,7 +46,10 @@ class PromptSet(BaseModel):
     forced_look_prefix: str  # opens the assistant turn of an agent that is forbidden to use its tool
     # SpecReason: what follows the question when a step is proposed, asks for its score, and asks for another one
     step: str = "\nWrite the next step only: a short thought inside <think></think>, a tool call, or the final answer."
-    step_score: str = "How useful is this step for answering the question? Reply with one digit from 0 (useless) to 9 (decisive)."
+    step_score: str = (
+        "How useful is this step for answering the question? "
+        "Reply with one digit from 0 (useless) to 9 (decisive)."
+    )
     step_next: str = "Go on with the next step."
     embedded: bool = False  # for models that know the dialogue of the embedded agent and no other
 
