@@ -166,6 +166,7 @@ def test_an_interrupt_from_the_keyboard_stops_cleanly_and_resumes(driver, tmp_pa
     assert "I" in said
     assert said.count("<") - said.count(">") <= 1  # jobs under way in other threads are ended, not torn
     kept = len((tmp_path / "pieces" / "records.jsonl").read_text().splitlines())
-    assert kept == said.count(".") < len(NAMES)  # everything told is on disk
+    assert said.count(".") <= kept <= said.count(".") + 1  # everything told is on disk; the last may be untold
+    assert kept < len(NAMES)
     assert "F" in driver.run(tmp_path / "pieces", concurrent)
     assert outcome(tmp_path / "pieces") == outcome(tmp_path / "whole")
