@@ -270,7 +270,7 @@ def groups(tasks: list[str], group_by: str) -> dict[str, list[str]]:
 
 def dealt(tasks: list[str], kernels: int) -> dict[str, list[str]]:
     """Tasks dealt in turn over at most so many kernels, by the name of the kernel ("" where there is one)."""
-    hands = [hand for i in range(kernels) if (hand := tasks[i::kernels])]
+    hands = [hand for i in range(1, kernels + 1) if (hand := Shard(i, kernels).of(tasks))]
     return {f"part{i}" if len(hands) > 1 else "": hand for i, hand in enumerate(hands, 1)}
 
 
