@@ -55,8 +55,6 @@ METHOD_MARKERS = {
     "speceyes_log": "P",
     "router_only": "h",
 }
-MODE_STYLES = {"min": "-", "mean": "--", "bottom20": "-.", "log": ":"}
-MODE_LABELS = {"min": "min", "mean": "mean", "bottom20": "bottom", "log": "log"}
 # of what is neither a method nor a verdict (palette "muted" of Tol): colour and marker
 SERIES = (("#222222", "s"), ("#332288", "o"), ("#44AA99", "^"), ("#999933", "D"), ("#CC6677", "v"))
 PHASE_COLORS = {

@@ -7,7 +7,7 @@ Reported numbers are drawn solid and filled, measured ones dashed and hollow, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -441,8 +441,3 @@ def _arrow(ax: Axes, x0: float, y0: float, x1: float, y1: float) -> None:
             (x0, y0), (x1, y1), arrowstyle="-|>", mutation_scale=9, color=INK, lw=1, shrinkA=0, shrinkB=1
         )
     )
-
-
-def missing_splits(sweep: pd.DataFrame, splits: Sequence[str] = SPLITS) -> list[str]:
-    """The splits a sweep has nothing on, to be named beside its figure."""
-    return [s for s in splits if s not in set(sweep.get("split", ()))]

@@ -185,11 +185,6 @@ class StageStore(Generic[R]):
         """Ids that need not be done again."""
         return set(self.records)
 
-    @property
-    def is_complete(self) -> bool:
-        """Every expected sample has its record (the manifest may still be missing)."""
-        return len(self.records) == len(self.expected_ids)
-
     def append(self, record: R, evidence: Evidence | None = None) -> None:
         """Keep one sample's record, and the evidence of its answer.
 
