@@ -82,14 +82,8 @@ def answer_confidence(
     Raises:
         UserError: as `score_grid`.
     """
-    return _single(top_logprobs, (mode,), k, slope)[mode]
-
-
-def all_confidences(
-    top_logprobs: ArrayLike, k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE
-) -> dict[str, float]:
-    """The confidences of one answer in every mode, by mode name. Arguments as `answer_confidence`."""
-    return _single(top_logprobs, MODES, k, slope)
+    top = _matrix(top_logprobs)
+    return float(score_grid(top, (0, len(top)), (k,), (mode,), slope)[mode][0, 0])
 
 
 def score_reason(top_logprobs: ArrayLike, k: int = DEFAULT_K) -> str | None:
@@ -229,12 +223,6 @@ def flatten_answers(answers: Iterable[ArrayLike]) -> tuple[NDArray, NDArray[np.i
             f"runs of different k_store apart, or keep the first {widths[0]} of each."
         )
     return (np.concatenate(filled) if filled else np.empty((0, 0))), offsets
-
-
-def _single(top_logprobs: ArrayLike, modes: Sequence[str], k: int, slope: float) -> dict[str, float]:
-    top = _matrix(top_logprobs)
-    grid = score_grid(top, (0, len(top)), (k,), modes, slope)
-    return {mode: float(scores[0, 0]) for mode, scores in grid.items()}
 
 
 def _separability(top: NDArray, ks: list[int]) -> NDArray[np.float64]:

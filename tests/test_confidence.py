@@ -15,7 +15,6 @@ from speceyes_lib import confidence
 from speceyes_lib.confidence import (
     FORCED,
     MODES,
-    all_confidences,
     answer_confidence,
     deciding_token,
     flatten_answers,
@@ -137,7 +136,7 @@ def test_log_is_the_geometric_mean_of_the_best_probabilities():
 
 def test_modes_are_ordered_min_below_bottom20_below_mean():
     rng = np.random.default_rng(0)
-    scores = all_confidences(top_of(rng.normal(0, 2, (25, 500))), k=64)
+    scores = score_grid(top_of(rng.normal(0, 2, (25, 500))), (0, 25), ks=(64,))
     assert tuple(scores) == MODES
     assert scores["min"] <= scores["bottom20"] <= scores["mean"]
 
@@ -195,7 +194,7 @@ def test_nan_beyond_k_does_not_matter():
 
 @pytest.mark.parametrize("nothing", [[], np.empty((0, 64)), np.empty((0, 0), np.float32)])
 def test_empty_answer_has_no_score_and_says_why(nothing):
-    assert all(math.isnan(score) for score in all_confidences(nothing).values())
+    assert all(math.isnan(answer_confidence(nothing, mode)) for mode in MODES)
     assert score_reason(nothing) == "empty_answer"
     assert deciding_token(nothing) is None
     assert token_separability(nothing).shape == (0,)
@@ -230,7 +229,7 @@ def test_profile_is_the_same_across_chunk_boundaries(monkeypatch):
 def test_input_is_left_as_it_was():
     rows = np.array([[0.0, -1.0, -np.inf]])
     before = rows.copy()
-    all_confidences(rows, 3)
+    score_grid(rows, (0, 1), ks=(3,))
     np.testing.assert_array_equal(rows, before)
 
 

@@ -20,7 +20,7 @@ from speceyes_lib.backends.openai import (
     image_spec_of,
     read_evidence,
 )
-from speceyes_lib.confidence import all_confidences
+from speceyes_lib.confidence import MODES, answer_confidence
 from speceyes_lib.endpoint import Reply
 from speceyes_lib.errors import ConfigError, UserError
 from speceyes_lib.images import ImageSpec, resized_view
@@ -82,8 +82,9 @@ def test_drafts_of_a_served_model_are_those_of_the_local_one(draft, tiny_draft, 
         assert served.evidence.token_texts == local.evidence.token_texts
         assert served.first_texts == local.first_texts
         assert len(served.token_ids) == len(local.token_ids)
-        a, b = (all_confidences(g.evidence.top_logprobs) for g in (served, local))
-        assert a == pytest.approx(b, abs=1e-4)
+        for mode in MODES:
+            a, b = (answer_confidence(g.evidence.top_logprobs, mode) for g in (served, local))
+            assert a == pytest.approx(b, abs=1e-4)
 
 
 def test_an_agents_turns_are_the_same_with_crops_and_begun_turns(agent, tiny_agent, scene_samples):

@@ -16,7 +16,7 @@ from speceyes_lib import prompts
 from speceyes_lib.backends import transformers as transformers_backend
 from speceyes_lib.backends.base import Backend, GenerationRequest
 from speceyes_lib.backends.transformers import SUPPORTED, TransformersBackend, check_architecture, normalise
-from speceyes_lib.confidence import all_confidences
+from speceyes_lib.confidence import MODES, answer_confidence
 from speceyes_lib.errors import ConfigError, UserError
 from speceyes_lib.images import ImageSpec, resized_view, view_size
 from tests.conftest import MODELS
@@ -78,8 +78,9 @@ def test_batched_and_single_answers_are_identical_and_scores_agree_to_1e_4(tiny_
         (alone,) = tiny_draft.generate([request])
         assert together.error is None
         assert (together.text, together.token_ids) == (alone.text, alone.token_ids)
-        a, b = (all_confidences(g.evidence.top_logprobs) for g in (together, alone))
-        assert a == pytest.approx(b, abs=1e-4)
+        for mode in MODES:
+            a, b = (answer_confidence(g.evidence.top_logprobs, mode) for g in (together, alone))
+            assert a == pytest.approx(b, abs=1e-4)
 
 
 def test_an_agents_turns_are_the_same_in_a_batch_of_different_lengths(tiny_agent, scene_samples):
