@@ -21,6 +21,7 @@ from .paths import notebook_of, resolve, run_dir, stage_dir
 from .provenance import environment, file_hash, folder_hash, text_hash
 from .records import Counts
 from .store import is_finished, read_manifest, write_stage
+from .summary import summary_file
 
 CONFIDENCE, FIGURES = "04_confidence", "05_figures"
 
@@ -170,21 +171,6 @@ def check_made_alike(run: str, tasks: Sequence[str], arms: Sequence[str]) -> Non
                         )
 
 
-def read_summary(run: str) -> dict:
-    """The run's summary.json. Raises StageError naming the notebook that writes it."""
-    path = run_dir(run) / "summary.json"
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise StageError(
-            f"run {run!r} has no summary.json: run notebooks/05_paper_figures.ipynb (or make reproduce) first"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise StageError(
-            f"summary.json of run {run!r} is not JSON ({error}): run notebooks/05_paper_figures.ipynb again"
-        ) from None
-
-
 def gate_of(params: FiguresParams) -> dict[str, Any]:
     """The gate as the run's gated arm used it, and where its threshold is from; `score` alone without that arm."""
     if "gated" not in params.arms:
@@ -210,7 +196,7 @@ def write_figures_stage(
     (folder / "table1.html").write_text(table1.html(shown, caption), "utf-8")
     files = ["table1.csv", "table1.tex", "table1.html"]
     if run is not None:
-        _write_json(run_dir(params.run) / "summary.json", run.summary)
+        _write_json(summary_file(params.run), run.summary)
         files.append("../summary.json")
     arms, n = ([], 0) if run is None else (params.arms, len(run.frame))
     return _finish(params, FIGURES, folder, files, figures, arms, n)

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from . import frames, paper_figures, replay, tables
-from .analysis import RunResult, gate_of, read_summary
+from .analysis import RunResult, gate_of
 from .confidence import MODES
 from .errors import StageError, UserError
 from .operating_point import read_operating_point
 from .paper import AVERAGE, TABLES, reported
 from .params import FiguresParams
+from .summary import read_summary
 
 TOP_K = (32, 48, 64, 80, 96)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)

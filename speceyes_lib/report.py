@@ -18,11 +18,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from .analysis import read_summary
 from .errors import StageError, UserError
 from .notebook import duration
 from .paths import repo_root, run_dir, shown, stage_dir
 from .store import is_finished, read_manifest
+from .summary import read_summary, summary_file
 
 # what the headline shows of `tables.headline_table`; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
@@ -127,7 +127,7 @@ def write_index(run: str) -> Path:
     if not folder.is_dir():
         raise StageError(f"there is no run {run!r}: make reproduce starts the embedded one")
     parts = [f"<h1>Run {html.escape(run)}</h1>"]
-    if (folder / "summary.json").is_file():
+    if summary_file(run).is_file():
         summary = read_summary(run)
         parts += ["<h2>Headline</h2>", headline_html(summary), _note(summary.get("clock", ""))]
         parts.append('<p><a href="summary.json">summary.json</a>: every split, interval and comparison</p>')

@@ -43,6 +43,7 @@ from .notebook import duration
 from .params import ALL_NOTEBOOKS, NOTEBOOKS, build, cell, plain_type
 from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, runs_dir, shown
 from .recorded import set_aside
+from .summary import read_summary
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -307,7 +308,7 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
         print(f"run {config.name} stopped: mend what failed, the same command continues", file=sys.stderr)
         return 1
     if ran or profile:  # on a cluster jobs tell their own logs
-        from . import report  # brings pandas: too slow to start with for each single job
+        from . import report  # brings numpy: too slow to start with for each single job
 
         report.write_index(config.name)
         print(
@@ -418,7 +419,7 @@ def headline(config: RunConfig) -> None:
     """Print the summary of a finished run and where to look at it."""
     from . import report
 
-    summary = report.read_summary(config.name)
+    summary = read_summary(config.name)
     print(f"\n{report.headline_text(summary)}\n")
     if clock := summary.get("clock"):
         print(f"wall-clock: {clock}")

@@ -20,17 +20,26 @@ def modules() -> list[str]:
     return [n for n in names if n not in ("speceyes_lib.demo.modeling", "speceyes_lib.demo.training")]
 
 
-def test_importing_every_module_loads_nothing_heavy():
+def loaded(names: list[str], watched: tuple[str, ...]) -> str:
+    """Which of the watched packages a fresh Python has loaded once it has imported these modules."""
     code = (
         "import importlib, sys\n"
-        f"for name in {modules()!r}: importlib.import_module(name)\n"
-        f"print(','.join(m for m in {HEAVY!r} if m in sys.modules))"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        f"print(','.join(m for m in {watched!r} if m in sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=PACKAGE.parent
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ""
+    return done.stdout.strip()
+
+
+def test_importing_every_module_loads_nothing_heavy():
+    assert loaded(modules(), HEAVY) == ""
+
+
+def test_the_command_line_and_its_report_start_without_tables_statistics_and_plots():
+    assert loaded(["speceyes_lib.run", "speceyes_lib.report"], ("pandas", "scipy", "matplotlib")) == ""
 
 
 # each layer may import from the layers before it only (design: dependencies point one way)
@@ -38,7 +47,7 @@ LAYERS = [
     {"errors", "prompts"},
     {"paths", "records", "evidence", "estimates"},
     {"provenance", "endpoint", "hub", "human"},
-    {"params", "paper", "recorded"},
+    {"params", "paper", "recorded", "summary"},
     {"config", "store", "benchmarks", "images", "confidence", "metrics", "audit"},
     {"gate", "judging", "scheduler", "tools", "scores", "certify"},
     {"operating_point"},

@@ -15,6 +15,7 @@ from speceyes_lib.errors import StageError, UserError
 from speceyes_lib.frames import assemble, summarise
 from speceyes_lib.records import Counts
 from speceyes_lib.store import write_stage
+from speceyes_lib.summary import read_summary
 
 SUMMARY = summarise(assemble(*make_run(per_task=8)))
 ACCURACY = f"{SUMMARY['arms']['gated']['pooled']['accuracy_pct']:.1f} ["
@@ -146,7 +147,7 @@ def test_published_are_exactly_the_tables_and_figures_the_manifests_list(run, tm
     assert (old / "table1.tex").read_text() == "table"
 
 
-@pytest.mark.parametrize("action", [report.read_summary, report.write_index, report.publish])
+@pytest.mark.parametrize("action", [read_summary, report.write_index, report.publish])
 def test_a_run_that_is_not_there_is_told_with_what_to_run_first(action, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     with pytest.raises(StageError, match=r"05_paper_figures|make reproduce"):
