@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -232,3 +235,31 @@ def test_threads_that_ask_for_the_first_time_at_once_share_one_loop(monkeypatch)
 
         with ThreadPoolExecutor(8) as threads:
             assert [f.result(10) for f in [threads.submit(ask) for _ in range(8)]] == ["red"] * 8
+
+
+def test_connections_are_given_back_by_clients_nobody_holds():
+    with scripted_server(lambda n, body: (200, said())) as server:
+        client = client_of(server)
+        client.submit(HELLO).result(10)
+        inner = client._seats[0].openai
+        del client
+        gc.collect()
+        until_s = time.monotonic() + 10
+        while not inner.is_closed() and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert inner.is_closed()
+
+
+def test_a_process_ends_without_a_word_about_connections():
+    program = (
+        "import sys\n"
+        "from speceyes_lib.endpoint import Client, parse_endpoints\n"
+        "used, unused = (Client(parse_endpoints(sys.argv[1])) for _ in range(2))\n"
+        "print(used.submit([{'role': 'user', 'content': 'hello'}]).result(10).text)\n"
+    )
+    with scripted_server(lambda n, body: (200, said())) as server:
+        line = f"{server.base_url}?model=m"
+        ended = subprocess.run(
+            [sys.executable, "-c", program, line], capture_output=True, text=True, timeout=60
+        )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("red\n", "", 0)

@@ -14,6 +14,7 @@ import base64
 import io
 import json
 import re
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -76,8 +77,13 @@ class ServerBackend:
         Each request is charged an equal share of the clock.
         """
         began_s = time.perf_counter()
-        futures = [self.submit(r) for r in requests]
+        waiting = threading.Semaphore(2 * self.max_in_flight)  # no more pictures are held encoded at a time
+        futures: list[Future[Generation]] = []
         try:
+            for request in requests:
+                waiting.acquire()
+                futures.append(self.submit(request))
+                futures[-1].add_done_callback(lambda _: waiting.release())
             answers = [f.result() for f in futures]
         except BaseException:  # Ctrl-C: nothing goes on being asked
             for future in futures:
@@ -307,16 +313,17 @@ def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str,
         raise ValueError("the server sent no logprobs")
     try:
         entries = content[: _length(content, text)]
-        ranked = [sorted(e["top_logprobs"], key=_logprob, reverse=True)[:k] for e in entries]
-        chosen = [_logprob(e) for e in entries]
+        told = [_logprobs(e["top_logprobs"]) for e in entries]
+        ranks = [np.argsort(-row, kind="stable")[:k] for row in told]
+        chosen = _logprobs(entries)
         texts = tuple(str(e["token"]) for e in entries)
-        first_texts = tuple(str(a["token"]) for a in ranked[0]) if ranked else ()
+        first_texts = tuple(str(entries[0]["top_logprobs"][i]["token"]) for i in ranks[0]) if ranks else ()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"logprobs cannot be read ({type(error).__name__}: {error})") from None
-    if short := [len(row) for row in ranked if len(row) < k]:
+    if short := [len(row) for row in told if len(row) < k]:
         raise ValueError(f"the server gave {min(short)} of {k} alternatives (vLLM: --max-logprobs {k})")
     n = len(entries)
-    top = np.array([[_logprob(a) for a in row] for row in ranked], np.float32).reshape(n, k)
+    top = np.array([row[rank] for row, rank in zip(told, ranks, strict=True)], np.float32).reshape(n, k)
     return Evidence(np.full(n, UNKNOWN), texts, chosen, np.full((n, k), UNKNOWN), top), first_texts
 
 
@@ -335,11 +342,12 @@ def _length(entries: Sequence[dict], text: str) -> int:
     return n
 
 
-def _logprob(entry: dict) -> float:
-    value = float(entry["logprob"])
-    if value > 1e-3 or value != value:
-        raise ValueError(f"{value} is no log-probability")
-    return value if value > EXCLUDED else float("-inf")
+def _logprobs(entries: Sequence[dict]) -> np.ndarray:
+    """The log-probabilities of some entries, float64 [len(entries)]. Raises ValueError for impossible ones."""
+    values = np.array([entry["logprob"] for entry in entries], np.float64).reshape(len(entries))
+    if not (possible := values <= 1e-3).all():  # nan is not, either
+        raise ValueError(f"{values[~possible][0]} is no log-probability")
+    return np.where(values > EXCLUDED, values, -np.inf)
 
 
 def _alternatives(reply: Reply, asked: int) -> int:

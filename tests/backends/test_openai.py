@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -387,3 +388,21 @@ def test_the_manifest_learns_the_model_and_no_host_or_key(monkeypatch):
     backend = ServerBackend(f"http://gpu7.cluster/v1?model=Qwen/X&key_env=TEST_SERVER_KEY&{OPTIONS}")
     assert backend.info()["name"] == "Qwen/X"
     assert not any(word in str(backend.info()) for word in ("gpu7", "secret", "TEST_SERVER_KEY"))
+
+
+def test_a_long_batch_is_encoded_as_it_goes_and_not_all_at_once():
+    """Thousands of pictures as base64 text would not fit into memory."""
+    begun: list[int] = []
+
+    class Counting(ServerBackend):
+        def body(self, asked):
+            begun.append(int(asked.id))
+            return super().body(asked)
+
+    held = []
+    with scripted_server(lambda n, body: (held.append(len(begun) - n), (200, said()))[1]) as server:
+        backend = Counting(f"{server.base_url}?model=m&{OPTIONS}&concurrency=3")
+        answers = backend.generate([replace(request(), id=str(i)) for i in range(40)])
+    assert [a.id for a in answers] == [str(i) for i in range(40)]
+    assert begun == list(range(40))
+    assert max(held) <= 7  # those in flight, as many that wait, and the one that is being encoded
