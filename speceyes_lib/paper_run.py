@@ -94,9 +94,7 @@ class Gathered:
                 raise StageError("the gate's threshold names no validation run")
             frame = frames.load_run(chosen_on["run"], chosen_on.get("tasks", self.params.tasks), ["collect"])
         except UserError as e:
-            self.missing.append(
-                f"Scores other than {self.gate['score']}: no validation run to choose on ({e})."
-            )
+            self._tell([f"Scores other than {self.gate['score']}: no validation run to choose on ({e})."])
             return {}
         delta_pp = point.get("delta_pp", 0.0)
         return {mode: frames.choose_threshold(frame, mode, delta_pp).threshold for mode in MODES}
@@ -193,10 +191,12 @@ class Gathered:
 
     def _note_refusals(self, rows: pd.DataFrame, what: str) -> None:
         refused = rows[rows["status"] == "refused"].drop_duplicates([what, "reason"])
-        self.missing.extend(
-            f"{what} {value}: {reason}"
-            for value, reason in zip(refused[what], refused["reason"], strict=True)
-        )
+        values = zip(refused[what], refused["reason"], strict=True)
+        self._tell([f"{what} {value}: {reason}" for value, reason in values])
+
+    def _tell(self, sentences: Sequence[str]) -> None:
+        """Add to `missing` what it does not say yet: whoever asks twice is told once."""
+        self.missing[:] = dict.fromkeys([*self.missing, *sentences])
 
 
 def gather(params: FiguresParams, run: RunResult | None) -> Gathered:

@@ -162,6 +162,15 @@ def test_settings_the_run_cannot_answer_are_named(point):
     assert [m.split(":")[0] for m in found.missing if m.startswith("k ")] == ["k 48", "k 64", "k 80", "k 96"]
 
 
+def test_what_is_missing_is_named_once_however_often_it_is_asked_for(point):
+    found = gathered(source="run")
+    shown(found)
+    once = list(found.missing)
+    assert len(once) > 1
+    shown(found)
+    assert found.missing == once
+
+
 # ------------------------------------------------------------------ refused
 def rewrite(run: str, stage: str, task: str, **changed) -> None:
     path = stage_dir(run, stage, task) / "manifest.json"
