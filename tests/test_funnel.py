@@ -99,13 +99,13 @@ def backends() -> tuple[ScriptedBackend, ScriptedBackend]:
 make_agent = partial(DeepEyesAgent, spec=SPEC, prompts=PROMPTS, max_turns=3)
 
 
-def run(names, mode="gated", draft=None, agent=None, **settings):
-    """Records by sample, in the order they came."""
+def begin(names, mode="gated", draft=None, agent=None, **settings):
+    """A funnel over samples of these names: what it gives, as it comes."""
     default_draft, default_agent = backends()
     settings = {"router": Router(), "drafting": DRAFTING} | settings
     if mode == "gated":
         settings.setdefault("gate", Gate(0.9))
-    results = run_funnel(
+    return run_funnel(
         samples(*names),
         mode=mode,
         agent_backend=agent or default_agent,
@@ -114,7 +114,11 @@ def run(names, mode="gated", draft=None, agent=None, **settings):
         prompts=PROMPTS,
         **settings,
     )
-    return {record.id: record for record, _ in results}
+
+
+def run(names, mode="gated", draft=None, agent=None, **settings):
+    """Records by sample, in the order they came."""
+    return {record.id: record for record, _ in begin(names, mode, draft, agent, **settings)}
 
 
 NAMES = ["sure-easy", "unsure-easy", "hard-zoom", "sure-hard", "sure-easy-2"]
@@ -378,22 +382,9 @@ def test_the_order_of_records_is_the_same_every_time():
 def test_decoded_pictures_are_let_go_of_when_their_record_is_written():
     Picture.opened.clear()
     names = [f"{a}-{b}-{i}" for i in range(20) for a in ("sure", "unsure") for b in ("easy", "hard-zoom")]
-    draft, agent = ScriptedBackend(draft_says, SPEC), ScriptedBackend(agent_says, SPEC)
-    results = run_funnel(
-        samples(*names),
-        mode="gated",
-        agent_backend=agent,
-        draft_backend=draft,
-        make_agent=make_agent,
-        prompts=PROMPTS,
-        drafting=DRAFTING,
-        router=Router(),
-        gate=Gate(0.9),
-        batch_size=4,
-        agent_batch_size=3,
-    )
+    draft, agent = backends()
     held = []
-    for _ in results:
+    for _ in begin(names, draft=draft, agent=agent, batch_size=4, agent_batch_size=3):
         agent.batches.clear()
         draft.batches.clear()  # the scripted backend keeps its requests
         held.append(sum(ref() is not None for ref in Picture.opened))

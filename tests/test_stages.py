@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import random
-import select
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,9 +15,10 @@ from speceyes_lib.params import ARMS, AgentParams, DraftParams
 from speceyes_lib.paths import Shard
 from speceyes_lib.records import AgentRecord, DraftRecord
 from speceyes_lib.server import serving
-from speceyes_lib.store import is_finished, read_evidence, read_stage
+from speceyes_lib.store import StageStore, is_finished, read_evidence, read_stage
 from speceyes_lib.tools.sandbox import Sandbox, SandboxError
 from tests.conftest import MODELS
+from tests.sessions import Sessions, drive
 
 TASKS = ["vstar/direct_attributes", "pope/adversarial"]
 TRIED = {"device": "cpu", "draft_model": str(MODELS / "draft")}
@@ -283,77 +278,38 @@ def test_drafts_of_another_setting_are_not_mixed(finished, benchmark_root):
 
 
 # ------------------------------------------------------------------------------------------ interruptions
-DRIVER = """
-import json, os, signal, sys
-import torch, transformers                      # paid once: every session below is a fork of this process
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
-torch.set_num_threads(1)
-from speceyes_lib import stages, store
-from speceyes_lib.params import AgentParams, DraftParams
-store.StageStore.sync_every_s = 0.05            # small steps, so that every session gets somewhere
-for order in sys.stdin:                         # parameters: a session in a child; its progress goes to stdout
-    draft, agent = json.loads(order)
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        tick = lambda *seen: os.write(1, b".")
-        os.write(1, b"%d " % os.getpid())
-        try:
-            stages.run_draft_stage(DraftParams(**draft), tick)
-            stages.run_agent_stage(AgentParams(**agent), tick)
-            os.write(1, b"F")
-        except KeyboardInterrupt:
-            os.write(1, b"I")
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.write(1, b"E\\n")
-"""
+def session(order: dict) -> None:
+    """Both stages, with a dot on stdout for every step of progress."""
+    StageStore.sync_every_s = 0.05  # small steps, so that every session gets somewhere
+    tick = lambda *seen: os.write(1, b".")  # noqa: E731
+    stages.run_draft_stage(DraftParams(**order["draft"]), tick)
+    stages.run_agent_stage(AgentParams(**order["agent"]), tick)
 
 
-class Sessions:
-    """Real stage runs that can be killed: the driver forks one at a time."""
+def drive_stages() -> None:
+    import torch
+    from transformers import (  # noqa: F401 (paid for once: every session is a fork of this process)
+        AutoProcessor,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen3VLForConditionalGeneration,
+    )
 
-    def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(30)
-        self.process.stdout.close()
-
-    def run(
-        self,
-        root: Path,
-        run: str,
-        stop: int | None = None,
-        after_s: float = 0.0,
-        with_signal: int = signal.SIGKILL,
-    ) -> str:
-        """One session, stopped `after_s` after its `stop`-th step of progress; returns what it printed."""
-        draft = draft_params(root, run).model_dump()
-        # few agents at once: many small steps, so that a stop finds work under way
-        agent = agent_params(root, run, arms=["collect"], agent_batch_size_batched=2).model_dump()
-        self.process.stdin.write(json.dumps([draft, agent]).encode() + b"\n")
-        self.process.stdin.flush()
-        seen, stopped = b"", stop is None
-        while not seen.endswith(b"E\n"):
-            assert select.select([self.process.stdout], [], [], 120)[0], "the session hangs"
-            seen += os.read(self.process.stdout.fileno(), 1)
-            if not stopped and b" " in seen and seen.count(b".") >= stop:
-                time.sleep(after_s)
-                with contextlib.suppress(ProcessLookupError):  # finished before the stop: it says F
-                    os.kill(int(seen.split()[0]), with_signal)
-                stopped = True
-        return seen.decode()
+    torch.set_num_threads(1)
+    drive(session)
 
 
 @pytest.fixture(scope="module")
-def sessions():
-    sessions = Sessions()
-    yield sessions
+def run(benchmark_root):
+    """A session of both stages of a run, stopped where asked: what it told."""
+    sessions = Sessions("from tests.test_stages import drive_stages; drive_stages()")
+
+    def session_of(run: str, **stop) -> str:
+        # few agents at once: many small steps, so that a stop finds work under way
+        agent = agent_params(benchmark_root, run, arms=["collect"], agent_batch_size_batched=2)
+        order = {"draft": draft_params(benchmark_root, run), "agent": agent}
+        return sessions.run({name: params.model_dump() for name, params in order.items()}, **stop)
+
+    yield session_of
     sessions.close()
 
 
@@ -380,12 +336,12 @@ def outcome(run: str) -> dict:
     return found
 
 
-def test_a_run_killed_at_ten_random_moments_equals_an_uninterrupted_one(finished, benchmark_root, sessions):
+def test_a_run_killed_at_ten_random_moments_equals_an_uninterrupted_one(finished, run):
     rng = random.Random(5)
     moments = [{"stop": rng.randint(1, 6), "after_s": rng.uniform(0, 0.15)} for _ in range(10)]
-    killed = [sessions.run(benchmark_root, "killed", **moment) for moment in moments]
+    killed = [run("killed", **moment) for moment in moments]
     assert sum("F" not in k for k in killed) >= 8  # really killed, not finished before
-    assert "F" in sessions.run(benchmark_root, "killed")
+    assert "F" in run("killed")
     whole, pieced = outcome("a"), outcome("killed")
     assert whole.keys() == pieced.keys()
     for key, (said, scores) in whole.items():
@@ -393,13 +349,11 @@ def test_a_run_killed_at_ten_random_moments_equals_an_uninterrupted_one(finished
         assert pieced[key][1] == pytest.approx(scores, abs=1e-4)
 
 
-def test_an_interrupt_from_the_keyboard_leaves_a_stage_that_can_be_taken_up(
-    finished, benchmark_root, sessions
-):
-    stopped = sessions.run(benchmark_root, "interrupted", stop=4, with_signal=signal.SIGINT)
+def test_an_interrupt_from_the_keyboard_leaves_a_stage_that_can_be_taken_up(finished, run):
+    stopped = run("interrupted", stop=4, how=signal.SIGINT)
     assert "I" in stopped
     assert not is_finished("interrupted", "02_collect", TASKS[-1])
-    assert "F" in sessions.run(benchmark_root, "interrupted")
+    assert "F" in run("interrupted")
     counts = read_stage("interrupted", "01_draft", TASKS[0], DraftRecord).manifest.counts
     assert counts.done == counts.expected
     assert {k: v[0] for k, v in outcome("interrupted").items()} == {k: v[0] for k, v in outcome("a").items()}
