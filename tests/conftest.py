@@ -44,3 +44,15 @@ def scene_samples(benchmark_root) -> list:
     from speceyes_lib.benchmarks import TASKS, load_task
 
     return [sample for task in TASKS for sample in load_task(task, benchmark_root)]
+
+
+@pytest.fixture(scope="session")
+def stored_run(tmp_path_factory, scene_samples, benchmark_root) -> Path:
+    """A folder of runs with one in it, `small` as `explore_run` stores it: tests copy it, which is much faster."""
+    from explore_run import store_run
+
+    folder = tmp_path_factory.mktemp("stored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECEYES_RUNS", str(folder))
+        store_run("small", scene_samples, benchmark_root)
+    return folder

@@ -6,6 +6,7 @@ Not measured by any model; only the shapes matter. Right answers come from the r
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,24 @@ def write_verdicts(
     """Store verdicts as finished stages 03; `config` is added to theirs."""
     for arm, records in judged.items():
         _write(run, f"03_judging/{arm}", records, JudgedRecord, {"protocol": protocol} | (config or {}))
+
+
+def write_run(
+    run: str, samples: list[Sample], root: Path, arms: Sequence[str], failed: int = 0, **config: object
+) -> dict[str, dict[str, AgentRecord]]:
+    """Store stages 01 to 03 of some arms, `collect` among them, that answered the samples of `root`; their records."""
+    made, judged = make_run(samples=samples, failed=failed)
+    made = {arm: made[arm] for arm in arms}
+    config = {
+        "data_root": str(root),
+        "draft_model": "small",
+        "agent_model": "agent",
+        "batch_size": 8,
+    } | config
+    write_drafts(run, made, config)
+    write_answers(run, made, config)
+    write_verdicts(run, {arm: judged[arm] for arm in arms})
+    return made
 
 
 def _write(run: str, stage: str, records: dict, record_type: type, config: dict) -> None:

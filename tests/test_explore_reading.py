@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from pathlib import Path
 
 import pytest
 from explore_run import evidence, store_drafts, store_run
@@ -19,20 +18,10 @@ from speceyes_lib.paths import run_dir, stage_dir
 TASK = "vstar/direct_attributes"
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory, scene_samples, benchmark_root) -> Path:
-    """The run `small`, written once: copying it is much faster."""
-    folder = tmp_path_factory.mktemp("stored")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPECEYES_RUNS", str(folder))
-        store_run("small", scene_samples, benchmark_root)
-    return folder
-
-
 @pytest.fixture
-def run(tmp_path, monkeypatch, stored) -> Run:
+def run(tmp_path, monkeypatch, stored_run) -> Run:
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
-    shutil.copytree(stored, tmp_path / "runs")
+    shutil.copytree(stored_run, tmp_path / "runs")
     return Run("small")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from explore_run import K_STORED, store_run
-from synthetic_run import make_run, write_answers, write_drafts, write_verdicts
+from synthetic_run import write_run
 
 from speceyes_lib import human
 from speceyes_lib.explore import gating, microscope, parts
@@ -24,20 +24,10 @@ from speceyes_lib.paths import run_dir, stage_dir
 VIEW = GateView(threshold=0.9, k=K_STORED)
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory, scene_samples, benchmark_root) -> Path:
-    """The run `small`, written once: copying it is much faster."""
-    folder = tmp_path_factory.mktemp("stored")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPECEYES_RUNS", str(folder))
-        store_run("small", scene_samples, benchmark_root)
-    return folder
-
-
 @pytest.fixture
-def runs(tmp_path, monkeypatch, stored) -> Path:
+def runs(tmp_path, monkeypatch, stored_run) -> Path:
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
-    return shutil.copytree(stored, tmp_path / "runs")
+    return shutil.copytree(stored_run, tmp_path / "runs")
 
 
 @pytest.fixture
@@ -271,17 +261,7 @@ def test_missing_pictures_and_evidence_and_error_records_are_sentences(runs, sce
 
 def test_what_a_run_lacks_is_told_and_the_way_back_is_open(runs, scene_samples, benchmark_root, tmp_path):
     """The original's files of a gated run: the agent was asked only where the draft was not accepted."""
-    arms, judged = make_run(samples=scene_samples, failed=0)
-    arms, judged = ({a: given[a] for a in ("collect", "gated")} for given in (arms, judged))
-    config = {
-        "data_root": str(benchmark_root),
-        "draft_model": "small",
-        "agent_model": "agent",
-        "batch_size": 8,
-    }
-    write_drafts("ours", arms, config)
-    write_answers("ours", arms, config)
-    write_verdicts("ours", judged)
+    write_run("ours", scene_samples, benchmark_root, ["collect", "gated"])
     files = [p for p in export("ours", tmp_path / "out") if "_min_" in p.name and p.suffix == ".jsonl"]
     import_files("speceyes", files, "theirs", str(benchmark_root))
     explorer = GatingExplorer("small", VIEW)

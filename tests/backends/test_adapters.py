@@ -67,25 +67,25 @@ def test_a_call_survives_the_way_to_a_program_and_back(call):
     assert _as_call(program) == f"<tool_call>\n{call}\n</tool_call>"
 
 
+def agent_on(sample, kind, wording, spec, sandbox, max_turns, **more) -> object:
+    """An agent as the pipeline makes it, about to begin with a sample."""
+    make = agent_factory(
+        kind, spec=spec, prompts=wording, max_turns=max_turns, max_new_tokens=512, sandbox=sandbox, **more
+    )
+    original = sample.image.open()
+    block = wording.question_block(sample.question, sample.options)
+    return make(sample.id, block, original, resized_view(original, spec))
+
+
 def test_the_embedded_thyme_agent_sees_and_answers_what_the_deepeyes_agent_does(
     tiny_agent, scene_samples, sandbox
 ):
     """On every sample: same calls, same crops up to a pixel at the border, same answers but for rare exceptions."""
     same = 0
     for sample in scene_samples[::5]:
-        original = sample.image.open()
-        view = resized_view(original, tiny_agent.image_spec)
         ran = {}
         for kind, wording in (("deepeyes", DEMO), ("thyme", THYME)):
-            make = agent_factory(
-                kind,
-                spec=tiny_agent.image_spec,
-                prompts=wording,
-                max_turns=5,
-                max_new_tokens=512,
-                sandbox=sandbox,
-            )
-            agent = make(sample.id, wording.question_block(sample.question, sample.options), original, view)
+            agent = agent_on(sample, kind, wording, tiny_agent.image_spec, sandbox, max_turns=5)
             backend = adapt(tiny_agent, wording)
             ran[kind] = finish(agent, lambda r, b=backend: b.generate([r])[0])
         zoomed, coded = ran["deepeyes"].turns, ran["thyme"].turns
@@ -102,20 +102,12 @@ def test_specreason_runs_end_to_end_on_the_embedded_pair_with_both_agents(
 ):
     for kind, wording in (("deepeyes", DEMO), ("thyme", THYME)):
         backends = {"small": adapt(tiny_draft, wording), "large": adapt(tiny_agent, wording)}
-        make = agent_factory(
-            kind,
-            spec=tiny_agent.image_spec,
-            prompts=wording,
-            max_turns=6,
-            max_new_tokens=512,
-            sandbox=sandbox,
-            specreason=SpecReason(tiny_draft.image_spec),
-        )
+        scored_by = SpecReason(tiny_draft.image_spec)
         scores, newest = set(), []
         for sample in scene_samples[::8]:
-            original = sample.image.open()
-            view = resized_view(original, tiny_agent.image_spec)
-            agent = make(sample.id, wording.question_block(sample.question, sample.options), original, view)
+            agent = agent_on(
+                sample, kind, wording, tiny_agent.image_spec, sandbox, max_turns=6, specreason=scored_by
+            )
             t = finish(agent, lambda r, b=backends: b[r.role].generate([r])[0])
             assert t.status == "ok"
             for turn in t.turns:

@@ -23,28 +23,17 @@ from speceyes_lib.interchange.export import export
 from speceyes_lib.interchange.speceyes import LATENCY
 from speceyes_lib.judging import run_judging_stage
 from speceyes_lib.params import ConfidenceParams, JudgingParams
-from tests.synthetic_run import make_run, write_answers, write_drafts, write_verdicts
+from tests.synthetic_run import write_run
 
 TASKS = list(benchmarks.TASKS)
 SECONDS = {"baseline": 20.0, "gated": 8.0, "drafts": 2.0}  # per split
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch, benchmark_root) -> Path:
+def files(tmp_path, monkeypatch, scene_samples, benchmark_root) -> Path:
     """A run in the original's files, judged, with its seconds per split."""
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
-    samples = [s for task in TASKS for s in benchmarks.load_task(task, benchmark_root)]
-    arms, verdicts = make_run(samples=samples, failed=1)
-    arms = {a: arms[a] for a in ("collect", "baseline", "gated")}
-    config = {
-        "data_root": str(benchmark_root),
-        "draft_model": "small",
-        "agent_model": "agent",
-        "batch_size": 8,
-    }
-    write_drafts("ours", arms, config)
-    write_answers("ours", arms, config)
-    write_verdicts("ours", {a: verdicts[a] for a in arms})
+    write_run("ours", scene_samples, benchmark_root, ["collect", "baseline", "gated"], failed=1)
     out = tmp_path / "out"
     for path in export("ours", out):
         if "eval_results" in str(path):

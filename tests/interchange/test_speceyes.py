@@ -21,7 +21,7 @@ from speceyes_lib.judging import JudgedRecord
 from speceyes_lib.paths import runs_dir
 from speceyes_lib.records import AgentRecord, DraftRecord, ShownOptions
 from speceyes_lib.store import read_manifest, read_stage
-from tests.synthetic_run import make_run, write_answers, write_drafts, write_verdicts
+from tests.synthetic_run import write_answers, write_run
 
 TASK = "vstar/direct_attributes"
 STEM = "vstar_direct_attributes_DeepEyes-7B"
@@ -417,20 +417,11 @@ def test_no_result_file_holds_a_bare_nan(tmp_path, runs):
 
 
 @pytest.fixture
-def ours(benchmark_root) -> tuple[str, dict]:
-    """A run of ours on the small benchmark, judged under the paper's rules: (name, arms)."""
-    samples = [s for task in benchmarks.TASKS for s in benchmarks.load_task(task, benchmark_root)]
-    arms, verdicts = make_run(samples=samples, failed=2)
-    arms = {a: arms[a] for a in ("collect", "baseline", "gated")}
-    config = {
-        "data_root": str(benchmark_root),
-        "draft_model": "models/small_1",
-        "agent_model": "models/agent",
-    }
-    write_drafts("ours", arms, config | {"batch_size": 16})
-    write_answers("ours", arms, config | {"batch_size": 16})
-    write_verdicts("ours", {a: verdicts[a] for a in arms})
-    return "ours", arms
+def ours(scene_samples, benchmark_root) -> tuple[str, dict]:
+    """A run of ours on the small benchmark: (name, arms)."""
+    made_by = {"draft_model": "models/small_1", "agent_model": "models/agent", "batch_size": 16}
+    arms = ["collect", "baseline", "gated"]
+    return "ours", write_run("ours", scene_samples, benchmark_root, arms, failed=2, **made_by)
 
 
 def told_of_gated(record: AgentRecord) -> tuple:
