@@ -18,17 +18,18 @@ Boxes always refer to the first picture, also after a crop was shown: the tool h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from ..images import BoxError, ImageSpec
-from ..prompts import PromptSet
+from ..images import BoxError
 from ..records import Failure, Turn
 from ..tools import zoom
 from .tagged import TaggedAgent
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class DeepEyesAgent(TaggedAgent):
     """Crops are always cut from `original` (the first picture).
 
@@ -38,34 +39,7 @@ class DeepEyesAgent(TaggedAgent):
 
     tag = "tool_call"
 
-    def __init__(
-        self,
-        id: str,
-        block: str,
-        original: Image.Image,
-        view: Image.Image,
-        *,
-        spec: ImageSpec,
-        prompts: PromptSet,
-        max_turns: int = 6,
-        max_new_tokens: int = 512,
-        forbid_tool: bool = False,
-        steps: bool = False,
-        boxes: zoom.BoxUnits = "view_px",
-    ) -> None:
-        super().__init__(
-            id,
-            prompts.agent_messages(block, view),
-            original,
-            view,
-            spec=spec,
-            prompts=prompts,
-            max_turns=max_turns,
-            max_new_tokens=max_new_tokens,
-            forbid_tool=forbid_tool,
-            steps=steps,
-        )
-        self.boxes = boxes
+    boxes: zoom.BoxUnits = "view_px"
 
     def use_tool(
         self, taken: dict[str, Any], written: str, complete: bool

@@ -8,6 +8,7 @@ everything a turn may contain and what follows.
 from __future__ import annotations
 
 import re
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 from PIL import Image
@@ -20,9 +21,11 @@ from ..records import Failure, Trajectory, Turn
 _ANSWER = re.compile(r"<answer>(.*?)(</answer>|\Z)", re.DOTALL)
 
 
+@dataclass(eq=False, repr=False)
 class TaggedAgent:
     """One run on one sample. A subclass names its tool's tag and carries the call out.
 
+    block: the question as the prompt set words it. original: the picture; view: as the model is shown it.
     forbid_tool: the first look. One turn, whose opening words (prompts.forced_look_prefix) commit the model to
     answering from the view.
     steps: a turn that is thought only is a step of reasoning, after which the run goes on (SpecReason);
@@ -31,25 +34,23 @@ class TaggedAgent:
 
     tag: ClassVar[str]
 
-    def __init__(
-        self,
-        id: str,
-        messages: list[dict],
-        original: Image.Image,
-        view: Image.Image,
-        *,
-        spec: ImageSpec,
-        prompts: PromptSet,
-        max_turns: int,
-        max_new_tokens: int,
-        forbid_tool: bool = False,
-        steps: bool = False,
-    ) -> None:
-        self.id, self.messages, self.original, self.view = id, messages, original, view
-        self.spec, self.prompts, self.steps, self.forbid_tool = spec, prompts, steps, forbid_tool
-        self.max_turns = 1 if forbid_tool else max_turns
-        self.max_new_tokens = max_new_tokens
-        self.prefill = prompts.forced_look_prefix if forbid_tool else ""
+    id: str
+    block: str
+    original: Image.Image
+    view: Image.Image
+    _: KW_ONLY
+    spec: ImageSpec
+    prompts: PromptSet
+    max_turns: int = 6
+    max_new_tokens: int = 512
+    forbid_tool: bool = False
+    steps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.forbid_tool:
+            self.max_turns = 1
+        self.prefill = self.prompts.forced_look_prefix if self.forbid_tool else ""
+        self.messages = self.opening()
         self.turns: list[Turn] = []
         self.answer: str | None = None
         self.answer_from: Literal["tag", "untagged", "none"] = "none"
@@ -110,6 +111,10 @@ class TaggedAgent:
         )
 
     # ---------------------------------------------------------------------------------- what subclasses give
+    def opening(self) -> list[dict]:
+        """The conversation before the first turn."""
+        return self.prompts.agent_messages(self.block, self.view)
+
     def use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, object]:
         """Carry a call out: the turn as recorded, and what `go_on` makes the model see of it. Never raises."""
         raise NotImplementedError

@@ -18,13 +18,11 @@ and otherwise as with DeepEyes (agents/deepeyes.py).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from ..errors import DataError
-from ..images import ImageSpec, resized_view
-from ..prompts import PromptSet
+from ..images import resized_view
 from ..records import Failure, Turn
 from ..tools.sandbox import PICTURE, Outcome, Sandbox, Session
 from .tagged import TaggedAgent
@@ -32,41 +30,25 @@ from .tagged import TaggedAgent
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ThymeAgent(TaggedAgent):
     """Programs get the original picture; what they show is resized as `spec` wants it."""
 
     tag = "code"
 
-    def __init__(
-        self,
-        id: str,
-        block: str,
-        original: Image.Image,
-        view: Image.Image,
-        *,
-        spec: ImageSpec,
-        prompts: PromptSet,
-        sandbox: Sandbox,
-        max_turns: int = 5,
-        max_new_tokens: int = 2048,
-        forbid_tool: bool = False,
-        steps: bool = False,
-    ) -> None:
-        width, height = original.size
-        super().__init__(
-            id,
-            prompts.agent_messages(block, view, image_path=PICTURE, width=str(width), height=str(height)),
-            original,
-            view,
-            spec=spec,
-            prompts=prompts,
-            max_turns=max_turns,
-            max_new_tokens=max_new_tokens,
-            forbid_tool=forbid_tool,
-            steps=steps,
-        )
-        self.sandbox = sandbox
+    sandbox: Sandbox
+    max_turns: int = 5
+    max_new_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._session: Session | None = None  # started by the first program
+
+    def opening(self) -> list[dict]:
+        width, height = map(str, self.original.size)
+        return self.prompts.agent_messages(
+            self.block, self.view, image_path=PICTURE, width=width, height=height
+        )
 
     def use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, Outcome]:
         code = program(written)
