@@ -16,7 +16,8 @@ fi
 if command -v uv >/dev/null 2>&1; then
     echo "installing the environment with uv"
     [ -x "$VENV/bin/python" ] || uv venv --quiet --python "${PYTHON:-$REQUIRED}" "$VENV"
-    uv pip install --quiet --python "$VENV/bin/python" --no-deps -r requirements.lock -e .
+    # compiled now, once, as pip does: every kernel that starts would otherwise do it again where nothing may be kept
+    uv pip install --quiet --compile-bytecode --python "$VENV/bin/python" --no-deps -r requirements.lock -e .
 else
     echo "installing the environment with pip (uv is faster)"
     if [ ! -x "$VENV/bin/python" ]; then
