@@ -272,6 +272,10 @@ def test_a_persons_verdict_changes_the_reviewed_numbers_only(
     reviewed = gating.outcome(data, VIEW, reviewed=True)
     assert reviewed.accuracy.value_pct == pytest.approx(before.accuracy.value_pct - 100 / before.n)
     assert "with 1 verdict" in gating.outcome_html(before, "strict", reviewed, 1)
+    human.append_override("judged", id=id_, answer=answer, verdict="right", reason="it is", author="me")
+    assert gating.outcome(data, VIEW, reviewed=True) == reviewed
+    data.read_checks()
+    assert gating.outcome(data, VIEW, reviewed=True) == before
 
 
 def test_marks_can_be_exported_with_what_they_are_on(tmp_path, monkeypatch, scene_samples, benchmark_root):

@@ -49,16 +49,21 @@ class Gating:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.overrides: Overrides = {}
-        self.fault = ""  # why people's checks cannot be read
-        try:
-            self.overrides = overrides_of(run.name)
-        except DataError as error:
-            self.fault = str(error)
         self.population = lru_cache(maxsize=2)(self._population)
         self.part = lru_cache(maxsize=8)(self._part)
         self._decided = lru_cache(maxsize=4)(self._decisions)
         self.curve = lru_cache(maxsize=16)(self._curve)
+        self.read_checks()
+
+    def read_checks(self) -> None:
+        """What people said of answers, read anew; all else stays as it was read."""
+        self.overrides: Overrides = {}
+        self.fault = ""  # why people's checks cannot be read
+        try:
+            self.overrides = overrides_of(self.run.name)
+        except DataError as error:
+            self.fault = str(error)
+        self.part.cache_clear()  # some of its answers hold people's verdicts
 
     @property
     def instrumented(self) -> str:
@@ -73,8 +78,8 @@ class Gating:
 
     def notes(self) -> list[str]:
         """What of the run cannot be looked at, and why."""
-        arm = self.instrumented
-        missing = [t for t in self.run.tasks if t not in self.usable_tasks()]
+        arm, usable = self.instrumented, self.usable_tasks()
+        missing = [t for t in self.run.tasks if t not in usable]
         told = self.run.notes((f"02_{arm}", f"03_judging/{arm}"))
         return [n for n in told if any(t in n for t in missing)] + [self.fault] * bool(self.fault)
 

@@ -347,9 +347,8 @@ class GatingExplorer(Explorer):
             source=source,
         )
         self._set(self.note, value="")
-        self.gating = Gating(self.gating.run)  # what people say is read anew
+        self.gating.read_checks()
         self._show_threshold()
-        self._show_sample()
 
     def _verdict_on(self, id_: str, source: str) -> Verdict | None:
         judged = self.gating.run.judged(self.gating.instrumented).get(id_)
