@@ -22,6 +22,7 @@ from speceyes_lib.explore.reading import Run
 from speceyes_lib.explore.state import GateView
 from speceyes_lib.gate import accepts
 from speceyes_lib.judging import JudgedRecord
+from speceyes_lib.paths import stage_dir
 from speceyes_lib.records import (
     AgentRecord,
     DraftRecord,
@@ -296,6 +297,17 @@ def test_every_sample_of_a_run_can_be_looked_at(run):
         assert record.status == "error" or told.tokens.tokens
         assert told.picture.picture is not None
         assert "Under this setting: predicted 20.0 ms, 80.0 ms less than the agent alone" in told.costs
+
+
+def test_evidence_that_was_changed_is_told_every_time_and_hides_nothing_else(run):
+    task = "vstar/direct_attributes"
+    with (stage_dir("small", "01_draft", task) / "evidence.parquet").open("ab") as file:
+        file.write(b" ")
+    for id_ in [i for i in run.records("collect") if i.startswith(task)][1:3]:
+        told = m.tell(run, "collect", id_, GateView(k=16), row(id_))
+        assert "is not the file its manifest speaks of" in told.tokens.message
+        assert not told.tokens.tokens
+        assert told.picture.picture is not None
 
 
 def test_costs_are_those_that_were_recorded(run):

@@ -19,7 +19,7 @@ from matplotlib.colors import to_hex
 
 from ..benchmarks import Sample, shown_as
 from ..confidence import deciding_token, token_separability
-from ..errors import DataError
+from ..errors import DataError, StageError
 from ..evidence import Evidence
 from ..figures import PHASE_COLORS, PHASE_LABELS, RIGHT, WRONG
 from ..frames import PHASES
@@ -91,7 +91,10 @@ def tell(
     record, judged = run.records(arm).get(id_), run.judged(arm).get(id_)
     draft = run.drafts().get(id_) or (record.draft if record else None)
     verdicts = [reviewed(v, overrides) for v in (judged.verdicts if judged else ())]
-    strip = token_strip(draft, run.evidence(id_), run.token_text, view.k)
+    try:
+        strip = token_strip(draft, run.evidence(id_), run.token_text, view.k)
+    except StageError as error:  # the file was changed while the run is looked at
+        strip = Tokens(message=str(error))
     gate = gate_lines(record, float(decided["confidence"]), decided["decision"], view)
     return replace(
         asked(run, arm, id_),

@@ -169,16 +169,19 @@ class Run:
             return {}
 
     def _read_evidence(self, id_: str) -> Evidence | None:
-        """The evidence of a draft; None where none is kept, or where its stage is still in progress."""
+        """The evidence of a draft; None where none is kept, or where its stage is still in progress.
+
+        Raises StageError when the file is not the one that its stage finished with.
+        """
         task = id_.rsplit("/", 1)[0]
         if "01_draft" not in self._stages or not self._part("01_draft", task).finished:
             return None
         folder = stage_dir(self.name, "01_draft", task)
         if EVIDENCE not in read_manifest(folder, "01_draft", task).outputs:
             return None
-        verify = task not in self._verified
+        found = read_evidence(folder, task not in self._verified, [id_])
         self._verified.add(task)
-        return read_evidence(folder, verify, [id_]).get(id_)
+        return found.get(id_)
 
     @cached_property
     def token_text(self) -> Callable[[int], str]:
