@@ -14,11 +14,9 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import pandas as pd
 from PIL import Image
 from pydantic import ValidationError
 
-from .. import frames
 from ..benchmarks import ImageRef, Sample, load_task
 from ..errors import DataError, StageError
 from ..evidence import Evidence
@@ -142,17 +140,6 @@ class Run:
         if not self.tasks:
             return [f"run {self.name} holds no answers; make reproduce makes the embedded run"]
         return [note for stage in stages for t in self.tasks if (note := self._part(stage, t).note)]
-
-    def frame(self, arms: Sequence[str]) -> pd.DataFrame:
-        """`frames.assemble` of the arms' samples that are answered and judged; arms without any are left out."""
-        records, judged = {}, {}
-        for arm in arms:
-            said = self.judged(arm)
-            if both := {id_: r for id_, r in self.records(arm).items() if id_ in said}:
-                records[arm], judged[arm] = both, {id_: said[id_] for id_ in both}
-        frame = frames.assemble(records, judged)
-        frame.attrs["protocol"] = self.config(f"03_judging/{arms[0]}").get("protocol", "strict")
-        return frame
 
     # ------------------------------------------------------------------ one sample
 
