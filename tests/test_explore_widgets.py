@@ -177,6 +177,14 @@ def test_the_queues_for_review(explorer):
     assert explorer.queue.value == ""
 
 
+def test_the_size_of_a_queue_leaves_another_list_alone(explorer):
+    explorer.decisions["accepted", "right"].click()
+    before = shown_ids(explorer)
+    explorer.half_width.value = 20
+    assert explorer.samples.caption.startswith("accepted, draft right: ")
+    assert shown_ids(explorer) == before
+
+
 def test_export_writes_what_was_marked(explorer):
     explorer.mark["sound"].click()
     explorer.export.click()

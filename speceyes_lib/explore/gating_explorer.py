@@ -189,7 +189,7 @@ class GatingExplorer(Explorer):
             self._on_click(made, self.choose, Chosen("outcome", name))
         self._on_click(self.show_all, self.choose, Chosen())
         self._on(self.queue, self._choose_queue)
-        self._on(self.review_n, lambda _: self._choose_queue(self.queue.value))
+        self._on(self.review_n, lambda _: self._choose_queue(self.queue.value) if self.queue.value else None)
         self._on(self.half_width, self._size_for)
         self._on(self.order, lambda _: self._show_list())
         self._on(self.samples, self.open_sample, "chosen")
