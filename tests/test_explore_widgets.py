@@ -12,7 +12,7 @@ from explore_run import K_STORED, store_run
 from synthetic_run import write_run
 
 from speceyes_lib import human
-from speceyes_lib.explore import gating, microscope, parts
+from speceyes_lib.explore import gating, microscope, parts, stills
 from speceyes_lib.explore.gating_explorer import GatingExplorer
 from speceyes_lib.explore.reading import Run
 from speceyes_lib.explore.state import GateView, TraceView
@@ -234,6 +234,7 @@ def test_a_broken_file_of_checks_is_told_and_hides_nothing_else(runs):
     assert len(shown_ids(explorer)) == 52
     explorer.mark["sound"].click()
     assert "human_checks.csv: the first line is" in explorer.message.value
+    assert "Draft, token by token" in stills.sample_still(explorer.gating, explorer.view).data
     assert human.checks_path("small").read_text() == "time_utc,author\n1,2\n"
 
 

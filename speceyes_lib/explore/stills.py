@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from PIL import Image
 
-from ..human import overrides_of
 from . import gating, microscope, traces
 from .gating import Gating
 from .microscope import MarkedPicture, Tokens, table_html
@@ -61,7 +60,7 @@ def sample_still(data: Gating, view: GateView) -> HTML:
     """The microscope on `view.sample`."""
     decided = data.decided(view).set_index("id", drop=False)
     told = microscope.tell(
-        data.run, data.instrumented, view.sample, view, decided.loc[view.sample], overrides_of(data.run.name)
+        data.run, data.instrumented, view.sample, view, decided.loc[view.sample], data.overrides
     )
     return _page(
         [
