@@ -1,4 +1,4 @@
-"""What notebooks 04 and 05 do around their tables and figures: choose, write their stage."""
+"""What the notebooks of stages 04 and 05 do around their tables and figures: choose, write their stage."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .figures import Album
 from .gate import OperatingPoint
 from .operating_point import FILE as OPERATING_POINT_FILE
 from .operating_point import read_operating_point, write_operating_point
-from .params import ConfidenceParams, FiguresParams, StageParams
+from .params import ConfidenceParams, FiguresParams, StageParams, ThresholdParams
 from .paths import notebook_of, resolve, run_dir, stage_dir
 from .provenance import environment, file_hash, folder_hash, text_hash
 from .records import Counts
 from .store import is_finished, read_manifest, write_stage
 from .summary import summary_file
 
-CONFIDENCE, FIGURES = "04_confidence", "05_figures"
+THRESHOLD, CONFIDENCE, FIGURES = "04_threshold", "04_confidence", "05_figures"
 
 
 def album(params: StageParams, stage: str) -> Album:
@@ -57,6 +57,17 @@ def operating_point_in_use(params: ConfidenceParams, here: OperatingPoint) -> di
     return {**here.as_dict(), "chosen_on": {"run": params.run}}
 
 
+def write_threshold_stage(
+    params: ThresholdParams, frame: pd.DataFrame, here: OperatingPoint, figures: Album
+) -> Path:
+    """Write `operating_point.json`, which hands the threshold on, and the manifest; returns the stage's folder."""
+    folder = stage_dir(params.run, THRESHOLD)
+    folder.mkdir(parents=True, exist_ok=True)
+    origin = {"run": params.run, "tasks": params.tasks, "score": params.score}
+    write_operating_point(folder, here, origin | {"protocol": frames.protocol_of(frame)})
+    return _finish(params, THRESHOLD, folder, [OPERATING_POINT_FILE], figures, [params.arm], len(frame))
+
+
 def write_confidence_stage(
     params: ConfidenceParams,
     frame: pd.DataFrame,
@@ -65,13 +76,7 @@ def write_confidence_stage(
     figures: Album,
     more: Mapping | None = None,
 ) -> Path:
-    """Write `confidence.json`, the operating curve and, where it was chosen here, `operating_point.json`.
-
-    `more` is put beside the rest in `confidence.json`.
-
-    A threshold chosen on the run it is reported on is never handed on: with `threshold_from` the file is not
-    written, so nothing can pick it up by mistake.
-    """
+    """Write `confidence.json` and the manifest; returns the stage's folder. `more` goes into the file, too."""
     folder = stage_dir(params.run, CONFIDENCE)
     folder.mkdir(parents=True, exist_ok=True)
     used = operating_point_in_use(params, here)
@@ -88,14 +93,7 @@ def write_confidence_stage(
             **(more or {}),
         },
     )
-    files = ["confidence.json"]
-    if not params.threshold_from:
-        origin = {"run": params.run, "tasks": params.tasks, "score": params.score}
-        write_operating_point(folder, here, origin | {"protocol": frames.protocol_of(frame)})
-        files.append(OPERATING_POINT_FILE)
-    else:
-        (folder / OPERATING_POINT_FILE).unlink(missing_ok=True)
-    return _finish(params, CONFIDENCE, folder, files, figures, [params.arm], len(frame))
+    return _finish(params, CONFIDENCE, folder, ["confidence.json"], figures, [params.arm], len(frame))
 
 
 # ------------------------------------------------------------------ 05
@@ -203,7 +201,7 @@ def write_figures_stage(
 
 
 def _finish(
-    params: ConfidenceParams | FiguresParams,
+    params: ThresholdParams | ConfidenceParams | FiguresParams,
     stage: str,
     folder: Path,
     files: list[str],
@@ -212,8 +210,8 @@ def _finish(
     n: int,
 ) -> Path:
     inputs = frames.inputs_of(params.run, params.tasks, arms)
-    if arms and params.threshold_from:
-        inputs["threshold_from"] = file_hash(resolve(params.threshold_from))
+    if arms and (threshold_from := getattr(params, "threshold_from", "")):
+        inputs["threshold_from"] = file_hash(resolve(threshold_from))
     write_stage(
         folder,
         stage=stage,

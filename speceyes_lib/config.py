@@ -29,6 +29,7 @@ from .params import (
     JudgingParams,
     PrepareParams,
     StageParams,
+    ThresholdParams,
     build,
 )
 from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, shown, stage_dir
@@ -296,11 +297,12 @@ def plan(config: RunConfig) -> list[Job]:
                 "validation.root: a threshold has to come from somewhere; give a validation set or gate.threshold"
             )
         for group, tasks in dealt(config.data.tasks, config.workflow.validation_kernels).items():
+            asked = {"first_look": False, "router_small": False}  # what no threshold needs
             jobs += _inference(
-                config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, first_look=False, **own
+                config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **asked, **own
             )
-        point = _path(stage_dir(run, "04_confidence") / "operating_point.json")
-        jobs.append(_analysis(config, ConfidenceParams, "04_confidence", [point], run=run, threshold_from=""))
+        point = _path(stage_dir(run, "04_threshold") / "operating_point.json")
+        jobs.append(_analysis(config, ThresholdParams, "04_threshold", [point], run=run))
     threshold_from = point or ""
     for group, tasks in groups(config.data.tasks, config.workflow.group_by).items():
         jobs += _inference(
@@ -369,13 +371,13 @@ def _shards(job: Job, stages: list[str], count: int) -> list[Job]:
 def _analysis(
     config: RunConfig, model: type[StageParams], stage: str, more_outputs: list[str], **own: Any
 ) -> Job:
-    """Notebook 04 or 05: one kernel over all tasks, after all judging it reads."""
+    """A notebook of stages 04 and 05: one kernel over all tasks, after all judging it reads."""
     own = {"run": config.name, "if_changed": "restart", **own}
     params = config.params(model, **own)
     arms = params.arms if isinstance(params, FiguresParams) else [params.arm]
     judged = [_manifest(params.run, f"03_judging/{arm}", task) for arm in arms for task in params.tasks]
-    if params.threshold_from:
-        judged.append(params.threshold_from)
+    if threshold_from := getattr(params, "threshold_from", ""):
+        judged.append(threshold_from)
     if isinstance(params, FiguresParams):
         judged += [_path(p) for p in sorted(repo_root().glob("data/paper/*.csv"))]
     return _job(params, params.run, "", [_manifest(params.run, stage), *more_outputs], judged)

@@ -1,4 +1,4 @@
-"""The file in which notebook 04 hands the chosen threshold on: `operating_point.json` of a validation run."""
+"""The file in which notebook 04_threshold hands the chosen threshold on: `operating_point.json` of a validation run."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def read_operating_point(path: str | Path) -> dict:
             raise ValueError(f"threshold is {threshold!r}")
     except FileNotFoundError:
         raise StageError(
-            f"{shown(path)} does not exist; run {notebook_of('04')} on the validation run first, "
+            f"{shown(path)} does not exist; run {notebook_of('04_threshold')} on the validation run first, "
             "or name another operating_point.json in threshold_from"
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as e:
         raise ConfigError(
             f"{shown(path)}: expected a JSON object whose 'threshold' is a number from 0 to 1 ({e}); "
-            f"run {notebook_of('04')} again"
+            f"run {notebook_of('04_threshold')} again"
         ) from e
     return told | {"threshold": float(threshold)}

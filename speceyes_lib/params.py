@@ -153,7 +153,7 @@ Threshold = Annotated[
     float | None,
     Field(ge=0, le=1, description="accept drafts strictly above; None: read it from threshold_from"),
 ]
-ThresholdFrom = Annotated[str, Field(description="where 04 wrote it")]
+ThresholdFrom = Annotated[str, Field(description="from 04_threshold")]
 Arms = Annotated[
     list[str],
     _known("arm", ARMS),
@@ -167,7 +167,7 @@ Bootstrap = Annotated[int, Field(ge=100, description="resamples behind the inter
 Seed = Annotated[int, Field(ge=0, description="seed of everything random here")]
 
 # the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
-OPERATING_POINT = "data/runs/demo_validation/04_confidence/operating_point.json"
+OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
 
 
 class StageParams(BaseModel):
@@ -412,18 +412,31 @@ class JudgingParams(StageParams):
     ] = "apply"
 
 
-class ConfidenceParams(StageParams):
-    """04_confidence_analysis: what the scores know, and the threshold a stated rule picks from them."""
+CollectArm = Annotated[Literal["collect"], Field(description="the instrumented arm that is analysed")]
+DeltaPp = Annotated[
+    float,
+    Field(ge=0, le=100, description="accuracy in points the gate may cost when the threshold is chosen"),
+]
 
-    arm: Annotated[Literal["collect"], Field(description="the instrumented arm that is analysed")] = "collect"
+
+class ThresholdParams(StageParams):
+    """04_threshold: the threshold a stated rule picks on a validation run, for the gate of another run."""
+
+    run: Run = "demo_validation"
+    arm: CollectArm = "collect"
+    score: Score = "min"
+    delta_pp: DeltaPp = 0.0
+
+
+class ConfidenceParams(StageParams):
+    """04_confidence_analysis: what the scores know, and whether the threshold in use holds."""
+
+    arm: CollectArm = "collect"
     score: Score = "min"
     modes: Annotated[
         list[str], _known("confidence mode", MODES), Field(description="confidence modes to compare")
     ] = list(MODES)
-    delta_pp: Annotated[
-        float,
-        Field(ge=0, le=100, description="accuracy in points the gate may cost when the threshold is chosen"),
-    ] = 0.0
+    delta_pp: DeltaPp = 0.0
     threshold_from: ThresholdFrom = OPERATING_POINT
     risk_target: Annotated[
         float, Field(gt=0, lt=1, description="certified: share of wrong ones among accepted drafts, at most")
@@ -496,6 +509,7 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
     "01_small_model_inference": DraftParams,
     "02_gated_agent_eval": AgentParams,
     "03_judging": JudgingParams,
+    "04_threshold": ThresholdParams,
     "04_confidence_analysis": ConfidenceParams,
     "05_paper_figures": FiguresParams,
 }

@@ -66,7 +66,7 @@ def pack(archive: str | Path = ARCHIVE, runs: Sequence[str] = RUNS) -> Path:
     Raises StageError when a run is not there or was itself unpacked.
     """
     for run in runs:
-        if not (run_dir(run) / "04_confidence" / "manifest.json").is_file():
+        if not any(run_dir(run).glob("04_*/manifest.json")):
             raise StageError(f"run {run!r} is not finished: make reproduce first")
         if is_recorded(run):
             raise StageError(f"run {run!r} was unpacked, not run here: make reproduce first")

@@ -11,7 +11,7 @@ from synthetic_run import TASKS, THRESHOLD, make_run, write_answers, write_verdi
 from speceyes_lib import analysis, figures, frames, paper_run, tables
 from speceyes_lib.errors import StageError
 from speceyes_lib.operating_point import read_operating_point
-from speceyes_lib.params import ConfidenceParams, FiguresParams
+from speceyes_lib.params import ConfidenceParams, FiguresParams, ThresholdParams
 from speceyes_lib.paths import run_dir, stage_dir
 from speceyes_lib.store import read_manifest
 
@@ -26,6 +26,16 @@ def runs(tmp_path_factory):
             write_answers(run, arms)
             write_verdicts(run, judged)
         yield
+
+
+def choose(run: str):
+    params = ThresholdParams(run=run, tasks=list(TASKS))
+    frame = frames.load_run(run, params.tasks, [params.arm])
+    here = frames.choose_threshold(frame, params.score, params.delta_pp)
+    album = analysis.album(params, analysis.THRESHOLD)
+    curve = figures.operating_curve(here)
+    album.add(figures.accuracy_over_threshold(curve, here.threshold), "threshold_choice", curve)
+    return here, analysis.write_threshold_stage(params, frame, here, album)
 
 
 def confidence(run: str, threshold_from: str = ""):
@@ -49,22 +59,22 @@ def test_a_loaded_run_is_the_assembled_one(runs):
 
 
 def test_the_validation_run_hands_its_threshold_on(runs):
-    here, folder = confidence("v")
+    here, folder = choose("v")
     told = read_operating_point(folder / "operating_point.json")
     assert told["threshold"] == here.threshold
-    assert told["chosen_on"]["run"] == "v"
-    outputs = read_manifest("v", analysis.CONFIDENCE).outputs
-    assert {"operating_point.json", "confidence.json", "../figures/accuracy_over_threshold.png"} <= set(
-        outputs
-    )
+    assert told["chosen_on"] == {"run": "v", "tasks": list(TASKS), "score": "min", "protocol": "strict"}
+    outputs = read_manifest("v", analysis.THRESHOLD).outputs
+    assert {"operating_point.json", "../figures/threshold_choice.png"} <= set(outputs)
 
 
 def test_a_threshold_from_elsewhere_is_used_and_none_handed_on(runs):
-    _, validation = confidence("v")
+    _, validation = choose("v")
     point = str(validation / "operating_point.json")
-    confidence("r")  # somebody chose on the benchmark first
     _, folder = confidence("r", point)
-    assert not (folder / "operating_point.json").exists()
+    assert {"confidence.json", "../figures/accuracy_over_threshold.png"} <= set(
+        read_manifest("r", analysis.CONFIDENCE).outputs
+    )
+    assert not list(run_dir("r").rglob("operating_point.json"))
     told = json.loads((folder / "confidence.json").read_text())
     assert told["threshold"] == read_operating_point(point)["threshold"]
     assert told["chosen_on"]["run"] == "v"

@@ -111,7 +111,7 @@ def test_the_operating_point_survives_its_file(frame, tmp_path):
 
 
 def test_a_missing_or_damaged_operating_point_says_what_to_run(tmp_path):
-    with pytest.raises(StageError, match="04_confidence_analysis"):
+    with pytest.raises(StageError, match="04_threshold"):
         read_operating_point(tmp_path / "operating_point.json")
     for text in ("{}", "not json", '{"threshold": 2}', '{"threshold": true}', '{"threshold": null}', "[1]"):
         (tmp_path / "operating_point.json").write_text(text)

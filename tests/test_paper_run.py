@@ -24,10 +24,10 @@ def store(run: str, tasks=TASKS, arms=ARMS, seed: int = 0) -> None:
 
 
 def choose(run: str) -> str:
-    """Notebook 04's choice on a validation run."""
+    """Notebook 04_threshold's choice on a validation run."""
     frame = frames.load_run(run, list(TASKS), ["collect"])
     origin = {"run": run, "tasks": list(TASKS), "score": "min", "protocol": "strict"}
-    folder = stage_dir(run, "04_confidence")
+    folder = stage_dir(run, "04_threshold")
     folder.mkdir(exist_ok=True)
     return str(write_operating_point(folder, frames.choose_threshold(frame), origin))
 

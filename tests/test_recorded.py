@@ -80,5 +80,5 @@ def test_the_committed_recording_is_a_finished_run(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
     assert len(recorded.unpack(archive)) == 2
     assert (tmp_path / "runs" / "demo" / "summary.json").is_file()
-    assert (tmp_path / "runs" / "demo_validation" / "04_confidence" / "operating_point.json").is_file()
+    assert (tmp_path / "runs" / "demo_validation" / "04_threshold" / "operating_point.json").is_file()
     assert not (repo_root() / "runs").exists()

@@ -97,8 +97,8 @@ def test_one_key_reaches_every_notebook_that_needs_it(home):
 
 def test_the_threshold_comes_from_the_validation_run_and_never_from_the_benchmark(home):
     jobs = {j.name: j for j in plan(load_config("configs/small.yaml"))}
-    chosen = "data/runs/small_validation/04_confidence/operating_point.json"
-    assert chosen in jobs["small_validation_04_confidence_analysis"].outputs
+    chosen = "data/runs/small_validation/04_threshold/operating_point.json"
+    assert chosen in jobs["small_validation_04_threshold"].outputs
     evaluated = jobs["small_02_gated_agent_eval"]
     assert (evaluated.params.threshold_from, chosen in evaluated.inputs) == (chosen, True)
     validation = [j.params for name, j in jobs.items() if "validation" in name]

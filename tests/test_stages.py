@@ -229,7 +229,7 @@ def test_collect_refuses_drafts_that_were_scored_otherwise(finished, benchmark_r
 
 def test_gated_without_an_operating_point_names_the_notebook_to_run(benchmark_root, tmp_path):
     missing = str(tmp_path / "operating_point.json")
-    with pytest.raises(StageError, match="04_confidence_analysis"):
+    with pytest.raises(StageError, match="04_threshold"):
         stages.run_agent_stage(
             agent_params(benchmark_root, threshold=None, threshold_from=missing, arms=["gated"])
         )

@@ -42,9 +42,11 @@ def test_a_run_does_every_job_once_and_ends_with_the_headline(home):
             f"00_prepare_data small {BOTH}",
             *(
                 f"{notebook} {name} {BOTH}"
-                for notebook in list(WORK)[1:5]
+                for notebook in list(WORK)[1:4]
                 for name in ("small", "small_validation")
             ),
+            f"04_threshold small_validation {BOTH}",
+            f"04_confidence_analysis small {BOTH}",
             f"05_paper_figures small {BOTH}",
         ]
     )
@@ -55,13 +57,13 @@ def test_a_run_does_every_job_once_and_ends_with_the_headline(home):
 
 def test_the_threshold_is_chosen_before_it_is_used(home):
     order = (home / "order.txt").read_text().splitlines()
-    chosen = order.index(f"04_confidence_analysis small_validation {BOTH}")
+    chosen = order.index(f"04_threshold small_validation {BOTH}")
     assert chosen < order.index(f"02_gated_agent_eval small {BOTH}")
 
 
 def test_executed_notebooks_are_kept_and_name_no_folder_of_the_machine(home):
     executed = sorted((home / "data" / "runs" / "small" / "notebooks").glob("*.ipynb"))
-    assert [p.stem for p in executed] == sorted(WORK)
+    assert [p.stem for p in executed] == sorted(WORK.keys() - {"04_threshold"})
     assert not [p.name for p in executed if str(home) in p.read_text()]
 
 
@@ -78,9 +80,7 @@ def test_a_changed_parameter_repeats_only_what_it_touches(home):
     path.write_text(path.read_text() + "confidence: {bootstrap: 500}\n")
     before = records(home)
     assert run(home, "all", CONFIG).returncode == 0
-    # both analyses have it; what follows the validation's threshold follows, and takes its records over
-    assert f"04_confidence_analysis small {BOTH}" in (again := ran(home))
-    assert not [line for line in again if line.startswith(("00", "01"))]
+    assert ran(home) == [f"04_confidence_analysis small {BOTH}"]
     assert records(home) == before
 
 

@@ -67,10 +67,14 @@ for arm in p.arms:
         store.read_stage(p.run, f"02_{arm}", task, Verdict)
         write(f"03_judging/{arm}", task)
 """,
-    "04_confidence_analysis": """
-folder = folder_of("04_confidence")
+    "04_threshold": """
+folder = folder_of("04_threshold")
 (folder / "operating_point.json").write_text(json.dumps({"threshold": 0.97}))
-store.write_stage(folder, stage="04_confidence", config=p.stage_config(), files=["operating_point.json"],
+store.write_stage(folder, stage="04_threshold", config=p.stage_config(), files=["operating_point.json"],
+                  counts=Counts(expected=0, done=0))
+""",
+    "04_confidence_analysis": """
+store.write_stage(folder_of("04_confidence"), stage="04_confidence", config=p.stage_config(), files=[],
                   counts=Counts(expected=0, done=0))
 """,
     "05_paper_figures": """

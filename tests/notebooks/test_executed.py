@@ -23,6 +23,7 @@ PROGRESS_DEBRIS = re.compile(r"\d+%\||it/s|s/it|\r|\x1b\[")
 PREDECESSOR = {  # notebook -> the one that a message has to name when its results are not there
     "02_gated_agent_eval": "01_small_model_inference",
     "03_judging": "02_gated_agent_eval",
+    "04_threshold": "02_gated_agent_eval",
     "04_confidence_analysis": "02_gated_agent_eval",
     "05_paper_figures": "02_gated_agent_eval",
 }
@@ -50,13 +51,14 @@ def executed(runs, benchmark_root) -> dict[str, nbformat.NotebookNode]:
     """The stages one after another, 02 and 03 twice: the threshold is chosen between the two."""
     folder = runs / "tiny" / "notebooks"
     data = {"data_root": str(benchmark_root)}
-    point = {"threshold_from": str(runs / "tiny" / "04_confidence" / "operating_point.json")}
+    point = {"threshold_from": str(runs / "tiny" / "04_threshold" / "operating_point.json")}
     arms = ["baseline", "gated", "baseline_batched", "gated_batched"]
     steps = [
         ("00_prepare_data", {**data, "kind": "check", "validation_root": ""}),
         ("01_small_model_inference", {**data, "limit": LIMIT}),
         ("02_gated_agent_eval", {**data, "limit": LIMIT, "arms": ["collect"]}),
         ("03_judging", {**data, "arms": ["collect"]}),
+        ("04_threshold", {}),
         ("04_confidence_analysis", {"threshold_from": "", "bootstrap": 200}),
         ("02_gated_agent_eval", {**data, **point, "limit": LIMIT, "arms": arms}),
         ("03_judging", {**data, "arms": arms}),
