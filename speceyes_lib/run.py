@@ -207,6 +207,7 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> fl
             kernel_name="python3",
             progress_bar=False,
             cwd=str(repo_root()),
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no notes on how it talks within this machine
         )
     except papermill.PapermillExecutionError as error:
         raise JobError(f"{error.ename}: {error.evalue}") from None
