@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import html
 from collections.abc import Sequence
 from dataclasses import replace
@@ -251,6 +252,7 @@ class GatingExplorer(Explorer):
         )
         self._show()
         self._tell(self.gating.notes())
+        gc.collect()  # what opening left would stop a drag for as long; the run before goes with it
 
     def _offer(self, control: w.Dropdown, options: Sequence[Any], value: Any) -> None:
         self._set(control, options=list(options), value=value if value in options else options[0])
