@@ -45,7 +45,7 @@ Progress = Callable[..., None]
 Done = Iterator[tuple[Record, Evidence | None]]
 
 DRAFT_STAGE = "01_draft"
-KEPT_MODELS = 2  # a draft and an agent; a third model takes the place of the oldest
+KEPT_MODELS = 2  # a draft and an agent; a third takes the place of the oldest that the stage does not need
 
 
 def _silent(done: int, total: int, text: str = "") -> None:
@@ -405,12 +405,12 @@ class _Models:
     def load(self) -> dict[str, float]:
         """Load and warm up what is not there yet; the seconds that took."""
         timing = {"load_s": 0.0, "warmup_s": 0.0}
-        for role in self.roles:
-            key = self._key(role)
+        needed = [self._key(role) for role in self.roles]
+        for role, key in zip(self.roles, needed, strict=True):
             if key in self._loaded:
                 continue
             while len(self._loaded) >= KEPT_MODELS:
-                del self._loaded[next(iter(self._loaded))]
+                del self._loaded[next(known for known in self._loaded if known not in needed)]
             p, start = self.params, time.perf_counter()
             backend = open_backend(
                 self.names[role],

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -165,6 +166,19 @@ def test_the_records_are_charged_the_clock_of_the_loop(finished):
 def test_models_are_loaded_once_and_their_loading_is_told_apart(finished):
     loads = [m.timing["load_s"] for m in finished["manifests"]]
     assert sum(s > 0 for s in loads) == 2
+
+
+def test_a_model_makes_room_for_another_only_where_the_stage_does_not_need_it(monkeypatch):
+    opened = []
+    monkeypatch.setattr(stages._Models, "_loaded", {})
+    monkeypatch.setattr(stages, "open_backend", lambda name, *_, **__: opened.append(name) or Mock())
+    for name in ("check_model", "settle_evidence", "fingerprint"):
+        monkeypatch.setattr(stages, name, Mock(return_value=""))
+    for agent in ("first", "second"):
+        models = stages._Models(AgentParams(draft_model="draft", agent_model=agent), ["draft", "agent"])
+        models.load()
+        assert models["draft"] is not models["agent"]
+    assert opened == ["draft", "first", "second"]
 
 
 def test_the_manifests_say_which_models_were_asked(finished):
