@@ -174,12 +174,17 @@ def environment() -> dict:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _after_colon("/proc/cpuinfo", "model name") or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "gpu": ", ".join(
             _after_colon(path, "Model") for path in sorted(glob("/proc/driver/nvidia/gpus/*/information"))
         ),
         "omp_threads": os.environ.get("OMP_NUM_THREADS", ""),
     }
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

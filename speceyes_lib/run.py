@@ -42,6 +42,7 @@ from .errors import ConfigError, StageError, UserError, nearest
 from .notebook import duration
 from .params import ALL_NOTEBOOKS, NOTEBOOKS, build, cell, plain_type
 from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, runs_dir, shown
+from .provenance import usable_cores
 from .recorded import set_aside
 from .summary import read_summary
 
@@ -300,7 +301,7 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
     began_s = time.monotonic()
     print(f"run {config.name}: {len(jobs)} jobs, those that are finished are kept", flush=True)
     with _only_one() as lock:
-        where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or _cores())]
+        where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or usable_cores())]
         code, ran = _snakemake(path, config, where, lock)
     if code == INTERRUPTED:
         print("interrupted; the same command continues", file=sys.stderr)
@@ -381,10 +382,6 @@ def _die_with_parent(signum: int) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signum))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------ telling

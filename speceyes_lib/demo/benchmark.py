@@ -22,6 +22,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import permutations
@@ -35,7 +36,7 @@ from ..errors import DataError, UserError, nearest
 from ..judging import DIFFICULTY_FILE
 from ..params import PrepareParams
 from ..paths import repo_root, resolve
-from ..provenance import file_hash
+from ..provenance import file_hash, usable_cores
 from . import scenes
 from .scenes import HARD_W, SHAPES, W_MAX, W_MIN, Question, Scene
 
@@ -128,26 +129,40 @@ def _asked(
 
 # ---------------------------------------------------------------------------------------------- the layouts
 class _Writer:
-    """Writes one benchmark folder after the other, and remembers what `difficulty.csv` will say."""
+    """Writes one benchmark folder after the other, and remembers what `difficulty.csv` will say.
 
-    def __init__(self, root: Path, seed: int, sizes: Mapping[str, int], progress: Progress) -> None:
-        self.root, self.seed, self.sizes = root, seed, sizes
+    `threads` draw the pictures: that is Pillow's and numpy's work, which lets go of the interpreter.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        seed: int,
+        sizes: Mapping[str, int],
+        threads: ThreadPoolExecutor,
+        progress: Progress,
+    ) -> None:
+        self.root, self.seed, self.sizes, self.threads = root, seed, sizes, threads
         self.grounds = scenes.bank(_bank_seed(seed), count=24)
         self.rows: list[tuple[str, str, Scene]] = []  # sample id, kind of question, scene
         self.done, self.total = 0, _pictures(sizes)
         self.progress = progress
 
-    def _jpeg(self, picture: _Picture, benchmark: str) -> bytes:
-        data = picture.jpeg(self.grounds, JPEG_QUALITY[benchmark])
-        self.done += 1
-        self.progress(self.done, self.total, "pictures")
-        return data
+    def _jpegs(self, pictures: Sequence[_Picture], benchmark: str) -> Iterator[bytes]:
+        """The pictures as files, in their order."""
+        quality = JPEG_QUALITY[benchmark]
+        for data in self.threads.map(lambda picture: picture.jpeg(self.grounds, quality), pictures):
+            self.done += 1
+            self.progress(self.done, self.total, "pictures")
+            yield data
 
     def vstar(self, split: str) -> None:
         folder = self.root / "vstar" / split
         folder.mkdir(parents=True)
         task = f"vstar/{split}"
-        for picture, question in _asked(task, self.sizes["vstar"], self.seed):
+        pictures, questions = zip(*_asked(task, self.sizes["vstar"], self.seed), strict=True)
+        jpegs = self._jpegs(pictures, "vstar")
+        for picture, question, jpeg in zip(pictures, questions, jpegs, strict=True):
             targets = [o for s in question.target_shapes for o in picture.scene.objects if o.shape == s]
             entry = {
                 "target_object": [o.shape for o in targets],
@@ -156,7 +171,7 @@ class _Writer:
                 # as in the original, the right option comes first: the position bias is part of the benchmark
                 "options": [question.answer, *(o for o in question.options if o != question.answer)],
             }
-            (folder / f"{picture.name}.jpg").write_bytes(self._jpeg(picture, "vstar"))
+            (folder / f"{picture.name}.jpg").write_bytes(jpeg)
             (folder / f"{picture.name}.json").write_text(json.dumps(entry), "utf-8")
             self.rows.append((f"{task}/{picture.name}", question.kind, picture.scene))
 
@@ -167,9 +182,12 @@ class _Writer:
         with (folder / f"{split}.tsv").open("w", encoding="utf-8", newline="") as file:
             columns = ["index", "question", "answer", "category", *"ABCD", "cycle_category", "image"]
             file.write("\t".join(columns) + "\n")
-            asked = _asked(task, self.sizes["hr"], self.seed, HR_SIDE_PX[split])
-            for i, (picture, question) in enumerate(asked):
-                image = base64.b64encode(self._jpeg(picture, "hr")).decode()
+            pictures, questions = zip(
+                *_asked(task, self.sizes["hr"], self.seed, HR_SIDE_PX[split]), strict=True
+            )
+            jpegs = self._jpegs(pictures, "hr")
+            for i, (picture, question, jpeg) in enumerate(zip(pictures, questions, jpegs, strict=True)):
+                image = base64.b64encode(jpeg).decode()
                 category = "cross" if question.kind == "place" else "single"
                 for order in range(ORDERS):
                     options = question.options[order:] + question.options[:order]
@@ -189,7 +207,7 @@ class _Writer:
             scene = scenes.sample_scene(own, *_window(easy), shapes=shapes)
             pictures.append(_Picture(f"scene_{i:03d}", scene, own, own.randint(*SMALL_SIDE_PX)))
         asked_present = [rng.choice(shapes) for shapes in habits]
-        jpegs = [self._jpeg(p, "pope") for p in pictures]
+        jpegs = list(self._jpegs(pictures, "pope"))
         absent = absent_objects(habits, rng)
         for split in BENCHMARKS["pope"].splits:
             rows = []
@@ -300,12 +318,13 @@ def generate(
     partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    writer = _Writer(partial, seed, sizes, progress)
-    for split in BENCHMARKS["vstar"].splits:
-        writer.vstar(split)
-    for split in BENCHMARKS["hr"].splits:
-        writer.hr(split)
-    writer.pope()
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        writer = _Writer(partial, seed, sizes, threads, progress)
+        for split in BENCHMARKS["vstar"].splits:
+            writer.vstar(split)
+        for split in BENCHMARKS["hr"].splits:
+            writer.hr(split)
+        writer.pope()
     writer.difficulty_csv()
     manifest = wanted | {"files": _hashes(partial)}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
