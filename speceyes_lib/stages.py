@@ -129,7 +129,7 @@ def samples_of(params: Params, task: str) -> list[Sample]:
 
 
 def threshold_of(params: AgentParams) -> float:
-    """The gate's threshold: as given, else from the operating point that notebook 04 wrote.
+    """The gate's threshold: as given, else from the operating point that notebook 04_threshold wrote.
 
     Raises StageError when that file is missing, ConfigError when it holds no threshold.
     """
