@@ -377,12 +377,19 @@ class Ranking:
         self.score = score[self.index]
         self.starts = _tie_starts(self.score)
         self._harmonic = np.zeros(1)
+        self._blocks: tuple[NDArray, tuple[NDArray, NDArray]] | None = None  # of the weights asked last
 
     def blocks(self, weights: NDArray) -> tuple[NDArray, NDArray]:
-        """Weight of every run of tied samples, and that of the right ones among them: [draws, runs] each."""
-        own = weights[:, self.index]
-        size = np.add.reduceat(own, self.starts, axis=1)
-        return size, np.add.reduceat(own * self.right, self.starts, axis=1)
+        """Weight of every run of tied samples, and that of the right ones among them: [draws, runs] each.
+
+        Several measures are asked of the same draws: the blocks of the last weights are kept.
+        """
+        if self._blocks is None or self._blocks[0] is not weights:
+            own = weights[:, self.index]
+            size = np.add.reduceat(own, self.starts, axis=1)
+            good = np.add.reduceat(own * self.right, self.starts, axis=1)
+            self._blocks = weights, (size, good)
+        return self._blocks[1]
 
     def auroc(self, weights: NDArray) -> NDArray[np.float64]:
         """Chance that a right answer outscores a wrong one, ties counting half; nan with one class only."""

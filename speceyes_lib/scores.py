@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import functools
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -317,13 +317,13 @@ def compare(
         if not np.isnan(value).all()
     }
     n_groups, group_of = grouped(groups, len(right))
-    sample = {name: _measured(judge, np.ones((1, len(right)), np.int64)) for name, judge in judges.items()}
+    sample = {name: judge(np.ones((1, len(right)), np.int64)) for name, judge in judges.items()}
     drawn: dict[str, dict[str, list]] = {name: {m: [] for m in told} for name, told in sample.items()}
     if n_groups > 1 and judges:
         for counts in draw_counts(n_groups, len(right), draws, seed):
             weights = counts[:, group_of]
             for name, judge in judges.items():
-                for measure, told in _measured(judge, weights).items():
+                for measure, told in judge(weights).items():
                     drawn[name][measure].append(told)
     rows = []
     for name, told in sample.items():
@@ -348,26 +348,26 @@ def compare(
 
 def _judge(
     name: str, score: NDArray, right: NDArray, coverages: Sequence[float], n_bins: int
-) -> dict[str, Any]:
+) -> Callable[[NDArray], dict[str, NDArray]]:
+    """What takes sample weights [draws, n] and gives every measure of the score by name: float64 [draws]."""
     ranking = Ranking(score, right)
-    judge = {
-        "auroc": ranking.auroc,
-        "aurc": lambda weights: ranking.areas(weights)[0],
-        "excess_aurc": ranking.excess_aurc,
-    }
-    for coverage in coverages:
-        key = f"accuracy_at_{100 * coverage:g}_pct"
-        judge[key] = lambda weights, c=coverage: 100.0 * ranking.accuracy_at(weights, c)
-    if name in SCORES and SCORES[name].is_probability:
+    is_probability = name in SCORES and SCORES[name].is_probability
+    if is_probability:
+        bins = CalibrationBins(score, right, n_bins)
         squares = np.nan_to_num(brier_terms(score, right))
         present = ~np.isnan(score)
-        judge["brier"] = lambda weights: (weights @ squares) / (weights @ present)
-        judge["ece"] = CalibrationBins(score, right, n_bins).error
+
+    def judge(weights: NDArray) -> dict[str, NDArray]:
+        area, best = ranking.areas(weights)
+        told = {"auroc": ranking.auroc(weights), "aurc": area, "excess_aurc": area - best}
+        for coverage in coverages:
+            told[f"accuracy_at_{100 * coverage:g}_pct"] = 100.0 * ranking.accuracy_at(weights, coverage)
+        if is_probability:
+            told["brier"] = (weights @ squares) / (weights @ present)
+            told["ece"] = bins.error(weights)
+        return told
+
     return judge
-
-
-def _measured(judge: Mapping[str, Any], weights: NDArray) -> dict[str, NDArray]:
-    return {measure: function(weights) for measure, function in judge.items()}
 
 
 # ------------------------------------------------------------------ the geometry of separability
