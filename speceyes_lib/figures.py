@@ -89,7 +89,8 @@ def _drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
     def inside(*args, **kwargs) -> Figure:
         with mpl.rc_context(), plt.style.context(STYLE):
             figure = function(*args, **kwargs)
-            figure.draw_without_rendering()  # ticks are made when first drawn: now, while the style holds
+            # ticks are made when they are first laid out: now, while the style holds
+            figure.get_layout_engine().execute(figure)
         plt.close(figure)
         return figure
 
@@ -482,7 +483,7 @@ class Album:
         self.folder, self.provenance = Path(folder), dict(provenance)
         self.paths: list[Path] = []
 
-    def add(self, figure: Figure, name: str, data: pd.DataFrame, source: str = "measured") -> Figure:
-        """Save a figure as `name` and hand it back to be shown; `source`: measured, reported or both."""
+    def add(self, figure: Figure, name: str, data: pd.DataFrame, source: str = "measured") -> Path:
+        """Save a figure as `name`; `source`: measured, reported or both. Returns its PNG, to be shown."""
         self.paths += save_figure(figure, name, self.folder, data, {**self.provenance, "source": source})
-        return figure
+        return self.folder / f"{name}.png"

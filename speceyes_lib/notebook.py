@@ -187,17 +187,27 @@ def counts_of(manifests: Iterable[Manifest], verb: str = "finished") -> None:
     counts(verb, done, total, failed=failed, taken_over_from_an_earlier_session=resumed)
 
 
-def show(figure: Figure, dpi: int = 144) -> None:
-    """Display a matplotlib figure exactly once, whatever the backend, and release it."""
-    from IPython.display import Image, display
+def show(figure: Figure | Path, dpi: int = 144) -> None:
+    """Display a matplotlib figure exactly once, whatever the backend, and release it; or a picture that is saved.
 
+    Either is as wide as it is in print, 96 of the page's pixels an inch: sharp on dense screens, still as wide as
+    text on others. `dpi` is that of a figure; a file has its own.
+    """
+    from IPython.display import Image, display
+    from PIL.Image import open as open_image
+
+    png = figure.read_bytes() if isinstance(figure, Path) else _drawn(figure, dpi)
+    with open_image(io.BytesIO(png)) as image:
+        width_in = image.width / image.info["dpi"][0]
+    display(Image(png, width=round(96 * width_in)))
+
+
+def _drawn(figure: Figure, dpi: int) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi, bbox_inches="tight")
-    # shown at two thirds of its pixels: sharp on dense screens, still as wide as text on others
-    width_px = int.from_bytes(png.getvalue()[16:20], "big")
-    display(Image(png.getvalue(), width=round(width_px / 1.5)))
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)
+    return png.getvalue()
 
 
 def handover(written: Sequence[Path | str], next_notebook: str | None = None) -> None:

@@ -7,6 +7,7 @@ import time
 import nbformat
 import papermill
 import pytest
+from matplotlib.figure import Figure
 from papermill.exceptions import PapermillExecutionError
 
 from speceyes_lib import notebook
@@ -73,6 +74,17 @@ def test_progress_leaves_exactly_one_clean_line(executed):
 
 def test_a_figure_is_shown_once(executed):
     assert len([o for o in executed[:-1] if "image/png" in o.get("data", {})]) == 1
+
+
+def test_a_saved_figure_is_shown_from_its_file_as_wide_as_in_print(tmp_path, monkeypatch):
+    figure = Figure(figsize=(3.5, 2))
+    figure.savefig(tmp_path / "saved.png", dpi=200)
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    notebook.show(tmp_path / "saved.png")
+    (image,) = shown
+    assert image.data == (tmp_path / "saved.png").read_bytes()
+    assert image.width == 3.5 * 96
 
 
 def test_header_tells_run_versions_and_parameters_but_no_machine_folder(executed):
