@@ -147,7 +147,8 @@ class ImageRef:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
             raise DataError(
                 f"{self.where}: not a readable picture ({e}); {len(data)} bytes are there. "
