@@ -30,9 +30,11 @@ for job in JOBS:
             job.executed,
         params:
             blob=job.blob,
+            command=job.command,
         # what measures time has the machine to itself; on a cluster its job has (a profile says how large that is)
         threads: (workflow.cores or 1) if job.exclusive else 1
         resources:
             **({"gpu": job.gpus} if job.gpus else {}),
         shell:
-            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib.run " + job.command + " {input[0]:q} {log:q} {params.blob}"
+            # read when the job runs, after the loop: nothing of `job` may stand here
+            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib.run {params.command} {input[0]:q} {log:q} {params.blob}"

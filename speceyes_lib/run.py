@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from . import prompts
 from .config import Job, RunConfig, load_config, plan
+from .endpoint import is_endpoint
 from .errors import ConfigError, StageError, UserError, nearest
 from .notebook import duration
 from .params import ALL_NOTEBOOKS, NOTEBOOKS, build, cell, plain_type
@@ -83,6 +84,29 @@ def _check_model(key: str, model: str) -> None:
         check_model(model)
     except UserError as error:
         raise ConfigError(f"{key}: {error}") from None
+
+
+def check_servers(config: RunConfig) -> None:
+    """Have the servers that unfinished jobs name answer once, as the jobs will ask them; a finished run needs none.
+
+    Raises ConfigError for the first that is not there, has not that model or gives too few alternatives.
+    """
+    unfinished = [job.params for job in plan(config) if not _finished(job)]
+    for role in ("draft", "agent"):
+        model = getattr(config.models, role)
+        if not is_endpoint(model) or not any(hasattr(params, f"{role}_model") for params in unfinished):
+            continue
+        from .backends.opening import open_backend, settle_evidence
+
+        pixels = {"min_pixels": config.models.min_pixels, "max_pixels": config.models.max_pixels}
+        try:
+            backend = open_backend(model, role, **pixels)
+            backend.warm_up()
+            if role == "draft":
+                fewest = config.draft.k_store if config.draft.if_fewer_alternatives == "refuse" else 2
+                settle_evidence(backend, fewest, required=True)
+        except UserError as error:
+            raise ConfigError(f"models.{role}: {error}") from None
 
 
 def find_notebook(name: str | Path) -> Path:
@@ -238,9 +262,7 @@ def stage(name: str, settings: list[str]) -> Path:
 
 def run_job(notebook: str, executed: str, blob: str) -> int:
     """What the Snakefile runs for one job: one line when it is over."""
-    _die_with_parent(signal.SIGKILL)
-    # snakemake sets these to the cores a job holds, but a job that has the machine to itself need not use it all
-    os.environ |= dict.fromkeys(THREADS, os.environ.get("SPECEYES_THREADS", "1"))
+    _as_a_job()
     label = f"{resolve(executed).parents[1].name}: {Path(executed).stem}"
     began_s = time.monotonic()
     try:
@@ -255,9 +277,9 @@ def run_job(notebook: str, executed: str, blob: str) -> int:
 
 def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
     """A shard's job: the models' work of one notebook on its part of the samples; the log is text."""
+    _as_a_job()  # before the model libraries are there: they look at their threads once
     from . import stages
 
-    _die_with_parent(signal.SIGKILL)
     stage = {
         "01_small_model_inference": stages.run_draft_stage,
         "02_gated_agent_eval": stages.run_agent_stage,
@@ -278,6 +300,15 @@ def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
     return 0
 
 
+def _as_a_job() -> None:
+    """End when snakemake does, and compute with the threads that were asked for.
+
+    Snakemake sets the threads to the cores a job holds, but a job that has the machine to itself need not use it all.
+    """
+    _die_with_parent(signal.SIGKILL)
+    os.environ |= dict.fromkeys(THREADS, os.environ.get("SPECEYES_THREADS", "1"))
+
+
 def _relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -292,6 +323,8 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
     """
     config = load_config(path)
     check(config)
+    if not profile:  # a cluster's jobs may reach servers that this machine does not
+        check_servers(config)
     for folder in set_aside([config.name, *filter(None, [config.validation_run])]):
         print(f"a recorded run was set aside as {shown(folder)}", flush=True)
     jobs = plan(config)
@@ -394,8 +427,8 @@ def status(config: RunConfig) -> None:
     finished = 0
     for job in jobs:
         there = sum(resolve(output).is_file() for output in job.outputs)
-        finished += there == len(job.outputs)
-        state = "finished" if there == len(job.outputs) else f"{there} of {len(job.outputs)} outputs"
+        finished += _finished(job)
+        state = "finished" if _finished(job) else f"{there} of {len(job.outputs)} outputs"
         print(f"{_label(job):{width}}  {state}")
     print(f"{finished} of {len(jobs)} jobs finished")
 
@@ -407,6 +440,10 @@ def list_jobs(config: RunConfig) -> None:
         changed = {k: v for k, v in job.params.model_dump().items() if v != default[k] and k != "if_changed"}
         told = ", ".join(f"{name}={value!r}" for name, value in changed.items())
         print(f"{_label(job)}{' (alone)' if job.exclusive else ''}: {told or 'defaults'}")
+
+
+def _finished(job: Job) -> bool:
+    return all(resolve(output).is_file() for output in job.outputs)
 
 
 def _label(job: Job) -> str:
@@ -478,6 +515,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(cell(ALL_NOTEBOOKS[asked.notebook]), end="")
             case "check":
                 check(config := load_config(asked.config))
+                check_servers(config)
                 print(
                     f"{shown(asked.config)}: run {config.name}, {len(plan(config))} jobs, nothing to object to"
                 )
