@@ -379,7 +379,8 @@ def test_an_interrupt_that_python_swallows_in_a_finaliser_is_heeded_at_the_next_
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without it
+    # a job in the background starts without this handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with stages.interruptible() as heed:
             heed()
