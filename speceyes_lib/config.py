@@ -292,15 +292,13 @@ def plan(config: RunConfig) -> list[Job]:
     point = None
     if run := config.validation_run:
         own = {"run": run, "data_root": config.validation.root, "threshold_from": ""}
+        own |= {"first_look": False, "router_small": False}  # what no threshold needs
         if not config.validation.root:
             raise ConfigError(
                 "validation.root: a threshold has to come from somewhere; give a validation set or gate.threshold"
             )
         for group, tasks in dealt(config.data.tasks, config.workflow.validation_kernels).items():
-            asked = {"first_look": False, "router_small": False}  # what no threshold needs
-            jobs += _inference(
-                config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **asked, **own
-            )
+            jobs += _inference(config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **own)
         point = _path(stage_dir(run, "04_threshold") / "operating_point.json")
         jobs.append(_analysis(config, ThresholdParams, "04_threshold", [point], run=run))
     threshold_from = point or ""

@@ -20,7 +20,7 @@ from .errors import DataError, StageError, UserError
 from .paths import resolve, run_dir, runs_dir, shown
 
 ARCHIVE = "data/demo/recorded_run.tar.xz"
-RUNS = ("demo", "demo_validation")
+RUNS = {"demo": "04_confidence", "demo_validation": "04_threshold"}  # run -> the stage that ends it
 MARK = "RECORDED"  # stands in the folder of a run that was unpacked, not run here
 KEPT = (".json", ".jsonl", ".parquet", ".csv")
 LEFT_OUT = ("figures", "notebooks")
@@ -47,7 +47,9 @@ def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
             for member in packed:
                 run = member.name.split("/")[0]
                 if run not in RUNS:
-                    raise DataError(f"{shown(path)} holds {member.name!r}, which belongs to no run of {RUNS}")
+                    raise DataError(
+                        f"{shown(path)} holds {member.name!r}, which belongs to no run of {list(RUNS)}"
+                    )
                 if run in absent:
                     packed.extract(member, runs_dir(), filter="data")
     except (tarfile.TarError, EOFError, OSError) as e:
@@ -60,20 +62,20 @@ def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
     return made
 
 
-def pack(archive: str | Path = ARCHIVE, runs: Sequence[str] = RUNS) -> Path:
-    """Write the archive from finished runs: the same runs give the same bytes.
+def pack(archive: str | Path = ARCHIVE) -> Path:
+    """Write the archive from the finished RUNS: the same runs give the same bytes.
 
     Raises StageError when a run is not there or was itself unpacked.
     """
-    for run in runs:
-        if not any(run_dir(run).glob("04_*/manifest.json")):
+    for run in RUNS:
+        if not (run_dir(run) / RUNS[run] / "manifest.json").is_file():
             raise StageError(f"run {run!r} is not finished: make reproduce first")
         if is_recorded(run):
             raise StageError(f"run {run!r} was unpacked, not run here: make reproduce first")
     path = resolve(archive)
     part = path.with_suffix(".part")
     with tarfile.open(part, "w:xz", format=tarfile.PAX_FORMAT, preset=9) as packed:
-        for run in runs:
+        for run in RUNS:
             for file in _kept(run_dir(run)):
                 content = file.read_bytes()
                 member = tarfile.TarInfo(file.relative_to(runs_dir()).as_posix())

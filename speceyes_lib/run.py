@@ -91,16 +91,18 @@ def check_servers(config: RunConfig) -> None:
 
     Raises ConfigError for the first that is not there, has not that model or gives too few alternatives.
     """
-    unfinished = [job.params for job in plan(config) if not _finished(job)]
-    for role in ("draft", "agent"):
-        model = getattr(config.models, role)
-        if not is_endpoint(model) or not any(hasattr(params, f"{role}_model") for params in unfinished):
-            continue
-        from .backends.opening import open_backend, settle_evidence
+    served = [role for role in ("draft", "agent") if is_endpoint(getattr(config.models, role))]
+    if not served:
+        return
+    from .backends.opening import open_backend, settle_evidence
 
+    unfinished = [job.params for job in plan(config) if not _finished(job)]
+    for role in served:
+        if not any(hasattr(params, f"{role}_model") for params in unfinished):
+            continue
         pixels = {"min_pixels": config.models.min_pixels, "max_pixels": config.models.max_pixels}
         try:
-            backend = open_backend(model, role, **pixels)
+            backend = open_backend(getattr(config.models, role), role, **pixels)
             backend.warm_up()
             if role == "draft":
                 fewest = config.draft.k_store if config.draft.if_fewer_alternatives == "refuse" else 2

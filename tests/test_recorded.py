@@ -16,8 +16,8 @@ from speceyes_lib.paths import repo_root, resolve
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
-    for run in recorded.RUNS:
-        stage = tmp_path / "runs" / run / "04_confidence"
+    for run, last in recorded.RUNS.items():
+        stage = tmp_path / "runs" / run / last
         stage.mkdir(parents=True)
         (stage / "manifest.json").write_text(run)
         (stage.parent / "figures").mkdir()

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from dataclasses import replace
@@ -28,6 +29,7 @@ from speceyes_lib.tools import sandbox
 from speceyes_lib.tools.sandbox import Limits, Outcome, Sandbox, SandboxError, Session
 
 SECRET = "secret-in-a-file-outside"
+ESCAPED = Path(tempfile.gettempdir()) / "speceyes-escaped"
 LIMITS = Limits(wall_s=3.0, cpu_s=4, memory_bytes=2**30, file_bytes=2**20, scratch_bytes=2**22, files=20)
 
 try:
@@ -223,7 +225,7 @@ BAD_CALLS = {
     "set attributes": "os.setxattr('{outside}/canary.txt', 'user.x', b'x')",
     "change the library": "open(os.__file__, 'a').write('#')",
     "change a package": "import numpy; open(numpy.__file__, 'a').write('#')",
-    "temporary folder of all": "open('/tmp/speceyes-escaped', 'w').write('x')",
+    "temporary folder of all": f"open('{ESCAPED}', 'w').write('x')",
     "shared memory": "open('/dev/shm/speceyes-escaped', 'w').write('x')",
     "make a device": "os.mknod('device', 0o600 | 0o020000, os.makedev(1, 3))",
     "make a pipe file": "os.mkfifo('pipe')",
@@ -289,7 +291,7 @@ def test_a_hostile_program_is_refused_and_the_next_one_runs(name, targets):
     assert "ESCAPED" not in refused.text
     assert SECRET not in refused.text + refused.error.message
     assert after.text == "fine"
-    assert not Path("/tmp/speceyes-escaped").exists()
+    assert not ESCAPED.exists()
     assert not Path("/dev/shm/speceyes-escaped").exists()
 
 
