@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from ..images import ImageSpec, resized_view
 from ..paths import resolve, shown
 from ..provenance import folder_hash
 from .base import Generation, GenerationRequest, generate_isolated
+from .greedy import EvidenceRecorder, greedy
 from .reuse import Kept, PictureMemory, Row
 
 if TYPE_CHECKING:
@@ -86,14 +86,13 @@ class TransformersBackend:
             )
         self.model.eval() if device_map else self.model.to(self.device).eval()
         self.dtype = str(self.model.dtype).removeprefix("torch.")
+        if (self.device, self.dtype) == ("cpu", "float32"):
+            _read_in_one_stream(self.model)
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.padding_side = "left"
-        own = self.model.generation_config
         self.pad_id = self.tokenizer.pad_token_id
-        self.end_ids = {self.pad_id, self.tokenizer.eos_token_id, *_as_list(own.eos_token_id)} - {None}
-        self.model.generation_config = transformers.GenerationConfig(
-            do_sample=False, num_beams=1, eos_token_id=sorted(self.end_ids), pad_token_id=self.pad_id
-        )
+        own_ends = _as_list(self.model.generation_config.eos_token_id)
+        self.end_ids = {self.pad_id, self.tokenizer.eos_token_id, *own_ends} - {None}
         self.vocab_size = self.model.config.get_text_config().vocab_size
         image = self.processor.image_processor
         self.image_spec = ImageSpec(
@@ -105,7 +104,7 @@ class TransformersBackend:
         self.image_token_id = self.model.config.image_token_id
         self._memory = PictureMemory()
         self._token_texts: dict[int, str] = {}
-        self._closers: dict[tuple[str, ...], torch.Tensor] = {}
+        self._closers: dict[tuple[str, ...], frozenset[int]] = {}
 
     # ------------------------------------------------------------------------------------ the contract
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
@@ -159,41 +158,33 @@ class TransformersBackend:
 
     # ---------------------------------------------------------------------------------------- one batch
     def _generate_batch(self, requests: list[GenerationRequest]) -> list[Generation]:
-        from transformers import StoppingCriteriaList
-
         first, rows = requests[0], [self._row(r) for r in requests]
         inputs = self._tensors(rows, remember=first.reuse != "nothing")
-        prompt_length = inputs["input_ids"].shape[1]
         recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
-        stopper = _StopStrings(self, first.stop, prompt_length) if first.stop else None
-        with self._torch.inference_mode(), recorder.listening(self.model) if recorder else nullcontext():
-            sequences = self.model.generate(
-                **inputs,
-                max_new_tokens=first.max_new_tokens,
-                stopping_criteria=StoppingCriteriaList([stopper] if stopper else []),
-            )
-        said = sequences[:, prompt_length:].tolist()
+        stopped = self._stopping(first.stop) if first.stop else None
+        with self._torch.inference_mode():
+            said = greedy(self.model, inputs, first.max_new_tokens, self.end_ids, stopped, recorder)
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
         generations = []
-        for i, (request, row) in enumerate(zip(requests, said, strict=True)):
-            n = next((t for t, token in enumerate(row) if token in self.end_ids), len(row))
-            text, stopped = _cut(self.decode(row[:n]), request.stop)
+        for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, said, strict=True)):
             evidence, first_texts = None, ()
             if recorder:
+                n = len(tokens)
                 evidence = Evidence(
-                    token_ids=row[:n],
-                    token_texts=tuple(self._token_text(t) for t in row[:n]),
+                    token_ids=tokens,
+                    token_texts=tuple(self._token_text(t) for t in tokens),
                     chosen_logprobs=top_logprobs[:n, i, 0],  # greedy: the chosen token is the highest
                     top_ids=top_ids[:n, i],
                     top_logprobs=top_logprobs[:n, i],
                 )
                 first_texts = tuple(self._token_text(t) for t in top_ids[0, i].tolist())
-            reason = "stop" if stopped or n < len(row) else "length"
+            text = _cut(self.decode(tokens), request.stop)
+            reason = "stop" if ended else "length"
             generations.append(
-                Generation(request.id, text, tuple(row[:n]), reason, 0.0, 1, evidence, first_texts)
+                Generation(request.id, text, tuple(tokens), reason, 0.0, 1, evidence, first_texts)
             )
-            if rows[i].kept is not None:
-                self._keep(rows[i], i, row[:n], inputs)
+            if row.kept is not None:
+                self._keep(row, i, tokens, inputs)
         return generations
 
     def _row(self, request: GenerationRequest) -> Row:
@@ -222,7 +213,7 @@ class TransformersBackend:
         return replace(row, kept=kept, start=kept.known(codes))
 
     def _tensors(self, rows: Sequence[Row], remember: bool = False) -> dict:
-        """What `generate` takes: a batch padded on the left, what is known of each row before what is new.
+        """What `greedy` takes: a batch padded on the left, what is known of each row before what is new.
 
         padding  known  |  padding  new
         """
@@ -313,107 +304,28 @@ class TransformersBackend:
             self._token_texts[token_id] = self.tokenizer.decode([token_id])
         return self._token_texts[token_id]
 
-    def closers(self, stop: tuple[str, ...]) -> torch.Tensor:
-        """bool tensor [vocabulary]: may this token complete one of the stop strings?
+    def _stopping(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
+        """Tells whether these tokens now spell one of the stop strings, which they did not without the last one.
 
-        A token that completes a stop string contains its last character; in byte-level vocabularies ASCII
-        characters stand for themselves. For other last characters every token may.
+        They are decoded only where the last can complete one: it contains its last character. In byte-level
+        vocabularies ASCII characters stand for themselves; for others every token may.
         """
         if stop not in self._closers:
             ends = {s[-1] for s in stop}
             pieces = self.tokenizer.convert_ids_to_tokens(range(self.vocab_size))
             ascii_only = all(c.isascii() and not c.isspace() for c in ends)
-            may = [not ascii_only or (p is not None and not ends.isdisjoint(p)) for p in pieces]
-            self._closers[stop] = self._torch.tensor(may, device=self.device)
-        return self._closers[stop]
+            self._closers[stop] = frozenset(
+                i
+                for i, p in enumerate(pieces)
+                if not ascii_only or (p is not None and not ends.isdisjoint(p))
+            )
+        closers = self._closers[stop]
+        window = max(len(s.encode()) for s in stop)  # a token has at least one byte
 
+        def stopped(said: list[int]) -> bool:
+            return said[-1] in closers and any(s in self.decode(said[-window:]) for s in stop)
 
-class EvidenceRecorder:
-    """Keeps the k highest log-probabilities of every step of a greedy generation.
-
-    It listens where the model computes its logits, so they are raw. Everything stays on the device until `arrays`,
-    without a host synchronisation per step. Memory is O(k) per token: whole logits are held for a block of steps at
-    most, which spares a model with a small vocabulary most of the small operations.
-    """
-
-    BLOCK = 2**17  # logits held before they are condensed; a real vocabulary exceeds it with every step
-    ROOM = (
-        64  # steps for which room is made at a time: small results between large ones would fragment the heap
-    )
-
-    def __init__(self, k: int) -> None:
-        self.k = k
-        self._held: list[torch.Tensor] = []
-        self._room: list[
-            tuple[torch.Tensor, torch.Tensor]
-        ] = []  # ids and log-probabilities, [ROOM, batch, k] each
-        self._steps = 0
-
-    @contextmanager
-    def listening(self, model: torch.nn.Module) -> Iterator[None]:
-        """Keep what the model computes meanwhile: one generation."""
-        hook = model.get_output_embeddings().register_forward_hook(lambda _, __, logits: self.hear(logits))
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def hear(self, logits: torch.Tensor) -> None:
-        """Take in the logits [batch, positions, vocabulary] of a step; only the last position is generated from."""
-        last = logits[:, -1]
-        self._held.append(last if logits.shape[1] == 1 else last.clone())  # a view would keep the others, too
-        if len(self._held) * last.numel() >= self.BLOCK:
-            self._condense()
-
-    def _condense(self) -> None:
-        import torch
-
-        logits = (torch.stack(self._held) if len(self._held) > 1 else self._held[0][None]).float()
-        self._held.clear()
-        top = logits.topk(self.k)
-        logprobs = top.values - logits.logsumexp(-1, keepdim=True)
-        for ids, values in zip(top.indices, logprobs, strict=True):
-            place = self._steps % self.ROOM
-            if place == 0:
-                room = (self.ROOM, *values.shape)
-                self._room.append((ids.new_empty(room, dtype=torch.int32), values.new_empty(room)))
-            self._room[-1][0][place], self._room[-1][1][place] = ids, values
-            self._steps += 1
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """(token ids int32, log-probabilities float32), each [steps, batch, k], highest first."""
-        import torch
-
-        if self._held:
-            self._condense()
-        ids, logprobs = (
-            torch.cat(parts)[: self._steps].cpu().numpy() for parts in zip(*self._room, strict=True)
-        )
-        return ids, logprobs
-
-
-class _StopStrings:
-    """Stopping criterion per row: the generated text contains a stop string.
-
-    Only when the newest token can complete a stop string are the last few tokens decoded, so a step costs two
-    small tensor operations. (transformers' own stop_strings rebuilds tables of the vocabulary per call.)
-    """
-
-    def __init__(self, backend: TransformersBackend, stop: tuple[str, ...], prompt_length: int) -> None:
-        self.backend, self.stop, self.prompt_length = backend, stop, prompt_length
-        self.window = max(len(s.encode()) for s in stop)  # a token has at least one byte
-        self.closers = backend.closers(stop)
-
-    def __call__(self, input_ids, scores, **kwargs):
-        import torch
-
-        hits = self.closers[input_ids[:, -1]]
-        if bool(hits.any()):
-            start = max(self.prompt_length, input_ids.shape[1] - self.window)
-            for row in hits.nonzero()[:, 0].tolist():
-                tail = self.backend.decode(input_ids[row, start:].tolist())
-                hits[row] = any(s in tail for s in self.stop)
-        return hits.to(torch.bool)
+        return stopped
 
 
 def normalise(messages: Sequence[dict], spec: ImageSpec) -> tuple[list[dict], list]:
@@ -485,6 +397,19 @@ def _placed(device: str, role: str) -> tuple[str, str | None]:
     return device, None
 
 
+def _read_in_one_stream(model: torch.nn.Module) -> None:
+    """Store the weights of layers that widen column by column; shapes and values stay.
+
+    A token that is decoded alone multiplies each weight once, so reading them is the time it takes. Row by row, MKL
+    needs up to three times as long for tall matrices (benchmarks/bench_decoding.py).
+    """
+    from torch.nn import Linear
+
+    for layer in model.modules():
+        if isinstance(layer, Linear) and layer.out_features > layer.in_features:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
+
+
 def check_architecture(folder: Path) -> str:
     """Name of the model class in the folder's config.json. Cheap: no model library is imported.
 
@@ -515,10 +440,9 @@ def check_architecture(folder: Path) -> str:
     return names[0]
 
 
-def _cut(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
-    """The text up to and including the first stop string in it, and whether there was one."""
-    ends = [text.find(s) + len(s) for s in stop if s in text]
-    return (text[: min(ends)], True) if ends else (text, False)
+def _cut(text: str, stop: tuple[str, ...]) -> str:
+    """The text up to and including the first stop string in it."""
+    return text[: min((text.find(s) + len(s) for s in stop if s in text), default=len(text))]
 
 
 def _as_list(value) -> list:

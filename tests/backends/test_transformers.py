@@ -101,6 +101,30 @@ def test_an_agents_turns_are_the_same_in_a_batch_of_different_lengths(tiny_agent
         assert (together.text, together.finish_reason) == (alone.text, alone.finish_reason)
 
 
+@pytest.mark.parametrize("role", ["draft", "agent"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_tokens_are_those_of_the_librarys_own_greedy_decoding(
+    role, count, tiny_draft, tiny_agent, scene_samples
+):
+    import torch
+
+    backend = {"draft": tiny_draft, "agent": tiny_agent}[role]
+    requests = requests_for(scene_samples[3::7][:count], backend, max_new_tokens=70, evidence_k=16)
+    with torch.inference_mode():
+        inputs = plain_inputs(backend, requests)
+        sequences = backend.model.generate(**inputs, max_new_tokens=70, do_sample=False)
+    for expected, generation in zip(
+        sequences[:, inputs["input_ids"].shape[1] :].tolist(), backend.generate(requests), strict=True
+    ):
+        ends = [i for i, token in enumerate(expected) if token in backend.end_ids]
+        n = min(ends, default=len(expected))
+        assert (list(generation.token_ids), generation.finish_reason) == (
+            expected[:n],
+            "stop" if ends else "length",
+        )
+        assert len(generation.evidence.top_logprobs) == n
+
+
 def test_the_evidence_is_that_of_the_raw_logits_for_every_token_before_the_end(tiny_draft, asked, batched):
     import torch
 
@@ -270,6 +294,20 @@ def test_a_broken_model_configuration_is_the_users_to_mend(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
         check_architecture(tmp_path)
+
+
+def test_a_weights_layout_in_memory_changes_neither_shapes_nor_values(tiny_draft):
+    from torch.nn import Linear
+
+    stored = TransformersBackend(MODELS / "draft", dtype="auto", device="cpu").model
+    layers = dict(stored.named_modules())
+    wide = 0
+    for name, layer in tiny_draft.model.named_modules():
+        if isinstance(layer, Linear):
+            assert layer.weight.equal(layers[name].weight.float())
+            wide += not layer.weight.is_contiguous()
+    assert wide > 0
+    assert tiny_draft.model.lm_head.weight is tiny_draft.model.get_input_embeddings().weight
 
 
 def test_an_unknown_dtype_is_refused():

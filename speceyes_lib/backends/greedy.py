@@ -1,0 +1,120 @@
+"""Greedy decoding, a token a step for every conversation of a batch, and the evidence that is kept on the way.
+
+A step is one call of the model, as transformers' `generate` makes it: the same tokens and logits (tests compare),
+without what `generate` prepares for every token in case somebody decodes in another way. Beside the step of a small
+model that is a good part of the time (benchmarks/bench_decoding.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel
+
+
+def greedy(
+    model: PreTrainedModel,
+    inputs: dict,
+    limit: int,
+    ends: Collection[int],
+    stopped: Callable[[list[int]], bool] | None = None,
+    recorder: EvidenceRecorder | None = None,
+) -> list[tuple[list[int], bool]]:
+    """Per row of the batch the new tokens (at most `limit`, no end token) and whether the row ended of itself.
+
+    inputs: input_ids and attention_mask [batch, T], padded on the left; position_ids [4, batch, T] (text, then
+        time, row, column); past_key_values, a cache that may already know the first tokens and is filled; what
+        else the first call takes, such as pictures.
+    ends: tokens that end a row. stopped: asked with a row's tokens after each one, whether it ends here.
+    recorder: hears the raw logits of every step, those of rows that have ended included.
+    """
+    inputs = dict(inputs)
+    ids, mask, positions = (inputs.pop(name) for name in ("input_ids", "attention_mask", "position_ids"))
+    cache = inputs.pop("past_key_values")
+    length, known = ids.shape[1], cache.get_seq_length()
+    # without padding no mask is needed; with it, the mask of every later step is a longer part of this one
+    mask = None if bool(mask.all()) else _followed_by_ones(mask, limit)
+    step = inputs | {"input_ids": ids[:, known:], "position_ids": positions[..., known:]}
+    rows: list[list[int]] = [[] for _ in ids]
+    going = dict(enumerate(rows))
+    for new in range(limit):
+        seen = None if mask is None else mask[:, : length + new]
+        cached = {"attention_mask": seen, "past_key_values": cache, "use_cache": True}
+        logits = model(**step, **cached, logits_to_keep=1).logits[:, -1]
+        if recorder:
+            recorder.hear(logits)
+        tokens = logits.argmax(-1)
+        chosen = tokens.tolist()
+        for i, row in list(going.items()):
+            if chosen[i] not in ends:
+                row.append(chosen[i])
+                if not (stopped and stopped(row)):
+                    continue
+            del going[i]
+        if not going:
+            break
+        # rows that have ended are fed on, unread
+        step = {"input_ids": tokens[:, None], "position_ids": positions[..., -1:] + (new + 1)}
+    return [(row, i not in going) for i, row in enumerate(rows)]
+
+
+def _followed_by_ones(mask: torch.Tensor, count: int) -> torch.Tensor:
+    import torch
+
+    return torch.cat([mask, mask.new_ones(len(mask), count)], 1)
+
+
+class EvidenceRecorder:
+    """Keeps the k highest log-probabilities of every step of a greedy generation.
+
+    Everything stays on the device until `arrays`, without a host synchronisation per step. Memory is O(k) per token:
+    whole logits are held for a block of steps at most, which spares a model with a small vocabulary most of the small
+    operations.
+    """
+
+    BLOCK = 2**17  # logits held before they are condensed; a real vocabulary exceeds it with every step
+    # steps for which room is made at a time: small results between large ones would fragment the heap
+    ROOM = 64
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self._held: list[torch.Tensor] = []
+        # ids and log-probabilities, [ROOM, batch, k] each
+        self._room: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._steps = 0
+
+    def hear(self, logits: torch.Tensor) -> None:
+        """Take in the raw logits [batch, vocabulary] of a step."""
+        self._held.append(logits)
+        if len(self._held) * logits.numel() >= self.BLOCK:
+            self._condense()
+
+    def _condense(self) -> None:
+        import torch
+
+        logits = (torch.stack(self._held) if len(self._held) > 1 else self._held[0][None]).float()
+        self._held.clear()
+        top = logits.topk(self.k)
+        logprobs = top.values - logits.logsumexp(-1, keepdim=True)
+        for ids, values in zip(top.indices, logprobs, strict=True):
+            place = self._steps % self.ROOM
+            if place == 0:
+                room = (self.ROOM, *values.shape)
+                self._room.append((ids.new_empty(room, dtype=torch.int32), values.new_empty(room)))
+            self._room[-1][0][place], self._room[-1][1][place] = ids, values
+            self._steps += 1
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """(token ids int32, log-probabilities float32), each [steps, batch, k], highest first."""
+        import torch
+
+        if self._held:
+            self._condense()
+        ids, logprobs = (
+            torch.cat(parts)[: self._steps].cpu().numpy() for parts in zip(*self._room, strict=True)
+        )
+        return ids, logprobs
