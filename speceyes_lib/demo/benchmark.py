@@ -42,11 +42,8 @@ from .scenes import HARD_W, SHAPES, W_MAX, W_MIN, Question, Scene
 
 GENERATOR_VERSION = 1  # raise it whenever the same seed would give other data
 
-SIZES = {
-    "vstar": 72,
-    "hr": 20,
-    "pope": 36,
-}  # samples per V* split, questions per HR split (x4), POPE pictures
+# samples per V* split, questions per HR split (x4), POPE pictures (x2): 60 samples a split
+SIZES = {"vstar": 60, "hr": 15, "pope": 30}
 ORDERS = 4  # cyclic option orders of each HR-Bench question
 
 # Share of pictures whose window is at least HARD_W wide, so that a 96 px view shows it reliably. The mixes follow
