@@ -4,9 +4,9 @@
 
 Generation: the same tokens from the same inputs three ways, and the first of them twice, which shows the noise:
 
-    none        greedy generation, nothing kept
+    none        greedy decoding, nothing kept
     on the fly  `EvidenceRecorder`: per step the K highest log-probabilities, moved to the host once at the end
-    afterwards  `output_logits=True`: the whole vocabulary of every step kept, the same K taken at the end
+    afterwards  the whole logits of every step kept, the same K taken at the end
 
 The last two must agree to 1e-5 or the script fails. The large model has the dimensions and the vocabulary
 (151,936) of Qwen3-VL-2B, random weights and a text-only prompt: speed does not depend on what is said.
@@ -39,7 +39,8 @@ from bench_confidence import write_between_markers
 
 from speceyes_lib import prompts
 from speceyes_lib.backends.base import GenerationRequest
-from speceyes_lib.backends.transformers import EvidenceRecorder, TransformersBackend
+from speceyes_lib.backends.greedy import EvidenceRecorder, greedy
+from speceyes_lib.backends.transformers import TransformersBackend
 from speceyes_lib.benchmarks import load_task
 from speceyes_lib.confidence import DEFAULT_K, DEFAULT_SLOPE, EPS, MODES, flatten_answers, score_grid
 from speceyes_lib.demo.benchmark import generate
@@ -53,27 +54,38 @@ VOCABULARY = 151_936
 Ways = dict[str, Callable[[], tuple]]
 
 
-def ways(model, inputs: dict) -> Ways:
+class Keeper:
+    """Keeps the logits of every step as they are."""
+
+    def __init__(self) -> None:
+        self.logits: list[torch.Tensor] = []
+
+    def hear(self, logits: torch.Tensor) -> None:
+        self.logits.append(logits)
+
+
+def ways(model, inputs: dict, ends: set[int]) -> Ways:
     """The three ways as functions that return (new tokens [batch, steps], top-K or None, bytes kept meanwhile)."""
-    start = inputs["input_ids"].shape[1]
+
+    def decode(recorder=None) -> list[list[int]]:
+        own = inputs | {"past_key_values": transformers.DynamicCache(config=model.config)}
+        return [tokens for tokens, _ in greedy(model, own, NEW_TOKENS, ends, recorder=recorder)]
 
     def none():
-        return model.generate(**inputs, max_new_tokens=NEW_TOKENS)[:, start:], None, 0
+        return decode(), None, 0
 
     def on_the_fly():
         recorder = EvidenceRecorder(K)
-        with recorder.listening(model):
-            tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS)[:, start:]
+        tokens = decode(recorder)
         ids, top = recorder.arrays()
         return tokens, top, ids.nbytes + top.nbytes
 
     def afterwards():
-        done = model.generate(
-            **inputs, max_new_tokens=NEW_TOKENS, output_logits=True, return_dict_in_generate=True
-        )
-        kept = sum(t.nbytes for t in done.logits)
-        top = torch.stack(done.logits).log_softmax(-1).topk(K)
-        return done.sequences[:, start:], top.values.numpy(), kept
+        keeper = Keeper()
+        tokens = decode(keeper)
+        kept = sum(t.nbytes for t in keeper.logits)
+        top = torch.stack(keeper.logits).log_softmax(-1).topk(K)
+        return tokens, top.values.numpy(), kept
 
     return {"none": none, "none again": none, "on the fly": on_the_fly, "afterwards": afterwards}
 
@@ -96,11 +108,8 @@ def embedded_draft(goes_on: bool = False) -> tuple[Ways, int]:
             )
             for s in load_task("vstar/direct_attributes", root)
         ]
-    if goes_on:
-        backend.model.generation_config.eos_token_id = None
     inputs = backend._tensors([backend._row(r) for r in requests])
-    del inputs["past_key_values"]  # each generation fills its own
-    return ways(backend.model, inputs), backend.vocab_size
+    return ways(backend.model, inputs, set() if goes_on else backend.end_ids), backend.vocab_size
 
 
 def model_of_2b() -> tuple[Ways, int]:
@@ -123,10 +132,10 @@ def model_of_2b() -> tuple[Ways, int]:
         model = transformers.Qwen3VLForConditionalGeneration(config).eval()
     for parameter in model.parameters():  # any numbers of a sane size will do, and quickly
         parameter.data.uniform_(-0.02, 0.02)
-    model.generation_config = transformers.GenerationConfig(do_sample=False, pad_token_id=0)
-    inputs = {"input_ids": torch.randint(1000, 100_000, (BATCH, 16))}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    return ways(model, inputs), VOCABULARY
+    ids = torch.randint(1000, 100_000, (BATCH, 16))
+    places = torch.arange(16).expand(4, BATCH, -1)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": places}
+    return ways(model, inputs, set()), VOCABULARY
 
 
 def measure(workload: Ways, repeats: int) -> dict[str, tuple[float, int, int]]:
@@ -142,10 +151,10 @@ def measure(workload: Ways, repeats: int) -> dict[str, tuple[float, int, int]]:
                 if turn:  # the first is the warm-up
                     seconds[name].append(time.process_time() - start)
     tokens, top, _ = results["on the fly"]
-    if not all(torch.equal(r[0], tokens) for r in results.values()):
+    if not all(r[0] == tokens for r in results.values()):
         raise SystemExit("the three ways generated different tokens")
     np.testing.assert_allclose(top, results["afterwards"][1], atol=1e-5)
-    return {n: (statistics.median(seconds[n]), results[n][0].shape[1], results[n][2]) for n in workload}
+    return {n: (statistics.median(seconds[n]), len(top), results[n][2]) for n in workload}
 
 
 def table(embedded_only: bool) -> str:
@@ -190,8 +199,8 @@ LENGTHS = (20, 1024)
 
 
 def logits_of(step: int, base: torch.Tensor) -> torch.Tensor:
-    """[batch, 1, vocabulary], another one for each step, as fresh as a model's."""
-    return base.roll(step * 7919, -1)[:, None]
+    """[batch, vocabulary], another one for each step, as fresh as a model's."""
+    return base.roll(step * 7919, -1)
 
 
 def on_the_fly_alone(base: torch.Tensor, steps: int) -> tuple[dict[str, np.ndarray], float]:
@@ -217,10 +226,10 @@ def plainly_alone(base: torch.Tensor, steps: int) -> tuple[dict[str, np.ndarray]
     for answer in range(len(base)):
         separability, logprob = [], []
         for logits in kept:
-            top = logits[answer, 0].double().topk(DEFAULT_K).values
+            top = logits[answer].double().topk(DEFAULT_K).values
             others = top[1:]
             separability.append(float((top[0] - others.mean()) / (others.std(correction=0) + EPS)))
-            logprob.append(float(logits[answer, 0].log_softmax(-1).max()))
+            logprob.append(float(logits[answer].log_softmax(-1).max()))
         lowest = sorted(separability)[: max(1, steps // 5)]
         pooled = {"min": min(separability), "mean": np.mean(separability), "bottom20": np.mean(lowest)}
         for mode in MODES:

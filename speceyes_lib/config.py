@@ -32,7 +32,7 @@ from .params import (
     ThresholdParams,
     build,
 )
-from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, shown, stage_dir
+from .paths import PACKAGE, Shard, repo_root, resolve, run_dir, shown, stage_dir, validation_run
 from .provenance import library_files
 
 P = TypeVar("P", bound=StageParams)
@@ -181,7 +181,7 @@ class RunConfig(create_model("RunConfigKeys", __config__=_STRICT, **_fields(""),
     def validation_run(self) -> str | None:
         """The run on the validation set that chooses the threshold; None where the config gives one."""
         gated = any(arm.startswith("gated") for arm in self.arms)
-        return f"{self.name}_validation" if gated and self.gate.threshold is None else None
+        return validation_run(self.name) if gated and self.gate.threshold is None else None
 
 
 def load_config(path: str | Path) -> RunConfig:

@@ -85,6 +85,11 @@ def run_dir(run: str) -> Path:
     return runs_dir() / run
 
 
+def validation_run(run: str) -> str:
+    """The run on the validation set that chooses the threshold of `run`."""
+    return f"{run}_validation"
+
+
 def stage_dir(run: str, stage: str, task: str | None = None) -> Path:
     """data/runs/<run>/<stage>[/<benchmark>/<split>]; `stage` may have parts itself ("03_judging/gated")."""
     folder = run_dir(run) / stage

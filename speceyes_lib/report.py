@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .errors import StageError, UserError
 from .notebook import duration
-from .paths import repo_root, run_dir, shown, stage_dir
+from .paths import repo_root, run_dir, shown, stage_dir, validation_run
 from .store import is_finished, read_manifest
 from .summary import read_summary, summary_file
 
@@ -118,10 +118,12 @@ def publish(run: str = "demo") -> list[Path]:
 # ------------------------------------------------------------------ pages
 
 
-def write_index(run: str) -> Path:
+def write_index(run: str, chose_for: str = "") -> Path:
     """Write data/runs/<run>/index.html and a page beside each executed notebook; return the index.
 
-    Shows what is there: a run whose later stages failed or have not run yet has an index too.
+    Shows what is there: a run whose later stages failed or have not run yet has an index too. The validation run that
+    chose its threshold, where there is one, gets an index of its own; the two link to each other.
+    chose_for: the run whose threshold this one chose.
     """
     folder = run_dir(run)
     if not folder.is_dir():
@@ -131,6 +133,9 @@ def write_index(run: str) -> Path:
         summary = read_summary(run)
         parts += ["<h2>Headline</h2>", headline_html(summary), _note(summary.get("clock", ""))]
         parts.append('<p><a href="summary.json">summary.json</a>: every split, interval and comparison</p>')
+    elif chose_for:
+        link = f'<a href="../{html.escape(chose_for)}/index.html">{html.escape(chose_for)}</a>'
+        parts.append(f"<p>On the validation set: it chose the threshold of run {link}.</p>")
     else:
         parts.append(_note("No summary yet: notebooks/05_paper_figures.ipynb writes it."))
     if figures := sorted(folder.glob("figures/*.png")):
@@ -138,6 +143,10 @@ def write_index(run: str) -> Path:
     if notebooks := sorted(folder.glob("notebooks/*.ipynb")):
         rows = [_notebook_row(path) for path in notebooks]
         parts += ["<h2>Executed notebooks</h2>", _table(("notebook", "state", "took", "source"), rows)]
+    if run_dir(chose := validation_run(run)).is_dir():
+        write_index(chose, chose_for=run)
+        link = f'<a href="../{html.escape(chose)}/index.html">{html.escape(chose)}</a>'
+        parts.append(f"<p>Its threshold was chosen by run {link}, on the validation set.</p>")
     index = folder / "index.html"
     index.write_text(_page(f"Run {run}", "\n".join(parts)), "utf-8")
     return index

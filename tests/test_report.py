@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -95,6 +96,17 @@ def test_pages_load_nothing_from_elsewhere(run):
 def test_an_unfinished_run_has_an_index_too(run):
     (run / "summary.json").unlink()
     assert "No summary yet" in report.write_index("tiny").read_text()
+
+
+def test_the_run_that_chose_the_threshold_has_an_index_with_its_notebooks(run):
+    chose = run.with_name("tiny_validation")
+    shutil.copytree(run / "notebooks", chose / "notebooks")
+    assert "../tiny_validation/index.html" in report.write_index("tiny").read_text()
+    page = (chose / "index.html").read_text()
+    links = re.findall(r'href="([^"#]+)"', page)
+    assert {"../tiny/index.html", "notebooks/01_draft.html"} <= set(links)
+    assert all((chose / link).is_file() for link in links)
+    assert "No summary yet" not in page
 
 
 def test_a_page_is_made_again_only_when_its_notebook_is_newer(run):

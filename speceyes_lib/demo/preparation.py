@@ -55,7 +55,8 @@ def provide(params: PrepareParams, progress: Progress | None = None) -> list[str
                 f"{shown(root)} holds data of seed {there.get('seed')}, asked for is seed {seeds[name]}. "
                 "Name another folder, or replace it with if_changed='restart'"
             )
-        sizes = there.get("sizes") if there else None  # a smaller set made on purpose stays as it is
+        # a smaller set made on purpose stays as it is
+        sizes = (there and there.get("sizes")) or benchmark.SIZES[name]
         benchmark.generate(root, seeds[name], sizes, progress and _named(progress, name))
         notes.append(benchmark.compare(root, name).note)
     return notes
