@@ -235,6 +235,8 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> fl
             progress_bar=False,
             cwd=str(repo_root()),
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no notes on how it talks within this machine
+            # all is on disk when the last cell has ended, and torch takes seconds to leave of itself
+            shutdown_kernel="immediate",
         )
     except papermill.PapermillExecutionError as error:
         raise JobError(f"{error.ename}: {error.evalue}") from None
