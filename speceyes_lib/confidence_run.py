@@ -276,7 +276,7 @@ def fleet_plan(
     run: Gathered,
     threshold: float,
     replicas: int = 8,
-    users: Sequence[int] = (1, 10, 100, 1000, 10_000),
+    users: Sequence[int] = (1, 4, 16, 64, 256, 1024),
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`planner.best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.

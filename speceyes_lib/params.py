@@ -307,7 +307,7 @@ class AgentParams(StageParams):
     ] = 1
     agent_batch_size_batched: Annotated[
         int, Field(ge=2, description="agents at once in collect and the _batched arms")
-    ] = 16
+    ] = 32
     concurrent: Annotated[
         bool,
         Field(description="both models at once in collect and the _batched arms (each its own device)"),
@@ -498,7 +498,7 @@ class FidelityParams(StageParams):
     agent_model: AgentModel = "data/demo/models/agent"
     prompts: Prompts = "demo"
     batch_size: BatchSize = 16
-    agent_batch_size_batched: Annotated[int, Field(ge=2, description="agents at once in collect")] = 16
+    agent_batch_size_batched: Annotated[int, Field(ge=2, description="agents at once in collect")] = 32
     k_store: KStore = 128
     dtype: Dtype = "float32"
     device: Device = "auto"

@@ -16,13 +16,18 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import StageError, UserError
 from .notebook import duration
 from .paths import repo_root, run_dir, shown, stage_dir, validation_run
 from .store import is_finished, read_manifest
 from .summary import read_summary, summary_file
+
+if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
 
 # what the headline shows of `tables.headline_table`; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
@@ -184,7 +189,6 @@ def _notebook_row(path: Path) -> list[str]:
 
 def _notebook_body(path: Path) -> str:
     import nbformat
-    from nbconvert import HTMLExporter
 
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
@@ -192,9 +196,16 @@ def _notebook_body(path: Path) -> str:
         for output in cell.get("outputs", ()):
             # a live control is nothing without its kernel: its line of text stays, the still view follows
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    # the "basic" template is the bare content: no styles, fonts or scripts fetched from elsewhere
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    body, _ = _exporter().from_notebook_node(notebook)
     return body
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    from nbconvert import HTMLExporter
+
+    # the "basic" template is the bare content: no styles, fonts or scripts fetched from elsewhere
+    return HTMLExporter(template_name="basic")
 
 
 def _table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
