@@ -25,7 +25,7 @@ K_STORED = 128
 VOCABULARY = 20_000
 # name: (answers, the most tokens an answer has)
 WORKLOADS = {
-    "embedded run": (520, 3),
+    "embedded run": (420, 3),
     "V*, HR-Bench and POPE in full": (191 + 1_600 + 9_000, 20),
 }
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from speceyes_lib.backends.base import GenerationRequest
 from speceyes_lib.backends.greedy import greedy
-from speceyes_lib.backends.transformers import TransformersBackend
+from speceyes_lib.backends.transformers import TransformersBackend, _read_in_one_stream
 from speceyes_lib.paths import repo_root
 
 NEW_TOKENS = 60
@@ -33,11 +33,12 @@ WAYS = ("generate, weights as loaded", "greedy, weights as loaded", "greedy, tal
 
 
 def lay_out(model: torch.nn.Module, by_column: bool) -> None:
-    """Store the weights of widening layers by column, or by row as they were loaded."""
+    """Store the weights as the backend does, or by row as they were loaded."""
     for layer in model.modules():
-        if isinstance(layer, torch.nn.Linear) and layer.out_features > layer.in_features:
-            weight = layer.weight.data
-            layer.weight.data = weight.t().contiguous().t() if by_column else weight.contiguous()
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data = layer.weight.data.contiguous()
+    if by_column:
+        _read_in_one_stream(model)
 
 
 def inputs_of(backend: TransformersBackend, count: int) -> dict:

@@ -139,7 +139,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def sizes() -> str:
     rows = []
-    for n in (520, 2_698, 10_791):
+    for n in (420, 2_698, 10_791):
         population = with_evidence(n)
         for settings in (GRID[GRID["k"] == 64].reset_index(drop=True), GRID):
             scoring_s, _ = timed(lambda s=settings, p=population: scored(fresh(p), s), 3)

@@ -20,7 +20,8 @@ import pandas as pd
 from . import metrics
 from .estimates import Estimate, proportion
 from .judging import named_option
-from .tables import BATCHED, method_label, split_label, with_interval
+from .params import BATCHED
+from .tables import method_label, split_label, with_interval
 from .verdicts import counted, of_source
 
 COLUMNS = ("benchmark", "split", "measure", "value_pct", "low_pct", "high_pct", "n", "interval")

@@ -28,7 +28,8 @@ from scipy.special import expit, logit
 from . import frames, metrics
 from .gate import OperatingPoint
 from .paper import AVERAGE
-from .tables import BATCHED, agent_label, method_label, method_of, split_label
+from .params import BATCHED
+from .tables import agent_label, method_label, method_of, split_label
 
 STYLE = str(resources.files(__package__) / "styles" / "speceyes.mplstyle")
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of a page
@@ -239,7 +240,7 @@ def _point(ax: Axes, row: tuple) -> object:
         facecolor="none" if hollow else color,
         edgecolor=color,
         linewidth=1.2,
-        zorder=3,
+        zorder=4 if row.method == "speceyes_min" else 3,  # what other scores must not hide where they agree
     )
 
 

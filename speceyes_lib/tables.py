@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .paper import AVERAGE, SPLITS
+from .params import BATCHED
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -44,7 +45,6 @@ _SPLITS = dict(
     )
 )
 _AGENTS = {"deepeyes": "DeepEyes", "thyme": "Thyme", "none": "no agent"}
-BATCHED = "_batched"
 
 
 def method_label(method: str) -> str:

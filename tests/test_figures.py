@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from synthetic_run import make_run
 
@@ -97,6 +98,16 @@ def test_the_scatter_shows_each_methods_numbers(summary):
     shown = {tuple(np.round(c.get_offsets()[0], 9)) for c in points}
     wanted = long[long["split"] == AVERAGE][["speedup", "accuracy_pct"]].round(9)
     assert shown == set(map(tuple, wanted.to_numpy()))
+
+
+def test_the_suites_own_score_is_drawn_above_those_that_agree_with_it(summary):
+    long = tables.measured_results(summary)
+    twin = long[long["method"] == "speceyes_min"].assign(method="speceyes_mean")
+    (ax,) = figures.accuracy_speedup(pd.concat([long, twin], ignore_index=True)).axes
+    points = [c for c in ax.collections if isinstance(c, PathCollection)]
+    top = max(points, key=lambda c: c.get_zorder())
+    assert tuple(top.get_facecolor()[0]) == to_rgba(figures.method_color("speceyes_min"))
+    assert sum(c.get_zorder() == top.get_zorder() for c in points) == 1
 
 
 def test_reported_and_measured_never_share_a_panel(summary):
