@@ -110,6 +110,7 @@ class Scheduler(Generic[C]):
                         start(job)
                 if done:
                     yield from done
+                    self._live -= len(done)  # until then whoever takes them holds what they hold
                     done = []
                 elif self._running:
                     done = self._settle(self._ended.get())
@@ -144,7 +145,6 @@ class Scheduler(Generic[C]):
                 done.append(case)
             else:
                 self._waiting[where].append(case)
-        self._live -= len(done)
         return done
 
     def _elapse(self) -> None:

@@ -91,6 +91,24 @@ def test_jobs_that_run_at_once_share_the_clock_in_equal_parts():
     assert sum(0.05 * 2 for _ in cases) > 2 * clock_s  # what they measured themselves is more than there was
 
 
+def test_a_case_counts_as_under_way_until_it_has_been_taken():
+    arrived = taken = 0
+    most = []
+
+    def arrivals():
+        nonlocal arrived
+        for _ in range(20):
+            arrived += 1
+            most.append(arrived - taken)
+            yield Case(["a"])
+
+    line = Line({"a": 1}, {"a": "x"})
+    for _ in line.run(arrivals(), workers={"x": 2, "door": 2}, window=3):
+        taken += 1
+    assert taken == 20
+    assert max(most) == 3
+
+
 def test_one_at_a_time_everything_is_charged_as_it_was_measured():
     line = Line({"a": 2}, {"a": "x"}, work_s=0.001)
     cases = [Case(["a"]) for _ in range(4)]
