@@ -139,8 +139,7 @@ def write_index(run: str, chose_for: str = "") -> Path:
         parts += ["<h2>Headline</h2>", headline_html(summary), _note(summary.get("clock", ""))]
         parts.append('<p><a href="summary.json">summary.json</a>: every split, interval and comparison</p>')
     elif chose_for:
-        link = f'<a href="../{html.escape(chose_for)}/index.html">{html.escape(chose_for)}</a>'
-        parts.append(f"<p>On the validation set: it chose the threshold of run {link}.</p>")
+        parts.append(f"<p>On the validation set: it chose the threshold of run {_run_link(chose_for)}.</p>")
     else:
         parts.append(_note("No summary yet: notebooks/05_paper_figures.ipynb writes it."))
     if figures := sorted(folder.glob("figures/*.png")):
@@ -150,11 +149,15 @@ def write_index(run: str, chose_for: str = "") -> Path:
         parts += ["<h2>Executed notebooks</h2>", _table(("notebook", "state", "took", "source"), rows)]
     if run_dir(chose := validation_run(run)).is_dir():
         write_index(chose, chose_for=run)
-        link = f'<a href="../{html.escape(chose)}/index.html">{html.escape(chose)}</a>'
-        parts.append(f"<p>Its threshold was chosen by run {link}, on the validation set.</p>")
+        parts.append(f"<p>Its threshold was chosen by run {_run_link(chose)}, on the validation set.</p>")
     index = folder / "index.html"
     index.write_text(_page(f"Run {run}", "\n".join(parts)), "utf-8")
     return index
+
+
+def _run_link(run: str) -> str:
+    name = html.escape(run)
+    return f'<a href="../{name}/index.html">{name}</a>'
 
 
 def _figure(path: Path) -> str:
