@@ -30,10 +30,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: env ## run the embedded reproduction, continue it after an interruption, print the headline
-	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run all $(CONFIG)
+	@$(OFFLINE) $(BIN)/speceyes reproduce $(CONFIG)
 
 recorded: env ## unpack the embedded run as its makers recorded it, to look around before running anything
-	@$(BIN)/python -m speceyes_lib.recorded unpack
+	@$(BIN)/speceyes recorded unpack
 
 test: env ## run all tests, a process per core (ARGS="-n 0 -k gate" to choose)
 	@$(OFFLINE) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
@@ -48,24 +48,24 @@ app: env ## serve the explorers as a small app in the browser, for this machine 
 		--template=explorers --classic-tree --Voila.ip=127.0.0.1 $(ARGS)
 
 serve: env ## serve the embedded models as an OpenAI-compatible server on 127.0.0.1 (ARGS="--port 8001")
-	@$(OFFLINE) $(BIN)/python -m speceyes_lib.server $(ARGS)
+	@$(OFFLINE) $(BIN)/speceyes serve $(ARGS)
 
 # beside your own runs, which stay as they are; two notebooks at once, which is what two cores have room for
 figures: env ## redraw all of figures/ and the README's headline from the recorded run and the reported numbers
 	@export SPECEYES_RUNS=$$(mktemp -d) $(OFFLINE) && trap 'rm -rf "$$SPECEYES_RUNS"' EXIT && \
-		stage="$(BIN)/python -m speceyes_lib.run stage" && report="$(BIN)/python -m speceyes_lib.report" && \
-		$(BIN)/python -m speceyes_lib.recorded unpack && \
+		stage="$(BIN)/speceyes stage" && \
+		$(BIN)/speceyes recorded unpack && \
 		{ $$stage notebooks/04_confidence_analysis.ipynb & confidence=$$!; \
 		$$stage notebooks/05_paper_figures.ipynb && \
 		$$stage notebooks/05_paper_figures.ipynb --set run=paper --set source=reported; figures=$$?; \
 		wait $$confidence && test $$figures = 0; } && \
-		$$report publish demo && $$report publish paper && $$report readme demo
+		$(BIN)/speceyes publish demo --readme && $(BIN)/speceyes publish paper
 
 fidelity: env ## really run the funnel at several settings, beside what replay predicts (minutes)
-	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/06_replay_fidelity.ipynb
+	@$(OFFLINE) $(BIN)/speceyes stage notebooks/06_replay_fidelity.ipynb
 
 position-bias: env ## draft the finished run's samples again with their options in other orders
-	@$(OFFLINE) $(BIN)/python -m speceyes_lib.run stage notebooks/07_position_bias.ipynb
+	@$(OFFLINE) $(BIN)/speceyes stage notebooks/07_position_bias.ipynb
 
 lint: env ## check code and notebooks: ruff, formatting, no outputs committed
 	@$(BIN)/ruff check .

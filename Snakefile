@@ -1,13 +1,13 @@
 # The papermill runs of one config, chained over benchmarks and splits.
 #
-# `python -m speceyes_lib.run all CONFIG` is the way in: it checks everything first and starts snakemake with the
-# flags that let an interrupted run continue. The jobs are computed in speceyes_lib/config.py (`plan`), where
-# `run jobs`, `run status` and the tests see the very same list.
+# `speceyes reproduce CONFIG` is the way in: it checks everything first and starts snakemake with the
+# flags that let an interrupted run continue. The jobs are computed in speceyes_lib/workflow/plan.py, where
+# `speceyes jobs`, `speceyes status` and the tests see the very same list.
 #
 # Each job gets its parameters as one base64 text, so that snakemake notices any change in them; the executed
 # notebook is its log, because outputs of failed jobs are deleted and logs are kept to be read.
 
-from speceyes_lib.config import load_config, plan
+from speceyes_lib.workflow.plan import load_config, plan
 
 JOBS = plan(load_config(config.get("run_config", "configs/demo.yaml")))
 
@@ -37,4 +37,4 @@ for job in JOBS:
             **({"gpu": job.gpus} if job.gpus else {}),
         shell:
             # read when the job runs, after the loop: nothing of `job` may stand here
-            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib.run {params.command} {input[0]:q} {log:q} {params.blob}"
+            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib job {params.command} {input[0]:q} {log:q} {params.blob}"

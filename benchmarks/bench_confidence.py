@@ -18,7 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from speceyes_lib.confidence import DEFAULT_SLOPE, EPS, MODES, answer_confidence, flatten_answers, score_grid
+from speceyes_lib.gating.separability import (
+    DEFAULT_SLOPE,
+    EPS,
+    MODES,
+    answer_confidence,
+    flatten_answers,
+    score_grid,
+)
 
 KS = (32, 48, 64, 80, 96)  # the paper's K ablation
 K_STORED = 128

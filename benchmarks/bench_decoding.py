@@ -22,9 +22,9 @@ import transformers
 from bench_confidence import write_between_markers
 from PIL import Image
 
-from speceyes_lib.backends.base import GenerationRequest
-from speceyes_lib.backends.greedy import greedy
-from speceyes_lib.backends.transformers import TransformersBackend, _read_in_one_stream
+from speceyes_lib.models.base import GenerationRequest
+from speceyes_lib.models.decoding import greedy
+from speceyes_lib.models.transformers import TransformersBackend, _read_in_one_stream
 from speceyes_lib.paths import repo_root
 
 NEW_TOKENS = 60

@@ -37,15 +37,15 @@ import torch
 import transformers
 from bench_confidence import write_between_markers
 
-from speceyes_lib import prompts
-from speceyes_lib.backends.base import GenerationRequest
-from speceyes_lib.backends.greedy import EvidenceRecorder, greedy
-from speceyes_lib.backends.transformers import TransformersBackend
-from speceyes_lib.benchmarks import load_task
-from speceyes_lib.confidence import DEFAULT_K, DEFAULT_SLOPE, EPS, MODES, flatten_answers, score_grid
+from speceyes_lib.agents import prompt_sets
 from speceyes_lib.demo.benchmark import generate
-from speceyes_lib.images import resized_view
+from speceyes_lib.gating.separability import DEFAULT_K, DEFAULT_SLOPE, EPS, MODES, flatten_answers, score_grid
+from speceyes_lib.models.base import GenerationRequest
+from speceyes_lib.models.decoding import EvidenceRecorder, greedy
+from speceyes_lib.models.transformers import TransformersBackend
 from speceyes_lib.paths import repo_root
+from speceyes_lib.tasks.images import resized_view
+from speceyes_lib.tasks.registry import load_task
 
 K = 128
 BATCH = 8
@@ -93,7 +93,7 @@ def ways(model, inputs: dict, ends: set[int]) -> Ways:
 def embedded_draft(goes_on: bool = False) -> tuple[Ways, int]:
     """The embedded draft model on a batch of the embedded benchmark's questions; `goes_on`: past its answers' end."""
     backend = TransformersBackend(repo_root() / "data/demo/models/draft", dtype="float32", device="cpu")
-    wording = prompts.load("demo")
+    wording = prompt_sets.load("demo")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "benchmark"
         generate(root, seed=1, sizes={"vstar": BATCH, "hr": 1, "pope": 1})

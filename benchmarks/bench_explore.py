@@ -23,7 +23,7 @@ from bench_confidence import write_between_markers
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))  # the made-up run is that of the tests
+sys.path.insert(0, str(ROOT / "tests/worlds"))  # the made-up run is that of the tests
 
 from explore_run import K_STORED, store_run  # noqa: E402
 from synthetic_run import make_samples, write_vstar  # noqa: E402

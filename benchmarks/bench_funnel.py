@@ -25,17 +25,18 @@ import torch
 import transformers
 from bench_confidence import write_between_markers
 
-from speceyes_lib import prompts
+from speceyes_lib.agents import prompt_sets
 from speceyes_lib.agents.deepeyes import DeepEyesAgent
-from speceyes_lib.backends.base import GenerationRequest
-from speceyes_lib.backends.transformers import TransformersBackend
-from speceyes_lib.benchmarks import Sample, load_task
-from speceyes_lib.confidence import answer_confidence
 from speceyes_lib.demo.benchmark import generate
-from speceyes_lib.funnel import Gate, Router, run_funnel
-from speceyes_lib.images import resized_view
-from speceyes_lib.params import TASKS, PrepareParams
+from speceyes_lib.gating.separability import answer_confidence
+from speceyes_lib.inference.funnel import Gate, Router, run_funnel
+from speceyes_lib.models.base import GenerationRequest
+from speceyes_lib.models.transformers import TransformersBackend
+from speceyes_lib.params import PrepareParams
 from speceyes_lib.paths import repo_root
+from speceyes_lib.tasks.images import resized_view
+from speceyes_lib.tasks.registry import TASKS, load_task
+from speceyes_lib.tasks.sample import Sample
 
 BATCH = 16
 THRESHOLD = 0.97
@@ -55,7 +56,7 @@ class Machine:
             TransformersBackend(models / role, role=role, dtype="float32", device="cpu")
             for role in ("draft", "agent")
         )
-        self.wording = prompts.load("demo")
+        self.wording = prompt_sets.load("demo")
         self.make_agent = partial(DeepEyesAgent, spec=self.agent.image_spec, prompts=self.wording)
         for backend in (self.draft, self.agent):
             backend.warm_up()

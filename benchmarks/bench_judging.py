@@ -26,9 +26,11 @@ from types import SimpleNamespace
 
 from bench_confidence import write_between_markers
 
-from speceyes_lib.endpoint import Client, parse_endpoints
-from speceyes_lib.judging import JudgingModel, judge, rules
-from speceyes_lib.judging.cache import ReplyCache
+from speceyes_lib.judging import rules
+from speceyes_lib.judging.llm import JudgingModel
+from speceyes_lib.judging.reply_cache import ReplyCache
+from speceyes_lib.judging.rules import judge
+from speceyes_lib.models.endpoint import Client, parse_endpoints
 
 N_ANSWERS = 10_000
 LATENCY_S = 0.1

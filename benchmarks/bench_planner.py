@@ -28,10 +28,11 @@ from pathlib import Path
 import numpy as np
 from bench_confidence import write_between_markers
 
-from speceyes_lib import planner, prompts
-from speceyes_lib.benchmarks import Sample, load_task
-from speceyes_lib.params import TASKS
+from speceyes_lib.agents import prompt_sets
 from speceyes_lib.paths import repo_root
+from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload, simulate
+from speceyes_lib.tasks.registry import TASKS, load_task
+from speceyes_lib.tasks.sample import Sample
 
 USERS = (1, 2, 4, 8, 16, 32)
 CALIBRATED = 8
@@ -41,7 +42,7 @@ KINDS = {
     20: "draft",
     10: "router",
 }  # new tokens allowed tell a call's kind; what else there is are the agent's turns
-POOL = {"draft": planner.SMALL, "router": planner.LARGE, "turn": planner.LARGE}
+POOL = {"draft": SMALL, "router": LARGE, "turn": LARGE}
 
 
 # ------------------------------------------------------------------ the server, in a process of its own
@@ -49,8 +50,8 @@ POOL = {"draft": planner.SMALL, "router": planner.LARGE, "turn": planner.LARGE}
 
 def serve(log: Path) -> None:
     """Serve both embedded models; every call is logged: kinds of its requests, seconds."""
-    from speceyes_lib.backends.transformers import TransformersBackend
-    from speceyes_lib.server import EMBEDDED, serving
+    from speceyes_lib.demo.server import EMBEDDED, serving
+    from speceyes_lib.models.transformers import TransformersBackend
 
     written = log.open("a", buffering=1)
 
@@ -91,19 +92,19 @@ class Clients:
 
     def __init__(self, url: str, log: Path, samples: Sequence[Sample]) -> None:
         from speceyes_lib.agents.deepeyes import DeepEyesAgent
-        from speceyes_lib.backends.opening import open_backend
-        from speceyes_lib.server import EMBEDDED
+        from speceyes_lib.demo.server import EMBEDDED
+        from speceyes_lib.models.loading import open_backend
 
         self.log, self.samples = log, samples
         self.draft, self.agent = (
             open_backend(f"{url}?model={role}&processor={EMBEDDED[role]}&concurrency=64", role)
             for role in ("draft", "agent")
         )
-        self.wording = prompts.load("demo")
+        self.wording = prompt_sets.load("demo")
         self.make_agent = partial(DeepEyesAgent, spec=self.agent.image_spec, prompts=self.wording)
 
     def ask(self, sample: Sample) -> None:
-        from speceyes_lib.funnel import Gate, Router, run_funnel
+        from speceyes_lib.inference.funnel import Gate, Router, run_funnel
 
         ((record, _),) = run_funnel(
             [sample],
@@ -155,7 +156,7 @@ class Clients:
 def shared_s(calls: Sequence[dict]) -> dict[int, float]:
     """By pool, the seconds that a call takes however many share it: least squares over calls of several sizes."""
     fixed = {}
-    for pool in (planner.SMALL, planner.LARGE):
+    for pool in (SMALL, LARGE):
         own = [c for c in calls if POOL[c["kinds"][0]] == pool]
         names = [kind for kind, where in POOL.items() if where == pool]
         design = np.array([[1.0, *(c["kinds"].count(name) for name in names)] for c in own])
@@ -164,13 +165,13 @@ def shared_s(calls: Sequence[dict]) -> dict[int, float]:
     return fixed
 
 
-def workload(alone: Measured, together: Measured, n: int) -> planner.Workload:
+def workload(alone: Measured, together: Measured, n: int) -> Workload:
     """Every sample's chain of calls: own seconds as one user alone measured them, the shared part as above.
 
     A lone user's calls follow each other, so the log tells which are whose. What is left of a sample's latency is
     spent beside the models: pictures, HTTP, and the time that the server waits for company.
     """
-    from speceyes_lib.server import GATHER_S
+    from speceyes_lib.demo.server import GATHER_S
 
     fixed = shared_s([*alone.calls, *together.calls])
     chains: dict[int, list[list[tuple[int, float]]]] = {}
@@ -185,16 +186,16 @@ def workload(alone: Measured, together: Measured, n: int) -> planner.Workload:
         chains.setdefault(kind, []).append(chain)
         aside.setdefault(kind, []).append(latency_s - sum(s for _, s in chain) - GATHER_S * len(chain))
     width = 1 + max(len(chain[0]) for chain in chains.values())
-    pool = np.full((n, width), planner.NONE, np.int8)
+    pool = np.full((n, width), NONE, np.int8)
     own_s, fixed_s = np.zeros((n, width)), np.zeros((n, width))
     for kind, repeats in chains.items():
-        pool[kind, 0], own_s[kind, 0] = planner.ASIDE, max(0.0, float(np.median(aside[kind])))
+        pool[kind, 0], own_s[kind, 0] = ASIDE, max(0.0, float(np.median(aside[kind])))
         for place, (where, _) in enumerate(repeats[0], start=1):
             seconds = float(np.median([chain[place - 1][1] for chain in repeats]))
             pool[kind, place] = where
             own_s[kind, place] = max(seconds - fixed[where], 0.0)
             fixed_s[kind, place] = fixed[where] + GATHER_S
-    return planner.Workload(pool, own_s, fixed_s)
+    return Workload(pool, own_s, fixed_s)
 
 
 def main() -> None:
@@ -227,7 +228,7 @@ def main() -> None:
             clients.run(4, 12, 99)  # both sides warm
             found = {n: clients.run(n, asked.requests, seed=n) for n in (1, CALIBRATED)}
             work = workload(found[1], found[CALIBRATED], len(samples))
-            fleet = planner.Fleet(1, 1)
+            fleet = Fleet(1, 1)
             found |= {n: clients.run(n, asked.requests, seed=n) for n in USERS if n not in found}
         finally:
             server.terminate()
@@ -241,7 +242,7 @@ def main() -> None:
     ]
     off = []
     for n in USERS:
-        told, real = planner.simulate(work, fleet, users=n, requests=4000), found[n]
+        told, real = simulate(work, fleet, users=n, requests=4000), found[n]
         skip = max(n, len(real.ended_s) // 5)
         latency = np.array(real.latency_s[skip:])
         pairs = [

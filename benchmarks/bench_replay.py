@@ -25,12 +25,13 @@ import numpy as np
 import pandas as pd
 from bench_confidence import made_up_answers, write_between_markers
 
-from speceyes_lib import fidelity
-from speceyes_lib import replay as rp
-from speceyes_lib.confidence import MODES, flatten_answers
-from speceyes_lib.cost_model import CallCost, CostModel
+from speceyes_lib.analysis import fidelity
+from speceyes_lib.gating.separability import MODES, flatten_answers
 from speceyes_lib.paths import stage_dir
-from speceyes_lib.store import read_manifest
+from speceyes_lib.replay import outcomes, replay_data
+from speceyes_lib.replay.cost_model import CallCost, CostModel
+from speceyes_lib.replay.settings import Setting, grid
+from speceyes_lib.runs.reading import read_manifest
 
 SPLITS = {  # as published: samples per split, and how many of them share a question or picture
     "vstar/direct_attributes": (115, 1),
@@ -44,7 +45,7 @@ SPLITS = {  # as published: samples per split, and how many of them share a ques
 THRESHOLDS = np.linspace(0.92, 0.99, 8)
 KS = (32, 48, 64, 80, 96)
 ROUTERS = ("large", "small")
-GRID = rp.grid(score=MODES, k=KS, router=ROUTERS, threshold=THRESHOLDS)  # 320 settings
+GRID = grid(score=MODES, k=KS, router=ROUTERS, threshold=THRESHOLDS)  # 320 settings
 MILLION = 1_000_000
 CHUNK = 50_000
 
@@ -59,7 +60,7 @@ def made_up_cost(n: int, rng: np.random.Generator) -> CostModel:
     return CostModel(*seconds[:3], routers, calls((n,)), calls((n, 2)), seconds[3], serial_recorded=True)
 
 
-def made_up(n: int, seed: int = 0, **evidence) -> rp.Population:
+def made_up(n: int, seed: int = 0, **evidence) -> replay_data.Population:
     """n samples, split and grouped in the published proportions; verdicts by chance."""
     rng = np.random.default_rng(seed)
     whole = sum(size for size, _ in SPLITS.values())
@@ -67,7 +68,7 @@ def made_up(n: int, seed: int = 0, **evidence) -> rp.Population:
     ends[-1] = n
     task = np.searchsorted(ends, np.arange(n), side="right")
     per_group = np.array([per for _, per in SPLITS.values()])
-    population = rp.from_arrays(
+    population = replay_data.from_arrays(
         draft_right=rng.random(n) < 0.8,
         agent_right=rng.random(n) < 0.9,
         routed={router: rng.random(n) < 0.25 for router in ROUTERS},
@@ -78,12 +79,12 @@ def made_up(n: int, seed: int = 0, **evidence) -> rp.Population:
     return dataclasses.replace(population, **evidence)
 
 
-def with_evidence(n: int, max_tokens: int = 20) -> rp.Population:
+def with_evidence(n: int, max_tokens: int = 20) -> replay_data.Population:
     top, offsets = flatten_answers(made_up_answers(n, max_tokens))
     return made_up(n, top_logprobs=top, offsets=offsets)
 
 
-def by_loop(population: rp.Population, settings: pd.DataFrame) -> pd.DataFrame:
+def by_loop(population: replay_data.Population, settings: pd.DataFrame) -> pd.DataFrame:
     """Accepted and right answers per setting and task, sample by sample."""
     draft, agent = population.draft_right.tolist(), population.agent_right.tolist()
     tasks = population.tasks.tolist()
@@ -113,7 +114,7 @@ def checked(told: pd.DataFrame, expected: pd.DataFrame) -> None:
         raise SystemExit("replay and the loop disagree")
 
 
-def fresh(population: rp.Population) -> rp.Population:
+def fresh(population: replay_data.Population) -> replay_data.Population:
     """The same population without the scores it has computed."""
     return dataclasses.replace(population, pooled={})
 
@@ -143,8 +144,8 @@ def sizes() -> str:
         population = with_evidence(n)
         for settings in (GRID[GRID["k"] == 64].reset_index(drop=True), GRID):
             scoring_s, _ = timed(lambda s=settings, p=population: scored(fresh(p), s), 3)
-            all_s, told = timed(lambda s=settings, p=population: rp.replay(fresh(p), s), 3)
-            sweep_s, _ = timed(lambda s=settings, p=population: rp.replay(p, s), 3)
+            all_s, told = timed(lambda s=settings, p=population: outcomes.replay(fresh(p), s), 3)
+            sweep_s, _ = timed(lambda s=settings, p=population: outcomes.replay(p, s), 3)
             loop_s, expected = timed(lambda s=settings, p=population: by_loop(p, s), 1)
             checked(told, expected)
             cells = n * len(settings)
@@ -168,17 +169,17 @@ def sizes() -> str:
     return table(header, rows)
 
 
-def scored(population: rp.Population, settings: pd.DataFrame) -> None:
+def scored(population: replay_data.Population, settings: pd.DataFrame) -> None:
     for score, k in settings[["score", "k"]].drop_duplicates().itertuples(index=False):
         population.score(score, k)
 
 
 def dense(n: int = 10_791) -> str:
     population = with_evidence(n)
-    seconds, told = timed(lambda: rp.curve(fresh(population), rp.Setting()), 3)
+    seconds, told = timed(lambda: outcomes.curve(fresh(population), Setting()), 3)
     thresholds = told["threshold"].nunique()
-    one_s, _ = timed(lambda: rp.replay(population, rp.Setting()), 5)
-    samples_s, _ = timed(lambda: rp.decisions(population, rp.Setting()), 5)
+    one_s, _ = timed(lambda: outcomes.replay(population, Setting()), 5)
+    samples_s, _ = timed(lambda: outcomes.decisions(population, Setting()), 5)
     return (
         f"One score at every threshold that decides differently ({thresholds:,} of them, {n:,} samples, 7 splits): "
         f"{seconds:.2f} s. One threshold more: {1e3 * one_s:.0f} ms, sample by sample {1e3 * samples_s:.0f} ms."
@@ -207,10 +208,10 @@ def million() -> str:
             yield chunk
 
     start = time.perf_counter()
-    pooled = rp.pooled_in_chunks(counted(), KS)
+    pooled = replay_data.pooled_in_chunks(counted(), KS)
     scoring_s = time.perf_counter() - start - making
     population = made_up(MILLION, pooled=pooled)
-    sweep_s, told = timed(lambda: rp.replay(population, GRID), 1)
+    sweep_s, told = timed(lambda: outcomes.replay(population, GRID), 1)
     if not (told["status"] == "ok").all():
         raise SystemExit("a setting was refused")
     return (

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from speceyes_lib.backends.base import GenerationRequest
-from speceyes_lib.backends.openai import ServerBackend
+from speceyes_lib.models.base import GenerationRequest
+from speceyes_lib.models.openai import ServerBackend
 
 LATENCY_S = 0.1
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)

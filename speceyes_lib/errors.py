@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend. Everything else is a bug and keeps its traceback."""
+"""Errors that users can mend. Everything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class DataError(UserError):
 
 class StageError(UserError):
     """A stage whose predecessor is missing, unfinished or from another schema version."""
+
+
+class JobError(Exception):
+    """A notebook that failed. Its executed copy holds the error."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -7,36 +7,18 @@ True is not 1. A parameter that several notebooks share is one annotated type he
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .endpoint import identity, is_endpoint, parse_endpoints
 from .errors import ConfigError, nearest
-from .hub import ITEMS
-from .records import RunMode
+from .models.endpoint import identity, is_endpoint, parse_endpoints
+from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, Arm
+from .tasks.hub import ITEMS
+from .tasks.registry import TASKS
 
-TASKS = (
-    "vstar/direct_attributes",
-    "vstar/relative_position",
-    "hr/hr_bench_4k",
-    "hr/hr_bench_8k",
-    "pope/adversarial",
-    "pope/popular",
-    "pope/random",
-)
 MODES = ("min", "mean", "bottom20", "log")
-ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched", "specreason")
-DEFAULT_ARMS = (
-    "collect",
-    "baseline",
-    "gated",
-    "gated_batched",
-)  # collect holds what baseline_batched would tell
-BATCHED = "_batched"
 
 
 def _known(what: str, valid: tuple[str, ...]) -> AfterValidator:
@@ -165,7 +147,6 @@ Protocol = Annotated[
 ]
 Bootstrap = Annotated[int, Field(ge=100, description="resamples behind the intervals")]
 Seed = Annotated[int, Field(ge=0, description="seed of everything random here")]
-
 # the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
 OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
 
@@ -200,7 +181,7 @@ class PrepareParams(StageParams):
     fetch: Annotated[
         list[str],
         AfterValidator(_items),
-        Field(description="what to fetch from the hub first (python -m speceyes_lib.hub list)"),
+        Field(description="what to fetch from the hub first (speceyes fetch)"),
     ] = []
     data_root: DataRoot = "data/demo/benchmark"
     seed: Annotated[int, Field(ge=0, description="seed of the embedded benchmark")] = 2026
@@ -246,25 +227,6 @@ class DraftParams(StageParams):
         _check_k(self.k, self.k_store)
         _check_pixels(self.min_pixels, self.max_pixels)
         return self
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to run the benchmark: its name (stage folder `02_<name>`), run mode and agent batching.
-
-    together: agents advance together, and nothing already computed is computed again. Otherwise the paper's setting.
-    """
-
-    name: str
-    run_mode: RunMode
-    agent_batch_size: int
-    together: bool
-    first_look: bool
-    router_small: bool
-
-    @property
-    def stage(self) -> str:
-        return f"02_{self.name}"
 
 
 class AgentParams(StageParams):
@@ -619,44 +581,3 @@ def _fault(item: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"{where}: there is no such key{hint}; valid are {', '.join(model.model_fields)}"
     told = item["msg"].removeprefix("Value error, ")
     return f"{where}: {told}, got {item['input']!r}" if where else told
-
-
-# ------------------------------------------------------------------ the parameters cell
-
-
-def plain_type(annotation: Any) -> str:
-    """A field's type as a parameters cell writes it: `Literal["a", "b"]` is `str`, the rest is itself."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return plain_type(get_args(annotation)[0])
-    if origin is Literal:
-        return type(get_args(annotation)[0]).__name__
-    if origin in (Union, types.UnionType):
-        return " | ".join(plain_type(part) for part in get_args(annotation))
-    if annotation is type(None):
-        return "None"
-    return annotation.__name__ if origin is None else str(annotation)
-
-
-LINE_LENGTH = 110  # the formatter's, which lists longer than that are broken by
-
-
-def cell(model: type[BaseModel]) -> str:
-    """The parameters cell of a notebook, ready to paste: one typed literal a line, described."""
-    lines = []
-    for name, field in model.model_fields.items():
-        start = f"{name}: {plain_type(field.annotation)} = "
-        value = field.get_default()
-        if isinstance(value, list) and len(f"{start}{_literal(value)}  # {field.description}") > LINE_LENGTH:
-            items = "".join(f"    {_literal(item)},\n" for item in value)
-            lines.append(f"{start}[  # {field.description}\n{items}]")
-        else:
-            lines.append(f"{start}{_literal(value)}  # {field.description}")
-    return "\n".join(lines) + "\n"
-
-
-def _literal(value: Any) -> str:
-    """Python source in the formatter's style: double quotes."""
-    if isinstance(value, list):
-        return f"[{', '.join(_literal(item) for item in value)}]"
-    return f'"{value}"' if isinstance(value, str) else repr(value)

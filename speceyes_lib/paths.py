@@ -8,16 +8,11 @@ machine's folder names.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from .errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
-
 # a stage's folder name, or the first part of it -> the notebook that writes it
 NOTEBOOK_OF_STAGE = {
     "00": "00_prepare_data",
@@ -100,42 +95,3 @@ def notebook_of(stage: str) -> str:
     """The notebook that writes a stage ("02_gated" -> "02_gated_agent_eval")."""
     known = NOTEBOOK_OF_STAGE.get(stage) or NOTEBOOK_OF_STAGE.get(stage[:2])
     return known or "the notebook of that stage"
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of `count` parts of every task of a run, counted from 1: a job of its own, maybe on another machine.
-
-    Its stage folders lie beside the run's, in `shards/1of4`; the stage without a shard takes their records over
-    and finishes as if it had made them itself.
-    """
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}of{self.count}"
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """From "1of4". Raises UserError for anything else."""
-        found = re.fullmatch(r"(\d{1,6})of(\d{1,6})", text)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise UserError(f"shard {text!r}: write it as 1of4, 2of4, 3of4 or 4of4")
-        return cls(int(found[1]), int(found[2]))
-
-    @classmethod
-    def there(cls, run: str) -> list[Shard]:
-        """The shards that a run has folders of."""
-        return [cls.parse(folder.name) for folder in sorted((run_dir(run) / "shards").glob("*of*"))]
-
-    def of(self, items: Sequence[T]) -> list[T]:
-        """Its part, dealt in turn."""
-        return list(items[self.index - 1 :: self.count])
-
-    def run(self, run: str) -> str:
-        """The run's name as `stage_dir` takes it, for the folders of this shard."""
-        return f"{run}/shards/{self}"

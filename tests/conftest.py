@@ -15,7 +15,7 @@ MODELS = Path(__file__).parents[1] / "data/demo/models"
 @pytest.fixture(scope="session")
 def tiny_draft():
     """The embedded draft model, as the pipeline loads it."""
-    from speceyes_lib.backends.transformers import TransformersBackend
+    from speceyes_lib.models.transformers import TransformersBackend
 
     return TransformersBackend(MODELS / "draft", role="draft", dtype="float32", device="cpu")
 
@@ -23,7 +23,7 @@ def tiny_draft():
 @pytest.fixture(scope="session")
 def tiny_agent():
     """The embedded agent, as the pipeline loads it."""
-    from speceyes_lib.backends.transformers import TransformersBackend
+    from speceyes_lib.models.transformers import TransformersBackend
 
     return TransformersBackend(MODELS / "agent", role="agent", dtype="float32", device="cpu")
 
@@ -41,7 +41,7 @@ def benchmark_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def scene_samples(benchmark_root) -> list:
     """All 52 samples of the small benchmark, easy and hard, all kinds of questions."""
-    from speceyes_lib.benchmarks import TASKS, load_task
+    from speceyes_lib.tasks.registry import TASKS, load_task
 
     return [sample for task in TASKS for sample in load_task(task, benchmark_root)]
 

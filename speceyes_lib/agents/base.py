@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from ..backends.base import Generation, GenerationRequest
-from ..records import Trajectory
+from ..models.base import Generation, GenerationRequest
+from ..runs.records import Trajectory
 
 
 @runtime_checkable

@@ -23,8 +23,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..images import BoxError
-from ..records import Failure, Turn
+from ..runs.records import Failure, Turn
+from ..tasks.images import BoxError
 from ..tools import zoom
 from .tagged import TaggedAgent
 

@@ -20,9 +20,9 @@ from typing import Literal
 
 from PIL import Image
 
-from ..backends.base import Generation, GenerationRequest
-from ..images import ImageSpec, resized_view
-from ..records import Failure, Proposal, Trajectory
+from ..models.base import Generation, GenerationRequest
+from ..runs.records import Failure, Proposal, Trajectory
+from ..tasks.images import ImageSpec, resized_view
 from ..tools.zoom import BoxUnits, rewritten
 from .deepeyes import DeepEyesAgent
 from .tagged import TaggedAgent

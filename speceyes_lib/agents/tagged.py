@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
-from ..backends.base import Generation, GenerationRequest
-from ..images import ImageSpec
-from ..prompts import PromptSet
-from ..records import Failure, Trajectory, Turn
+from ..models.base import Generation, GenerationRequest
+from ..runs.records import Failure, Trajectory, Turn
+from ..tasks.images import ImageSpec
+from .prompt_sets import PromptSet
 
 _ANSWER = re.compile(r"<answer>(.*?)(</answer>|\Z)", re.DOTALL)
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from ..images import resized_view
-from ..records import Failure, Turn
+from ..runs.records import Failure, Turn
+from ..tasks.images import resized_view
 from ..tools.sandbox import PICTURE, Outcome, Sandbox, Session
 from .tagged import TaggedAgent
 

@@ -1,1 +1,1 @@
-"""The embedded reproduction: synthetic scenes, tiny models of the real architectures, their training."""
+"""The embedded benchmark, its recorded run, and a server over the embedded models."""

@@ -1,7 +1,7 @@
 """The embedded benchmark: seeded scenes, written in the official layouts of V*, HR-Bench and POPE.
 
-    python -m speceyes_lib.demo.benchmark                  write data/demo/benchmark and data/demo/validation
-    python -m speceyes_lib.demo.benchmark --accept         the same, and record the checksums as the right ones
+    speceyes benchmark                  write data/demo/benchmark and data/demo/validation
+    speceyes benchmark --accept         the same, and record the checksums as the right ones
 
 Same seed and same package versions give the same bytes. Nothing is shared with training: scenes are drawn from
 string seeds where training uses integers, and the grounds come from a bank of their own seed.
@@ -31,17 +31,17 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ..benchmarks import BENCHMARKS, LETTERS
 from ..errors import DataError, UserError, nearest
-from ..judging import DIFFICULTY_FILE
+from ..judging.stage import DIFFICULTY_FILE
 from ..params import PrepareParams
 from ..paths import repo_root, resolve
-from ..provenance import file_hash, usable_cores
+from ..runs.provenance import file_hash, usable_cores
+from ..tasks.registry import BENCHMARKS
+from ..tasks.sample import LETTERS
 from . import scenes
 from .scenes import HARD_W, SHAPES, W_MAX, W_MIN, Question, Scene
 
 GENERATOR_VERSION = 1  # raise it whenever the same seed would give other data
-
 # Samples per V* split, questions per HR split (x4), POPE pictures (x2). The benchmark has 60 samples a split. The
 # validation set has more, since a threshold that costs nothing on it rests on its few confident wrong drafts.
 SIZES = {
@@ -49,7 +49,6 @@ SIZES = {
     "validation": {"vstar": 72, "hr": 20, "pope": 36},
 }
 ORDERS = 4  # cyclic option orders of each HR-Bench question
-
 # Share of pictures whose window is at least HARD_W wide, so that a 96 px view shows it reliably. The mixes follow
 # the real benchmarks: POPE asks about whole objects, V* about small ones, HR-Bench 8K about the smallest. They
 # were set once, before any model was run on this data, and are not to be tuned on results.
@@ -69,7 +68,6 @@ KINDS = {  # of questions, taking turns
 HR_SIDE_PX = {"hr_bench_4k": 1008, "hr_bench_8k": 1408}  # the originals have 4,032 and 7,680 px
 SMALL_SIDE_PX = (640, 768)  # V* and POPE, drawn from this range
 JPEG_QUALITY = {"vstar": 90, "hr": 85, "pope": 90}
-
 # Which shapes occur together in POPE's pictures, and how often. Circles and stars are frequent but keep apart; the
 # rarer triangle is met beside both. So the popular absent object is not the adversarial one.
 HABITS = {
@@ -80,7 +78,6 @@ HABITS = {
     ("star", "cross", "triangle"): 3,
     ("star", "circle"): 1,
 }
-
 Progress = Callable[[int, int, str], None]
 
 
@@ -443,25 +440,16 @@ def _differing(expected: Mapping[str, str], root: Path) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    import argparse
+def write_embedded_sets(accept: bool = False) -> list[str]:
+    """Write the embedded benchmark and the validation set; returns one line per set: how it compares.
 
-    parser = argparse.ArgumentParser(
-        prog="python -m speceyes_lib.demo.benchmark", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument(
-        "--accept", action="store_true", help="record the checksums of this data as the right ones"
-    )
-    accept = parser.parse_args(argv).accept
+    Args:
+        accept: record the checksums of what was written as the right ones.
+    """
     p = PrepareParams()
     sets = {"benchmark": (p.data_root, p.seed), "validation": (p.validation_root, p.validation_seed)}
     manifests = {name: generate(resolve(root), seed, SIZES[name]) for name, (root, seed) in sets.items()}
     if accept:
         committed = {"packages": _packages()} | manifests
         _checksums().write_text(json.dumps(committed, indent=1) + "\n", "utf-8")
-    for name, (root, _) in sets.items():
-        print(compare(resolve(root), name).note)
-
-
-if __name__ == "__main__":
-    main()
+    return [compare(resolve(root), name).note for name, (root, _) in sets.items()]

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from PIL import Image
 
-from ..benchmarks import Sample, load_task
 from ..errors import DataError, UserError
 from ..params import PrepareParams
 from ..paths import resolve, shown, stage_dir
-from ..provenance import text_hash
-from ..records import Counts, Manifest
-from ..store import write_stage
+from ..runs.provenance import text_hash
+from ..runs.records import Counts, Manifest
+from ..runs.stage import write_stage
+from ..tasks.registry import load_task
+from ..tasks.sample import Sample
 from . import benchmark
 from .benchmark import SceneRow, scene_rows
 from .scenes import HARD_W, VIEW_PX, W_MAX, W_MIN

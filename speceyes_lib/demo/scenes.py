@@ -22,7 +22,6 @@ from PIL import Image, ImageDraw
 VIEW_PX = 96  # side of what a model sees
 CELL_PX = 16  # side of one merged visual token in that view
 GRID = VIEW_PX // CELL_PX  # 6 x 6 = 36 visual tokens
-
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOR_RGB = {
     "red": (220, 30, 30),
@@ -36,12 +35,9 @@ SIDES = ("left", "right")
 PLACES = ("left", "right", "above", "below")
 YES_NO = ("yes", "no")
 KINDS = ("color", "shape", "exist", "side", "place")
-
 W_MIN, W_MAX = 0.12, 0.95
 HARD_W = 0.42  # below this the 96 px view is unreliable
-
 TRAIN_BACKGROUNDS = 123  # seed of the backgrounds used in training; benchmarks draw theirs from another
-
 _QUADRANTS = ((0, 0), (1, 0), (0, 1), (1, 1))
 _REACH = 1.08  # stars and triangles stick out of their nominal radius by this factor
 

@@ -16,8 +16,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
-from ..figures import INK, METHOD_COLORS, RIGHT, STYLE, WRONG, confidence_bins
-from ..replay import Population
+from ..replay.replay_data import Population
+from ..report.plots.style import INK, METHOD_COLORS, RIGHT, STYLE, WRONG, confidence_bins
 from .state import GateView
 
 SIZE = {"width": 520, "height": 270}  # px in the browser

@@ -17,16 +17,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import replay
 from ..errors import DataError, StageError, UserError
-from ..estimates import LEVEL, Estimate, Measure, linearised_ratio, proportion, z_value
-from ..figures import MUTED, RIGHT, WRONG
-from ..human import COLUMNS, Overrides, overrides_of, read_gating_marks
+from ..judging.human import COLUMNS, Overrides, overrides_of, read_gating_marks
 from ..paths import run_dir, stage_dir
-from ..population import INSTRUMENTED
-from ..store import is_finished
+from ..replay import outcomes as outcomes_module
+from ..replay import replay_data, settings
+from ..replay.outcomes import POOLED, decisions, replay
+from ..replay.replay_data import INSTRUMENTED
+from ..report.plots.style import MUTED, RIGHT, WRONG
+from ..report.sample_view import VERDICT_SIGNS, short_id
+from ..runs.reading import is_finished
+from ..stats.intervals import LEVEL, Estimate, Measure, proportion, z_value
+from ..stats.resampling import linearised_ratio
 from .charts import distribution, figure, log_odds, trade_off
-from .microscope import VERDICT_SIGNS, short_id
 from .reading import Run
 from .state import ALL, Chosen, GateView, in_task
 
@@ -83,16 +86,16 @@ class Gating:
         told = self.run.notes((f"02_{arm}", f"03_judging/{arm}"))
         return [n for n in told if any(t in n for t in missing)] + [self.fault] * bool(self.fault)
 
-    def _population(self, protocol: str) -> replay.Population:
+    def _population(self, protocol: str) -> replay_data.Population:
         tasks = self.usable_tasks()
         if not tasks:
             told = "; ".join(self.notes()[:2]) or "make reproduce makes the embedded run"
             raise StageError(
                 f"run {self.run.name} has no task that is answered and judged to the end: {told}"
             )
-        return replay.population(self.run.name, tasks, protocol or None)
+        return replay_data.population(self.run.name, tasks, protocol or None)
 
-    def _part(self, task: str, protocol: str, reviewed: bool = False) -> replay.Population:
+    def _part(self, task: str, protocol: str, reviewed: bool = False) -> replay_data.Population:
         everything = self.population(protocol)
         if reviewed:
             everything = self._reviewed(everything)
@@ -100,7 +103,7 @@ class Gating:
             return everything
         return everything.take(np.array([in_task(t, task) for t in everything.tasks], dtype=bool))
 
-    def _reviewed(self, population: replay.Population) -> replay.Population:
+    def _reviewed(self, population: replay_data.Population) -> replay_data.Population:
         """The population with people's verdicts in place of the machine's."""
         records = self.run.records(self.instrumented)
         draft, agent = population.draft.copy(), population.agent.copy()
@@ -109,7 +112,7 @@ class Gating:
             for codes, said in ((draft, record.draft), (agent, record.trajectory)):
                 check = self.overrides.get((id_, said.answer)) if said else None
                 if check is not None:
-                    codes[i] = replay.RIGHT if check.verdict == "right" else replay.WRONG
+                    codes[i] = replay_data.RIGHT if check.verdict == "right" else replay_data.WRONG
         return replace(population, draft=draft, agent=agent)
 
     def own_threshold(self, otherwise: float) -> float:
@@ -117,15 +120,15 @@ class Gating:
         config = self.run.config("02_gated") if "gated" in self.run.arms else {}
         return float(otherwise if config.get("threshold") is None else config["threshold"])
 
-    def setting(self, view: GateView) -> replay.Setting:
-        return replay.Setting(
+    def setting(self, view: GateView) -> settings.Setting:
+        return settings.Setting(
             score=view.score,
             k=view.k,
             slope=view.slope,
             router=view.router,
             threshold=view.threshold,
             batch_size=self.run.config(f"02_{self.instrumented}").get(
-                "batch_size", replay.Setting.batch_size
+                "batch_size", settings.Setting.batch_size
             ),
         )
 
@@ -134,7 +137,7 @@ class Gating:
         return self._decided(replace(view, chosen=Chosen(), sample=""))
 
     def _decisions(self, view: GateView) -> pd.DataFrame:
-        return replay.decisions(self.part(view.task, view.protocol), self.setting(view))
+        return decisions(self.part(view.task, view.protocol), self.setting(view))
 
     def _curve(self, view: GateView) -> pd.DataFrame:
         """Accuracy, speedup and coverage over thresholds, evenly many drafts apart."""
@@ -142,12 +145,12 @@ class Gating:
         score = part.score(view.score, view.k, view.slope)
         known = score[np.isfinite(score)]
         thresholds = np.unique(np.concatenate([[0.0, 1.0], _spread(known)]))
-        curve = replay.curve(part, self.setting(view), thresholds)
-        pooled = curve[(curve["task"] == replay.POOLED) & (curve["status"] == "ok")]
+        curve = outcomes_module.curve(part, self.setting(view), thresholds)
+        pooled = curve[(curve["task"] == POOLED) & (curve["status"] == "ok")]
         if not len(pooled):
-            raise replay.Lacking(curve["reason"].iloc[0])
+            raise replay_data.Lacking(curve["reason"].iloc[0])
         if (
-            part.agent == replay.ABSENT
+            part.agent == replay_data.ABSENT
         ).any():  # imported: the agent was not asked where a draft was accepted
             pooled = pooled.assign(baseline_accuracy_pct=np.nan)
         return pooled.sort_values("threshold", ignore_index=True)
@@ -205,9 +208,9 @@ class Outcome:
 def outcome(gating: Gating, view: GateView, reviewed: bool = False) -> Outcome:
     """The numbers of a view's setting on its part. Raises `replay.Lacking` where the run cannot tell."""
     part = gating.part(view.task, view.protocol, reviewed)
-    decided = replay.decisions(part, gating.setting(view)) if reviewed else gating.decided(view)
-    told = replay.replay(part, gating.setting(view))
-    row = told[told["task"] == replay.POOLED].iloc[0]
+    decided = decisions(part, gating.setting(view)) if reviewed else gating.decided(view)
+    told = replay(part, gating.setting(view))
+    row = told[told["task"] == POOLED].iloc[0]
     if part.protocol == "paper":
         decided = decided[~decided["error"].astype(bool)]
     groups = pd.factorize(decided["group"])[0]

@@ -11,15 +11,16 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 
-from .. import human
 from ..errors import UserError
-from ..params import TASKS
+from ..judging import human
 from ..paths import shown
-from ..records import Verdict
-from ..replay import ROUTERS
-from . import charts, gating, microscope
+from ..report import sample_view
+from ..runs.arms import ROUTERS
+from ..runs.records import Verdict
+from ..tasks.registry import TASKS
+from . import charts, gating
+from .browser_parts import Chart, SampleList
 from .gating import Gating
-from .parts import Chart, SampleList
 from .reading import Run, agent_of, runs
 from .state import ALL, Chosen, GateView
 from .widgets import (
@@ -34,7 +35,7 @@ from .widgets import (
     lit,
     task_options,
     text_cell,
-)  # fmt: skip
+)
 
 KEYS = {"s": "sound", "u": "unsound", "z": human.WITHDRAWN}
 KEY_HELP = "↑ ↓ or j k: previous, next · s sound · u unsound · z take back"
@@ -372,7 +373,7 @@ class GatingExplorer(Explorer):
         for made in (*self.decisions.values(), *self.ledger.values()):
             made.description, made.disabled = "–", True
         self._set(self.samples, rows=[], chosen="", caption="")
-        self.microscope.show(microscope.nothing())
+        self.microscope.show(sample_view.nothing())
 
     def _show(self) -> None:
         """Everything, after the setting or the part of the run has changed."""
@@ -439,11 +440,17 @@ class GatingExplorer(Explorer):
     def _show_sample(self, decided: pd.DataFrame | None = None) -> None:
         view = self.view
         if not view.sample:
-            self.microscope.show(microscope.nothing())
+            self.microscope.show(sample_view.nothing())
             return
         decided = self.gating.decided(view) if decided is None else decided
         row = decided[decided["id"] == view.sample].iloc[0]
-        told = microscope.tell(
-            self.gating.run, self.gating.instrumented, view.sample, view, row, self.gating.overrides
+        told = sample_view.tell(
+            self.gating.run,
+            self.gating.instrumented,
+            view.sample,
+            view.threshold,
+            view.k,
+            row,
+            self.gating.overrides,
         )
         self.microscope.show(told)

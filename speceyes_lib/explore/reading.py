@@ -6,31 +6,25 @@ in `notes`, and everything else is shown. No model is loaded.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
-from pathlib import Path
 from typing import Generic, TypeVar
 
-from PIL import Image
 from pydantic import ValidationError
 
-from ..benchmarks import ImageRef, Sample, load_task
 from ..errors import DataError, StageError
-from ..evidence import Evidence
-from ..judging import JudgedRecord
-from ..params import TASKS
+from ..models.loading import tokenizer_file
 from ..paths import resolve, runs_dir, stage_dir
-from ..records import AgentRecord, DraftRecord, Record
-from ..store import EVIDENCE, RECORDS, is_finished, read_evidence, read_manifest, read_stage
+from ..runs.evidence import Evidence
+from ..runs.files import EVIDENCE, RECORDS
+from ..runs.reading import is_finished, read_evidence, read_manifest, read_stage
+from ..runs.records import AgentRecord, DraftRecord, JudgedRecord, Record
+from ..tasks.registry import TASKS, load_task
+from ..tasks.sample import Sample
 
 R = TypeVar("R", bound=Record)
-
-# a picture travels to the browser as it is stored, unless it is larger than this
-LARGEST_BYTES, LARGEST_SIDE_PX = 4 << 20, 2048
-PICTURES_KEPT = 24
 
 
 @dataclass(frozen=True)
@@ -190,52 +184,3 @@ class Run:
             return tokenizer.id_to_token(token) or f"#{token}"  # a part of a character
 
         return text
-
-
-def tokenizer_file(model: str) -> Path | None:
-    """tokenizer.json of a model folder, or of a hub model that was downloaded before; nothing is fetched."""
-    if not model:
-        return None
-    if (path := resolve(model) / "tokenizer.json").is_file():
-        return path
-    if model.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(model, "tokenizer.json")
-    return Path(cached) if isinstance(cached, str) else None
-
-
-# ------------------------------------------------------------------ pictures
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An encoded picture for the browser. `width` and `height` are the original's, in which boxes are given."""
-
-    data: bytes
-    mime: str
-    width: int
-    height: int
-
-
-@lru_cache(maxsize=PICTURES_KEPT)
-def picture(image: ImageRef) -> Picture:
-    """The picture as it is stored, or a smaller copy where it is very large or no browser can show it.
-
-    Raises DataError when it is missing or cannot be decoded (and tries again the next time).
-    """
-    data = image.read()
-    try:
-        with Image.open(io.BytesIO(data)) as head:
-            kind, mode = head.format, head.mode
-    except (OSError, ValueError) as e:
-        raise DataError(f"{image.path.name}: not a readable picture ({e})") from e
-    decoded = image.open()
-    width, height = decoded.size
-    if kind in ("JPEG", "PNG", "WEBP") and mode in ("RGB", "L", "P", "RGBA") and len(data) <= LARGEST_BYTES:
-        return Picture(data, f"image/{kind.lower()}", width, height)
-    decoded.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX), reducing_gap=2.0)
-    small = io.BytesIO()
-    decoded.save(small, "JPEG", quality=88)
-    return Picture(small.getvalue(), "image/jpeg", width, height)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..confidence import DEFAULT_K, DEFAULT_SLOPE
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE
 
 ALL = "all"
 

@@ -9,9 +9,10 @@ from typing import Any
 import ipywidgets as w
 
 from ..errors import UserError
-from ..params import TASKS
-from . import microscope, traces
-from .parts import PictureView, SampleList
+from ..report import sample_view
+from ..tasks.registry import TASKS
+from . import traces
+from .browser_parts import PictureView, SampleList
 from .reading import Run, runs
 from .state import ALL, TraceView
 from .widgets import COLUMNS, ROW, Explorer, control, show_picture, task_options
@@ -160,6 +161,6 @@ class TraceExplorer(Explorer):
         self.right.value = traces.trace_html(other, self.other_arm.value, id_, self.view.text) if both else ""
         pair = ((self.data, arm), (other, self.other_arm.value))
         self.difference.value = f"<p>{html.escape(traces.difference_line(*pair, id_))}</p>" if both else ""
-        told = microscope.asked(self.data, arm, id_) if id_ else microscope.nothing()
+        told = sample_view.asked(self.data, arm, id_) if id_ else sample_view.nothing()
         self.asked.value = told.asked
         show_picture(self.picture, told.picture)

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ..judging import JudgedRecord
-from ..records import AgentRecord, VerdictValue
-from .microscope import VERDICT_COLORS, VERDICT_SIGNS, short_id, trajectory_html, verdict_html
+from ..report.sample_view import VERDICT_COLORS, VERDICT_SIGNS, short_id, trajectory_html, verdict_html
+from ..runs.records import AgentRecord, JudgedRecord, VerdictValue
 from .reading import Run
 from .state import ALL, TraceView, in_task
 

@@ -14,9 +14,9 @@ from typing import Any
 import ipywidgets as w
 
 from ..errors import UserError
-from ..tables import split_label
-from . import microscope
-from .parts import PictureView, TokenStrip
+from ..report import sample_view
+from ..report.labels import split_label
+from .browser_parts import PictureView, TokenStrip
 from .state import ALL
 
 BENCHMARKS = {"vstar": "V*, both splits", "hr": "HR-Bench, both", "pope": "POPE, all three"}
@@ -79,7 +79,7 @@ class Microscope:
         self.picture, self.tokens = PictureView(), TokenStrip()
         self.asked, self.gate, self.verdicts, self.costs, self.agent = (w.HTML() for _ in range(5))
 
-    def show(self, told: microscope.Told) -> None:
+    def show(self, told: sample_view.Told) -> None:
         """Show a sample."""
         self.asked.value, self.gate.value = told.asked, told.gate
         self.verdicts.value, self.costs.value, self.agent.value = told.verdicts, told.costs, told.agent
@@ -88,9 +88,9 @@ class Microscope:
         show_picture(self.picture, told.picture)
 
 
-def show_picture(view: PictureView, told: microscope.MarkedPicture) -> None:
+def show_picture(view: PictureView, told: sample_view.MarkedPicture) -> None:
     """Hand a picture to its view in one message."""
-    shown = told.picture or microscope.NO_PICTURE
+    shown = told.picture or sample_view.NO_PICTURE
     with view.hold_sync():
         view.message, view.label, view.boxes = told.message, told.label, list(told.boxes)
         view.width, view.height, view.mime, view.data = shown.width, shown.height, shown.mime, shown.data

@@ -14,11 +14,11 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
-from ..benchmarks import LETTERS, Sample
-from ..endpoint import Client, EndpointError, Reply, on_loop, parse_endpoints
+from ..models.endpoint import Client, EndpointError, Reply, on_loop, parse_endpoints
 from ..paths import resolve, runs_dir
-from ..records import Failure, JudgeCall
-from .cache import CachedReply, ReplyCache, reply_key
+from ..runs.records import Failure, JudgeCall
+from ..tasks.sample import LETTERS, Sample
+from .reply_cache import CachedReply, ReplyCache, reply_key
 from .rules import paper_prediction
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ SETTINGS = {"temperature": 0, "max_tokens": 64}
 GIVE_UP_AFTER = 20  # failures in a row: the server is gone, and waiting for every retry would take hours
 POLL_S = 0.2
 LAST_REPLIES_S = 30.0  # how long an interrupted session waits for replies under way
-
 _SYSTEM = (
     "You grade short answers to questions about pictures. You do not see the picture: the standard answer is "
     "correct. Grade what the given answer states, not how it is worded. An answer that contradicts the standard "

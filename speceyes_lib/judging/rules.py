@@ -19,14 +19,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
-from ..benchmarks import LETTERS, Sample
 from ..errors import ConfigError, nearest
-from ..records import VerdictValue
+from ..runs.records import VerdictValue
+from ..tasks.sample import LETTERS, Sample
 
 Protocol = Literal["strict", "paper"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
-
-
 Reader = Callable[[str], tuple[int | str | None, str]]  # reply -> (what it names or None, rule)
 
 

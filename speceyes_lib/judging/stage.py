@@ -12,41 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import benchmarks
-from ..benchmarks import Sample
 from ..errors import DataError, StageError
-from ..human import Overrides, overrides_of, reviewed
 from ..paths import resolve, stage_dir
-from ..provenance import code_hash, text_hash
-from ..records import AgentRecord, JudgeCall, Record, Verdict
-from ..store import HEADER, StageData, StageStore, read_stage
+from ..runs.files import HEADER
+from ..runs.provenance import code_hash, text_hash
+from ..runs.reading import StageData, read_stage
+from ..runs.records import AgentRecord, JudgeCall, JudgedRecord, Verdict
+from ..runs.stage import StageStore
+from ..tasks import registry
+from ..tasks.sample import Sample, shown_as
+from .human import Overrides, overrides_of, reviewed
 from .llm import JudgingModel, Question, open_judge
 from .rules import Protocol, judge
 
 if TYPE_CHECKING:
     from ..params import JudgingParams
-
-
-class JudgedRecord(Record):
-    """Everything judged about one sample in one arm, and what the analysis needs to know of the sample itself.
-
-    With it the later stages read finished runs only, and never the benchmark again. `group` is the unit that is
-    drawn independently (HR-Bench: the question behind its four orders; POPE: the image). `target_fraction` is
-    the side of what the question is about as a share of the image's side, where it is known. `options` are the
-    texts to choose from in the order shown ("yes", "no" where the question has none of its own).
-    """
-
-    id: str
-    question: str = ""
-    kind: str = ""
-    group: str = ""
-    target_fraction: float | None = None
-    options: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...]
-
-    def without_human(self) -> JudgedRecord:
-        """The record with its verdicts as they were before people looked at them."""
-        return self.model_copy(update={"verdicts": tuple(v.without_human() for v in self.verdicts)})
 
 
 def judge_record(
@@ -56,7 +36,7 @@ def judge_record(
 
     Letters are read in the order in which the options were shown.
     """
-    sample = benchmarks.shown_as(sample, record.options_shown)
+    sample = shown_as(sample, record.options_shown)
     answers = [("final", record.answer, record.status == "error")]
     parts = {"draft": record.draft, "agent": record.trajectory, "first_look": record.first_look}
     answers += [(name, p.answer, p.status == "error") for name, p in parts.items() if p is not None]
@@ -122,7 +102,7 @@ class _Judging:
     code: str  # state of the code, hashed once
 
     def samples(self, task: str) -> dict[str, Sample]:
-        return {s.id: s for s in benchmarks.load_task(task, resolve(self.params.data_root))}
+        return {s.id: s for s in registry.load_task(task, resolve(self.params.data_root))}
 
     def judge(
         self,
@@ -134,7 +114,7 @@ class _Judging:
         judged = [self._by_rule(samples[id_], record) for id_, record in records.items()]
         asked: dict[tuple[str, str | None], Question] = {}
         for record in judged if self.model else ():
-            sample = benchmarks.shown_as(samples[record.id], records[record.id].options_shown)
+            sample = shown_as(samples[record.id], records[record.id].options_shown)
             for v in record.verdicts:
                 if _is_asked(v, self.params.judge_all):
                     asked[v.id, v.answer] = self.model.question(sample, v.answer or "", v.protocol)

@@ -1,1 +1,1 @@
-"""What agents may do besides talking."""
+"""What agents may use besides talking: zooming into the picture, and programs in a sandbox."""

@@ -41,16 +41,14 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from ..errors import UserError
-from ..records import Failure
+from ..runs.records import Failure
 
 Mode = Literal["enforced", "off"]
-
 # the sample's picture, in the scratch folder, where programs start. Uncompressed: seconds less for 8K pictures
 PICTURE = "image.bmp"
 PACKAGES = ("PIL", "numpy", "cv2")
 MAX_CODE_CHARS = 20_000
 POLL_S = 0.01
-
 # A child dies with the thread that started it (PR_SET_PDEATHSIG), so one thread that lives as long as we do starts all
 _STARTER = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
 

@@ -27,7 +27,6 @@ from importlib.machinery import ModuleSpec, PathFinder
 
 LANDLOCK_ABI = 3  # the first that also guards truncation (Linux 6.2)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
 # Landlock's rights on files, by bit
 WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
 REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
@@ -36,7 +35,6 @@ READ = READ_FILE | READ_DIR
 # in the scratch folder: plain files and folders, no links to elsewhere, no devices, pipes or sockets
 SCRATCH = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER | TRUNCATE
 ON_FILES = READ_FILE | WRITE_FILE | TRUNCATE  # the rights that make sense on something that is not a folder
-
 # System calls a program may make: name, number on x86_64, number on aarch64 (- where there is none).
 # What is missing fails with EPERM: sockets of any kind, new processes, exec, signals to others, ptrace, mounts,
 # namespaces, io_uring, bpf, keys, shared memory, changes of owner, mode, time stamps or limits.

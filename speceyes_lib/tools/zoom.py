@@ -10,11 +10,10 @@ from typing import Literal
 
 from PIL import Image
 
-from ..images import ImageSpec, Size, crop_view
+from ..tasks.images import ImageSpec, Size, crop_view
 
 NAME = "image_zoom_in_tool"
 MAX_CALL_CHARS = 2000  # a call is one short JSON object; anything longer is no call
-
 Box = tuple[float, float, float, float]
 BoxUnits = Literal["view_px", "thousandths"]  # of Qwen2.5-VL and of Qwen3-VL
 _CALL = re.compile(r"(?<=<tool_call>)(.*?)(?=</tool_call>|\Z)", re.DOTALL)

@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from speceyes_lib import prompts
-from speceyes_lib.agents import Agent, DeepEyesAgent
-from speceyes_lib.backends.base import Generation
-from speceyes_lib.images import ImageSpec
-from speceyes_lib.records import Failure, Trajectory
+from speceyes_lib.agents import prompt_sets
+from speceyes_lib.agents.base import Agent
+from speceyes_lib.agents.deepeyes import DeepEyesAgent
+from speceyes_lib.models.base import Generation
+from speceyes_lib.runs.records import Failure, Trajectory
+from speceyes_lib.tasks.images import ImageSpec
 from speceyes_lib.tools import zoom
 
 SPEC = ImageSpec(factor=16, min_pixels=96 * 96, max_pixels=96 * 96)
-PROMPTS = prompts.load("demo")
+PROMPTS = prompt_sets.load("demo")
 
 
 def picture() -> Image.Image:
@@ -235,7 +236,7 @@ def test_a_prefix_that_opens_the_answer_tag_is_completed_by_the_model():
         original,
         original.resize((96, 96)),
         spec=SPEC,
-        prompts=prompts.load("deepeyes"),
+        prompts=prompt_sets.load("deepeyes"),
         forbid_tool=True,
     )
     a.feed(said("B</answer>"))

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from speceyes_lib import prompts
-from speceyes_lib.agents import DeepEyesAgent, SpecReason, SpecReasonAgent, ThymeAgent
-from speceyes_lib.backends.base import Generation
-from speceyes_lib.images import ImageSpec
-from speceyes_lib.records import Failure, Trajectory
+from speceyes_lib.agents import prompt_sets
+from speceyes_lib.agents.deepeyes import DeepEyesAgent
+from speceyes_lib.agents.specreason import SpecReason, SpecReasonAgent
+from speceyes_lib.agents.thyme import ThymeAgent
+from speceyes_lib.models.base import Generation
+from speceyes_lib.runs.records import Failure, Trajectory
+from speceyes_lib.tasks.images import ImageSpec
 from speceyes_lib.tools import zoom
 from speceyes_lib.tools.sandbox import Outcome
 
@@ -43,12 +45,12 @@ class Sandbox:
 
 
 def deepeyes(forbid: bool = False, steps: bool = False) -> DeepEyesAgent:
-    p = prompts.load("demo")
+    p = prompt_sets.load("demo")
     return DeepEyesAgent("s", "Q?", PICTURE, VIEW, spec=SPEC, prompts=p, forbid_tool=forbid, steps=steps)
 
 
 def thyme(forbid: bool = False, steps: bool = False) -> ThymeAgent:
-    p = prompts.load("demo_thyme")
+    p = prompt_sets.load("demo_thyme")
     return ThymeAgent(
         "s", "Q?", PICTURE, VIEW, spec=SPEC, prompts=p, sandbox=Sandbox(), forbid_tool=forbid, steps=steps
     )
@@ -57,7 +59,7 @@ def thyme(forbid: bool = False, steps: bool = False) -> ThymeAgent:
 AGENTS: dict[str, Callable] = {
     "deepeyes": deepeyes,
     "deepeyes counting in thousandths": lambda: DeepEyesAgent(
-        "s", "Q?", PICTURE, VIEW, spec=SPEC, prompts=prompts.load("demo"), boxes="thousandths"
+        "s", "Q?", PICTURE, VIEW, spec=SPEC, prompts=prompt_sets.load("demo"), boxes="thousandths"
     ),
     "deepeyes first look": lambda: deepeyes(forbid=True),
     "thyme": thyme,

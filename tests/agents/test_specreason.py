@@ -7,16 +7,18 @@ import json
 import pytest
 from PIL import Image
 
-from speceyes_lib import prompts
-from speceyes_lib.agents import Agent, SpecReason, agent_factory
-from speceyes_lib.backends.base import Generation
-from speceyes_lib.images import ImageSpec
-from speceyes_lib.records import Failure, Trajectory
+from speceyes_lib.agents import prompt_sets
+from speceyes_lib.agents.base import Agent
+from speceyes_lib.agents.registry import agent_factory
+from speceyes_lib.agents.specreason import SpecReason
+from speceyes_lib.models.base import Generation
+from speceyes_lib.runs.records import Failure, Trajectory
+from speceyes_lib.tasks.images import ImageSpec
 from speceyes_lib.tools import zoom
 
 SPEC = ImageSpec(factor=16, min_pixels=96 * 96, max_pixels=96 * 96)
 SMALL = ImageSpec(factor=16, min_pixels=64 * 64, max_pixels=64 * 64)
-PROMPTS = prompts.load("deepeyes")
+PROMPTS = prompt_sets.load("deepeyes")
 OOM = Failure(type="generation_error", message="out of memory")
 
 

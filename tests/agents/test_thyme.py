@@ -7,16 +7,17 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from speceyes_lib import prompts
-from speceyes_lib.agents import Agent, ThymeAgent, agent_factory
-from speceyes_lib.agents.thyme import program
-from speceyes_lib.backends.base import Generation
-from speceyes_lib.images import ImageSpec
-from speceyes_lib.records import Trajectory
+from speceyes_lib.agents import prompt_sets
+from speceyes_lib.agents.base import Agent
+from speceyes_lib.agents.registry import agent_factory
+from speceyes_lib.agents.thyme import ThymeAgent, program
+from speceyes_lib.models.base import Generation
+from speceyes_lib.runs.records import Trajectory
+from speceyes_lib.tasks.images import ImageSpec
 from speceyes_lib.tools.sandbox import Limits, Sandbox, SandboxError
 
 SPEC = ImageSpec(factor=16, min_pixels=96 * 96, max_pixels=96 * 96)
-PROMPTS = prompts.load("thyme")
+PROMPTS = prompt_sets.load("thyme")
 
 
 @pytest.fixture(scope="module")

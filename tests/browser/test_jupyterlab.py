@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from conftest import MODELS
 from lab import CODE_CELLS, OUTPUTS, chromium, copy_with, needs_chromium, offline_page, run_all, served
+
+from tests.conftest import MODELS
 
 NAME = "01_small_model_inference"
 

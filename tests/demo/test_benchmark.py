@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speceyes_lib.benchmarks import BENCHMARKS, TASKS, load_task
 from speceyes_lib.demo import benchmark, scenes
 from speceyes_lib.demo.benchmark import HABITS, absent_objects, compare, damaged, generate, scene_rows
 from speceyes_lib.errors import DataError, UserError
 from speceyes_lib.params import PrepareParams
+from speceyes_lib.tasks.registry import BENCHMARKS, TASKS, load_task
 
 SMALL = {"vstar": 6, "hr": 4, "pope": 8}
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from speceyes_lib.benchmarks import TASKS, load_task
 from speceyes_lib.demo import benchmark, preparation
 from speceyes_lib.demo.benchmark import damaged, generate
 from speceyes_lib.errors import DataError, UserError
 from speceyes_lib.params import PrepareParams
-from speceyes_lib.store import read_manifest
+from speceyes_lib.runs.reading import read_manifest
+from speceyes_lib.tasks.registry import TASKS, load_task
 
 SMALL = {"vstar": 2, "hr": 2, "pope": 3}
 

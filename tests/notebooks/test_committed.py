@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from speceyes_lib.params import ALL_NOTEBOOKS as MODELS
-from speceyes_lib.params import cell as parameters_cell
+from speceyes_lib.workflow.parameters_cell import cell as parameters_cell
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 STAGES = [path for path in NOTEBOOKS if path.stem[0].isdigit() and path.stem != "00_train_demo_models"]
@@ -77,9 +77,7 @@ def test_it_ends_by_handing_over(path):
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem in MODELS], ids=lambda path: path.stem)
 def test_its_parameters_cell_is_the_librarys_word_for_word(path):
     written = source(read(path)["cells"][1]).strip()
-    assert written == parameters_cell(MODELS[path.stem]).strip(), (
-        f"print it anew: python -m speceyes_lib.run cell {path.stem}"
-    )
+    assert written == parameters_cell(MODELS[path.stem]).strip(), f"print it anew: speceyes cell {path.stem}"
 
 
 @each_stage

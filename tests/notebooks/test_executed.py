@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from speceyes_lib import report
-from speceyes_lib.run import JobError, execute
+from speceyes_lib.report import site
+from speceyes_lib.workflow.execute import JobError, execute
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STAGES = sorted(path.stem for path in NOTEBOOKS.glob("0*.ipynb") if path.stem != "00_train_demo_models")
@@ -139,7 +139,7 @@ def test_the_run_ends_in_a_summary_with_all_arms(executed, runs):
 
 
 def test_index_shows_headline_figures_and_every_notebook(executed):
-    page = report.write_index("tiny").read_text()
+    page = site.write_index("tiny").read_text()
     assert all(f"notebooks/{key}.html" in page for key in executed)
     assert "SpecEyes" in page
     assert "<figure" in page

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from explore_run import store_run
 
-from speceyes_lib import report
-from speceyes_lib.run import execute
+from speceyes_lib.report import site
+from speceyes_lib.workflow.execute import execute
 from tests.notebooks.test_executed import outputs, text_of
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -54,7 +54,7 @@ def test_each_live_view_is_followed_by_still_ones(path):
 
 
 def test_the_exported_page_needs_neither_kernel_nor_network(path):
-    report.write_index("small")
+    site.write_index("small")
     page = path.with_suffix(".html").read_text("utf-8")
     assert "https://" not in page.replace("https://arxiv.org", "")
     assert "<script" not in page

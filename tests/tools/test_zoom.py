@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from speceyes_lib.images import BoxError, ImageSpec
-from speceyes_lib.records import Turn
+from speceyes_lib.runs.records import Turn
+from speceyes_lib.tasks.images import BoxError, ImageSpec
 from speceyes_lib.tools import zoom
 
 SPEC = ImageSpec(factor=16, min_pixels=96 * 96, max_pixels=96 * 96)

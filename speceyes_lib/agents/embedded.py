@@ -1,0 +1,199 @@
+"""Interpreters for the embedded models, which were trained on one dialogue: DeepEyes' zoom calls.
+
+The decisions stay those of the real (tiny) model; what changes is the form. Requests of other kinds (drafts,
+router, DeepEyes turns) pass through untouched. What is said for the embedded models, and its limits:
+
+    Thyme's turns          The model reads and writes zoom calls. A call becomes the program that crops that box,
+                           with the call itself as its first comment; a call that is no JSON becomes the program it
+                           would be, and fails as one. The embedded Thyme agent can crop, and nothing else.
+    a proposed step        The small model knows one picture and one question: it is asked for its direct answer on
+                           the newest picture (the last crop, when there is one). It never proposes to zoom.
+    the score of a step    The large model cannot write digits. It is asked for its own answer at first sight:
+                           ten times its probability of that answer (at most 9) when the step gives the same one,
+                           otherwise 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ..models.base import Backend, Generation, GenerationRequest
+from ..tasks.images import ImageSpec
+from ..tools.zoom import CallError, parse_call
+from .prompt_sets import PromptSet
+
+_PICTURE_LINE = re.compile(r"\nPicture: (\S+), (\d+) x (\d+) px\Z")  # ends the agent text of demo_thyme
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_PROGRAM = re.compile(r"<code>\s*```python\n(.*?)```\s*</code>", re.DOTALL)
+_STOP = ("</tool_call>", "</answer>", "<|im_end|>")
+_FIRST_LOOK_TOKENS = 48
+_CROP = """\
+import math
+from PIL import Image
+image = Image.open("{path}")
+x, y = image.width / {view_w}, image.height / {view_h}  # the view is {view_w} x {view_h} px
+x1, y1, x2, y2 = {box}
+box = math.floor(x1 * x), math.floor(y1 * y), math.ceil(x2 * x), math.ceil(y2 * y)
+image.crop((max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))).save("crop.png")
+print("crop.png")
+"""
+
+
+def adapt(backend: Backend, prompts: PromptSet) -> Backend:
+    """The backend as agents may ask it: itself, or behind an interpreter for the embedded dialogue."""
+    return EmbeddedDialogue(backend, prompts) if prompts.embedded else backend
+
+
+class EmbeddedDialogue:
+    """A backend over an embedded model that understands the requests of every agent."""
+
+    def __init__(self, backend: Backend, prompts: PromptSet) -> None:
+        self.backend, self.prompts = backend, prompts
+        self.image_spec: ImageSpec = backend.image_spec
+        self.vocab_size = backend.vocab_size
+        self.max_in_flight: int = getattr(backend, "max_in_flight", 0)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        said = self.backend.generate([self._told(r) for r in requests])
+        return [self._retold(r, g) for r, g in zip(requests, said, strict=True)]
+
+    def warm_up(self) -> None:
+        self.backend.warm_up()
+
+    def info(self) -> dict:
+        return self.backend.info() | {"adapter": type(self).__name__}
+
+    # ------------------------------------------------------------------------------------------ to the model
+    def _told(self, request: GenerationRequest) -> GenerationRequest:
+        if request.role == "small":
+            pictures = [p["image"] for m in request.messages for p in _parts(m) if p["type"] == "image"]
+            block = _PICTURE_LINE.sub("", _question(request))
+            return replace(request, messages=self.prompts.draft_messages(block, pictures[-1]), stop=())
+        if self._is_score(request):
+            messages, _ = _without_step(request.messages)
+            return replace(
+                request,
+                messages=list(self._as_zoom_calls(messages)),
+                max_new_tokens=_FIRST_LOOK_TOKENS,
+                stop=_STOP,
+                prefill=self.prompts.forced_look_prefix,
+                evidence_k=2,
+            )
+        if _PICTURE_LINE.search(_question(request)):
+            return replace(request, messages=list(self._as_zoom_calls(request.messages)), stop=_STOP)
+        return request
+
+    def _is_score(self, request: GenerationRequest) -> bool:
+        last = request.messages[-1]
+        return last["role"] == "user" and last["content"] == self.prompts.step_score
+
+    def _as_zoom_calls(self, messages: Sequence[dict]) -> Iterator[dict]:
+        """Thyme's one long assistant turn as DeepEyes' turns; a DeepEyes conversation comes out as it is."""
+        for message in messages:
+            if message["role"] == "user" and not isinstance(message["content"], str):
+                yield message | {"content": [_without_picture_line(part) for part in message["content"]]}
+            elif message["role"] == "assistant" and not isinstance(message["content"], str):
+                yield from self._split(message["content"])
+            else:
+                yield message
+
+    def _split(self, parts: Sequence[dict]) -> Iterator[dict]:
+        output: list[dict] | None = None  # the parts of a tool's output, while inside one
+        for part in parts:
+            if part.get("text") == self.prompts.tool_response_before:
+                output = []
+            elif part.get("text") == self.prompts.tool_response_after:
+                yield {"role": "user", "content": _response(output)}
+                output = None
+            elif output is not None:
+                output.append(part)
+            else:
+                yield {"role": "assistant", "content": _PROGRAM.sub(_as_call, part["text"])}
+
+    # ---------------------------------------------------------------------------------------- from the model
+    def _retold(self, request: GenerationRequest, said: Generation) -> Generation:
+        if said.error is not None or request.role == "small":
+            return said
+        if self._is_score(request):
+            _, step = _without_step(request.messages)
+            return replace(said, text=str(_utility(step, said)), finish_reason="stop", evidence=None)
+        picture = _PICTURE_LINE.search(_question(request))
+        if picture is None:
+            return said
+        view = next(p["image"] for p in _parts(request.messages[1]) if p["type"] == "image")
+        text = _CALL.sub(lambda call: _as_program(call[1], picture[1], view.size), said.text, count=1)
+        return replace(said, text=text)
+
+
+# --------------------------------------------------------------------------------------- calls and programs
+def _as_program(call: str, path: str, view_px: tuple[int, int]) -> str:
+    written = call.strip()
+    comment = "".join(f"# {line}\n" for line in written.splitlines())
+    try:
+        box = ", ".join(f"{v:g}" for v in parse_call(written).box_px)
+        code = _CROP.format(path=path, box=box, view_w=view_px[0], view_h=view_px[1])
+    except CallError:
+        code = written + "\n"
+    return f"<code>\n```python\n{comment}{code}```\n</code>"
+
+
+def _as_call(program: re.Match) -> str:
+    """The zoom call that a program was made from: its first lines of comment."""
+    lines = []
+    for line in program[1].splitlines():
+        if not line.startswith("# "):
+            break
+        lines.append(line.removeprefix("# "))
+    return "<tool_call>\n" + "\n".join(lines) + "\n</tool_call>"
+
+
+def _response(output: Sequence[dict]) -> list[dict]:
+    """A tool's output in the words the embedded agent knows: its picture, or else its text."""
+    pictures = [part for part in output if part["type"] == "image"][:1]
+    text = "\n".join(part["text"] for part in output if part["type"] == "text")
+    return [
+        {"type": "text", "text": "<tool_response>"},
+        *(pictures or [{"type": "text", "text": text}]),
+        {"type": "text", "text": "</tool_response>"},
+    ]
+
+
+# -------------------------------------------------------------------------------------------------- steps
+def _without_step(messages: Sequence[dict]) -> tuple[list[dict], str]:
+    """The conversation before the step that is to be scored, and the step."""
+    *before, with_step, _ = messages
+    if isinstance(with_step["content"], str):
+        return before, with_step["content"]
+    *earlier, step = with_step["content"]
+    return [*before, with_step | {"content": earlier}], step["text"]
+
+
+def _utility(step: str, own: Generation) -> int:
+    """0-9: how likely the large model itself gives the answer that the step gives."""
+    answer = re.search(r"<answer>(.*?)(</answer>|\Z)", own.text, re.DOTALL)
+    if own.evidence is None or answer is None or answer[1].strip().lower() != step.strip().lower():
+        return 0
+    texts = list(own.evidence.token_texts)
+    start = texts.index("<answer>") + 1 if "<answer>" in texts else len(texts)
+    end = texts.index("</answer>", start) if "</answer>" in texts[start:] else len(texts)
+    logprob = math.fsum(own.evidence.chosen_logprobs[start:end]) if start < end else -math.inf
+    return min(9, int(10 * math.exp(logprob)))
+
+
+# ------------------------------------------------------------------------------------------------ messages
+def _parts(message: dict) -> list[dict]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _question(request: GenerationRequest) -> str:
+    """The text of the first user turn, without what a proposal adds to it."""
+    first = next((m for m in request.messages if m["role"] == "user"), None)
+    return next((p["text"] for p in _parts(first) if p["type"] == "text"), "") if first else ""
+
+
+def _without_picture_line(part: dict) -> dict:
+    return part | {"text": _PICTURE_LINE.sub("", part["text"])} if part["type"] == "text" else part

@@ -1,0 +1,134 @@
+"""All wording shown to the models, as data files, and the only place that builds messages from it.
+
+A prompt set is a YAML file in the folder `prompts` beside this module (`demo`, `deepeyes`), or any path the user
+gives. Placeholders are filled literally: user text is never evaluated as a format string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import ConfigError, nearest
+from ..tasks.sample import LETTERS
+
+_FOLDER = resources.files(__package__) / "prompts"
+
+
+def _fill(template: str, **values: str) -> str:
+    # one pass over the template: braces inside questions and options are text, never placeholders
+    return re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), template)
+
+
+class PromptSet(BaseModel):
+    """The texts of one family of models. Field names are the keys of the YAML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    draft_system: str
+    agent_system: str
+    multiple_choice: str  # {question}, {options}
+    option: str  # {letter}, {text}
+    option_separator: str
+    yes_no: str  # {question}
+    draft: str = "{question_block}"  # the user text of Phase II
+    agent: str = (
+        "{question_block}"  # the user text of Phase IV, first turn; agents with code: {image_path} and so on
+    )
+    router: str  # {question_block}
+    tool_response_before: str
+    tool_response_after: str
+    forced_look_prefix: str  # opens the assistant turn of an agent that is forbidden to use its tool
+    # SpecReason: what follows the question when a step is proposed, asks for its score, and asks for another one
+    step: str = "\nWrite the next step only: a short thought inside <think></think>, a tool call, or the final answer."
+    step_score: str = (
+        "How useful is this step for answering the question? "
+        "Reply with one digit from 0 (useless) to 9 (decisive)."
+    )
+    step_next: str = "Go on with the next step."
+    embedded: bool = False  # for models that know the dialogue of the embedded agent and no other
+
+    def question_block(self, question: str, options: Sequence[str] | None) -> str:
+        """The question with its options as this family wants them; `options=None` means yes/no."""
+        if options is None:
+            return _fill(self.yes_no, question=question)
+        shown = self.option_separator.join(
+            _fill(self.option, letter=LETTERS[i], text=text) for i, text in enumerate(options)
+        )
+        return _fill(self.multiple_choice, options=shown, question=question)
+
+    def draft_messages(self, block: str, image: object) -> list[dict]:
+        """Phase II: system, then one user turn with the image first. `image` is passed through."""
+        return self._ask(self.draft_system, _fill(self.draft, question_block=block), image)
+
+    def agent_messages(self, block: str, image: object, **values: str) -> list[dict]:
+        """Phase IV, first turn. values: further placeholders of `agent`."""
+        return self._ask(self.agent_system, _fill(self.agent, question_block=block, **values), image)
+
+    def router_messages(self, block: str, image: object, by: str = "large") -> list[dict]:
+        """Phase I: "would a tool help?", put to the large model (default) or to the small one."""
+        system = self.agent_system if by == "large" else self.draft_system
+        return self._ask(system, self.router_text(block), image)
+
+    def router_text(self, block: str) -> str:
+        return _fill(self.router, question_block=block)
+
+    def tool_response(self, content: object, *, is_image: bool = True) -> dict:
+        """The user turn that returns a crop (`is_image`) or a text to the agent."""
+        middle = {"type": "image", "image": content} if is_image else {"type": "text", "text": str(content)}
+        before = {"type": "text", "text": self.tool_response_before}
+        after = {"type": "text", "text": self.tool_response_after}
+        return {"role": "user", "content": [before, middle, after]}
+
+    @staticmethod
+    def _ask(system: str, text: str, image: object) -> list[dict]:
+        user = [{"type": "image", "image": image}, {"type": "text", "text": text}]
+        return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def available() -> list[str]:
+    """Names of the prompt sets that ship with the library."""
+    return sorted(p.name[:-5] for p in _FOLDER.iterdir() if p.name.endswith(".yaml"))
+
+
+def load(name_or_path: str) -> PromptSet:
+    """Load a shipped prompt set by name, or any YAML file by path.
+
+    Raises ConfigError for an unknown name, an unreadable file, a missing or unknown key.
+    """
+    name = str(name_or_path)
+    if name in available():
+        source, text = (
+            f"prompt set {name!r}",
+            (_FOLDER / f"{name}.yaml").read_text("utf-8"),
+        )
+    elif name.endswith((".yaml", ".yml")):
+        source = name
+        try:
+            text = Path(name).read_text("utf-8")
+        except OSError as e:
+            raise ConfigError(
+                f"{name}: cannot read the prompt file ({e.strerror}); give a readable YAML file"
+            ) from e
+    else:
+        raise ConfigError(
+            f"prompts: no prompt set {name!r}{nearest(name, available())}; "
+            f"shipped are {', '.join(available())}, or give the path of a .yaml file"
+        )
+    try:
+        values = yaml.safe_load(text)
+        return PromptSet.model_validate(values)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{source}: not valid YAML: {e}") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "(file)"
+        raise ConfigError(
+            f"{source}: field {field!r}: {first['msg']}; valid keys are {', '.join(PromptSet.model_fields)}"
+        ) from e

@@ -1,0 +1,251 @@
+"""What notebook 04 gathers from a finished run: every score of its drafts, its settings, and samples to certify.
+
+A run may lack evidence, options, the router's log-probabilities or times (imported files do). What follows from
+them is then absent, and `missing` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..gating import certificates, scores
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
+from ..params import ConfidenceParams
+from ..paths import stage_dir
+from ..replay import outcomes, payoff, replay_data
+from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate
+from ..replay.outcomes import POOLED
+from ..replay.replay_data import ABSENT, DRAFT_STAGE, Lacking, Population
+from ..replay.settings import AXES, Setting
+from ..runs.evidence import Evidence
+from ..runs.reading import is_finished, read_evidence, read_manifest
+from . import sample_frame, score_comparison
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """A run as notebook 04 sees it.
+
+    frame: a row per sample (`frames.load_run`). population: the same samples as replay takes them, with every
+    score in `scores` to gate by. scores: a column per score that the run has, rows as in the frame.
+    margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft, nan without evidence. setting: as the run was gated,
+    at `threshold`. missing: what the run lacks, in words, by what therefore is not shown.
+    """
+
+    frame: pd.DataFrame
+    population: Population
+    scores: pd.DataFrame
+    margin: NDArray[np.float64]
+    setting: Setting
+    missing: Mapping[str, str]
+
+    @property
+    def drafted(self) -> NDArray[np.bool_]:
+        """Samples with a judged draft, bool [n]."""
+        return self.frame["draft_verdict"].notna().to_numpy()
+
+    @property
+    def drafts(self) -> pd.DataFrame:
+        """The judged drafts: a column per score, and `right`."""
+        return self.scores[self.drafted].assign(right=self.right[self.drafted])
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        return self.frame["draft_right"].fillna(False).astype(bool).to_numpy()
+
+
+def gather(params: ConfidenceParams) -> Gathered:
+    """Read a run and score its drafts in every way it allows.
+
+    Raises:
+        StageError: the instrumented arm or its verdicts are missing (names the notebook to run).
+    """
+    run = params.run
+    frame = sample_frame.load_run(run, params.tasks, [params.arm])
+    population = _in_order(replay_data.population(run, params.tasks), frame)
+    config = read_manifest(run, f"02_{params.arm}", params.tasks[0]).config
+    k, slope = config.get("k") or DEFAULT_K, config.get("slope") or DEFAULT_SLOPE
+    setting = Setting(
+        params.score, k, slope, router=config.get("router", "large"), batch_size=config.get("batch_size") or 1
+    )
+    missing: dict[str, str] = {}
+    table = pd.DataFrame({mode: frame[f"score_{mode}"].to_numpy(dtype=np.float64) for mode in MODES})
+    margin = np.full(len(frame), np.nan)
+    if population.top_logprobs is None:
+        missing["scores from evidence, other K"] = "the run kept no evidence of its drafts"
+    else:
+        k = setting.k if setting.k <= population.k_stored else population.k_stored
+        table = pd.DataFrame(scores.evidence_scores(population.top_logprobs, population.offsets, k, slope))
+        margin = scores.smallest_margin(population.top_logprobs, population.offsets)
+        if frame["options"].map(len).any():
+            table["options"] = scores.option_score(
+                _evidence(run, params.tasks), list(frame["id"]), list(frame["options"])
+            )
+        else:
+            missing["options"] = "the options shown are not recorded (notebook 03 keeps them now)"
+    table["router"] = scores.router_score(frame["router_yes_logprob"], frame["router_no_logprob"])
+    if table["router"].isna().all():
+        missing["router's own score"] = "the log-probabilities of its yes and no are not recorded"
+    if population.cost is None:
+        missing["times and speedups"] = "the run was not timed"
+    if (population.agent == ABSENT).any():
+        missing["some of the agent's answers"] = f"{int((population.agent == ABSENT).sum())} are not recorded"
+    table.index = frame.index
+    seen = frame["draft_verdict"].notna().to_numpy()
+    right = frame["draft_right"].fillna(False).astype(bool).to_numpy()
+    table["combination"] = np.nan
+    table.loc[seen, "combination"] = scores.combination(
+        table[seen].drop(columns="combination"), right[seen], frame["group"][seen], seed=params.seed
+    )
+    if table["combination"].isna().all():
+        missing["combination"] = "too few right or wrong drafts to learn from"
+    table = table.dropna(axis=1, how="all")
+    gateable = {name: table[name].to_numpy() for name in table if name not in MODES}
+    return Gathered(frame, population.with_scores(gateable), table, margin, setting, missing)
+
+
+def _in_order(population: Population, frame: pd.DataFrame) -> Population:
+    """The population's samples in the order of the frame's rows."""
+    place = {id_: i for i, id_ in enumerate(population.ids)}
+    return population.take(np.array([place[id_] for id_ in frame["id"]]))
+
+
+def _evidence(run: str, tasks: Sequence[str]) -> dict[str, Evidence]:
+    found: dict[str, Evidence] = {}
+    for task in tasks:
+        if is_finished(run, DRAFT_STAGE, task):
+            found |= read_evidence(stage_dir(run, DRAFT_STAGE, task))
+    return found
+
+
+def to_certify(run: Gathered, score: str | None = None) -> certificates.Samples:
+    """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.
+
+    Samples whose draft or agent was not recorded are left out.
+
+    Raises:
+        Lacking: the score or the router's words are not recorded.
+    """
+    setting = replace(run.setting, score=score or run.setting.score)
+    population = run.population.take(
+        (run.population.agent != ABSENT) & ((run.population.draft != ABSENT) | ~run.population.readable)
+    )
+    everything, nothing = (outcomes.decisions(population, replace(setting, threshold=t)) for t in (-1.0, 1.0))
+    times = (everything["wall_s"], nothing["wall_s"], nothing["baseline_wall_s"])
+    return certificates.samples(
+        everything["confidence"],
+        population.draft_right,
+        population.agent_right,
+        routed=everything["decision"] != "accepted",
+        groups=population.groups,
+        strata=population.tasks,
+        times=None if population.cost is None else times,
+    )
+
+
+def tried_here(
+    params: ConfidenceParams, used: Mapping, run: Gathered, rules: Sequence[certificates.Rule]
+) -> pd.DataFrame:
+    """`certify.tried`: rules calibrated on the run that chose the threshold in use, measured on this one.
+
+    `used` is the operating point. Empty where it was chosen here, or its run is not at hand.
+    """
+    origin = used.get("chosen_on", {})
+    name = origin.get("run")
+    tasks = [
+        t
+        for t in origin.get("tasks", params.tasks)
+        if name and is_finished(name, f"03_judging/{params.arm}", t)
+    ]
+    if not tasks or name == params.run:
+        return pd.DataFrame()
+    other = gather(params.model_copy(update={"run": name, "tasks": tasks}))
+    return certificates.tried(to_certify(other), to_certify(run), rules, params.seed)
+
+
+def ties(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """`scores.near_ties` of the drafts scored above each of several thresholds: column `drafts` says which.
+
+    The router is left out: it is the score that is looked at.
+    """
+    score = run.scores[run.setting.score].to_numpy()
+    parts = []
+    for name, threshold in thresholds.items():
+        own = run.drafted & (score > threshold)
+        parts.append(score_comparison.near_ties(run.margin[own], run.right[own]).assign(drafts=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ledger(run: Gathered, threshold: float) -> pd.DataFrame:
+    """`replay.ledger` at a threshold, with what was asked and answered: the samples that the gate answers for.
+
+    Columns: `id outcome question draft agent confidence saved_s`. Empty where the run cannot say.
+    """
+    try:
+        told = outcomes.ledger(run.population, replace(run.setting, threshold=threshold))
+    except Lacking:
+        told = pd.DataFrame(columns=["id", "outcome", "confidence", "saved_s"])
+    said = run.frame[["id", "question", "draft_answer", "agent_answer"]]
+    said = said.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
+    columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
+    return told.merge(said, on="id", how="left")[columns]
+
+
+# ------------------------------------------------------------------ what it is worth
+
+
+def economics_of(run: Gathered, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """`economics.break_even`, `waterfall` and `time_by_decision` at a threshold; empty where the run was not timed."""
+    try:
+        seconds = payoff.phase_seconds(run.population, replace(run.setting, threshold=threshold))
+    except Lacking:
+        return pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
+    return payoff.break_even(seconds), payoff.waterfall(seconds), payoff.time_by_decision(seconds)
+
+
+def fleet_plan(
+    run: Gathered,
+    threshold: float,
+    replicas: int = 8,
+    users: Sequence[int] = (1, 4, 16, 64, 256, 1024),
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`planner.best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.
+
+    Column `workload` is "funnel" or "agent". Empty where the run was not timed.
+    """
+    try:
+        workloads = {
+            "funnel": funnel_workload(run.population, replace(run.setting, threshold=threshold)),
+            "agent": agent_workload(run.population),
+        }
+    except Lacking:
+        return pd.DataFrame(), pd.DataFrame()
+    fleets, load = [], []
+    for name, workload in workloads.items():
+        told = best_ratio(workload, replicas, users=64 * replicas, requests=1500, seed=seed)
+        fleets.append(told.assign(workload=name))
+        fleet = Fleet(int(told.loc[0, "small"]), int(told.loc[0, "large"]))
+        for n in users:
+            outcome = simulate(workload, fleet, users=n, requests=1500, seed=seed)
+            row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
+            load.append(row | vars(outcome))
+    return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)
+
+
+def _eligible(run: Gathered, setting: Setting) -> NDArray[np.float64]:
+    """Scores of the drafts that the gate may accept."""
+    told = outcomes.decisions(run.population, replace(setting, threshold=-1.0))
+    return told.loc[told["decision"] == "accepted", "confidence"].to_numpy()
+
+
+def _pooled(lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    if not lines:
+        return pd.DataFrame(columns=[*AXES, "accuracy_pct", "speedup"])
+    told = pd.concat(lines, ignore_index=True)
+    return told[told["task"] == POOLED].reset_index(drop=True)

@@ -1,0 +1,225 @@
+"""Does replay tell the truth? The funnel really run at several settings, beside what replay says of them.
+
+One instrumented pass is replayed; every setting is then run for real, in runs of its own (`<run>_setting1`, …), and
+so is the agent alone. Task by task they take turns, in an order that changes from task to task, so that a machine
+that gets slower or faster meanwhile does so for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..inference.stages import run_agent_stage, run_draft_stage
+from ..judging.stage import run_judging_stage
+from ..params import AgentParams, DraftParams, FidelityParams, JudgingParams
+from ..paths import stage_dir
+from ..replay import outcomes, replay_data
+from ..replay.settings import Setting
+from ..runs.reading import read_stage
+from ..runs.records import AgentRecord, Counts, JudgedRecord
+from ..runs.stage import write_stage
+from .sample_frame import inputs_of
+
+STAGE = "06_fidelity"
+Progress = Callable[[int, int, str], None]
+
+
+def settings_of(params: FidelityParams) -> list[Setting]:
+    """The settings to run; raises UserError that names one which cannot be read."""
+    return [Setting.parse(text) for text in params.settings]
+
+
+def run_all(params: FidelityParams, progress: Progress = lambda done, total, text: None) -> list[Path]:
+    """Run and judge the instrumented pass, the agent alone and every setting; returns the finished stage folders.
+
+    What an earlier session finished stays. Its times are then of another hour: for times side by side, run all at
+    once, on a machine with nothing else to do.
+    """
+    arms = _arms(params)
+    folders = []
+    for turn, task in enumerate(params.tasks):
+        folders += run_draft_stage(_drafting(params, task), _told(progress, "draft"))
+        first = turn % len(arms)
+        for arm in arms[first:] + arms[:first]:
+            one = arm.model_copy(update={"tasks": [task]})
+            folders += run_agent_stage(one, _told(progress, one.run))
+    for arm in arms:
+        judging = JudgingParams(run=arm.run, tasks=params.tasks, arms=arm.arms, data_root=params.data_root)
+        folders += run_judging_stage(judging)
+    return folders
+
+
+def compared(params: FidelityParams, population: replay_data.Population) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Replay beside what was measured: one row per setting, and the samples on which they disagree.
+
+    Columns of the first: `setting`, `n`, the numbers of samples whose `decisions_differ`, `answers_differ` (text of
+    the final answer) and `verdicts_differ`; `confidence_off`, the largest difference in confidence (drafts in other
+    batches round differently); then `accuracy_pct`, `accepted`, `wall_s` and `speedup`, each predicted and
+    measured, `off_pct` of the speedup, and `cost_note`. The speedup is over the agent alone with as many agents at
+    once.
+    """
+    rows, differing = [], []
+    said = _answers(params, population)
+    for at, setting in enumerate(settings_of(params), 1):
+        told = outcomes.decisions(population, setting).set_index("id").join(said)
+        told["answer"] = told["draft_answer"].where(told["used"] == "small", told["agent_answer"])
+        really = _measured(_run_of(params, at), params.tasks, "gated").loc[told.index]
+        alone = _measured(_alone(params, setting.agents_in_parallel), params.tasks, "baseline")
+        same = pd.DataFrame(
+            {
+                "decision": told["decision"] == really["decision"],
+                "answer": told["answer"].fillna("") == really["answer"].fillna(""),
+                "verdict": told["right"].fillna(False).astype(bool) == really["right"],
+            }
+        )
+        columns = ["decision", "confidence", "answer", "right"]
+        both = told[columns].add_suffix("_predicted").join(really[columns].add_suffix("_measured"))
+        both.insert(0, "task", told["task"])
+        differing.append(both[~same.all(axis=1)].assign(setting=str(setting)))
+        pooled = outcomes.replay(population, setting).set_index("task").loc[outcomes.POOLED]
+        measured = float(alone["wall_s"].sum() / really["wall_s"].sum())
+        off = (told["confidence"] - really["confidence"]).abs().max()
+        rows.append(
+            {
+                "setting": str(setting),
+                "n": len(told),
+                "decisions_differ": int((~same["decision"]).sum()),
+                "answers_differ": int((~same["answer"]).sum()),
+                "verdicts_differ": int((~same["verdict"]).sum()),
+                "confidence_off": float(off),
+                "accuracy_pct_predicted": pooled["accuracy_pct"],
+                "accuracy_pct_measured": 100.0 * float(really["right"].mean()),
+                "accepted_predicted": int(pooled["accepted"]),
+                "accepted_measured": int((really["decision"] == "accepted").sum()),
+                "wall_s_predicted": pooled["wall_s"],
+                "wall_s_measured": float(really["wall_s"].sum()),
+                "speedup_predicted": pooled["speedup"],
+                "speedup_measured": measured,
+                "off_pct": 100.0 * (pooled["speedup"] / measured - 1.0),
+                "cost_note": pooled["cost_note"],
+            }
+        )
+    return pd.DataFrame(rows), pd.concat(differing).rename_axis("id").reset_index()
+
+
+def finding(table: pd.DataFrame) -> list[str]:
+    """What the comparison says, as sentences made of its numbers."""
+    n, samples = len(table), int(table["n"].sum())
+    off = table["off_pct"].abs()
+    differ = {name: int(table[f"{name}s_differ"].sum()) for name in ("decision", "answer", "verdict")}
+    if any(differ.values()):
+        told = ", ".join(f"{count} {name}s" for name, count in differ.items())
+        first = f"Of {samples} sample outcomes ({n} settings), replay differs from the funnel in: {told}."
+    else:
+        first = (
+            f"In all {n} settings the replayed decision, answer and verdict of every sample are those of the funnel "
+            f"({samples} sample outcomes, none differs)."
+        )
+    worst = table.loc[off.idxmax()]
+    second = (
+        f"The predicted speedup is off by {off.median():.1f} % in the median over settings, by {off.max():.1f} % at "
+        f"most ({worst['setting']}: {worst['speedup_predicted']:.2f}x predicted, {worst['speedup_measured']:.2f}x "
+        "measured)."
+    )
+    return [first, second]
+
+
+def write(
+    params: FidelityParams, table: pd.DataFrame, differing: pd.DataFrame, figures: Sequence[Path]
+) -> Path:
+    """Finish the stage folder: both tables as CSV, and a manifest that names every run they are from."""
+    folder = stage_dir(params.run, STAGE)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in (("settings", table), ("differing", differing)):
+        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.10g")
+    inputs = {
+        f"{arm.run}/{stage}": digest
+        for arm in _arms(params)
+        for stage, digest in inputs_of(arm.run, params.tasks, arm.arms).items()
+    }
+    n = int(table["n"].sum())
+    write_stage(
+        folder,
+        stage=STAGE,
+        config=params.stage_config(),
+        files=["settings.csv", "differing.csv", *(f"../figures/{path.name}" for path in figures)],
+        counts=Counts(expected=n, done=n),
+        inputs=inputs,
+    )
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- what is run
+def _run_of(params: FidelityParams, number: int) -> str:
+    return f"{params.run}_setting{number}"
+
+
+def _alone(params: FidelityParams, agents: int) -> str:
+    """The run that holds the agent alone; one at a time, it is part of the instrumented run."""
+    return params.run if agents == 1 else f"{params.run}_agents{agents}"
+
+
+def _drafting(params: FidelityParams, task: str) -> DraftParams:
+    shared = set(DraftParams.model_fields) & set(FidelityParams.model_fields)
+    return DraftParams(**params.model_dump(include=shared) | {"tasks": [task]})
+
+
+def _arms(params: FidelityParams) -> list[AgentParams]:
+    """Everything that notebook 02 would be asked to run, one arm each."""
+    shared = set(AgentParams.model_fields) & set(FidelityParams.model_fields)
+    common = AgentParams(
+        **params.model_dump(include=shared),
+        arms=["collect"],
+        first_look=False,
+        router_small=True,
+        threshold=1.0,
+    )
+    settings = settings_of(params)
+    arms = [common]
+    for agents in sorted({1} | {s.agents_in_parallel for s in settings}):
+        alone = {"run": _alone(params, agents), "arms": ["baseline"], "agent_batch_size": agents}
+        arms.append(common.model_copy(update=alone))
+    for at, s in enumerate(settings, 1):
+        gate = {"score": s.score, "k": s.k, "slope": s.slope, "threshold": s.threshold, "router": s.router}
+        sizes = {"batch_size": s.batch_size, "agent_batch_size": s.agents_in_parallel}
+        run = {"run": _run_of(params, at), "arms": ["gated"]}
+        arms.append(AgentParams(**common.model_dump() | gate | sizes | run))
+    return arms
+
+
+def _told(progress: Progress, run: str) -> Progress:
+    """Progress whose legs are told apart by run as well."""
+    return lambda done, total, text="": progress(done, total, f"{text} · {run}")
+
+
+# ------------------------------------------------------------------------------------------- what came of it
+def _measured(run: str, tasks: Sequence[str], arm: str) -> pd.DataFrame:
+    """What an arm really did, by sample id: decision, confidence, answer, right, wall_s."""
+    rows = {}
+    for task in tasks:
+        judged = read_stage(run, f"03_judging/{arm}", task, JudgedRecord).records
+        for id_, record in read_stage(run, f"02_{arm}", task, AgentRecord).records.items():
+            final = next(v.verdict for v in judged[id_].verdicts if v.source == "final")
+            rows[id_] = {
+                "decision": record.decision,
+                "confidence": record.confidence,
+                "answer": record.answer,
+                "right": final == "right",
+                "wall_s": record.wall_s,
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"confidence": "float64"})
+
+
+def _answers(params: FidelityParams, population: replay_data.Population) -> pd.DataFrame:
+    """What draft and agent said in the instrumented pass, by sample id."""
+    rows = {}
+    for task in params.tasks:
+        for id_, record in read_stage(params.run, "02_collect", task, AgentRecord).records.items():
+            rows[id_] = {
+                "draft_answer": record.draft.answer if record.draft else None,
+                "agent_answer": record.trajectory.answer if record.trajectory else None,
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").loc[population.ids]

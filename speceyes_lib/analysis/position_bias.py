@@ -1,0 +1,218 @@
+"""Does the place of an option matter? The drafts of a run again, with the same options in other orders.
+
+V* puts the right option first in every question, so a model that favours the first place gains on it what it would
+lose elsewhere. The passes differ in nothing but the order: model, wording and samples are those of the run's stage 01,
+which is the pass "as_published". Each other order is a stage 01 of a run of its own, `<run>_<order>`.
+
+What is named after a pass is the place: 0 is the option shown first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import ConfigError
+from ..inference.stages import DRAFT_STAGE, Progress, run_draft_stage
+from ..judging.rules import judge, named_option
+from ..params import DraftParams, PositionBiasParams, build
+from ..paths import resolve, stage_dir
+from ..runs.reading import StageData, read_manifest, read_stage
+from ..runs.records import Counts, DraftRecord
+from ..runs.stage import write_stage
+from ..stats import paired, proportions
+from ..tasks import registry
+from ..tasks.sample import LETTERS, shown_as
+from .summary import groups_of
+
+STAGE = "07_position_bias"
+PUBLISHED = "as_published"
+
+
+def run_of(params: PositionBiasParams, order: str) -> str:
+    """The run that holds an order's pass."""
+    return params.run if order == PUBLISHED else f"{params.run}_{order}"
+
+
+def run_orders(params: PositionBiasParams, progress: Progress) -> dict[str, list[StageData[DraftRecord]]]:
+    """Draft every sample in every order, as far as that is not done yet: order -> finished stages, one per task.
+
+    Raises StageError where the run has no drafts, ConfigError where its own are not in the published order or where
+    a task has no options, and whatever drafting raises.
+    """
+    made = {}
+    for order in (PUBLISHED, *params.orders):
+        if order != PUBLISHED:
+            run_draft_stage(drafting(params, order), progress)
+        made[order] = [read_stage(run_of(params, order), DRAFT_STAGE, t, DraftRecord) for t in params.tasks]
+    return made
+
+
+def drafting(params: PositionBiasParams, order: str) -> DraftParams:
+    """The parameters of one pass: those of the run's own stage 01, with another order."""
+    manifest = read_manifest(params.run, DRAFT_STAGE, params.tasks[0])
+    if "imported_from" in manifest.config:
+        raise ConfigError(
+            f"run: the drafts of {params.run} were imported; the model that made them is not known here"
+        )
+    known = {name: value for name, value in manifest.config.items() if name in DraftParams.model_fields}
+    own = build(DraftParams, known, f"stage 01 of run {params.run}")
+    if own.option_order != PUBLISHED:
+        raise ConfigError(
+            f"run: the drafts of {params.run} were made with option_order = {own.option_order!r}; "
+            f"name a run whose options were shown {PUBLISHED}"
+        )
+    changed = {
+        "run": run_of(params, order),
+        "tasks": params.tasks,
+        "if_changed": params.if_changed,
+        "option_order": order,
+        "option_seed": params.option_seed,
+    }
+    return own.model_copy(update=changed)
+
+
+def answers(
+    params: PositionBiasParams, stages: Mapping[str, Sequence[StageData[DraftRecord]]]
+) -> pd.DataFrame:
+    """One row per order and sample, judged under `params.protocol` in the order shown.
+
+    Columns: order, id, task, benchmark, group, options (how many), right_place, named_place (NaN: none named),
+    answer, verdict, right.
+    """
+    rows = []
+    for order, passes in stages.items():
+        for stage in passes:
+            root = resolve(stage.manifest.config["data_root"])
+            samples = {s.id: s for s in registry.load_task(stage.manifest.task, root)}
+            for record in stage.records.values():
+                sample = shown_as(samples[record.id], record.options_shown)
+                if sample.options is None:
+                    raise ConfigError(f"tasks: {sample.task} has no options to put in order")
+                verdict = judge(sample, record.answer, params.protocol, record.status == "error").verdict
+                named, _ = named_option(record.answer or "", sample.options)
+                rows.append(
+                    {
+                        "order": order,
+                        "id": record.id,
+                        "task": sample.task,
+                        "benchmark": sample.benchmark,
+                        "group": sample.meta["group"],
+                        "options": len(sample.options),
+                        "right_place": LETTERS.index(sample.answer),
+                        "named_place": named,
+                        "answer": record.answer,
+                        "verdict": verdict,
+                        "right": verdict == "right",
+                    }
+                )
+    return pd.DataFrame(rows).astype({"named_place": "float64"})
+
+
+def by_order(frame: pd.DataFrame, **boot: int) -> pd.DataFrame:
+    """Accuracy per order and task, all tasks ("all") first, and the paired difference from the published order.
+
+    Columns: order, task, n, errors, unparsed, accuracy_pct with its interval, first_pct (share of answers that name
+    the option shown first), first_right_pct (share of samples whose right option stands there), diff_pp with its
+    interval, p_value (McNemar), changed (samples whose verdict differs from the published order's).
+    """
+    rows = []
+    for task in ("all", *frame["task"].unique()):
+        own = frame if task == "all" else frame[frame["task"] == task]
+        published = own[own["order"] == PUBLISHED].set_index("id")
+        for order, part in own.groupby("order", sort=False):
+            share = proportions.accuracy(part["right"], groups_of(part), **boot)
+            both = part.set_index("id").join(published["right"].rename("right_published"), how="inner")
+            test = paired.paired_test(both["right"], both["right_published"], groups_of(both), **boot)
+            row = {
+                "order": order,
+                "task": task,
+                "n": len(part),
+                "errors": int((part["verdict"] == "error").sum()),
+                "unparsed": int(part["verdict"].isin(["unparsed", "undecided"]).sum()),
+                "accuracy_pct": share.value_pct,
+                "low_pct": share.low_pct,
+                "high_pct": share.high_pct,
+                "first_pct": 100.0 * (part["named_place"] == 0).mean(),
+                "first_right_pct": 100.0 * (part["right_place"] == 0).mean(),
+            }
+            if order != PUBLISHED:
+                row |= {"diff_pp": test.diff_pp, "diff_low_pp": test.low_pp, "diff_high_pp": test.high_pp}
+                row |= {"p_value": test.p_value, "changed": test.b + test.c}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_place(frame: pd.DataFrame, **boot: int) -> pd.DataFrame:
+    """Accuracy by the place of the right option, over the published order and the rotations, apart for each number
+    of options.
+
+    Together these show every question once with its right option at each place, so that places differ in nothing
+    else. An order that a rotation repeats (two options rotated twice) counts once. Columns: options, place ("A" is
+    first), n (answers), accuracy_pct with its interval.
+    """
+    rotated = frame[frame["order"] != "shuffled"].drop_duplicates(["id", "right_place"])
+    rows = []
+    for (options, place), part in rotated.groupby(["options", "right_place"]):
+        share = proportions.accuracy(part["right"], groups_of(part), **boot)
+        row = {"options": options, "place": LETTERS[place], "n": len(part)}
+        row |= {"accuracy_pct": share.value_pct, "low_pct": share.low_pct, "high_pct": share.high_pct}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def finding(orders: pd.DataFrame, places: pd.DataFrame) -> list[str]:
+    """What the two tables say, in sentences."""
+    pooled = orders[orders["task"] == "all"].set_index("order")
+    others = pooled.drop(index=PUBLISHED)
+    if others.empty:
+        return []
+    far = others.loc[others["diff_pp"].abs().idxmax()]
+    published = pooled.loc[PUBLISHED]
+    told = [
+        (
+            f"As published, {published['accuracy_pct']:.1f} % of {published['n']:.0f} drafts are right; the order that "
+            f"differs most, {far.name}, moves that by {far['diff_pp']:+.1f} points [{far['diff_low_pp']:+.1f}, "
+            f"{far['diff_high_pp']:+.1f}] (verdicts that change: {far['changed']:.0f})."
+        )
+    ]
+    for options, part in places.groupby("options"):
+        best, worst = (part.loc[part["accuracy_pct"].agg(f)] for f in ("idxmax", "idxmin"))
+        n = f"n={part['n'].max()} at each place"
+        if best["accuracy_pct"] == worst["accuracy_pct"]:
+            told.append(
+                f"With {options} options, accuracy is {best['accuracy_pct']:.1f} % at every place ({n})."
+            )
+        else:
+            told.append(
+                f"With {options} options, accuracy runs from {worst['accuracy_pct']:.1f} % with the right one at "
+                f"{worst['place']} to {best['accuracy_pct']:.1f} % at {best['place']} ({n})."
+            )
+    return told
+
+
+def write(
+    params: PositionBiasParams,
+    stages: Mapping[str, Sequence[StageData[DraftRecord]]],
+    orders: pd.DataFrame,
+    places: pd.DataFrame,
+    figures: Sequence[Path] = (),
+) -> Path:
+    """Write both tables and the manifest over them and the run's `figures`; returns the stage folder."""
+    folder = stage_dir(params.run, STAGE)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"by_order.csv": orders, "by_place.csv": places}
+    for name, table in files.items():
+        table.to_csv(folder / name, index=False, lineterminator="\n", float_format="%.10g")
+    n = sum(len(stage.records) for passes in stages.values() for stage in passes)
+    write_stage(
+        folder,
+        stage=STAGE,
+        config=params.stage_config(),
+        files=[*files, *(f"../figures/{path.name}" for path in figures)],
+        counts=Counts(expected=n, done=n),
+        inputs={f"{o}/{s.manifest.task}": s.sha256 for o, passes in stages.items() for s in passes},
+    )
+    return folder

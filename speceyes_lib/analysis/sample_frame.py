@@ -1,0 +1,285 @@
+"""One tidy frame per run: a row per sample, with everything the analysis asks about it. Then its summary.
+
+The frame joins what stages 02 and 03 stored. Columns of the sample and of the instrumented pass (`collect`):
+
+======================== ============================================================================
+`id task benchmark split` where the sample comes from; the index is the position in the order of the paper's splits
+`group question kind`     the independent unit (HR-Bench question, POPE image), its text, its category
+`options`                 the texts to choose from, as shown (empty in runs judged before they were kept)
+`target_fraction`         side of what the question is about / side of the image (NaN: unknown)
+`draft_answer …_right`    the small model's answer, its verdict, and whether that is "right"
+`score_min …_mean …`      the draft's confidence, one column per mode (NaN: none, e.g. an empty answer)
+`router_verdict`          "yes" (a tool would help: to the agent), "no" (to the draft), or None
+`router_yes_logprob _no_` how probable either word was (NaN: not recorded)
+`agent_answer …_right`    the agent's answer
+`n_turns zoomed`          how many turns it took, whether one of them was a tool call that gave a picture
+`first_look_right`        the agent forbidden to zoom
+======================== ============================================================================
+
+and, for every arm that ran (`collect`, `baseline`, `gated`, …) and every arm computed from `collect`
+(`draft_only`, `router_only`), the columns `<arm>_<part>` for the parts in `ARM_PARTS`. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..errors import StageError
+from ..gating.separability import MODES
+from ..runs.files import RECORDS
+from ..runs.reading import is_finished, read_manifest, read_stage
+from ..runs.records import PHASES, AgentRecord, JudgedRecord, RouterRecord, VerdictValue
+from ..tasks.registry import SPLITS
+
+ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
+COMPUTED_ARMS = ("draft_only", "router_only", "baseline_batched")
+
+
+def assemble(
+    arms: Mapping[str, Mapping[str, AgentRecord]], judged: Mapping[str, Mapping[str, JudgedRecord]]
+) -> pd.DataFrame:
+    """Join the records of the arms with their verdicts: see the module's table of columns.
+
+    `arms` and `judged` map arm -> id -> record. An arm that has not run a sample has missing values there.
+    The columns of the instrumented pass come from `collect` and are absent without it.
+    """
+    facts: dict[str, JudgedRecord] = {}
+    for records in judged.values():
+        facts |= records
+    ids = sorted(facts, key=_place)
+    index = {id_: i for i, id_ in enumerate(ids)}
+    frame = pd.DataFrame({"id": ids})
+    parts = frame["id"].str.split("/", n=2, expand=True).reindex(columns=range(3))
+    frame["task"] = parts[0] + "/" + parts[1]
+    frame["benchmark"], frame["split"] = parts[0], parts[1]
+    for column in ("group", "question", "kind", "options"):
+        frame[column] = [getattr(facts[i], column) for i in ids]
+    frame["target_fraction"] = np.array(
+        [np.nan if (f := facts[i].target_fraction) is None else f for i in ids], dtype="float64"
+    )
+    columns = [frame]
+    if "collect" in arms:
+        columns.append(_aligned(_instrumented(arms["collect"], judged["collect"]), index))
+    for arm, records in arms.items():
+        columns.append(_aligned(_outcomes(records, judged[arm]), index).add_prefix(f"{arm}_"))
+    frame = pd.concat(columns, axis=1)
+    return _with_computed_arms(frame) if "collect" in arms else frame
+
+
+def _place(id_: str) -> tuple[int, str]:
+    """Samples stand in the order of the paper's splits (others after them), then by id."""
+    task = id_.rsplit("/", 1)[0]
+    return SPLITS.index(task) if task in SPLITS else len(SPLITS), id_
+
+
+def _aligned(part: pd.DataFrame, index: Mapping[str, int]) -> pd.DataFrame:
+    return part.set_axis(part["id"].map(index)).drop(columns="id").reindex(range(len(index)))
+
+
+def _verdict(judged: JudgedRecord, source: str) -> VerdictValue | None:
+    return next((v.verdict for v in judged.verdicts if v.source == source), None)
+
+
+def _right(verdicts: pd.Series) -> pd.Series:
+    """Nullable truth: missing where nothing was judged. Unparsed, undecided and failed are not right."""
+    return (verdicts == "right").astype("boolean").mask(verdicts.isna())
+
+
+def _outcomes(records: Mapping[str, AgentRecord], judged: Mapping[str, JudgedRecord]) -> pd.DataFrame:
+    """One arm: what was decided, whether it is right, what it cost (a stage-01 draft is not charged twice)."""
+    rows = []
+    for id_, record in records.items():
+        charged_draft = record.draft if record.run_mode == "gated" else None
+        times = {
+            "wall_s": record.wall_s,
+            "decode_s": record.decode_s,
+            "router_s": record.router.router_s if record.router else 0.0,
+            "draft_s": charged_draft.draft_s if charged_draft else 0.0,
+            "agent_s": record.trajectory.agent_s if record.trajectory else 0.0,
+            "tool_s": record.tool_s,
+        }
+        row = {
+            "id": id_,
+            "decision": record.decision,
+            "answer": record.answer,
+            "verdict": _verdict(judged[id_], "final"),
+        }
+        rows.append(row | (times if record.timed else dict.fromkeys(times, np.nan)))
+    frame = pd.DataFrame(rows, columns=["id", *(p for p in ARM_PARTS if p != "right")])
+    frame["right"] = _right(frame["verdict"])
+    return frame
+
+
+def _instrumented(records: Mapping[str, AgentRecord], judged: Mapping[str, JudgedRecord]) -> pd.DataFrame:
+    rows = []
+    for id_, record in records.items():
+        draft, path = record.draft, record.trajectory
+        scores = (draft.scores if draft else None) or {}
+        rows.append(
+            {
+                "id": id_,
+                "draft_answer": draft.answer if draft else None,
+                "draft_verdict": _verdict(judged[id_], "draft"),
+                "draft_s": draft.draft_s if draft and draft.timed else np.nan,
+                "draft_decode_s": draft.decode_s if draft and draft.timed else np.nan,
+                **{f"score_{mode}": scores.get(mode, np.nan) for mode in MODES},
+                "router_verdict": record.router.verdict if record.router else None,
+                **{f"router_{word}_logprob": _logprob(record.router, word) for word in ("yes", "no")},
+                "agent_answer": path.answer if path else None,
+                "agent_verdict": _verdict(judged[id_], "agent"),
+                "n_turns": len(path.turns) if path else 0,
+                "zoomed": any(t.crop_px is not None for t in path.turns) if path else False,
+                "first_look_verdict": _verdict(judged[id_], "first_look"),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    for who in ("draft", "agent", "first_look"):
+        frame[f"{who}_right"] = _right(frame[f"{who}_verdict"])
+    return frame
+
+
+def _logprob(router: RouterRecord | None, word: str) -> float:
+    value = getattr(router, f"{word}_logprob", None)
+    return np.nan if value is None else value
+
+
+def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the arms that the instrumented pass answers without running anything again.
+
+    `draft_only`: stage 01 as it ran. `router_only`: Phase I decides alone, every draft it lets through is taken.
+    It is charged decode + router + (draft or agent with its tools), as measured in `collect` and stage 01; the
+    agent as measured in `baseline` where that ran, because there, as in `gated`, agents run one at a time.
+    `baseline_batched`, unless it was run as an arm of its own: the agents of `collect`, which advance together
+    on every sample, without its router.
+    """
+    agent = "baseline" if "baseline_decision" in frame else "collect"
+    ran = frame["collect_decision"].notna()
+    to_draft = ~routed(frame)
+    zero = pd.Series(0.0, index=frame.index)
+    draft_only = {
+        "decision": pd.Series("accepted", index=frame.index),
+        "answer": frame["draft_answer"],
+        "verdict": frame["draft_verdict"],
+        "decode_s": frame["draft_decode_s"],
+        "router_s": zero,
+        "draft_s": frame["draft_s"],
+        "agent_s": zero,
+        "tool_s": zero,
+    }
+    router_only = {
+        "decision": pd.Series(np.where(to_draft, "accepted", "routed"), index=frame.index),
+        "answer": frame["draft_answer"].where(to_draft, frame["agent_answer"]),
+        "verdict": frame["draft_verdict"].where(to_draft, frame["collect_verdict"]),  # a failed sample too
+        "decode_s": frame["collect_decode_s"],
+        "router_s": frame["collect_router_s"],
+        "draft_s": frame["draft_s"].where(to_draft, 0.0),
+        "agent_s": frame[f"{agent}_agent_s"].mask(to_draft, 0.0),
+        "tool_s": frame[f"{agent}_tool_s"].mask(to_draft, 0.0),
+    }
+    baseline_batched = {
+        "decision": pd.Series("baseline", index=frame.index),
+        "answer": frame["agent_answer"],
+        "verdict": frame["collect_verdict"],
+        "decode_s": frame["collect_decode_s"],
+        "router_s": zero,
+        "draft_s": zero,
+        "agent_s": frame["collect_agent_s"],
+        "tool_s": frame["collect_tool_s"],
+    }
+    computed = zip(COMPUTED_ARMS, (draft_only, router_only, baseline_batched), strict=True)
+    for arm, parts in computed:
+        lacks = {
+            "router_only": frame["router_verdict"].isna().all(),
+            "baseline_batched": frame["collect_wall_s"].isna().all(),  # nobody tells what was batched
+        }
+        if f"{arm}_decision" in frame or lacks.get(arm):
+            continue
+        part = pd.DataFrame(parts).where(ran)
+        part["right"] = _right(part["verdict"])
+        part["wall_s"] = part[list(PHASES)].sum(axis=1, min_count=len(PHASES))
+        frame = pd.concat([frame, part[list(ARM_PARTS)].add_prefix(f"{arm}_")], axis=1)
+    return frame
+
+
+def routed(frame: pd.DataFrame) -> pd.Series:
+    """Which samples Phase I sends to the agent: all it does not say "no" to; none where no router was asked."""
+    said = frame["router_verdict"]
+    return said.ne("no") if said.notna().any() else pd.Series(False, index=frame.index)
+
+
+def arms_of(frame: pd.DataFrame) -> list[str]:
+    """The arms a frame holds, run or computed, in the order of its columns."""
+    return [c.removesuffix("_decision") for c in frame.columns if c.endswith("_decision")]
+
+
+def arm(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """One arm's rows: `id task group` and its parts under their plain names, only samples it ran; `right` is bool."""
+    part = frame[["id", "task", "group", *(f"{name}_{p}" for p in ARM_PARTS)]]
+    part = part[part[f"{name}_decision"].notna()].rename(columns=lambda c: c.removeprefix(f"{name}_"))
+    return part.assign(right=part["right"].fillna(False).astype(bool))
+
+
+def load_run(
+    run: str | Path, tasks: Sequence[str], arms: Sequence[str], *, human_checks: bool = True
+) -> pd.DataFrame:
+    """Read the finished stages 02 and 03 of a run and `assemble` them; the verdicts without what people overruled
+    with `human_checks=False`.
+
+    `frame.attrs["protocol"]` is the one they were judged under; `frame.attrs["total_s"]` holds, for imported records
+    without times of their own, the seconds of whole tasks ("arm task" -> s).
+    Raises StageError naming the notebook to run first where a stage is missing or unfinished, and where the
+    verdicts are older than the records they judge or were given under different protocols.
+    """
+    records: dict[str, dict[str, AgentRecord]] = {}
+    judged: dict[str, dict[str, JudgedRecord]] = {}
+    protocols: set[str] = set()
+    totals: dict[str, float] = {}
+    for arm_name in arms:
+        records[arm_name], judged[arm_name] = {}, {}
+        for task in tasks:
+            ran = read_stage(run, f"02_{arm_name}", task, AgentRecord)
+            said = read_stage(run, f"03_judging/{arm_name}", task, JudgedRecord)
+            if ran.records.keys() != said.records.keys():
+                raise StageError(
+                    f"run {run}: the verdicts on {arm_name} of {task} are not of the same samples as its records; "
+                    "run notebooks/03_judging.ipynb again"
+                )
+            protocols.add(said.manifest.config.get("protocol", ""))
+            if not all(record.timed for record in ran.records.values()):
+                totals |= _totals(run, arm_name, task)
+            records[arm_name] |= ran.records
+            judged[arm_name] |= (
+                said.records if human_checks else {i: r.without_human() for i, r in said.records.items()}
+            )
+    if len(protocols) > 1:
+        raise StageError(
+            f"run {run}: its arms were judged under different protocols ({', '.join(sorted(protocols))}); "
+            "run notebooks/03_judging.ipynb for all of them under one"
+        )
+    frame = assemble(records, judged)
+    # a word and a few numbers only: pandas copies attrs deeply on every operation
+    frame.attrs["protocol"] = protocols.pop() if protocols else "strict"
+    if totals:
+        frame.attrs["total_s"] = totals
+    return frame
+
+
+def _totals(run: str | Path, arm_name: str, task: str) -> dict[str, float]:
+    """Seconds that a whole task took, as manifests tell them: of an arm, and with `collect` of the drafts."""
+    stages = {arm_name: f"02_{arm_name}"} | ({"draft_only": "01_draft"} if arm_name == "collect" else {})
+    told = {
+        f"{name} {task}": read_manifest(run, stage, task).timing.get("wall_s")
+        for name, stage in stages.items()
+        if is_finished(run, stage, task)
+    }
+    return {name: seconds for name, seconds in told.items() if seconds is not None}
+
+
+def inputs_of(run: str, tasks: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
+    """stage/task -> sha256 of the records that `load_run` reads: the `inputs` of what is made from them."""
+    stages = [(s, t) for a in arms for s in (f"02_{a}", f"03_judging/{a}") for t in tasks]
+    return {f"{stage}/{task}": read_manifest(run, stage, task).outputs[RECORDS] for stage, task in stages}

@@ -1,0 +1,406 @@
+"""The summary of a run: accuracy, coverage and speedup of every arm, per split and on average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import StageError
+from ..gating.gate import accepts, gated_right
+from ..gating.separability import MODES
+from ..gating.threshold import OperatingPoint, read_operating_point
+from ..gating.threshold import choose_threshold as gate_rule
+from ..params import ConfidenceParams, FiguresParams, StageParams
+from ..paths import notebook_of, resolve
+from ..runs.provenance import environment, folder_hash
+from ..runs.reading import is_finished, read_manifest
+from ..stats import intervals, proportions, ranking
+from ..stats.paired import PairedTest, paired_test, speedup
+from ..tasks.registry import HARD_BELOW
+from . import results, sample_frame
+from .sample_frame import ARM_PARTS, arm, arms_of, routed
+
+# --------------------------------------------------------------------------------------------- summary
+
+CLOCK = (
+    "wall_s is the sum over samples of the busy clock charged to each: picture read and decoded, its share of the "
+    "batched router and draft calls, its agent turns and its tools. Model load and warm-up are not included. "
+    "baseline, gated and specreason run the agent one sample at a time and encode everything anew on every turn (the "
+    "paper's setting); collect and the *_batched arms run many at a time and compute on a turn only what is new. "
+    "draft_only is stage 01 as it ran; router_only is computed from the instrumented pass and baseline, not run; "
+    "baseline_batched is the instrumented pass without its router, unless it was run as an arm of its own."
+)
+# an arm's speedup is over this one: the same agent setting, without the gate
+REFERENCE = {
+    "draft_only": "baseline",
+    "gated": "baseline",
+    "router_only": "baseline",
+    "specreason": "baseline",
+    "baseline_batched": "baseline",
+    "gated_batched": "baseline_batched",
+}
+SUMMARY_ARMS = ("baseline", "draft_only", "gated", "router_only", "baseline_batched", "gated_batched")
+EXTRA_ARMS = ("specreason",)  # told where it ran, not missed where it did not
+COMPARISONS = (
+    ("gated", "baseline"),
+    ("gated", "router_only"),
+    ("gated_batched", "baseline_batched"),
+    ("draft_only", "baseline"),
+    ("specreason", "baseline"),
+)
+
+
+def summarise(
+    frame: pd.DataFrame,
+    *,
+    run: str = "",
+    gate: Mapping | None = None,
+    hard_below: float = HARD_BELOW,
+    draws: int = intervals.DRAWS,
+    seed: int = intervals.SEED,
+) -> dict:
+    """Everything the run says, as JSON-ready numbers: the content of `summary.json`.
+
+    `arms` -> arm -> `pooled`, `average` (unweighted over splits) and `splits` -> task, each with `accuracy_pct`
+    and its 95 % interval, `n`, `errors`, `unparsed`, `undecided`, `wall_s`, and against `REFERENCE` the `speedup`;
+    arms with a gate or router also `alpha`, `beta` (fractions) and `accepted_pct`. `comparisons` are paired on the same
+    samples. An arm that did not run is absent and named in `missing`. `gate` is passed through (threshold, rule).
+    """
+    arms, boot = arms_of(frame), {"draws": draws, "seed": seed}
+    present = [a for a in (*SUMMARY_ARMS, *EXTRA_ARMS) if a in arms]
+    summary = {
+        "run": run,
+        "protocol": protocol_of(frame),
+        "clock": CLOCK,
+        "intervals": "95 %, clustered by question (HR-Bench) and image (POPE) where these repeat, else Wilson",
+        "n": len(frame),
+        "gate": dict(gate or {}),
+        "arms": {a: _arm_summary(frame, a, boot) for a in present},
+        "missing": [a for a in SUMMARY_ARMS if a not in present],
+        "comparisons": {
+            f"{a}_vs_{b}": _by_split(frame, lambda part, a=a, b=b: _compared(part, a, b, boot))
+            for a, b in COMPARISONS
+            if a in arms and b in arms
+        },
+    }
+    if "collect" in arms:
+        summary["auroc"] = auroc_by_score(frame, **boot)
+        summary["first_look"] = first_look(frame, hard_below, **boot)
+    return summary
+
+
+def protocol_of(frame: pd.DataFrame) -> str:
+    return frame.attrs.get("protocol", "strict")
+
+
+def _by_split(frame: pd.DataFrame, measure: Callable[[pd.DataFrame], dict]) -> dict:
+    """A measure of the wide frame for all samples and for each split."""
+    return {
+        "pooled": measure(frame),
+        "splits": {t: measure(part) for t, part in frame.groupby("task", sort=False)},
+    }
+
+
+def groups_of(part: pd.DataFrame) -> np.ndarray | None:
+    """Groups to cluster by, or None where every sample is its own group (then Wilson's interval applies)."""
+    return part["group"].to_numpy() if part["group"].duplicated().any() else None
+
+
+def _scored(part: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """The rows that count in accuracy: all under `strict`; `paper` drops errors, as the original does."""
+    return part[part["verdict"] != "error"] if protocol == "paper" else part
+
+
+def _arm_summary(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dict:
+    told = _by_split(frame, lambda part: _measured(part, name, boot))
+    splits = told["splits"].values()
+    average = _average(_scored(arm(frame, name), protocol_of(frame)), boot)
+    counted = {key: sum(s[key] for s in splits) for key in ("n", "errors", "unparsed", "undecided")}
+    told["average"] = average | counted | {"wall_s": told["pooled"]["wall_s"]}
+    if "speedup" in told["pooled"]:
+        told["average"]["speedup"] = _mean([s["speedup"] for s in splits])
+    return told
+
+
+def _measured(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dict:
+    part, reference = arm(frame, name), REFERENCE.get(name)
+    counted = _scored(part, protocol_of(frame))
+    share = proportions.accuracy(counted["right"], groups_of(counted), **boot)
+    told = {
+        **_estimate("accuracy", share),
+        "n": share.n,
+        "errors": int((part["verdict"] == "error").sum()),
+        "unparsed": int((part["verdict"] == "unparsed").sum()),
+        "undecided": int((part["verdict"] == "undecided").sum()),
+        "wall_s": _wall_s(frame, name),
+    }
+    if reference in arms_of(frame):
+        told |= _speedup(frame, name, reference, boot)
+    if name.startswith(("gated", "router")):
+        shares = proportions.funnel_shares(part["decision"] == "routed", part["decision"] == "accepted")
+        told |= {
+            "alpha": _finite(shares.alpha.value_pct / 100),
+            "beta": _finite(shares.beta.value_pct / 100),
+            **_estimate("accepted", shares.accepted),
+        }
+    return told
+
+
+def _compared(frame: pd.DataFrame, a: str, b: str, boot: Mapping[str, int]) -> dict:
+    return compare(frame, a, b, **boot).as_dict() | _speedup(frame, a, b, boot)
+
+
+def _speedup(frame: pd.DataFrame, name: str, reference: str, boot: Mapping[str, int]) -> dict:
+    both = paired(frame, name, reference)
+    if both[["wall_s_a", "wall_s_b"]].notna().all(axis=None):
+        ratio = speedup(both["wall_s_b"], both["wall_s_a"], groups_of(both), **boot)
+        value, low, high = (_finite(v) for v in (ratio.value, ratio.low, ratio.high))
+    else:  # totals have a ratio, seconds per sample, and no interval
+        own_s, reference_s = _wall_s(frame, name), _wall_s(frame, reference)
+        value = low = high = None
+        if own_s and reference_s:
+            value = (reference_s / len(arm(frame, reference))) / (own_s / len(arm(frame, name)))
+    return {"speedup": value, "speedup_low": low, "speedup_high": high, "speedup_over": reference}
+
+
+def _wall_s(frame: pd.DataFrame, name: str) -> float | None:
+    """Seconds of an arm over a frame of whole tasks: its samples' own, else its tasks' totals; None: not told."""
+    part = arm(frame, name)
+    own_s = float(part["wall_s"].sum(skipna=False))
+    totals = [frame.attrs.get("total_s", {}).get(f"{name} {task}") for task in part["task"].unique()]
+    return own_s if math.isfinite(own_s) else None if None in totals else float(sum(totals))
+
+
+def paired(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """Samples that both arms ran; the parts of the arms with the suffixes `_a` and `_b`."""
+    first, second = (arm(frame, name) for name in (a, b))
+    parts = list(ARM_PARTS)
+    columns = [first[["id", "task", "group"]], first[parts].add_suffix("_a"), second[parts].add_suffix("_b")]
+    return pd.concat(columns, axis=1, join="inner")
+
+
+def compare(frame: pd.DataFrame, a: str, b: str, **boot: int) -> PairedTest:
+    """Is arm `a` more often right than arm `b`? Paired on the samples that both ran (and, under `paper`, kept)."""
+    both = paired(frame, a, b)
+    if protocol_of(frame) == "paper":
+        both = both[(both["verdict_a"] != "error") & (both["verdict_b"] != "error")]
+    return paired_test(both["right_a"], both["right_b"], groups_of(both), **boot)
+
+
+def _average(part: pd.DataFrame, boot: Mapping[str, int]) -> dict:
+    """Unweighted mean of the splits' accuracies; whole groups of all splits are drawn for its interval."""
+    weight = len(part) / part.groupby("task")["id"].transform("size") / max(part["task"].nunique(), 1)
+    mean = proportions.cluster_bootstrap(100.0 * part["right"] * weight, groups_of(part), **boot)
+    return {
+        "accuracy_pct": _finite(mean.value),
+        "accuracy_low_pct": _finite(mean.low),
+        "accuracy_high_pct": _finite(mean.high),
+    }
+
+
+def drafted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Samples with a judged draft; `right` says as a bool whether the draft is."""
+    part = frame[frame["draft_verdict"].notna()]
+    return part.assign(right=part["draft_right"].astype(bool))
+
+
+def spread(drafts: pd.DataFrame, mode: str = "min") -> pd.DataFrame:
+    """The least confident draft, the one in the middle and the most confident one (fewer where there are)."""
+    ordered = drafts[drafts[f"score_{mode}"].notna()].sort_values([f"score_{mode}", "id"])
+    at = sorted({0, len(ordered) // 2, len(ordered) - 1}) if len(ordered) else []
+    return ordered.iloc[at]
+
+
+def choose_threshold(frame: pd.DataFrame, mode: str = "min", delta_pp: float = 0.0) -> OperatingPoint:
+    """`gate.choose_threshold` on the instrumented pass: every sample it ran, failed ones included as wrong."""
+    part = frame[frame["collect_decision"].notna()]
+    return gate_rule(
+        part[f"score_{mode}"],
+        part["draft_right"].fillna(False).astype(bool),
+        part["agent_right"].fillna(False).astype(bool),
+        routed(part),
+        delta_pp,
+    )
+
+
+def funnel_at(
+    frame: pd.DataFrame, threshold: float, mode: str = "min"
+) -> tuple[intervals.Estimate, intervals.Estimate]:
+    """(accuracy, accepted share) that the funnel would have at a threshold, computed from `collect`."""
+    part = frame[frame["collect_decision"].notna()]
+    to_agent = routed(part)
+    right = gated_right(
+        part[f"score_{mode}"],
+        part["draft_right"].fillna(False).astype(bool),
+        part["agent_right"].fillna(False).astype(bool),
+        threshold,
+        to_agent,
+    )
+    accepted = accepts(part[f"score_{mode}"], threshold) & ~to_agent.to_numpy()
+    groups = groups_of(part)
+    return proportions.accuracy(right, groups), proportions.accuracy(accepted, groups)
+
+
+def auroc_by_score(frame: pd.DataFrame, modes: Sequence[str] = MODES, **boot: int) -> dict:
+    """mode -> AUROC of the draft's confidence for its correctness: pooled, per split, and after the router."""
+    everywhere = drafted(frame)
+    let_through = everywhere[~routed(everywhere)]
+
+    def measured(part: pd.DataFrame, mode: str) -> dict:
+        return ranking.auroc(part[f"score_{mode}"], part["right"], groups_of(part), **boot).as_dict()
+
+    return {
+        mode: _by_split(everywhere, lambda part, mode=mode: measured(part, mode))
+        | {"after_router": measured(let_through, mode)}
+        for mode in modes
+    }
+
+
+def first_look(frame: pd.DataFrame, hard_below: float = HARD_BELOW, **boot: int) -> dict:
+    """The agent with its tool against its own forced first look, on hard, easy and all samples.
+
+    Hard: `target_fraction` below `hard_below`. Samples of unknown size are in `all` only; where no first look
+    was taken, or no size is known, the entry says so by n = 0.
+    """
+    looked = frame[frame["first_look_verdict"].notna() & frame["agent_verdict"].notna()]
+    size = looked["target_fraction"]
+    told: dict = {"hard_below": hard_below, "n_size_unknown": int(size.isna().sum())}
+    for name, part in (
+        ("hard", looked[size < hard_below]),
+        ("easy", looked[size >= hard_below]),
+        ("all", looked),
+    ):
+        with_tool, without = part["agent_right"].astype(bool), part["first_look_right"].astype(bool)
+        told[name] = {
+            "n": len(part),
+            **_estimate("zoom", proportions.accuracy(with_tool, groups_of(part), **boot)),
+            **_estimate("first_look", proportions.accuracy(without, groups_of(part), **boot)),
+            "gain": paired_test(with_tool, without, groups_of(part), **boot).as_dict(),
+        }
+    return told
+
+
+def _estimate(name: str, estimate: intervals.Estimate) -> dict[str, float | None]:
+    return {
+        f"{name}_pct": _finite(estimate.value_pct),
+        f"{name}_low_pct": _finite(estimate.low_pct),
+        f"{name}_high_pct": _finite(estimate.high_pct),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if not values or None in values else float(np.mean(values))
+
+
+def recorded_by(params: StageParams) -> dict[str, str]:
+    if getattr(params, "source", "run") == "reported":
+        return {"paper_sha256": folder_hash(resolve("data/paper"))}
+    arms = getattr(params, "arms", None) or [getattr(params, "arm", "collect")]
+    stage, task = f"02_{arms[0]}", params.tasks[0]
+    # notebooks that measure something themselves have no such stage: their numbers are as old as their figures
+    made = read_manifest(params.run, stage, task) if is_finished(params.run, stage, task) else None
+    return {"commit": (environment() if made is None else made.environment).get("commit", "")}
+
+
+# ------------------------------------------------------------------ 04
+
+
+def operating_point_in_use(params: ConfidenceParams, here: OperatingPoint) -> dict:
+    """The point of `threshold_from`, or the one chosen on this run where that is empty."""
+    if params.threshold_from:
+        return read_operating_point(params.threshold_from)
+    return {**here.as_dict(), "chosen_on": {"run": params.run}}
+
+
+# ------------------------------------------------------------------ 05
+
+# what the stages of one run share, by name in their manifests
+RUN_INPUTS = ("code", "prompts", "draft_model", "agent_model")
+TASK_INPUTS = ("data", "sample_ids")
+GATE = ("score", "k", "slope", "router", "threshold")
+SOURCES = {"run": "measured", "reported": "reported", "both": "both"}  # parameter -> word on the figures
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run in its two forms: a row per sample, and the summary of them all."""
+
+    frame: pd.DataFrame
+    summary: dict
+
+    @property
+    def score(self) -> str:
+        return results.score_of(self.summary)
+
+    @property
+    def n_failed(self) -> int:
+        """Samples that failed in at least one arm."""
+        verdicts = self.frame[[f"{arm}_verdict" for arm in sample_frame.arms_of(self.frame)]]
+        return int((verdicts == "error").any(axis=1).sum())
+
+
+def summarised(params: FiguresParams) -> RunResult | None:
+    """Read and summarise the run; None where only reported numbers are asked for."""
+    if params.source == "reported":
+        return None
+    frame = sample_frame.load_run(params.run, params.tasks, params.arms)
+    check_made_alike(params.run, params.tasks, params.arms)
+    summary = summarise(
+        frame,
+        run=params.run,
+        gate=gate_of(params),
+        hard_below=params.hard_below,
+        draws=params.bootstrap,
+        seed=params.seed,
+    )
+    return RunResult(frame, summary)
+
+
+def check_made_alike(run: str, tasks: Sequence[str], arms: Sequence[str]) -> None:
+    """Refuse to compare stages that were made from different things.
+
+    Code, models, prompts and the gate's setting are those of the whole run, data and samples those of each task. What a
+    stage does not tell (an imported one) is passed over. Raises StageError naming the first two stages that differ.
+    """
+    seen: dict[
+        tuple[str, str], tuple[object, str]
+    ] = {}  # (where it holds, name) -> value, the stage it was met in
+    for name in arms:
+        for task in tasks:
+            for kind in ("02", "03"):
+                stage = f"02_{name}" if kind == "02" else f"03_judging/{name}"
+                made = read_manifest(run, stage, task)
+                facts = {(kind, key): made.inputs.get(key) for key in RUN_INPUTS}
+                facts |= {(task, key): made.inputs.get(key) for key in TASK_INPUTS}
+                if kind == "02" and name.startswith("gated"):
+                    facts |= {(kind, key): made.config.get(key) for key in GATE}
+                for key, value in facts.items():
+                    before, there = seen.setdefault(key, (value, stage)) if value is not None else (None, "")
+                    if before != value:
+                        raise StageError(
+                            f"run {run}: {there} and {stage} ({task}) differ in their {key[1].replace('_', ' ')} "
+                            f"and cannot be compared; run {notebook_of(kind)} again for both (if_changed=restart), or "
+                            "name only what belongs together in arms and tasks"
+                        )
+
+
+def gate_of(params: FiguresParams) -> dict[str, Any]:
+    """The gate as the run's gated arm used it, and where its threshold is from; `score` alone without that arm."""
+    if "gated" not in params.arms:
+        return {"score": params.score}
+    config = read_manifest(params.run, "02_gated", params.tasks[0]).config
+    gate = {name: config.get(name) for name in GATE}
+    if params.threshold_from:
+        point = read_operating_point(params.threshold_from)
+        if point["threshold"] == gate["threshold"]:  # else the run was given a threshold of its own
+            gate |= {"rule": point.get("rule"), "chosen_on": point.get("chosen_on", {}).get("run")}
+    return gate

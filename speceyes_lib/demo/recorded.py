@@ -1,0 +1,106 @@
+"""The embedded run as it was recorded by its makers: packed into one committed file, unpacked to look around in.
+
+    speceyes recorded unpack     put it into data/runs where there is no such run
+    speceyes recorded pack       after `make reproduce`: renew the committed file
+
+It holds what stages recorded (records, evidence, verdicts, manifests, the operating point, the summary), no executed
+notebook and no figure. `make reproduce` never takes it for its own work: it sets an unpacked run aside and runs anew.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import DataError, StageError
+from ..paths import resolve, run_dir, runs_dir, shown
+
+ARCHIVE = "data/demo/recorded_run.tar.xz"
+RUNS = {"demo": "04_confidence", "demo_validation": "04_threshold"}  # run -> the stage that ends it
+MARK = "RECORDED"  # stands in the folder of a run that was unpacked, not run here
+KEPT = (".json", ".jsonl", ".parquet", ".csv")
+LEFT_OUT = ("figures", "notebooks")
+_NOTE = "This run was unpacked from {archive}; it was not run on this machine.\n"
+
+
+def is_recorded(run: str) -> bool:
+    """Was this run unpacked rather than run here?"""
+    return (run_dir(run) / MARK).is_file()
+
+
+def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
+    """Put the recorded runs into data/runs; a run that is there already stays as it is.
+
+    Returns the folders made. Raises DataError when the archive is missing or not what `pack` writes.
+    """
+    path = resolve(archive)
+    if not path.is_file():
+        raise DataError(f"{shown(path)} is missing; restore it from the repository, or run make reproduce")
+    made: list[Path] = []
+    absent = {run for run in RUNS if not run_dir(run).exists()}
+    try:
+        with tarfile.open(path, "r:xz") as packed:
+            for member in packed:
+                run = member.name.split("/")[0]
+                if run not in RUNS:
+                    raise DataError(
+                        f"{shown(path)} holds {member.name!r}, which belongs to no run of {list(RUNS)}"
+                    )
+                if run in absent:
+                    packed.extract(member, runs_dir(), filter="data")
+    except (tarfile.TarError, EOFError, OSError) as e:
+        raise DataError(f"{shown(path)} cannot be unpacked ({e}); restore it from the repository") from e
+    for run in sorted(absent):
+        folder = run_dir(run)
+        if folder.is_dir():
+            (folder / MARK).write_text(_NOTE.format(archive=shown(path)), "utf-8")
+            made.append(folder)
+    return made
+
+
+def pack(archive: str | Path = ARCHIVE) -> Path:
+    """Write the archive from the finished RUNS: the same runs give the same bytes.
+
+    Raises StageError when a run is not there or was itself unpacked.
+    """
+    for run in RUNS:
+        if not (run_dir(run) / RUNS[run] / "manifest.json").is_file():
+            raise StageError(f"run {run!r} is not finished: make reproduce first")
+        if is_recorded(run):
+            raise StageError(f"run {run!r} was unpacked, not run here: make reproduce first")
+    path = resolve(archive)
+    part = path.with_suffix(".part")
+    with tarfile.open(part, "w:xz", format=tarfile.PAX_FORMAT, preset=9) as packed:
+        for run in RUNS:
+            for file in _kept(run_dir(run)):
+                content = file.read_bytes()
+                member = tarfile.TarInfo(file.relative_to(runs_dir()).as_posix())
+                member.size = len(content)
+                packed.addfile(member, io.BytesIO(content))
+    part.replace(path)
+    return path
+
+
+def _kept(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        if file.is_file() and file.suffix in KEPT and not set(inside.parts[:-1]) & set(LEFT_OUT):
+            yield file
+
+
+def set_aside(runs: Sequence[str]) -> list[Path]:
+    """Rename unpacked runs out of the way of a real one, human checks and all. Returns the new folders."""
+    moved = []
+    for run in runs:
+        if is_recorded(run):
+            old = run_dir(run)
+            free = next(
+                name
+                for i in range(1, 1000)
+                if not (name := old.with_name(f"{run}_recorded{'' if i == 1 else i}")).exists()
+            )
+            moved.append(Path(shutil.move(old, free)))
+    return moved

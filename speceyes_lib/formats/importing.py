@@ -1,0 +1,60 @@
+"""Result files of other programs become runs.
+
+Lines that cannot be read are reported with file and line, and the rest is kept. With a data root every sample is
+looked up in the benchmark. That checks the files, and it adds what they lack: the options, and which samples share a
+picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import DataError, UserError, nearest
+from ..paths import resolve
+from ..runs.records import AgentRecord
+from . import deepeyes, lmms_vlmevalkit, speceyes
+from .common import Finder, Part, Problems, write
+
+READERS = {
+    "speceyes": speceyes.read,
+    "deepeyes": lambda *given: {"": deepeyes.read(*given)},
+    "lmms-eval": lambda *given: {"": lmms_vlmevalkit.read_lmms_eval(*given)},
+    "vlmevalkit": lambda *given: {"": lmms_vlmevalkit.read_vlmevalkit(*given)},
+}
+
+
+def import_files(
+    source: str, paths: list[Path], run: str, data_root: str | None = None, replace: bool = False
+) -> tuple[dict[str, list[Part]], Problems]:
+    """Import files of one program; returns the parts by the name of the run they were stored in, and the problems.
+
+    Files of several gated settings make one run each, named `<run>_<setting>`. Raises DataError where nothing at
+    all could be read, StageError where a run of that name holds something else (unless `replace`).
+    """
+    if source not in READERS:
+        raise UserError(
+            f"import {source}: no such program{nearest(source, READERS)}; known are {', '.join(READERS)}"
+        )
+    problems: Problems = []
+    found = READERS[source](paths, Finder(resolve(data_root) if data_root else None), problems)
+    runs = {f"{run}_{setting}" if setting else run: parts for setting, parts in found.items()}
+    runs = {name: kept for name, parts in runs.items() if (kept := [p for p in parts if p.records])}
+    if not runs:
+        told = "".join(f"\n  {problem}" for problem in problems[:10])
+        raise DataError(f"nothing in these files could be read as results of {source}{told}")
+    for name, parts in runs.items():
+        write(name, parts, source, "restart" if replace else "refuse")
+    return runs, problems
+
+
+def import_report(runs: dict[str, list[Part]]) -> list[str]:
+    """One line per imported stage and task: how many records, how many of them failed, how many are judged."""
+    lines = []
+    for name, parts in runs.items():
+        for part in parts:
+            failed = sum(record.status == "error" for record in part.records.values())
+            text = f"{len(part.records)} records, {failed} failed"
+            if isinstance(next(iter(part.records.values())), AgentRecord):
+                text += f", {len(part.verdicts.get('final', ()))} judged"
+            lines.append(f"run {name}: {part.stage} {part.task}: {text}")
+    return lines

@@ -1,0 +1,253 @@
+"""lmms-eval's sample logs and VLMEvalKit's tables: one model's answers, with that program's own score on each.
+
+    {date}_samples_{task}.jsonl     lmms-eval: doc_id, target, filtered_resps, resps, doc, and the metric fields
+    {model}_{dataset}.tsv or .xlsx  VLMEvalKit: index, question, A-D, answer, category, prediction, hit
+
+An import is a baseline, whatever the model was: answers of one model without a gate. Options may stand in another
+order there than in the benchmark; with `--data-root` the order shown is found from their texts and recorded, so that
+letters are read as they were meant. The two name samples in ways of their own, so without the benchmark their rows
+are known by their numbers only.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..runs.records import AgentRecord, VerdictValue
+from ..tasks.sample import LETTERS
+from .common import (
+    Finder,
+    LineError,
+    Part,
+    Problem,
+    Problems,
+    Told,
+    files_of,
+    finite,
+    json_lines,
+    option_texts,
+    order_shown,
+    text_of,
+    told_of,
+    trajectory,
+)
+
+# names in file names, longest first within a benchmark -> benchmark and split; None: the row's category tells
+_TASKS = (
+    (r"direct_attributes", "vstar", "direct_attributes"),
+    (r"relative_position", "vstar", "relative_position"),
+    (r"v_?star", "vstar", None),
+    (r"hr_?bench_?4k", "hr", "hr_bench_4k"),
+    (r"hr_?bench_?8k", "hr", "hr_bench_8k"),
+    (r"pope_adv\w*", "pope", "adversarial"),
+    (r"pope_pop\w*", "pope", "popular"),
+    (r"pope_rand\w*", "pope", "random"),
+    (r"pope", "pope", None),
+)
+_SPLIT_OF = {"adv": "adversarial", "pop": "popular", "spatial": "relative_position"}
+
+
+def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[Part]:
+    """One part per task and split of lmms-eval's sample logs."""
+    parts = _Parts(finder, problems)
+    for path in files_of(paths, ".jsonl"):
+        for number, line in parts.of_file(path, json_lines(path, problems)):
+            doc = line.get("doc") if isinstance(line.get("doc"), Mapping) else {}
+            asked, options = _question(doc)
+            parts.add(
+                path,
+                number,
+                category=text_of(doc.get("category")),
+                key=text_of(doc.get("question_id", doc.get("index", line.get("doc_id")))),
+                question=asked,
+                options=options,
+                standard=text_of(line.get("target")) or "",
+                answer=_reply(line),
+                hit=_score(line),
+                rule="lmms_eval",
+            )
+    return parts.finished()
+
+
+def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[Part]:
+    """One part per task and split of VLMEvalKit's tables."""
+    parts = _Parts(finder, problems)
+    for path in files_of(paths, ".tsv", ".xlsx"):
+        for number, row in parts.of_file(path, _rows(path, problems)):
+            hit = next((row[name] for name in ("hit", "score") if row.get(name) not in (None, "")), None)
+            parts.add(
+                path,
+                number,
+                category=text_of(row.get("category")),
+                key=text_of(row.get("question_id") or parts.running_number(row)),
+                question=str(row.get("question") or "").strip(),
+                options=option_texts(row),
+                standard=str(row.get("answer") or "").strip(),
+                answer=text_of(row.get("prediction")),
+                hit=hit,
+                rule="vlmevalkit",
+            )
+    return parts.finished()
+
+
+class _Parts:
+    """The parts in the making, by task: a file may hold several splits, and a split lie in several files."""
+
+    def __init__(self, finder: Finder, problems: Problems) -> None:
+        self.finder, self.problems = finder, problems
+        self.by_task: dict[str, Part] = {}
+        self.benchmark, self.split = "", None
+
+    def of_file(self, path: Path, rows: Iterable[tuple[int, Mapping]]) -> Iterator[tuple[int, Mapping]]:
+        """The rows of a file whose name holds a benchmark we know; none of any other."""
+        known = [(b, s) for pattern, b, s in _TASKS if re.search(pattern, path.stem, re.IGNORECASE)]
+        if known:
+            self.benchmark, self.split = known[0]
+            yield from rows
+        else:
+            self.problems.append(Problem(path, "the file name holds none of V*, HR-Bench and POPE"))
+
+    def running_number(self, row: Mapping) -> str | None:
+        """The row's number where it may name a sample: POPE's are not its question ids, and its questions repeat."""
+        return None if self.benchmark == "pope" and self.finder.root else row.get("index")
+
+    def add(self, path: Path, number: int, **row: Any) -> None:
+        try:
+            self._add(path, **row)
+        except LineError as error:
+            self.problems.append(Problem(path, str(error), number))
+
+    def _add(
+        self,
+        path: Path,
+        *,
+        category: str | None,
+        key: str | None,
+        question: str,
+        options: tuple[str, ...],
+        standard: str,
+        answer: str | None,
+        hit: Any,
+        rule: str,
+    ) -> None:
+        task = f"{self.benchmark}/{self.split or _split(self.benchmark, category)}"
+        id_, sample = self.finder.find(task, key, question, options)
+        shown = order_shown(sample, options) if sample and sample.options and options else None
+        record = AgentRecord(
+            id=id_,
+            run_mode="baseline",
+            status="ok",
+            decision="baseline",
+            used="large",
+            answer=answer,
+            trajectory=None if answer is None else trajectory(answer, None),
+            options_shown=shown,
+            timed=False,
+        )
+        if path not in (part := self.by_task.setdefault(task, Part("02_baseline", task))).files:
+            part.files.append(path)
+        told = Told(question, standard, category or "", id_, options)
+        part.add(record, told_of(sample, shown) if sample else told)
+        verdict = _verdict(hit)
+        if verdict is not None:
+            part.judge(id_, verdict, rule, "final", *(["agent"] if record.trajectory else []))
+
+    def finished(self) -> list[Part]:
+        for part in self.by_task.values():
+            if lacking := self.finder.missing(part):
+                total = len(self.finder.samples(part.task))
+                self.problems.append(
+                    Problem(part.files[0], f"{lacking} of {total} samples of {part.task} have no row")
+                )
+        return list(self.by_task.values())
+
+
+def _split(benchmark: str, category: str | None) -> str:
+    """The split that a row's category names."""
+    name = (category or "").strip().lower().replace(" ", "_")
+    splits = {
+        "vstar": ("direct_attributes", "relative_position"),
+        "pope": ("adversarial", "popular", "random"),
+    }
+    name = next((full for short, full in _SPLIT_OF.items() if name.startswith(short)), name)
+    if name not in splits[benchmark]:
+        raise LineError(f"field 'category' is {category!r}, expected one of {', '.join(splits[benchmark])}")
+    return name
+
+
+def _verdict(hit: Any) -> VerdictValue | None:
+    """A score as a verdict; None where the program gave none."""
+    value = {"true": 1.0, "false": 0.0}.get(str(hit).strip().lower(), finite(hit))
+    return None if value is None else "right" if value >= 1 else "wrong"
+
+
+def _reply(line: Mapping) -> str | None:
+    """The reply that was scored: the filtered one, else the raw one."""
+    for name in ("filtered_resps", "resps"):
+        value = line.get(name)
+        while isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def _score(line: Mapping) -> Any:
+    """The score in the first metric that has one."""
+    for value in line.values():
+        if isinstance(value, Mapping):
+            for name in ("score", "gpt_score"):
+                if value.get(name) is not None:
+                    return value[name]
+    return None
+
+
+_OPTION = re.compile(r"\(([A-Z])\)")
+
+
+def _question(doc: Mapping) -> tuple[str, tuple[str, ...]]:
+    """(question, options) of a document: options in columns, or behind the question as "(A) red (B) blue"."""
+    text = str(doc.get("question") or doc.get("text") or "").strip()
+    if columns := option_texts(doc):
+        return text, columns
+    pieces = _OPTION.split(text)
+    if pieces[1::2] and pieces[1::2] == list(LETTERS[: len(pieces) // 2]):
+        return pieces[0].strip(), tuple(p.strip() for p in pieces[2::2])
+    return text, ()
+
+
+def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a table with their line numbers. Raises DataError for a table without predictions."""
+    if path.suffix == ".xlsx":
+        if importlib.util.find_spec("openpyxl") is None:
+            raise DataError(
+                f"{path}: reading .xlsx needs the package openpyxl; install it, or save the table as .tsv"
+            )
+        import pandas as pd
+
+        table = pd.read_excel(path, dtype=str, keep_default_na=False)
+        _check_columns(path, list(table.columns))
+        yield from enumerate(table.to_dict("records"), 2)
+        return
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a picture
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file, delimiter="\t")
+        _check_columns(path, list(reader.fieldnames or ()))
+        for row in reader:
+            if None in row or None in row.values():
+                found = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
+                what = f"{found} fields, but the header names {len(reader.fieldnames)}"
+                problems.append(Problem(path, what, reader.line_num))
+            else:
+                yield reader.line_num, row
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    if "prediction" not in names:
+        raise DataError(f"{path}: column 'prediction' is missing; found {', '.join(names) or 'nothing'}")

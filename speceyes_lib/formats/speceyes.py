@@ -1,0 +1,438 @@
+"""The original's result files, both ways.
+
+    {benchmark}_{split}_{large}_{small}_{batch}_{mode}_{threshold}[_K={K}][_PhaseIMs].jsonl   a gated run
+    {benchmark}_{split}_{large}_baseline_{batch}_None_None.jsonl                                its baseline
+    {benchmark}_{split}_{model}_{batch}.jsonl                                                   the drafts alone
+    latency_summary.json beside them                                                            total seconds per file
+    judge_results_*/…/{same stem}_acc.jsonl                                                     a judge's sums
+
+A judge's file has no verdict per sample, but it lists wrong answers and the confidences of right and of wrong ones.
+Verdicts are therefore those of the original's rules where they decide, else those that these lists, or the sums,
+leave no doubt about; the rest is `undecided`. The sums are compared with what comes out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..gating.separability import MODES
+from ..inference.stages import DRAFT_STAGE
+from ..runs.records import AgentRecord, DraftRecord, RouterRecord, Trajectory, VerdictValue
+from .common import (
+    Finder,
+    LineError,
+    Part,
+    Problem,
+    Problems,
+    Source,
+    files_of,
+    finite,
+    json_lines,
+    task_in,
+    text_of,
+    trajectory,
+    whole,
+)
+from .speceyes_results import failure_of, paper_verdict, sample_of
+
+LATENCY = "latency_summary.json"
+JUDGED = "_acc"
+ROUTED = -1  # confidence_score of a sample that Phase I sent to the agent
+PAPER_K = 64  # a file name without _K= means this
+
+
+# ------------------------------------------------------------------------------------------- file names
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a file name says. large is None for drafts alone; small is "baseline" for the agent alone."""
+
+    task: str
+    large: str | None
+    small: str
+    batch_size: int
+    mode: str | None = None
+    threshold: float | None = None
+    k: int = PAPER_K
+    small_routes: bool = False
+
+    @property
+    def arm(self) -> str:
+        """The arm these answers are of; "" for drafts alone."""
+        if self.large is None:
+            return ""
+        return (
+            "baseline" if self.small == "baseline" else "specreason" if self.mode == "specreason" else "gated"
+        )
+
+    @property
+    def setting(self) -> str:
+        """What tells one run from another on the same tasks."""
+        suffix = (f"_K={self.k}" if self.k != PAPER_K else "") + ("_PhaseIMs" if self.small_routes else "")
+        return f"{self.mode}_{self.threshold}{suffix}"
+
+    @property
+    def stem(self) -> str:
+        """The file name without its ending."""
+        task = self.task.replace("/", "_")
+        if self.large is None:
+            return f"{task}_{self.small}_{self.batch_size}"
+        return f"{task}_{self.large}_{self.small}_{self.batch_size}_{self.setting}"
+
+    def config(self) -> dict[str, Any]:
+        """The stage config as far as the name tells it."""
+        told = {"agent_model": self.large, "batch_size": self.batch_size}
+        if self.arm == "baseline":
+            return told
+        told |= {"draft_model": self.small}
+        if self.arm != "gated":
+            return told
+        router = "small" if self.small_routes else "large"
+        return told | {"score": self.mode, "threshold": self.threshold, "k": self.k, "router": router}
+
+
+_REST = re.compile(
+    r"(?P<models>.+?)_(?P<batch>\d+)"
+    r"(?:_(?P<mode>[A-Za-z]+\d*)_(?P<threshold>None|\d+(?:\.\d+)?(?:e-?\d+)?)(?P<suffixes>(?:_K=\d+|_PhaseIMs)*))?"
+)
+
+
+def parse_name(stem: str) -> Name:
+    """Read a file name (without its ending). Raises LineError for one that is not the original's."""
+    task = task_in(stem)
+    told = _REST.fullmatch(stem.partition(f"{task.split('/')[1]}_")[2]) if task else None
+    if told is None:
+        raise LineError(
+            "the file name is not the original's: expected benchmark_split_large_small_batch_mode_threshold.jsonl, "
+            "or benchmark_split_model_batch.jsonl for drafts"
+        )
+    models, batch_size = told["models"], int(told["batch"])
+    if told["mode"] is None:
+        return Name(task, None, models, batch_size)
+    large, _, small = models.rpartition("_")
+    if not large:
+        raise LineError(f"expected two models in the file name, found {models!r}")
+    mode = None if told["mode"] == "None" else told["mode"]
+    if small != "baseline" and mode not in (*MODES, "specreason"):
+        raise LineError(f"mode {mode!r} in the file name is none of {', '.join(MODES)}")
+    text = told["threshold"]
+    threshold = None if text == "None" else int(text) if text.isdecimal() else float(text)  # 7 stays 7
+    k = re.search(r"_K=(\d+)", told["suffixes"])
+    routes = "_PhaseIMs" in told["suffixes"]
+    return Name(task, large, small, batch_size, mode, threshold, int(k[1]) if k else PAPER_K, routes)
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> dict[str, list[Part]]:
+    """Parts by the setting of the gated run they belong to ("" where there is none).
+
+    A setting comes with the baseline of the same agent and the drafts of the same small model, where these are
+    among the files. Baseline and drafts together make `collect`, the arm that thresholds are analysed on; the
+    router's word in it is that of the setting's gated run.
+    """
+    evals: dict[Name, Part] = {}
+    judges: dict[Name, Path] = {}
+    for path in files_of(paths, ".jsonl"):
+        try:
+            name = parse_name(path.stem.removesuffix(JUDGED))
+        except LineError as error:
+            problems.append(Problem(path, str(error)))
+            continue
+        if path.stem.endswith(JUDGED):
+            judges[name] = path
+        elif name in evals:
+            problems.append(Problem(path, f"{evals[name].files[0].name} was read before from another folder"))
+        else:
+            evals[name] = _read_eval(path, name, finder, problems)
+    for name, path in judges.items():
+        if name in evals:
+            _apply_judge(path, evals[name], finder, problems)
+        else:
+            problems.append(
+                Problem(path, "holds sums only, and the answers it judged are not among the files")
+            )
+    return _by_setting(evals, problems)
+
+
+def _read_eval(path: Path, name: Name, finder: Finder, problems: Problems) -> Part:
+    stage = f"02_{name.arm}" if name.arm else DRAFT_STAGE
+    part = Part(stage, name.task, protocol="paper", config=name.config(), files=[path])
+    part.wall_s = _total_s(path, problems)
+    for number, line in json_lines(path, problems):
+        try:
+            result = line.get("result")
+            if not isinstance(result, dict):
+                raise LineError("field 'result' is missing, so the sample is not known")
+            id_, sample, told = sample_of(name.task, result, finder)
+            record = _agent_record(id_, name, line, result) if name.arm else _draft_record(id_, line, result)
+            part.add(record, told)
+            part.samples[id_] = sample
+        except (LineError, ValueError) as error:
+            problems.append(Problem(path, " ".join(str(error).split()), number))
+    if lacking := finder.missing(part):
+        problems.append(Problem(path, f"{lacking} of {len(finder.samples(name.task))} samples have no line"))
+    return part
+
+
+def _draft_record(id_: str, line: Mapping, result: Mapping) -> DraftRecord:
+    failure = failure_of(line)
+    answer = text_of(result.get("pred_ans")) or text_of(line.get("small_answer"))
+    told = line.get("confidence_score_infos")
+    if not isinstance(told, Mapping):
+        raise LineError(
+            "field 'confidence_score_infos' is missing; a file of drafts has four confidences a line"
+        )
+    scores = {mode: score for mode in MODES if (score := finite(told.get(mode))) is not None}
+    return DraftRecord(
+        id=id_,
+        status="error" if failure else "ok",
+        error=failure,
+        answer=None if failure else answer,
+        n_tokens=whole(line.get("generated_length")),
+        scores=scores or None,
+        score_reason=None if len(scores) == len(MODES) else "non_finite" if answer else "empty_answer",
+        timed=False,
+    )
+
+
+def _agent_record(id_: str, name: Name, line: Mapping, result: Mapping) -> AgentRecord:
+    failure = failure_of(line)
+    answer = None if failure else text_of(result.get("pred_ans"))
+    used = line.get("use_model") or ("large" if name.arm == "baseline" or failure else None)
+    if used not in ("small", "large"):
+        raise LineError(f"field 'use_model' is {used!r}, expected 'small' or 'large'")
+    messages = line.get("print_messages") or line.get("messages")
+    length = whole(line.get("generated_length"))
+    path: Trajectory | None = None
+    if used == "large" and (answer or messages):
+        path = trajectory(answer, messages, failure, length)
+    common = {
+        "id": id_,
+        "status": "error" if failure else "ok",
+        "error": failure,
+        "used": used,
+        "answer": answer,
+    }
+    common |= {"run_mode": name.arm, "trajectory": path, "timed": False}
+    if name.arm != "gated":
+        return AgentRecord(**common, decision=name.arm)
+    score = finite(line.get("confidence_score"))
+    routed = line.get("judge_tc") == "yes" or (line.get("judge_tc") is None and score == ROUTED)
+    small = None if routed else text_of(line.get("small_answer"))
+    confidence = None if routed or score == ROUTED else score
+    draft = DraftRecord(
+        id=id_,
+        status="ok",
+        answer=small,
+        n_tokens=length if used == "small" else None,
+        scores=None if confidence is None else {name.mode: confidence},
+        score_reason="non_finite" if confidence is None else None,
+        timed=False,
+    )
+    return AgentRecord(
+        **common,
+        decision="accepted"
+        if used == "small"
+        else "routed"
+        if routed
+        else "rejected"
+        if small
+        else "draft_failed",
+        router=_router(line.get("judge_tc")),
+        draft=draft if small is not None else None,
+        confidence=confidence,
+        threshold=name.threshold,
+    )
+
+
+def _router(word: Any) -> RouterRecord | None:
+    return RouterRecord(verdict=word, text=word) if word in ("yes", "no") else None
+
+
+def _total_s(path: Path, problems: Problems) -> float | None:
+    """Seconds of the split from the summary beside a file; None where it has none."""
+    summary = path.with_name(LATENCY)
+    if not summary.is_file():
+        return None
+    try:
+        told = json.loads(summary.read_text("utf-8"))
+        return finite(told.get(path.name, told.get(path.stem)))
+    except (ValueError, AttributeError) as error:
+        if not any(p.file == summary for p in problems):
+            problems.append(Problem(summary, f"expected one JSON object of seconds by file name ({error})"))
+        return None
+
+
+# --------------------------------------------------------------------------------------------- judging
+
+_LISTS = (
+    "error_preds",
+    "conf_infos",
+    "confidence_scores",
+    "confidence_scores_wrong",
+    "confidence_scores_right",
+)
+Verdicts = dict[str, tuple[VerdictValue, str]]
+
+
+def _apply_judge(path: Path, part: Part, finder: Finder, problems: Problems) -> None:
+    """Give a part the verdicts that a judge's file allows to tell."""
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError(f"found {type(told).__name__}")
+    except ValueError as error:
+        problems.append(Problem(path, f"expected one JSON object with a judge's sums ({error})"))
+        return
+    part.files.append(path)
+    part.judged = {key: value for key, value in told.items() if key not in _LISTS}
+    verdicts: Verdicts = {
+        id_: tuple(paper_verdict(part.samples[id_], record)) for id_, record in part.records.items()
+    }
+    _settle_by_errors(verdicts, part.task, told, finder)
+    _settle_by_scores(verdicts, part, told)
+    problems += [Problem(path, what) for what in _settle_by_sums(verdicts, told)]
+    for id_, (verdict, rule) in verdicts.items():
+        part.judge(id_, verdict, rule, *_sources(part.records[id_]))
+
+
+def _sources(record: DraftRecord | AgentRecord) -> tuple[Source, ...]:
+    if isinstance(record, DraftRecord):
+        return ("draft",)
+    return ("final", *(["draft"] if record.used == "small" else ["agent"] if record.trajectory else []))
+
+
+def _settle_by_errors(verdicts: Verdicts, task: str, told: Mapping, finder: Finder) -> None:
+    """Answers that no rule decided, by the list of wrong ones, where it names as many as the sums call wrong."""
+    wrong = set()
+    try:
+        for result in told.get("error_preds") or ():
+            wrong.add(sample_of(task, result, finder)[0])
+    except (LineError, AttributeError, TypeError):
+        return  # not a list of results
+    accuracy, count = finite(told.get("all_acc")), whole(told.get("all_cnt"))
+    if accuracy is None or count is None or len(wrong) != count - round(accuracy * count / 100):
+        return
+    for id_, (verdict, _) in verdicts.items():
+        if verdict == "undecided":
+            verdicts[id_] = ("wrong" if id_ in wrong else "right", "judge_error_preds")
+
+
+def _settle_by_scores(verdicts: Verdicts, part: Part, told: Mapping) -> None:
+    """Answers that no rule decided, by the list that holds their confidence; one in both lists stays open."""
+    infos = told.get("conf_infos")
+    if isinstance(infos, Mapping):
+        own = {mode: infos[mode] for mode in MODES if isinstance(infos.get(mode), Mapping)}
+        lists = {mode: [_numbers(own[mode].get(w)) for w in ("right", "wrong")] for mode in own}
+    else:
+        lists = {"": [_numbers(told.get(f"confidence_scores_{w}")) for w in ("right", "wrong")]}
+    for mode, (right, wrong) in lists.items():
+        for id_, (verdict, _) in verdicts.items():
+            record = part.records[id_]
+            score = record.confidence if isinstance(record, AgentRecord) else (record.scores or {}).get(mode)
+            if verdict == "undecided" and (score in right) != (score in wrong):
+                verdicts[id_] = ("right" if score in right else "wrong", "judge_by_confidence")
+
+
+def _numbers(values: Any) -> set[float]:
+    """The finite numbers of a list; none where it is no list."""
+    return {n for v in values if (n := finite(v)) is not None} if isinstance(values, list) else set()
+
+
+def _settle_by_sums(verdicts: Verdicts, told: Mapping) -> list[str]:
+    """What is still open where it must all be right or all be wrong; then whatever differs from the sums, in words."""
+    accuracy, count = finite(told.get("all_acc")), whole(told.get("all_cnt"))
+    if accuracy is None or count is None:
+        return ["all_acc or all_cnt is missing or no number; the verdicts cannot be checked against them"]
+    by_verdict = Counter(verdict for verdict, _ in verdicts.values())
+    n = sum(by_verdict.values()) - by_verdict["error"]
+    if n != count:
+        return [f"all_cnt is {count}, but {n} of the answers read did not fail; the file is of other answers"]
+    right = round(accuracy * count / 100)
+    missing = right - by_verdict["right"]
+    undecided = [id_ for id_, (verdict, _) in verdicts.items() if verdict == "undecided"]
+    if undecided and missing in (0, len(undecided)):
+        verdict: VerdictValue = "right" if missing else "wrong"
+        verdicts |= dict.fromkeys(undecided, (verdict, "judge_by_sum"))
+    elif undecided and 0 < missing < len(undecided):
+        return [
+            f"{len(undecided)} answers stay undecided, of which it calls {missing} right without saying which"
+        ]
+    elif missing:
+        return [
+            f"all_acc is {accuracy:.2f} %, {right} of {count} right; the verdicts have {by_verdict['right']}"
+        ]
+    return []
+
+
+# ------------------------------------------------------------------------------------------ runs from files
+
+
+def _by_setting(evals: Mapping[Name, Part], problems: Problems) -> dict[str, list[Part]]:
+    gated = [name for name in evals if name.arm == "gated"]
+    keys = {(n.large, n.small, f"{n.large}_{n.small}_{n.batch_size}_{n.setting}") for n in gated}
+    if not gated:
+        agents = {(n.large, None if n.arm == "baseline" else n.small) for n in evals if n.arm}
+        drafts = {n.small for n in evals if not n.arm} or {None}
+        pairs = {(large, small or draft) for large, small in agents for draft in drafts}
+        keys = {(*pair, "_".join(filter(None, pair))) for pair in pairs or {(None, d) for d in drafts}}
+    runs = {}
+    for large, small, setting in sorted(keys, key=str):
+        own: dict[tuple[str, str], Part] = {}
+        for name, part in evals.items():
+            same = f"{name.large}_{name.small}_{name.batch_size}_{name.setting}" == setting
+            fits = {
+                "gated": same,
+                "baseline": name.large == large,
+                "specreason": (name.large, name.small) == (large, small),
+                "": name.small == small,
+            }[name.arm]
+            if fits and (part.stage, part.task) in own:
+                taken = own[part.stage, part.task].files[0].name
+                problems.append(Problem(part.files[0], f"left out, because {taken} holds the same arm"))
+            elif fits:
+                own[part.stage, part.task] = part
+        runs[setting] = [*own.values(), *_collected(own, problems)]
+    return runs if len(runs) != 1 else {"": next(iter(runs.values()))}
+
+
+def _collected(parts: Mapping[tuple[str, str], Part], problems: Problems) -> list[Part]:
+    """`collect` for every task that has both drafts and a baseline: the samples that are in both."""
+    made = []
+    for (stage, task), drafts in parts.items():
+        baseline = parts.get(("02_baseline", task))
+        if stage != DRAFT_STAGE or baseline is None:
+            continue
+        gated = parts.get(("02_gated", task))
+        both = Part("02_collect", task, protocol="paper", config={**drafts.config, **baseline.config})
+        both.files = [*drafts.files, *baseline.files, *(gated.files if gated else ())]
+        for id_, agent in baseline.records.items():
+            if id_ not in drafts.records:
+                continue
+            routed = gated.records.get(id_) if gated else None
+            update = {
+                "run_mode": "collect",
+                "decision": "collected",
+                "draft": drafts.records[id_],
+                "router": routed.router if routed else None,
+            }
+            both.add(agent.model_copy(update=update), baseline.told[id_])
+        if lacking := len(baseline.records.keys() ^ drafts.records.keys()):
+            problems.append(
+                Problem(drafts.files[0], f"{lacking} samples are not both here and in the baseline")
+            )
+        if drafts.verdicts and baseline.verdicts:
+            for part in (baseline, drafts):
+                for source, verdicts in part.verdicts.items():
+                    both.verdicts[source] = {i: v for i, v in verdicts.items() if i in both.records}
+        made.append(both)
+    return made

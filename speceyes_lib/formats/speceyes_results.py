@@ -1,0 +1,105 @@
+"""The `result` objects that the original and DeepEyes write: which sample, what was asked, what was answered.
+
+V* has {image, question, answer, pred_ans}, the answer being the text of the right option; HR-Bench {idx, question,
+answer, answer_str, category, pred_ans} with its letter; POPE {pid, idx, question_id, question, answer, image_source,
+category, pred_ans}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..judging.rules import Judgement, judge
+from ..runs.records import AgentRecord, Failure
+from ..tasks.pictures import ImageRef
+from ..tasks.sample import LETTERS, Sample
+from .common import Finder, LineError, Told, field_of, text_of, told_of
+
+NO_PICTURE = ImageRef(Path())
+
+
+def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str, Sample, Told]:
+    """(id, sample, what is told of it). Without a benchmark the sample is as far as the result describes it.
+
+    Raises LineError where it names no sample, another one, or a right answer that is none.
+    """
+    benchmark = task.split("/")[0]
+    if benchmark == "vstar":
+        key = PurePosixPath(str(field_of(result, "image")).replace("\\", "/")).stem
+    else:
+        key = str(field_of(result, "idx" if benchmark == "hr" else "question_id"))
+    question = str(result.get("question") or "")
+    id_, sample = finder.find(task, key, question)
+    described = _described(task, key, result, question)
+    if sample is not None and described.standard != sample.standard:
+        raise LineError(f"{id_}: the right answer is {described.standard!r} here, {sample.standard!r} there")
+    known = sample or described
+    told = told_of(
+        sample,
+        question=question,
+        standard=described.standard,
+        kind=str(result.get("category") or ""),
+        group=f"pope/{result['image_source']}" if result.get("image_source") else id_,
+    )
+    return id_, known, told
+
+
+def _described(task: str, key: str, result: Mapping[str, Any], question: str) -> Sample:
+    """A sample by what a result says of it: of the options only the right one, the others empty."""
+    benchmark, split = task.split("/")
+    answer = str(field_of(result, "answer")).strip()
+    options: tuple[str, ...] | None = None
+    if benchmark == "vstar":
+        options, answer = (answer,), LETTERS[0]
+    elif benchmark == "hr":
+        if answer not in LETTERS[:4]:
+            raise LineError(f"field 'answer' is {answer!r}, expected one of A, B, C, D")
+        options = tuple(str(result.get("answer_str") or "").strip() if c == answer else "" for c in "ABCD")
+    elif answer not in ("yes", "no"):
+        raise LineError(f"field 'answer' is {answer!r}, expected 'yes' or 'no'")
+    return Sample(f"{task}/{key}", benchmark, split, key, question, options, answer, NO_PICTURE)
+
+
+def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
+    """A sample and an answer to it as such an object, fields in the original's order."""
+    if sample.benchmark == "vstar":
+        told = {"image": sample.image.path.name, "question": sample.question, "answer": sample.options[0]}
+    elif sample.benchmark == "hr":
+        told = {
+            "idx": _number(sample.key),
+            "question": sample.question,
+            "answer": sample.answer,
+            "answer_str": sample.answer_text,
+            "category": sample.meta.get("category", ""),
+        }
+    else:
+        told = {
+            "pid": _number(sample.key),
+            "idx": _number(sample.key),
+            "question_id": sample.key,
+            "question": sample.question,
+            "answer": sample.answer,
+            "image_source": sample.meta.get("image_source", ""),
+            "category": sample.meta.get("category", sample.split),
+        }
+    return told | {"pred_ans": answer or ""}
+
+
+def _number(key: str) -> int | str:
+    return int(key) if key.isdecimal() else key
+
+
+def failure_of(entry: Mapping[str, Any]) -> Failure | None:
+    """Why a line's sample failed; None where its status is "success"."""
+    status = field_of(entry, "status")
+    if status not in ("success", "error"):
+        raise LineError(f"field 'status' is {status!r}, expected 'success' or 'error'")
+    message = text_of(entry.get("error")) or "no reason was told"
+    return Failure(type="imported_error", message=message) if status == "error" else None
+
+
+def paper_verdict(sample: Sample, record: AgentRecord) -> Judgement:
+    """What the original's rules say without its language model."""
+    return judge(sample, record.answer, "paper", record.status == "error")

@@ -1,0 +1,1 @@
+"""From token evidence to accept or fall back: separability, scores, the gate and its threshold."""

@@ -1,0 +1,268 @@
+"""Scores of a draft beside the paper's four, all from the same stored evidence, and one table that judges them.
+
+Higher means surer, nan means "no score". Per token, from its K highest log-probabilities l_1 >= l_2 >= ...
+with p = exp(l), and pooled over an answer by the smallest token, as the paper's `min` does:
+
+    min_prob    p_1
+    entropy     1 - H / log K, H the entropy of the K alternatives renormalised to sum to 1 (the rest is not known)
+    margin      p_1 - p_2
+    tie_aware   sigmoid(a S) * tanh((l_1 - l_2) / 2): the separability S, times how far apart the two best are.
+                tanh((l_1 - l_2) / 2) = (p_1 - p_2) / (p_1 + p_2): 0 for a tie, whatever the others do
+
+and for whole answers:
+
+    sequence    exp(sum of l_1): the probability of the answer. The paper's `log` is the same sum normalised by
+                the answer's length, exp(mean of l_1), and so stands for the length-normalised log-probability
+    options     probability of the option that the draft names, among the options offered, at the token that
+                decides between them (letters, option texts, or yes and no)
+    router      sigmoid(l_no - l_yes) of the router's first token: how sure it is that no tool is needed
+    combination probability of being right by a logistic regression on the other scores, cross-fitted: every
+                sample is scored by a model that saw neither it nor its group
+
+S knows K and slope, so the same threshold means something else at another K; scores are therefore compared by
+ranking and at equal coverage, never at equal thresholds.
+"""
+
+from __future__ import annotations
+
+import functools
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from ..runs.evidence import Evidence
+from ..stats.checks import as_flags
+from ..stats.intervals import SEED
+from ..stats.resampling import grouped
+from .separability import DEFAULT_K, DEFAULT_SLOPE, MODES, score_grid, token_separability
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a score is called, what it needs, and whether its value claims to be a probability of being right."""
+
+    name: str
+    label: str
+    needs: str
+    is_probability: bool = False
+
+
+SCORES = {
+    score.name: score
+    for score in (
+        Score("min", "separability, min", "evidence"),
+        Score("mean", "separability, mean", "evidence"),
+        Score("bottom20", "separability, bottom", "evidence"),
+        Score("log", "log (length-normalised)", "evidence", is_probability=True),
+        Score("min_prob", "least probable token", "evidence", is_probability=True),
+        Score("sequence", "whole answer", "evidence", is_probability=True),
+        Score("entropy", "entropy, top K", "evidence"),
+        Score("margin", "margin, top 2", "evidence"),
+        Score("tie_aware", "separability x margin", "evidence"),
+        Score("options", "options only", "evidence and options", is_probability=True),
+        Score("router", "router's no over yes", "the router's yes and no"),
+        Score("combination", "combination, cross-fitted", "right and wrong drafts", is_probability=True),
+    )
+}
+
+
+# ------------------------------------------------------------------ from evidence
+
+
+def evidence_scores(
+    top_logprobs: ArrayLike, offsets: ArrayLike, k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE
+) -> dict[str, NDArray[np.float64]]:
+    """Every score that the log-probabilities alone give, the paper's four included: name -> float64 [answers].
+
+    Args:
+        top_logprobs: [all tokens, K_stored] log-probabilities, rows descending, answers one after the other.
+        offsets: integers [answers + 1], see `confidence.score_grid`.
+        k: alternatives that count in the separability and in the entropy.
+        slope: slope of the separability's sigmoid.
+
+    Raises:
+        UserError: as `confidence.score_grid`.
+    """
+    grid = score_grid(top_logprobs, offsets, (k,), MODES, slope)  # checks the arguments
+    scores = {mode: grid[mode][:, 0] for mode in MODES}
+    top, bounds = np.asarray(top_logprobs), np.asarray(offsets)
+    if not len(top):
+        return scores | {name: np.full(len(bounds) - 1, np.nan) for name in _PER_TOKEN}
+    first, second = top[:, 0].astype(np.float64), top[:, 1].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        gap = np.where(np.isneginf(second), np.inf, first - second)
+        separability = 1.0 / (1.0 + np.exp(-slope * token_separability(top, k)))
+        tokens = {
+            "min_prob": np.exp(np.minimum(first, 0.0)),
+            "margin": np.exp(np.minimum(first, 0.0)) - np.exp(second),
+            "entropy": 1.0 - _entropy(top[:, :k]) / np.log(k),
+            "tie_aware": separability * np.tanh(gap / 2),
+            "sequence": np.minimum(first, 0.0),
+        }
+    for name, values in tokens.items():
+        values[np.isnan(separability)] = np.nan
+        pooled = _pooled(np.add if name == "sequence" else np.minimum, values, bounds)
+        scores[name] = np.exp(pooled) if name == "sequence" else pooled
+    return scores
+
+
+_PER_TOKEN = ("min_prob", "sequence", "entropy", "margin", "tie_aware")
+
+
+def token_margins(top_logprobs: ArrayLike) -> NDArray[np.float64]:
+    """(p_1 - p_2) / (p_1 + p_2) of every token: 0 is a tie between its two best alternatives, 1 no rival."""
+    top = np.asarray(top_logprobs, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.tanh(np.where(np.isneginf(top[:, 1]), np.inf, top[:, 0] - top[:, 1]) / 2)
+
+
+def smallest_margin(top_logprobs: ArrayLike, offsets: ArrayLike) -> NDArray[np.float64]:
+    """The smallest `token_margins` of every answer, nan for an answer without tokens."""
+    bounds = np.asarray(offsets)
+    if bounds[-1] == 0:
+        return np.full(len(bounds) - 1, np.nan)
+    return _pooled(np.minimum, token_margins(top_logprobs), bounds)
+
+
+def _entropy(top: NDArray) -> NDArray[np.float64]:
+    """Entropy in nats of the alternatives of each token, renormalised to sum to 1."""
+    z = top.astype(np.float64) - top[:, :1]
+    p = np.exp(z)
+    total = p.sum(axis=1)
+    weighted = np.where(p > 0, p * np.where(np.isneginf(z), 0.0, z), 0.0).sum(axis=1)
+    return np.log(total) - weighted / total
+
+
+def _pooled(ufunc: np.ufunc, values: NDArray, bounds: NDArray) -> NDArray[np.float64]:
+    filled = np.diff(bounds) > 0
+    pooled = np.full(len(filled), np.nan)
+    if filled.any():
+        pooled[filled] = ufunc.reduceat(values, bounds[:-1][filled])
+    return pooled
+
+
+def option_score(
+    evidence: Mapping[str, Evidence], ids: Sequence[str], options: Sequence[Sequence[str]]
+) -> NDArray[np.float64]:
+    """Probability of the option a draft names among those offered, at the token that decides; nan where none is named.
+
+    The draft's text is read token by token until it fits exactly one option: its letter ("A"), or the beginning
+    of its text. The stored alternatives of that token which name an option are then renormalised among each
+    other. An alternative is read by the text of its token, known when any draft of the run holds that token:
+    an option that no draft ever began counts as having no probability.
+
+    Args:
+        evidence: by sample id.
+        ids: samples [n], in the order of the result.
+        options: texts offered to each sample, in the order shown [n]; empty: not recorded.
+    """
+    texts = {
+        int(token): text
+        for one in evidence.values()
+        for token, text in zip(one.token_ids, one.token_texts, strict=True)
+        if token >= 0  # servers name tokens by text only: their alternatives cannot be read here
+    }
+    return np.array(
+        [
+            _option_share(evidence[id_], tuple(offered), texts)
+            if id_ in evidence and len(offered)
+            else np.nan
+            for id_, offered in zip(ids, options, strict=True)
+        ],
+        dtype=np.float64,
+    )
+
+
+def _option_share(one: Evidence, offered: tuple[str, ...], texts: Mapping[int, str]) -> float:
+    said = ""
+    for at, text in enumerate(one.token_texts):
+        chosen = _option_named(said + text, offered)
+        if chosen is not None:
+            mass = np.zeros(len(offered))
+            for token, logprob in zip(one.top_ids[at].tolist(), one.top_logprobs[at].tolist(), strict=True):
+                named = _option_named(said + texts[token], offered) if token in texts else None
+                if named is not None:
+                    mass[named] += np.exp(logprob)
+            return float(mass[chosen] / mass.sum()) if mass[chosen] > 0 else np.nan
+        said += text
+    return np.nan
+
+
+@functools.lru_cache(
+    maxsize=1 << 16
+)  # few texts and few option lists, asked for every alternative of every draft
+def _option_named(said: str, offered: tuple[str, ...]) -> int | None:
+    """Index of the one option that `said` can only be the beginning of, by letter or by text."""
+    bare = said.strip().strip("().:")
+    if len(bare) == 1 and bare in string.ascii_uppercase[: len(offered)]:
+        return string.ascii_uppercase.index(bare)
+    begin = said.lstrip().casefold()
+    fits = [i for i, option in enumerate(offered) if begin and option.casefold().startswith(begin)]
+    return fits[0] if len(fits) == 1 else None
+
+
+def router_score(yes_logprob: ArrayLike, no_logprob: ArrayLike) -> NDArray[np.float64]:
+    """How sure the router is that no tool is needed: its "no" against its "yes"; nan where either is not recorded."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        yes, no = (np.asarray(v, dtype=np.float64) for v in (yes_logprob, no_logprob))
+        return 1.0 / (1.0 + np.exp(yes - no))
+
+
+# ------------------------------------------------------------------ learned from the run
+
+
+def combination(
+    features: pd.DataFrame,
+    right: ArrayLike,
+    groups: ArrayLike | None = None,
+    folds: int = 5,
+    seed: int = SEED,
+) -> NDArray[np.float64]:
+    """Probability of being right by logistic regression on other scores, cross-fitted over seeded, grouped folds.
+
+    Args:
+        features: one score a column [n]; columns without any value are ignored, missing values are imputed by
+            the training folds' mean and flagged. Rows without any value get nan.
+        right: bool [n].
+        groups: samples of one group never straddle folds.
+        folds: how many, at least 2.
+
+    Returns:
+        float64 [n]; all nan when there are fewer than `folds` right or wrong groups to learn from.
+    """
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    right = as_flags("right", right)
+    table = features.to_numpy(dtype=np.float64)
+    rows = np.flatnonzero(~np.isnan(table).all(axis=1))
+    table = _log_odds(table[rows])[:, ~np.isnan(table[rows]).all(axis=0)]
+    _, group_of = grouped(groups, len(right))
+    group_of, truth = group_of[rows], right[rows]
+    predicted = np.full(len(right), np.nan)
+    if min((len(np.unique(group_of[truth == value])) for value in (True, False)), default=0) < folds:
+        return predicted
+    splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(table, truth, group_of)
+    for train, test in splits:
+        model = make_pipeline(
+            SimpleImputer(add_indicator=True, keep_empty_features=True),
+            StandardScaler(),
+            LogisticRegression(max_iter=1000),
+        )
+        if truth[train].all() or not truth[train].any():
+            return np.full(len(right), np.nan)
+        predicted[rows[test]] = model.fit(table[train], truth[train]).predict_proba(table[test])[:, 1]
+    return predicted
+
+
+def _log_odds(share: NDArray, end: float = 1e-6) -> NDArray[np.float64]:
+    """Scores in [0, 1] pile up at the ends; their log-odds do not."""
+    inside = np.clip(share, end, 1 - end)
+    return np.log(inside / (1 - inside))

@@ -1,0 +1,174 @@
+"""Choosing the threshold of the gate on a validation run, and the file that keeps the choice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ConfigError, StageError, UserError
+from ..paths import notebook_of, resolve, shown
+from ..stats.checks import as_flags, as_scores, require_same_length
+from ..stats.intervals import Estimate, proportion
+from ..stats.ranking import above, candidate_thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingCurve:
+    """The funnel at every threshold that decides differently, ascending; percent of all n samples."""
+
+    threshold: NDArray[np.float64]
+    accepted_pct: NDArray[np.float64]
+    accuracy_pct: NDArray[np.float64]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """The chosen threshold, what it promises on the validation set, and the rule that chose it.
+
+    `accuracy` is the funnel's on the set the threshold was chosen on: optimistic by construction, and no
+    result to report. `n_drafted` samples were not routed past the gate.
+    """
+
+    threshold: float
+    accuracy: Estimate
+    baseline_accuracy: Estimate  # the agent on every sample
+    accepted: Estimate
+    delta_pp: float
+    rule: str
+    n: int
+    n_drafted: int
+    curve: OperatingCurve
+
+    @property
+    def accuracy_pct(self) -> float:
+        return self.accuracy.value_pct
+
+    @property
+    def baseline_accuracy_pct(self) -> float:
+        return self.baseline_accuracy.value_pct
+
+    @property
+    def accepted_pct(self) -> float:
+        return self.accepted.value_pct
+
+    def __str__(self) -> str:
+        return (
+            f"threshold {self.threshold:.4f}: accepts {self.accepted}, accuracy {self.accuracy} "
+            f"against the agent's {self.baseline_accuracy}"
+        )
+
+    def as_dict(self) -> dict:
+        """For JSON, without the curve; nan becomes null."""
+        return {
+            "threshold": self.threshold,
+            "accuracy": self.accuracy.as_dict(),
+            "baseline_accuracy": self.baseline_accuracy.as_dict(),
+            "accepted": self.accepted.as_dict(),
+            "delta_pp": self.delta_pp,
+            "rule": self.rule,
+            "n": self.n,
+            "n_drafted": self.n_drafted,
+        }
+
+
+def choose_threshold(
+    confidence: ArrayLike,
+    draft_right: ArrayLike,
+    agent_right: ArrayLike,
+    routed: ArrayLike | None = None,
+    delta_pp: float = 0.0,
+) -> OperatingPoint:
+    """The lowest threshold at which the funnel is at most `delta_pp` points less accurate than the agent.
+
+    Lowest means most drafts accepted. Candidates are 0, 1 and the midpoints between distinct confidences of
+    the drafts; 1 accepts nothing, equals the agent, and so always qualifies. One sort, O(n log n).
+
+    Args:
+        confidence: [samples] in [0, 1]; nan or None where the draft has no score: never accepted.
+        draft_right, agent_right: bool [samples], both answers judged on every sample (a `collect` run).
+        routed: bool [samples], True where Phase I sent the sample to the agent; None: nowhere.
+        delta_pp: percentage points of accuracy that may be given up, >= 0.
+
+    Returns:
+        The operating point. When no draft has a confidence (no samples, or all routed) the threshold is 1:
+        nothing vouches for any draft.
+
+    Raises:
+        UserError: unequal lengths, verdicts that are not true or false, confidences outside [0, 1], a
+            negative `delta_pp`.
+    """
+    if not delta_pp >= 0:
+        raise UserError(f"delta_pp must be at least 0 percentage points, got {delta_pp}.")
+    confidence = as_scores("confidence", confidence)
+    draft, agent = as_flags("draft_right", draft_right), as_flags("agent_right", agent_right)
+    routed = np.zeros(len(confidence), bool) if routed is None else as_flags("routed", routed)
+    require_same_length(confidence=confidence, draft_right=draft, agent_right=agent, routed=routed)
+
+    n = len(confidence)
+    gated_confidence = np.where(routed, np.nan, confidence)  # a routed sample is never accepted
+    thresholds = candidate_thresholds(gated_confidence)
+    n_accepted, gained = above(gated_confidence, draft.astype(np.int64) - agent, thresholds)
+    # Counts are exact; the slack only absorbs the rounding of delta_pp * n, far below one sample.
+    allowed = gained >= -(delta_pp * n / 100.0) - 1e-9
+    allowed[:-1] &= not np.isnan(gated_confidence).all()
+    best = int(allowed.argmax())
+
+    n_agent = int(agent.sum())
+    one_pct = 100.0 / n if n else np.nan  # what one sample is worth
+    curve = OperatingCurve(thresholds, one_pct * n_accepted, one_pct * (n_agent + gained), n)
+    rule = (
+        f"lowest threshold whose accuracy on the validation set is at most {delta_pp:g} percentage points "
+        "below the agent's"
+    )
+    return OperatingPoint(
+        threshold=float(thresholds[best]),
+        accuracy=proportion(n_agent + int(gained[best]), n),
+        baseline_accuracy=proportion(n_agent, n),
+        accepted=proportion(int(n_accepted[best]), n),
+        delta_pp=float(delta_pp),
+        rule=rule,
+        n=n,
+        n_drafted=int((~routed).sum()),
+        curve=curve,
+    )
+
+
+FILE = "operating_point.json"
+
+
+def write_operating_point(folder: Path, point: OperatingPoint, origin: Mapping) -> Path:
+    """Write the chosen point with its origin (`score`, `run`, `tasks`, `protocol`: what it was chosen on)."""
+    path = Path(folder) / FILE
+    told = {**point.as_dict(), "chosen_on": dict(origin)}
+    path.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", "utf-8")
+    return path
+
+
+def read_operating_point(path: str | Path) -> dict:
+    """The point of such a file; only `threshold`, a number from 0 to 1, has to be there.
+
+    Raises StageError when the file is missing, ConfigError when it holds no threshold.
+    """
+    path = resolve(path)
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        threshold = told["threshold"]
+        if isinstance(threshold, bool) or not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold!r}")
+    except FileNotFoundError:
+        raise StageError(
+            f"{shown(path)} does not exist; run {notebook_of('04_threshold')} on the validation run first, "
+            "or name another operating_point.json in threshold_from"
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as e:
+        raise ConfigError(
+            f"{shown(path)}: expected a JSON object whose 'threshold' is a number from 0 to 1 ({e}); "
+            f"run {notebook_of('04_threshold')} again"
+        ) from e
+    return told | {"threshold": float(threshold)}

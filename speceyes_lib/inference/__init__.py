@@ -1,0 +1,1 @@
+"""Drafts and the funnel, run over samples."""

@@ -1,0 +1,563 @@
+"""The funnel: what is asked about a sample in Phases I-IV, and how many samples share the models' time.
+
+    I   route      "would a tool help?"; an answer that starts with "no" goes on to II, all else to IV
+    II  draft      the small model answers directly
+    III gate       confidence strictly above the threshold accepts the draft
+    IV  fall back  the agent loop, for what was routed or rejected
+
+Source: SpecEyes (arXiv:2603.23483), section 3. The funnel knows neither wording (prompts build the messages)
+nor tools (agents are state machines), and leaves to the scheduler what is done next. What fails, fails for its
+sample alone and becomes a record: a picture that cannot be read ends the sample; a failed router or draft sends it
+to the agent and stays on record.
+
+Two ways to run, with the same answers:
+
+    one at a time   the paper's setting: route a batch, draft it, run the agents (one by one, or several turn by
+                    turn), next batch
+    concurrent      both models and the tools at work at once: the small model drafts the next batches while the
+                    large one works on the fallbacks. A backend with `max_in_flight` (a server) is sent that many
+                    single requests at a time, a local one a batch
+
+Timing: every second of the loop is charged to a sample, batched calls in equal shares and simultaneous ones by the
+scheduler's rule, so the records' `wall_s` sum to the clock of the loop (less a per cent or two of bookkeeping).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ..errors import DataError
+from ..gating.gate import accepts
+from ..gating.separability import MODES, flatten_answers, score_grid, token_separability
+from ..runs.records import AgentRecord, Decision, DraftRecord, Failure, RouterRecord, RunMode, Trajectory
+from ..tasks.images import ImageSpec, resized_view
+from .scheduler import Scheduler, Station
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..agents.base import Agent
+    from ..agents.prompt_sets import PromptSet
+    from ..models.base import Backend, Generation, GenerationRequest, Reuse
+    from ..runs.evidence import Evidence
+    from ..tasks.sample import Sample
+
+ROUTER_EVIDENCE_K = 20  # alternatives of the router's first token among which yes and no are looked for
+HOST_WORKERS = 4  # pictures decoded and tools run at once, in the concurrent way
+# make_agent(sample id, question block, original picture, its view, forbid_tool=False): an agent at its first turn
+AgentFactory = Callable[..., "Agent"]
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """How Phase II asks and scores: token limit, alternatives kept per token, and the scores' K and slope."""
+
+    max_new_tokens: int = 20
+    k_store: int = 128
+    k: int = 64
+    slope: float = 0.6
+
+
+@dataclass(frozen=True)
+class Router:
+    """Who answers Phase I, in at most how many tokens."""
+
+    by: Literal["large", "small"] = "large"
+    max_new_tokens: int = 10
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Phase III: which confidence, and the threshold it must exceed."""
+
+    threshold: float
+    score: str = "min"
+
+
+def run_drafts(
+    samples: Iterable[Sample],
+    *,
+    backend: Backend,
+    prompts: PromptSet,
+    drafting: Drafting = Drafting(),
+    batch_size: int = 8,
+    concurrent: bool = False,
+) -> Iterator[tuple[DraftRecord, Evidence | None]]:
+    """Phase II alone, on every sample (stage 01). Yields one record per sample as each is done."""
+    phases = _Phases("draft", prompts, backend, draft_backend=backend, drafting=drafting)
+    for case in phases.run(samples, batch_size, batch_size, concurrent):
+        case.release()
+        yield case.draft or _failed_draft(case, case.failure), case.evidence
+
+
+def run_funnel(
+    samples: Iterable[Sample],
+    *,
+    mode: RunMode,
+    agent_backend: Backend,
+    make_agent: AgentFactory,
+    prompts: PromptSet,
+    draft_backend: Backend | None = None,
+    drafting: Drafting = Drafting(),
+    router: Router | None = None,
+    gate: Gate | None = None,
+    score: str = "min",
+    batch_size: int = 8,
+    agent_batch_size: int = 1,
+    concurrent: bool = False,
+    drafts: Mapping[str, DraftRecord] | None = None,
+    reuse: bool = False,
+    first_look: bool = False,
+    router_small: bool = False,
+) -> Iterator[tuple[AgentRecord, Evidence | None]]:
+    """Run samples through the phases; yields a record, and the evidence of a draft made here, as each is done.
+
+    mode: "gated" (needs draft_backend and gate; router None drafts everything), "collect" (router and agent on
+        every sample, the draft taken from `drafts`), "baseline" (agent only) or "specreason" (agent only, whose
+        turns may ask either model; needs draft_backend).
+    make_agent: starts the agent of a sample.
+    score: the confidence that `collect` copies into its records; the gate has its own.
+    batch_size: samples per batch of router and draft. agent_batch_size: agents that advance together by one
+        batched call per turn; 1 is the paper's setting. At most batch_size + agent_batch_size decoded pictures
+        are held at a time (concurrent: 2 * batch_size + agent_batch_size, a server's `max_in_flight` in place of
+        the sizes).
+    concurrent: whether both models may work at once (see above).
+    reuse: whether a local model may take pictures and conversations it has already encoded again. In the paper's
+        setting it encodes everything anew on every turn.
+    first_look: also ask an agent that is forbidden to use its tool, at no charge (collect).
+    router_small: also ask the small model whether a tool would help, at no charge (collect; needs draft_backend).
+
+    One at a time, the order of the records depends on decisions alone, never on timing. Raises ValueError for a mode
+    that lacks what it needs.
+    """
+    if mode == "gated" and (gate is None or draft_backend is None):
+        raise ValueError("gated needs a gate and a draft backend")
+    if mode == "collect" and drafts is None:
+        raise ValueError("collect takes its drafts from stage 01: give `drafts`")
+    if mode in ("baseline", "specreason"):
+        router = None
+    asks_small = mode == "specreason" or router_small or (router is not None and router.by == "small")
+    if asks_small and draft_backend is None:
+        raise ValueError("specreason and a router by the small model need the draft backend")
+    phases = _Phases(
+        mode,
+        prompts,
+        agent_backend,
+        draft_backend=draft_backend,
+        make_agent=make_agent,
+        drafting=drafting,
+        router=router,
+        gate=gate,
+        drafts=drafts or {},
+        first_look=first_look,
+        router_small=router_small,
+        reuse=reuse,
+    )
+    first = agent_batch_size if mode in ("baseline", "specreason") else batch_size
+    for case in phases.run(samples, first, agent_batch_size, concurrent):
+        record = _record(case, mode, gate, score)
+        case.release()
+        yield record, case.evidence
+
+
+@dataclass(eq=False)
+class _Case:
+    """One sample on its way through the phases. Holds the decoded picture until its record is written."""
+
+    sample: Sample
+    block: str
+    original: Image.Image | None = None
+    views: dict[ImageSpec, Image.Image] = field(default_factory=dict)
+    failure: Failure | None = None  # of the picture or the router; agent and draft carry their own
+    router: RouterRecord | None = None
+    router_small: RouterRecord | None = None
+    draft: DraftRecord | None = None
+    evidence: Evidence | None = None
+    agent: Agent | None = None
+    request: GenerationRequest | None = None  # the agent's next turn
+    said: Generation | None = None  # what came of it, while the agent has not been told
+    look: Trajectory | None = None
+    decode_s: float = 0.0
+    tool_s: float = 0.0
+    measured: dict[str, float] = field(
+        default_factory=lambda: {"decode_s": 0.0, "tool_s": 0.0}
+    )  # in this job
+
+    def view(self, spec: ImageSpec) -> Image.Image:
+        """The picture as a model sees it; models that agree on the size share it."""
+        if spec not in self.views:
+            start = time.perf_counter()
+            self.views[spec] = resized_view(self.original, spec)
+            self.measured["decode_s"] += time.perf_counter() - start
+        return self.views[spec]
+
+    def charge(self, share: float) -> None:
+        """Charge what the last job measured here, scaled by its share of the clock."""
+        self.decode_s += share * self.measured["decode_s"]
+        self.tool_s += share * self.measured["tool_s"]
+        self.measured |= {"decode_s": 0.0, "tool_s": 0.0}
+
+    def release(self) -> None:
+        """Let go of everything that holds pixels."""
+        self.original, self.agent, self.request, self.said = None, None, None, None
+        self.views.clear()
+
+
+class _Phases:
+    """What is done at each station of the funnel, and where a sample goes from there.
+
+    Of every phase one method asks (in a worker, for a job of cases) and one takes what came back, case by case.
+    """
+
+    def __init__(
+        self,
+        mode: RunMode | Literal["draft"],
+        prompts: PromptSet,
+        agent_backend: Backend,
+        *,
+        draft_backend: Backend | None,
+        make_agent: AgentFactory | None = None,
+        drafting: Drafting = Drafting(),
+        router: Router | None = None,
+        gate: Gate | None = None,
+        drafts: Mapping[str, DraftRecord] | None = None,
+        first_look: bool = False,
+        router_small: bool = False,
+        reuse: bool = False,
+    ) -> None:
+        self.mode, self.prompts, self.make_agent, self.drafting = mode, prompts, make_agent, drafting
+        self.large, self.small, self.router, self.gate, self.drafts = (
+            agent_backend,
+            draft_backend,
+            router,
+            gate,
+            drafts,
+        )
+        self.first_look, self.router_small = first_look, router_small
+        # agents go on from their own turns. Before them, `collect` measures every phase as if it were alone
+        self.reuse: Reuse = "conversation" if reuse else "nothing"
+        self.reuse_begun: Reuse = "nothing" if mode == "collect" else self.reuse
+        self.reuse_pictures: Reuse = "pictures" if reuse and mode != "collect" else "nothing"
+        self.router_backend = draft_backend if router is not None and router.by == "small" else agent_backend
+        self.first = draft_backend if mode == "gated" and router is None else self.router_backend
+
+    def run(
+        self, samples: Iterable[Sample], first_size: int, agent_size: int, concurrent: bool
+    ) -> Iterator[_Case]:
+        """The samples' cases, each as soon as it is through. first_size: samples per batch of the first phase."""
+        cases = (_Case(s, self.prompts.question_block(s.question, s.options)) for s in samples)
+        backends = {id(b): b for b in (self.large, self.small) if b is not None}
+        seats = {lane: getattr(b, "max_in_flight", 0) for lane, b in backends.items()}
+
+        def size(backend: Backend | None, batch: int) -> int:
+            return 1 if concurrent and seats.get(id(backend)) else batch
+
+        host = 1 if concurrent else first_size + agent_size
+        turn = {"patient": True, "alike": lambda case: case.agent.n_turns}
+        stations = [
+            Station("feed", "host", host, self.feed, self.fed, brief=True),
+            Station("turn", id(self.large), size(self.large, agent_size), self.turn, self.turned, **turn),
+            Station(
+                "turn small", id(self.small), size(self.small, agent_size), self.turn, self.turned, **turn
+            ),
+            Station("begin", "host", host, self.begin, self.begun, brief=True),
+            Station("draft", id(self.small), size(self.small, first_size), self.draft, self.drafted),
+            Station("look", id(self.large), size(self.large, first_size), self.looking, self.looked),
+            Station(
+                "route small",
+                id(self.small),
+                size(self.small, first_size),
+                self.route_small,
+                self.heard_small,
+            ),
+            Station(
+                "route",
+                id(self.router_backend),
+                size(self.router_backend, first_size),
+                self.route,
+                self.routed,
+            ),
+            Station("open", "host", 1 if concurrent else first_size, self.open, self.opened, brief=True),
+        ]
+        stations = [s for s in stations if s.lane != id(None)]  # without a small model nobody goes there
+        if not concurrent:
+            return Scheduler(stations, self.destination).run(cases)
+        workers = {lane: count or 1 for lane, count in seats.items()} | {"host": HOST_WORKERS}
+        window = 2 * max([first_size, *seats.values()]) + (seats[id(self.large)] or agent_size)
+        return Scheduler(stations, self.destination, workers, window).run(cases)
+
+    def destination(self, case: _Case) -> str | None:
+        """Where a sample goes next; None when its record is complete."""
+        if case.original is None:
+            return None
+        if self.mode == "draft":
+            return "draft" if case.draft is None else None
+        if self.router is not None and case.router is None:
+            return "route"
+        if self.router_small and case.router_small is None:
+            return "route small"
+        if self.first_look and case.look is None:
+            return "look"
+        if self.mode == "gated":
+            if case.draft is None and (case.router is None or case.router.verdict == "no"):
+                return "draft"
+            if _accepted(case, self.gate):
+                return None
+        if case.agent is None:
+            return "begin"
+        if case.said is not None:
+            return "feed"
+        if case.request is None:
+            return None
+        return "turn small" if case.request.role == "small" else "turn"
+
+    # ---------------------------------------------------------------------------------------- the picture
+    def open(self, cases: list[_Case]) -> list[None]:
+        for case in cases:
+            start = time.perf_counter()
+            try:
+                case.original = case.sample.image.open()
+                case.measured["decode_s"] = time.perf_counter() - start
+                case.view(self.first.image_spec)  # a picture too narrow for the models shows here
+            except DataError as e:
+                case.original = None
+                case.measured["decode_s"] = time.perf_counter() - start
+                case.failure = Failure(type="image_error", message=str(e))
+        return [None] * len(cases)
+
+    def opened(self, case: _Case, _: None, share: float) -> None:
+        case.charge(share)
+        if self.mode == "collect":
+            case.draft = self.drafts[case.sample.id]
+
+    # ------------------------------------------------------------------------------------------ I, the router
+    def route(self, cases: list[_Case]) -> list[Generation]:
+        return self._ask_router(cases, self.router_backend, self.router)
+
+    def routed(self, case: _Case, said: Generation, share: float) -> None:
+        case.charge(share)
+        case.router = _routed(said, share)
+        if said.error is not None:
+            case.failure = Failure(type="router_error", message=said.error.message)
+        if self.router_small and self.router.by == "small":
+            case.router_small = case.router
+
+    def route_small(self, cases: list[_Case]) -> list[Generation]:
+        return self._ask_router(cases, self.small, replace(self.router or Router(), by="small"))
+
+    def heard_small(self, case: _Case, said: Generation, share: float) -> None:
+        case.charge(0.0)
+        case.router_small = _routed(said, share)
+
+    def _ask_router(self, cases: list[_Case], backend: Backend, router: Router) -> list[Generation]:
+        from ..models.base import GenerationRequest
+
+        return backend.generate(
+            [
+                GenerationRequest(
+                    c.sample.id,
+                    self.prompts.router_messages(c.block, c.view(backend.image_spec), router.by),
+                    router.max_new_tokens,
+                    evidence_k=min(ROUTER_EVIDENCE_K, backend.vocab_size),
+                    # a large model's router and agent may begin alike, picture included
+                    reuse=self.reuse_begun if backend is self.large else self.reuse_pictures,
+                )
+                for c in cases
+            ]
+        )
+
+    # ------------------------------------------------------------------------------------------ II, the draft
+    def draft(self, cases: list[_Case]) -> list[tuple[Generation, dict, float]]:
+        from ..models.base import GenerationRequest
+
+        requests = [
+            GenerationRequest(
+                c.sample.id,
+                self.prompts.draft_messages(c.block, c.view(self.small.image_spec)),
+                self.drafting.max_new_tokens,
+                evidence_k=self.drafting.k_store,
+                reuse=self.reuse_pictures,
+            )
+            for c in cases
+        ]
+        said = self.small.generate(requests)
+        start = time.perf_counter()
+        scored = iter(_score([g.evidence for g in said if g.error is None], self.drafting))
+        scoring_s = (time.perf_counter() - start) / len(cases)
+        return [(g, {} if g.error else next(scored), g.generate_s + scoring_s) for g in said]
+
+    def drafted(self, case: _Case, result: tuple[Generation, dict, float], share: float) -> None:
+        said, scored, seconds = result
+        case.charge(share)
+        cost = {"draft_s": share * seconds, "batch_size": said.batch_size}
+        if said.error is not None:
+            failure = Failure(type="draft_error", message=said.error.message)
+            case.draft = _failed_draft(case, failure, **cost)
+            return
+        case.evidence = said.evidence
+        case.draft = DraftRecord(
+            id=case.sample.id,
+            status="ok",
+            answer=said.text.strip(),
+            n_tokens=len(said.token_ids),
+            finish_reason=said.finish_reason,
+            options_shown=case.sample.options_shown,
+            decode_s=case.decode_s,
+            **scored,
+            **cost,
+        )
+
+    # ------------------------------------------------------------------------------------------ IV, the agent
+    def looking(self, cases: list[_Case]) -> list[Trajectory]:
+        """The agents' answers at first sight, as one batch. Not part of any run's cost."""
+        agents = [self._agent(case, forbid_tool=True) for case in cases]
+        requests = [agent.next_request() for agent in agents]
+        for agent, said in zip(agents, self.large.generate(requests), strict=True):
+            agent.feed(said)
+        return [agent.trajectory() for agent in agents]
+
+    def looked(self, case: _Case, look: Trajectory, share: float) -> None:
+        case.charge(share)  # a view that the agent needs as well
+        case.look = look
+
+    def begin(self, cases: list[_Case]) -> list[Agent]:
+        agents = []
+        for case in cases:
+            case.view(self.large.image_spec)
+            start = time.perf_counter()
+            agents.append(self._agent(case))
+            case.measured["tool_s"] += time.perf_counter() - start
+        return agents
+
+    def begun(self, case: _Case, agent: Agent, share: float) -> None:
+        case.charge(share)
+        case.agent, case.request = agent, agent.next_request()
+
+    def turn(self, cases: list[_Case]) -> list[Generation]:
+        backend = self.small if cases[0].request.role == "small" else self.large
+        return backend.generate([replace(case.request, reuse=self.reuse) for case in cases])
+
+    def turned(self, case: _Case, said: Generation, share: float) -> None:
+        case.said = replace(said, generate_s=share * said.generate_s)
+
+    def feed(self, cases: list[_Case]) -> list[GenerationRequest | None]:
+        requests = []
+        for case in cases:
+            start = time.perf_counter()
+            case.agent.feed(case.said)
+            requests.append(case.agent.next_request())
+            case.measured["tool_s"] += time.perf_counter() - start
+        return requests
+
+    def fed(self, case: _Case, request: GenerationRequest | None, share: float) -> None:
+        case.charge(share)
+        case.said, case.request = None, request
+
+    def _agent(self, case: _Case, **how: bool) -> Agent:
+        view = case.view(self.large.image_spec)
+        return self.make_agent(case.sample.id, case.block, case.original, view, **how)
+
+
+def _routed(said: Generation, share: float) -> RouterRecord:
+    return RouterRecord(
+        # without a word from the router the agent decides
+        verdict="no" if said.text.strip().lower().startswith("no") else "yes",
+        text=said.text,
+        yes_logprob=_first_logprob(said, "yes"),
+        no_logprob=_first_logprob(said, "no"),
+        router_s=share * said.generate_s,
+        batch_size=said.batch_size,
+    )
+
+
+def _first_logprob(said: Generation, word: str) -> float | None:
+    """Highest log-probability of a first token that reads `word`; None where none of the alternatives does."""
+    if said.evidence is None or not said.evidence.n_tokens or not said.first_texts:
+        return None
+    alternatives = zip(said.first_texts, said.evidence.top_logprobs[0].tolist(), strict=True)  # highest first
+    return next((p for text, p in alternatives if text.strip().casefold() == word and np.isfinite(p)), None)
+
+
+def _score(answers: Sequence[Evidence], drafting: Drafting) -> list[dict]:
+    """Scores of a batch of drafts in one pass: the fields scores, score_reason and deciding_token of each."""
+    if not answers:
+        return []
+    top, offsets = flatten_answers([a.top_logprobs for a in answers])
+    grid = score_grid(top, offsets, (drafting.k,), MODES, drafting.slope)
+    separability = token_separability(top, drafting.k)
+    rows = []
+    for i, (start, stop) in enumerate(pairwise(offsets)):
+        own = separability[start:stop]
+        if not len(own):
+            rows.append({"score_reason": "empty_answer"})
+        elif not np.isfinite(own).all():
+            rows.append({"score_reason": "non_finite"})
+        else:
+            scores = {mode: float(grid[mode][i, 0]) for mode in MODES}
+            rows.append({"scores": scores, "deciding_token": int(own.argmin())})
+    return rows
+
+
+def _failed_draft(case: _Case, failure: Failure, draft_s: float = 0.0, batch_size: int = 1) -> DraftRecord:
+    return DraftRecord(
+        id=case.sample.id,
+        status="error",
+        error=failure,
+        finish_reason="error",
+        options_shown=case.sample.options_shown,
+        decode_s=case.decode_s,
+        draft_s=draft_s,
+        batch_size=batch_size,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ records
+def _confidence(case: _Case, score: str) -> float | None:
+    return case.draft.scores[score] if case.draft is not None and case.draft.scores else None
+
+
+def _accepted(case: _Case, gate: Gate) -> bool:
+    confidence = _confidence(case, gate.score)
+    return confidence is not None and bool(accepts(confidence, gate.threshold))
+
+
+def _decision(case: _Case, mode: RunMode, gate: Gate | None) -> Decision:
+    if mode != "gated":
+        return "collected" if mode == "collect" else mode
+    if case.router is not None and case.router.verdict == "yes":
+        return "routed"
+    if case.draft is None or case.draft.status == "error":
+        return "draft_failed"
+    return "accepted" if _accepted(case, gate) else "rejected"
+
+
+def _record(case: _Case, mode: RunMode, gate: Gate | None, score: str) -> AgentRecord:
+    decision = _decision(case, mode, gate)
+    trajectory = case.agent.trajectory() if case.agent is not None else None
+    answer = case.draft.answer if decision == "accepted" else trajectory.answer if trajectory else None
+    failed = decision != "accepted" and (trajectory is None or trajectory.status == "error")
+    return AgentRecord(
+        id=case.sample.id,
+        run_mode=mode,
+        status="error" if failed else "ok",
+        error=trajectory.error if failed and trajectory else case.failure,
+        decision=decision,
+        used="small" if decision == "accepted" else "large",
+        answer=answer,
+        router=case.router,
+        router_small=case.router_small,
+        draft=case.draft,
+        confidence=_confidence(case, gate.score if gate else score),
+        threshold=gate.threshold if gate else None,
+        trajectory=trajectory,
+        options_shown=case.sample.options_shown,
+        first_look=case.look,
+        decode_s=case.decode_s,
+        tool_s=case.tool_s,
+    )

@@ -1,0 +1,77 @@
+"""Models that stay loaded between the stages of one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ..models.base import Backend
+from ..models.endpoint import is_endpoint
+from ..models.loading import check_model, fingerprint, open_backend, settle_evidence, title
+from ..params import AgentParams, DraftParams
+from .funnel import ROUTER_EVIDENCE_K
+
+Params = DraftParams | AgentParams
+KEPT_MODELS = 2  # a draft and an agent; a third takes the place of the oldest that the stage does not need
+
+
+class LoadedModels:
+    """The models one stage asks, by role. Checked at once, loaded when first needed, kept for the next stage."""
+
+    _loaded: dict[tuple, Backend] = {}  # noqa: RUF012 (shared by all stages of this process, oldest first)
+
+    def __init__(self, params: Params, roles: Sequence[str]) -> None:
+        self.params, self.roles = params, tuple(roles)
+        self.names = {role: getattr(params, f"{role}_model") for role in self.roles}
+        for model in self.names.values():
+            check_model(model)
+        self.fingerprints = {role: fingerprint(model) for role, model in self.names.items()}
+
+    def __getitem__(self, role: str) -> Backend:
+        self.load()
+        return self._loaded[self._key(role)]
+
+    def info(self) -> dict[str, dict]:
+        """What was asked, by role; dtype and device as they turned out, where the model was loaded."""
+        loaded = {role: self._loaded.get(self._key(role)) for role in self.roles}
+        return {
+            role: (backend.info() if backend else {})
+            | {"name": title(self.names[role]), "fingerprint": self.fingerprints[role]}
+            for role, backend in loaded.items()
+        }
+
+    def load(self) -> dict[str, float]:
+        """Load and warm up what is not there yet; the seconds that took."""
+        timing = {"load_s": 0.0, "warmup_s": 0.0}
+        needed = [self._key(role) for role in self.roles]
+        for role, key in zip(self.roles, needed, strict=True):
+            if key in self._loaded:
+                continue
+            while len(self._loaded) >= KEPT_MODELS:
+                del self._loaded[next(known for known in self._loaded if known not in needed)]
+            p, start = self.params, time.perf_counter()
+            backend = open_backend(
+                self.names[role],
+                role,
+                dtype=p.dtype,
+                device=p.device,
+                attn=p.attn,
+                min_pixels=p.min_pixels,
+                max_pixels=p.max_pixels,
+            )
+            loaded = time.perf_counter()
+            backend.warm_up()
+            if role == "draft":
+                settle_evidence(backend, p.k_store, required=p.if_fewer_alternatives == "refuse")
+            else:
+                settle_evidence(backend, ROUTER_EVIDENCE_K, required=False)
+            timing["load_s"] += loaded - start
+            timing["warmup_s"] += time.perf_counter() - loaded
+            self._loaded[key] = backend
+        return timing
+
+    def _key(self, role: str) -> tuple:
+        p = self.params
+        settings = (p.dtype, p.device, p.attn, p.min_pixels, p.max_pixels)
+        alternatives = (p.k_store, p.if_fewer_alternatives) if is_endpoint(self.names[role]) else ()
+        return (role, self.names[role], self.fingerprints[role], *settings, *alternatives)

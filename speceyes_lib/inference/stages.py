@@ -1,0 +1,380 @@
+"""Notebooks 01 and 02 without the notebook: parameters in, finished stage folders out.
+
+Models are loaded once per process and reused over tasks, arms and calls. Every task (and arm) is a stage folder
+of its own, resumed by sample id after any interruption. `timing` in its manifest:
+
+    load_s      loading the models, where this stage was the first to need them
+    warmup_s    their first, throw-away answers
+    session_s   the loop of this session, bookkeeping and disk included
+    wall_s      sum of the records' wall_s, over all sessions: what the method cost
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TypeVar
+
+from ..agents import prompt_sets
+from ..agents.embedded import adapt
+from ..agents.prompt_sets import PromptSet
+from ..agents.registry import agent_factory
+from ..agents.specreason import SpecReason
+from ..errors import StageError
+from ..gating.threshold import read_operating_point
+from ..models.base import Backend
+from ..models.endpoint import is_endpoint
+from ..models.loading import settle_evidence
+from ..params import AgentParams, DraftParams
+from ..paths import notebook_of, resolve, shown, stage_dir
+from ..runs.arms import Arm
+from ..runs.evidence import Evidence
+from ..runs.provenance import code_hash, environment, text_hash
+from ..runs.reading import StageData, read_manifest, read_stage
+from ..runs.records import AgentRecord, DraftRecord, Record
+from ..runs.shards import Shard
+from ..runs.stage import StageStore
+from ..tasks import registry, sample
+from ..tasks.sample import Sample
+from ..tools.sandbox import Sandbox
+from .funnel import Drafting, Gate, Router, run_drafts, run_funnel
+from .loaded_models import LoadedModels, Params
+
+P = TypeVar("P", DraftParams, AgentParams)
+Progress = Callable[..., None]
+Done = Iterator[tuple[Record, Evidence | None]]
+DRAFT_STAGE = "01_draft"
+
+
+def _silent(done: int, total: int, text: str = "") -> None:
+    pass
+
+
+# ----------------------------------------------------------------------------------------- the two stages
+def run_draft_stage(
+    params: DraftParams, progress: Progress = _silent, shard: Shard | None = None
+) -> list[Path]:
+    """Notebook 01: the small model answers every sample of every task. Returns the finished stage folders.
+
+    progress: called as (done, total, task), first with what an earlier session left.
+    shard: do that part only, in folders of its own.
+
+    Raises UserError for what the user must mend. Whatever interrupts, what is done stays and is not repeated.
+    """
+    params = agreed(params)
+    models = LoadedModels(params, ["draft"])
+    wording = prompt_sets.load(params.prompts)
+    common = _common_inputs(wording)
+    folders = []
+    for task in params.tasks:
+        samples = samples_of(params, task)
+        store_of = partial(
+            _store, params, DRAFT_STAGE, task, DraftRecord, params.stage_config(), common, models
+        )
+        work = partial(_drafts, params, wording, models)
+        folders.append(_run(store_of, params.run, shard, samples, models, work, progress, task))
+    return folders
+
+
+def run_agent_stage(
+    params: AgentParams, progress: Progress = _silent, shard: Shard | None = None
+) -> list[Path]:
+    """Notebook 02: every arm of `params.arms` on every task. Returns the finished stage folders.
+
+    Arguments and errors as `run_draft_stage`; the progress text is "task · arm". Raises StageError naming the
+    notebook to run first where `collect` lacks its drafts or `gated` its threshold.
+    """
+    params = agreed(params)
+    wording = prompt_sets.load(params.prompts)
+    arms = [params.arm(name) for name in params.arms]
+    models = {arm: LoadedModels(params, _roles(params, arm)) for arm in arms}
+    threshold = threshold_of(params) if any(arm.run_mode == "gated" for arm in arms) else None
+    common = _common_inputs(wording)
+    folders = []
+    for task in params.tasks:
+        samples = samples_of(params, task)
+        for arm in arms:
+            drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
+            config = params.arm_config(arm.name, threshold)
+            inputs = common | ({"drafts": drafts.sha256} if drafts else {})
+            store_of = partial(_store, params, arm.stage, task, AgentRecord, config, inputs, models[arm])
+            work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
+            text = f"{task} · {arm.name}"
+            folders.append(_run(store_of, params.run, shard, samples, models[arm], work, progress, text))
+    return folders
+
+
+def agreed(params: P) -> P:
+    """The parameters with as many alternatives as the draft's server gives, where they allow fewer.
+
+    So the K in use is in every manifest. Raises UserError where fewer than two are given.
+    """
+    if params.if_fewer_alternatives == "refuse" or not is_endpoint(params.draft_model):
+        return params
+    backend = LoadedModels(params, ["draft"])["draft"]
+    if (found := backend.vocab_size) >= params.k_store:
+        return params
+    if found < 2:
+        settle_evidence(backend, params.k_store, required=True)
+    return params.model_copy(update={"k_store": found, "k": min(params.k, found)})
+
+
+def samples_of(params: Params, task: str) -> list[Sample]:
+    """The samples of a task that a stage with these parameters works on."""
+    samples = registry.load_task(task, resolve(params.data_root))
+    samples = samples[: params.limit] if params.limit else samples
+    return sample.arranged(samples, params.option_order, params.option_seed)
+
+
+def threshold_of(params: AgentParams) -> float:
+    """The gate's threshold: as given, else from the operating point that notebook 04_threshold wrote.
+
+    Raises StageError when that file is missing, ConfigError when it holds no threshold.
+    """
+    given = params.threshold
+    return read_operating_point(params.threshold_from)["threshold"] if given is None else given
+
+
+# ------------------------------------------------------------------------------------ a look before the run
+def preview_drafts(
+    params: DraftParams, samples: Sequence[Sample]
+) -> list[tuple[DraftRecord, Evidence | None]]:
+    """What the stage would record for these samples (in order). Nothing is stored; the model stays loaded."""
+    models = LoadedModels(params, ["draft"])
+    found = {r.id: (r, e) for r, e in _drafts(params, prompt_sets.load(params.prompts), models, samples)}
+    return [found[s.id] for s in samples]
+
+
+def preview_agents(
+    params: AgentParams, samples: Sequence[Sample], arm: str = "baseline"
+) -> list[AgentRecord]:
+    """What one arm would record for these samples (in order). Nothing is stored; the models stay loaded."""
+    way = params.arm(arm)
+    models = LoadedModels(params, _roles(params, way))
+    threshold = threshold_of(params) if way.run_mode == "gated" else None
+    drafts: dict[str, DraftRecord] = {}
+    if way.run_mode == "collect":
+        for task in sorted({s.task for s in samples}):
+            own = [s for s in samples if s.task == task]
+            drafts |= _drafts_of_stage_01(params, task, own).records
+    wording = prompt_sets.load(params.prompts)
+    records = {r.id: r for r, _ in _agents(params, way, wording, models, threshold, drafts, samples)}
+    return [records[s.id] for s in samples]
+
+
+# ------------------------------------------------------------------------------------------------ the work
+def _drafts(params: DraftParams, wording: PromptSet, models: LoadedModels, samples: Sequence[Sample]) -> Done:
+    return run_drafts(
+        samples,
+        backend=models["draft"],
+        prompts=wording,
+        drafting=Drafting(params.max_new_tokens, params.k_store, params.k, params.slope),
+        batch_size=params.batch_size,
+        concurrent=_served(models["draft"]),
+    )
+
+
+def _agents(
+    params: AgentParams,
+    arm: Arm,
+    wording: PromptSet,
+    models: LoadedModels,
+    threshold: float | None,
+    drafts: Mapping[str, DraftRecord] | None,
+    samples: Sequence[Sample],
+) -> Done:
+    large = adapt(models["agent"], wording)
+    small = adapt(models["draft"], wording) if "draft" in models.roles else None
+    specreason = arm.run_mode == "specreason"
+    make_agent = agent_factory(
+        params.agent,
+        spec=large.image_spec,
+        prompts=wording,
+        max_turns=params.max_turns,
+        max_new_tokens=params.max_new_tokens,
+        sandbox=_sandbox(params),
+        specreason=SpecReason(small.image_spec, params.specreason_threshold) if specreason else None,
+    )
+    return run_funnel(
+        samples,
+        mode=arm.run_mode,
+        agent_backend=large,
+        make_agent=make_agent,
+        prompts=wording,
+        draft_backend=small,
+        drafting=Drafting(params.draft_max_new_tokens, params.k_store, params.k, params.slope),
+        router=None if params.router == "none" else Router(params.router, params.router_max_new_tokens),
+        gate=Gate(threshold, params.score) if arm.run_mode == "gated" else None,
+        score=params.score,
+        batch_size=params.batch_size,
+        agent_batch_size=arm.agent_batch_size,
+        concurrent=arm.together and (params.concurrent or _served(large, small)),
+        reuse=arm.together,
+        drafts=drafts,
+        first_look=arm.first_look,
+        router_small=arm.router_small,
+    )
+
+
+def _store(
+    params: Params,
+    stage: str,
+    task: str,
+    record_type: type[Record],
+    config: Mapping[str, object],
+    inputs: Mapping[str, str],
+    models: LoadedModels,
+    run: str,
+    samples: Sequence[Sample],
+) -> StageStore:
+    """The folder of a stage, or of one shard of it, by `run` and its samples."""
+    return StageStore(
+        stage_dir(run, stage, task),
+        stage=stage,
+        task=task,
+        record_type=record_type,
+        config=config,
+        expected_ids=[s.id for s in samples],
+        inputs={**inputs, **_inputs(samples, models)},
+        if_changed=params.if_changed,
+    )
+
+
+def _sandbox(params: Params) -> Sandbox | None:
+    """Where the programs that the agent writes are run; None where none are written.
+
+    Raises UserError where they cannot be confined here.
+    """
+    return _tried_sandbox(params.sandbox) if getattr(params, "agent", "") == "thyme" else None
+
+
+_tried_sandbox = cache(Sandbox)  # trying the confinement out takes a moment: once per process
+
+
+def _confinement(params: Params) -> dict[str, dict]:
+    """How the agent's programs were confined, for the manifest."""
+    sandbox = _sandbox(params)
+    return {"sandbox": sandbox.info()} if sandbox else {}
+
+
+def _served(*backends: Backend | None) -> bool:
+    """Does any of these answer many requests at a time, as servers do?"""
+    return any(getattr(backend, "max_in_flight", 0) for backend in backends)
+
+
+def _run(
+    store_of: Callable[[str, Sequence[Sample]], StageStore],
+    run: str,
+    shard: Shard | None,
+    samples: Sequence[Sample],
+    models: LoadedModels,
+    work: Callable[[Sequence[Sample]], Done],
+    progress: Progress,
+    text: str,
+) -> Path:
+    """Do what is missing in a stage folder and finish it; what shards have done is not missing."""
+    shards: list[tuple[Shard, StageStore]] = []
+    if shard is None:
+        store = store_of(run, samples)
+        shards = [(part, store_of(part.run(run), part.of(samples))) for part in Shard.there(run)]
+    else:
+        samples = shard.of(samples)
+        store = store_of(shard.run(run), samples)
+    with store:
+        merged = {}
+        for part, other in shards:
+            if taken := store.adopt(other):
+                made_on = read_manifest(other.folder, store.header["stage"], store.header["task"]).environment
+                merged[str(part)] = {"records": taken} | {k: made_on.get(k) for k in ("cpu", "gpu", "models")}
+        done = store.done_ids
+        todo = [s for s in samples if s.id not in done]
+        progress(len(done), len(samples), text)
+        timing = {"load_s": 0.0, "warmup_s": 0.0, "session_s": 0.0}
+        if todo:  # a stage that is complete needs no model
+            timing |= models.load()
+            start = time.perf_counter()
+            with interruptible() as heed, closing(work(todo)) as results:
+                for record, evidence in results:
+                    store.append(record, evidence)
+                    progress(len(store.records), len(samples), text)
+                    heed()
+            timing["session_s"] = time.perf_counter() - start
+        timing["wall_s"] = sum(record.wall_s for record in store.records.values())
+        shared = {"shards": merged} if merged else {}
+        store.finish(timing, environment() | {"models": models.info()} | _confinement(models.params) | shared)
+    return store.folder
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C is not lost inside: the function given raises KeyboardInterrupt if one was swallowed on its way.
+
+    Python drops an exception that arises in a weak reference's callback or a finaliser, and Ctrl-C is one.
+    """
+    asked = False
+
+    def note(signum: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def heed() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield heed  # someone else hears Ctrl-C
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield heed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# ------------------------------------------------------------------------------------------- what goes in
+def _roles(params: AgentParams, arm: Arm) -> list[str]:
+    """Which models an arm asks."""
+    router_small = arm.router_small or (arm.run_mode == "collect" and params.router == "small")
+    small = arm.run_mode in ("gated", "specreason") or router_small
+    return ["draft", "agent"] if small else ["agent"]
+
+
+def _common_inputs(wording: PromptSet) -> dict[str, str]:
+    """Hashes of the code and the wording behind every record of a stage."""
+    return {"code": code_hash("inference.stages"), "prompts": text_hash(wording.model_dump_json())}
+
+
+def _inputs(samples: Sequence[Sample], models: LoadedModels) -> dict[str, str]:
+    """Hashes of one stage folder's samples and models. No stage here reads the right answers."""
+    sizes = {path: path.stat().st_size for path in {s.image.path for s in samples} if path.exists()}
+    data = (f"{s.id} {s.question} {s.options} {s.image.path.name} {sizes.get(s.image.path)}" for s in samples)
+    inputs = {"data": text_hash(data)}
+    return inputs | {f"{role}_model": models.fingerprints[role] for role in models.roles}
+
+
+def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample]) -> StageData[DraftRecord]:
+    """The finished drafts of a task. Raises StageError when missing, or made otherwise than this stage assumes."""
+    drafts = read_stage(params.run, DRAFT_STAGE, task, DraftRecord)
+    again = f"run {notebook_of(DRAFT_STAGE)} again with the same"
+    config = params.stage_config()
+    for name in ("draft_model", "prompts", "data_root", "option_order", "option_seed", "k", "slope"):
+        default = DraftParams.model_fields[name].default  # what drafts older than a parameter were made with
+        there, here = drafts.manifest.config.get(name, default), config[name]
+        if there != here:
+            raise StageError(
+                f"{shown(drafts.folder)} was made with {name} = {there!r}, here it is {here!r}; {again}"
+            )
+    missing = [s.id for s in samples if s.id not in drafts.records]
+    if missing:
+        raise StageError(
+            f"{shown(drafts.folder)} lacks {len(missing)} of {len(samples)} samples (first {missing[0]!r}); "
+            f"{again} limit"
+        )
+    return drafts

@@ -1,0 +1,123 @@
+"""What the authors of each benchmark measure, with counts and intervals, from verdicts.
+
+- V*: accuracy per split, and overall over all samples (so weighted by their number).
+- HR-Bench: accuracy over rows per resolution, for all, `single` and `cross`; the four option orders of a question
+  are one draw, so intervals are clustered by question. Cycle-consistent: the questions right in all four orders.
+- POPE: accuracy, precision, recall and F1 with yes as positive, and the ratio of *predicted* yes, per split.
+
+What was said in POPE is read from the words where a rule decided, and from the verdict where a model or a person
+did. Failed samples are wrong under `strict` and left out under `paper`; a question of HR-Bench with a failed order
+is not consistent under either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..runs.arms import BATCHED
+from ..stats import proportions
+from ..stats.intervals import Estimate, proportion
+from .rules import named_option
+from .verdicts import counted, of_source
+
+COLUMNS = ("benchmark", "split", "measure", "value_pct", "low_pct", "high_pct", "n", "interval")
+OVERALL = "overall"
+ORDERS = 4  # of each HR-Bench question
+MEASURES = {
+    "accuracy": "accuracy %",
+    "single": "single %",
+    "cross": "cross %",
+    "cycle_consistent": "all 4 orders right %",
+    "precision": "precision %",
+    "recall": "recall %",
+    "f1": "F1 %",
+    "yes_ratio": "predicted yes %",
+}
+
+
+def benchmark_metrics(frame: pd.DataFrame, protocol: str = "strict") -> pd.DataFrame:
+    """The measures of one arm's verdicts (rows of `verdicts.tidy`, one per sample) in long form: `COLUMNS`.
+
+    `n` is the denominator of that very measure: samples; for precision those that said yes, for recall those
+    that should have; for cycle consistency the questions that were asked in all orders.
+    """
+    rows: list[dict] = []
+    for benchmark, measured in (("vstar", _vstar), ("hr", _hr), ("pope", _pope)):
+        part = frame[frame["benchmark"] == benchmark]
+        for split in dict.fromkeys(part["split"]):
+            rows += _rows(benchmark, split, measured(part[part["split"] == split], protocol))
+        if benchmark == "vstar" and len(set(part["split"])) > 1:
+            rows += _rows(benchmark, OVERALL, _vstar(part, protocol))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _rows(benchmark: str, split: str, told: Mapping[str, Estimate]) -> list[dict]:
+    return [
+        {
+            "benchmark": benchmark,
+            "split": split,
+            "measure": measure,
+            "value_pct": e.value_pct,
+            "low_pct": e.low_pct,
+            "high_pct": e.high_pct,
+            "n": e.n,
+            "interval": e.method,
+        }
+        for measure, e in told.items()
+    ]
+
+
+def _accuracy(part: pd.DataFrame) -> Estimate:
+    groups = part["group"].to_numpy() if part["group"].duplicated().any() else None
+    return proportions.accuracy(part["verdict"] == "right", groups)
+
+
+def _vstar(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
+    return {"accuracy": _accuracy(counted(part, protocol))}
+
+
+def _hr(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
+    rows = counted(part, protocol)
+    told = {"accuracy": _accuracy(rows)}
+    told |= {kind: _accuracy(rows[rows["kind"] == kind]) for kind in ("single", "cross")}
+    questions = (part["verdict"] == "right").groupby(part["group"]).agg(["sum", "size"])
+    whole = questions[questions["size"] == ORDERS]
+    return told | {"cycle_consistent": proportion(int((whole["sum"] == ORDERS).sum()), len(whole))}
+
+
+def _pope(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
+    rows = counted(part, protocol)
+    groups = rows["group"].to_numpy() if rows["group"].duplicated().any() else None
+    scores = proportions.yes_no_scores(rows["standard"], said_in(rows), groups)
+    return {"accuracy": _accuracy(rows)} | {
+        name: getattr(scores, name) for name in ("precision", "recall", "f1", "yes_ratio")
+    }
+
+
+def said_in(rows: pd.DataFrame) -> np.ndarray:
+    """What was said in POPE, sample by sample: "yes", "no", or None where neither can be told."""
+
+    def said(row: tuple) -> str | None:
+        if row.decided_by in ("llm", "human") and row.verdict in ("right", "wrong"):
+            other = "no" if row.standard == "yes" else "yes"
+            return row.standard if row.verdict == "right" else other
+        return named_option(row.answer or "", None)[0] if row.verdict != "error" else None
+
+    told = rows[["answer", "standard", "verdict", "decided_by"]].itertuples(index=False)
+    return np.array([said(row) for row in told], dtype=object)
+
+
+def metrics_by_arm(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[str, pd.DataFrame]:
+    """`benchmark_metrics` of every arm's final answers, and of the drafts; by method.
+
+    Arms that only run several agents at once give the same answers and are left out.
+    """
+    arms = [arm for arm in dict.fromkeys(verdicts["arm"]) if not arm.endswith(BATCHED)]
+    told = {arm: of_source(verdicts, "final", arm) for arm in arms}
+    drafts = of_source(verdicts, "draft", "collect")
+    if len(drafts):
+        told["draft_only"] = drafts
+    return {name: benchmark_metrics(part, protocol) for name, part in told.items()}

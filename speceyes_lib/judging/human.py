@@ -1,0 +1,213 @@
+"""What people found: overruled verdicts and marks on gating decisions, in one CSV file beside the run.
+
+`data/runs/<run>/human_checks.csv` is only ever appended to; the latest line on the same thing counts, and the
+mark `withdrawn` takes it back. It opens in any spreadsheet. Columns (`COLUMNS`):
+
+- `time_utc`, `author`: who said it when
+- `what`: `answer` (is this answer to this sample right?) or `gating` (was the gate's decision sound?)
+- `id`, `arm`, `source`: the sample, and where its answer was seen
+- `answer`: the answer that was judged, word for word
+- `mark`: `right`, `wrong` or `unparsed` of an answer; `sound` or `unsound` of a decision; `withdrawn`
+- `reason`: a verdict needs one, a mark on the gate may have one
+
+A verdict is on an answer to a sample: it holds for every arm that gave that very answer, and for none that
+answers differently after another run.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from ..errors import DataError, UserError, nearest
+from ..paths import run_dir, shown
+from ..runs.records import HumanCheck, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = "human_checks.csv"
+COLUMNS = ("time_utc", "author", "what", "id", "arm", "source", "answer", "mark", "reason")
+WITHDRAWN = "withdrawn"
+MARKS = {
+    "answer": (*get_args(HumanCheck.model_fields["verdict"].annotation), WITHDRAWN),
+    "gating": ("sound", "unsound", WITHDRAWN),
+}
+SOURCES = get_args(Verdict.model_fields["source"].annotation)
+
+
+def checks_path(run: str) -> Path:
+    """Where the checks of a run are kept; the file need not exist."""
+    return run_dir(run) / FILE
+
+
+def append_override(
+    run: str,
+    *,
+    id: str,
+    answer: str,
+    verdict: str,
+    reason: str,
+    author: str,
+    arm: str = "",
+    source: str = "final",
+) -> Path:
+    """Overrule (or confirm) the verdict on one answer; `verdict="withdrawn"` takes an earlier one back.
+
+    Raises:
+        UserError: no such run, no reason, no author, no answer to judge, or another mark than `MARKS["answer"]`.
+        DataError: the file that is there is not one of these.
+    """
+    return _append(
+        run, what="answer", id=id, arm=arm, source=source, answer=answer, mark=verdict, reason=reason,
+        author=author,
+    )  # fmt: skip
+
+
+def append_gating_mark(
+    run: str, *, id: str, mark: str, author: str, note: str = "", arm: str = "gated"
+) -> Path:
+    """Mark one gating decision as `sound` or `unsound`; raises as `append_override`."""
+    return _append(
+        run, what="gating", id=id, arm=arm, source="", answer="", mark=mark, reason=note, author=author
+    )
+
+
+def _append(run: str, **fields: str) -> Path:
+    path = checks_path(run)
+    if not path.parent.is_dir():
+        raise UserError(f"run {run!r}: {shown(path.parent)} does not exist, so there is nothing to check")
+    row = {"time_utc": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
+    if fault := _fault(row):
+        raise UserError(f"not a check that can be kept: {fault}")
+    text = io.StringIO()
+    # all quoted: a lone carriage return in an answer must not end the line
+    csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(row)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two explorers may be open
+        size = os.fstat(file).st_size
+        before = ""
+        if not size:
+            before = ",".join(COLUMNS) + "\n"
+        else:
+            first = os.pread(file, 1024, 0).decode("utf-8-sig", "replace").splitlines()[0]
+            _require_header(path, next(csv.reader([first]), []))
+            if os.pread(file, 1, size - 1) != b"\n":  # edited by hand
+                before = "\n"
+        os.write(file, (before + text.getvalue()).encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+    return path
+
+
+def read_checks(run: str) -> pd.DataFrame:
+    """Every line of the file, in order; empty without one. `line` is its number in the file.
+
+    Raises:
+        DataError: a line that is not a check (names file, line, field and what was expected).
+    """
+    path = checks_path(run)
+    rows = []
+    if path.is_file():
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.reader(file, strict=True)
+                _require_header(path, next(reader, []))
+                for cells in reader:
+                    if not cells:
+                        continue
+                    fault = f"{len(cells)} fields" if len(cells) != len(COLUMNS) else None
+                    row = dict(zip(COLUMNS, cells, strict=False))
+                    if fault := fault or _fault(row):
+                        raise DataError(
+                            f"{shown(path)}, line {reader.line_num}: {fault}; mend or remove that line"
+                        )
+                    rows.append(row | {"line": reader.line_num})
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{shown(path)}: not a readable CSV file ({error})") from None
+    import pandas as pd  # a config only asks where the file is
+
+    return pd.DataFrame(rows, columns=[*COLUMNS, "line"])
+
+
+def read_overrides(run: str) -> pd.DataFrame:
+    """The verdicts in force: the latest on each answer to each sample, less those taken back."""
+    return _in_force(read_checks(run), "answer", ["id", "answer"])
+
+
+def read_gating_marks(run: str) -> pd.DataFrame:
+    """The marks in force on gating decisions: the latest on each sample in each arm, less those taken back."""
+    return _in_force(read_checks(run), "gating", ["id", "arm"])
+
+
+def _in_force(checks: pd.DataFrame, what: str, key: list[str]) -> pd.DataFrame:
+    latest = checks[checks["what"] == what].drop_duplicates(key, keep="last")
+    return latest[latest["mark"] != WITHDRAWN].reset_index(drop=True)
+
+
+Overrides = Mapping[tuple[str, str], HumanCheck]  # (sample id, answer) -> what a person says
+
+
+def overrides_of(run: str) -> dict[tuple[str, str], HumanCheck]:
+    """`read_overrides` by sample and answer, as `reviewed` takes them."""
+    return {
+        (row.id, row.answer): HumanCheck(
+            verdict=row.mark, reason=row.reason, author=row.author, time_utc=row.time_utc
+        )
+        for row in read_overrides(run).itertuples()
+    }
+
+
+def reviewed(verdict: Verdict, overrides: Overrides) -> Verdict:
+    """The verdict with what people say of this very answer; what rule and model said stays in it."""
+    check = overrides.get((verdict.id, verdict.answer)) if verdict.answer is not None else None
+    if check is None or verdict.verdict == "error":
+        return verdict
+    return verdict.model_copy(
+        update={
+            "verdict": check.verdict,
+            "decided_by": "human",
+            "rule_verdict": verdict.by_rule,
+            "human": check,
+        }
+    )
+
+
+def _require_header(path: Path, cells: list[str]) -> None:
+    if cells != list(COLUMNS):
+        raise DataError(
+            f"{shown(path)}: the first line is {','.join(cells)[:80]!r}, expected {','.join(COLUMNS)}"
+        )
+
+
+def _fault(row: Mapping[str, str]) -> str | None:
+    """What is wrong with a check, in words; None where nothing is."""
+    if row["what"] not in MARKS:
+        return f"what is {row['what']!r}, expected one of {', '.join(MARKS)}"
+    if row["mark"] not in (marks := MARKS[row["what"]]):
+        return f"mark is {row['mark']!r}{nearest(row['mark'], marks)}, expected one of {', '.join(marks)}"
+    if row["id"].count("/") < 2:
+        return f"id is {row['id']!r}, expected benchmark/split/key"
+    if not row["author"].strip():
+        return "author is empty, expected a name: a check without one cannot be asked about"
+    try:
+        datetime.fromisoformat(row["time_utc"])
+    except ValueError:
+        return f"time_utc is {row['time_utc']!r}, expected a time such as 2026-01-31T12:00:00+00:00"
+    if row["what"] == "gating":
+        return None
+    if row["source"] not in SOURCES:
+        return f"source is {row['source']!r}{nearest(row['source'], SOURCES)}, expected one of {', '.join(SOURCES)}"
+    if not row["answer"].strip():
+        return "answer is empty, expected the answer that is judged"
+    if not row["reason"].strip():
+        return "reason is empty: a verdict that overrules another says why"
+    return None

@@ -1,0 +1,173 @@
+"""What a scorer makes of an accuracy: the same answers under every scorer, and what each correction moves.
+
+`score_all` scores each answer under all of `scorers.SCORERS`; the tables follow from its frame. Every answer
+that `paper` and `strict` treat differently is put down to exactly one correction, named after the rule of the
+original that it mends, so the corrections add up to the difference whatever their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..runs.records import JudgedRecord
+from ..stats import proportions
+from .other_scorers import SCORERS, Asked
+from .rules import judge
+from .verdicts import tidy
+
+CORRECTIONS = {  # the rule of `paper` -> what `strict` does instead
+    "letter_anywhere": "a letter within a word or beside another option is no answer",
+    "equal_length": "yes and no are read in any case",
+    "one_character": "letters are read in any case",
+    "letter_and_dot": "letters are read in any case",
+    "standard_answer_inside": "naming further options is no answer",
+    "boxed_without_brace": "a broken box loses its sample no longer",
+    "asks_llm": "answers in words are read, not sent to a model",
+}
+FAILED = "failed samples count as wrong"
+BY_MODEL = "the judging model decides what is open"
+BY_PEOPLE = "people overrule"
+START, END = "paper", "strict"
+
+
+def arm_to_score(arms: Sequence[str]) -> str:
+    """The arm whose answers are put before the scorers: the gated one, else the first."""
+    return "gated" if "gated" in arms else arms[0]
+
+
+def score_all(records: Iterable[JudgedRecord], source: str = "final") -> pd.DataFrame:
+    """A row per judged answer of that source: the columns of `verdicts.tidy`, `failed`, `paper_rule`, one per scorer.
+
+    Records that hold no options or no standard answer (imported ones may not) cannot be scored and are left out.
+    `attrs["protocol"]` is the one they were judged under.
+    """
+    kept = [r for r in records if r.options and all(v.standard for v in r.verdicts)]
+    frame = tidy(kept, source=source)
+    asked = {r.id: Asked.of(r, v.standard) for r in kept for v in r.verdicts if v.source == source}
+    failed = frame["verdict"].eq("error")
+    said = frame["answer"].fillna("").mask(failed, "")
+    cases = [(asked[i], text, lost) for i, text, lost in zip(frame["id"], said, failed, strict=True)]
+    scores = {name: [scorer(*case) for case in cases] for name, scorer in SCORERS.items()}
+    rules = [judge(a, text, "paper", lost).rule for a, text, lost in cases]
+    frame = frame.assign(failed=failed, paper_rule=rules, **scores)
+    frame.attrs["protocol"] = next((v.protocol for r in kept for v in r.verdicts), "strict")
+    return frame
+
+
+def scorer_accuracy(scores: pd.Series) -> dict[str, float] | None:
+    """Accuracy of one scorer: `accuracy_pct` (NaN without samples), `n`, `dropped` and `open` samples.
+
+    None where the scorer has no documented rules for one of the samples.
+    """
+    if scores.isna().any():
+        return None
+    dropped, undecided = (int((scores == s).sum()) for s in ("dropped", "undecided"))
+    n = len(scores) - dropped
+    right = int((scores == "right").sum())
+    return {"accuracy_pct": 100 * right / n if n else np.nan, "n": n, "dropped": dropped, "open": undecided}
+
+
+def differing(scored: pd.DataFrame) -> pd.DataFrame:
+    """The samples that not all scorers count alike (right or not): what was asked and said, and each one's word."""
+    right = pd.DataFrame(
+        {s: scored[s].map({"right": 1.0}).fillna(0.0).where(scored[s].notna()) for s in SCORERS}
+    )
+    apart = right.max(axis=1) != right.min(axis=1)
+    shown = scored[apart].sort_values(["task", "id"])
+    return shown[["id", "question", "standard", "answer", *SCORERS]].fillna("").set_index("id")
+
+
+def ways_to_differ(apart: pd.DataFrame) -> pd.DataFrame:
+    """The samples of `differing` by how they are scored: one row per benchmark and pattern, with an example.
+
+    Columns: n, every scorer's word, and the id, standard answer and answer of the first such sample.
+    """
+    told = apart.reset_index()
+    told["benchmark"] = told["id"].str.split("/").str[0]
+    told["n"] = told.groupby(["benchmark", *SCORERS], sort=False)["id"].transform("size")
+    first = told.drop_duplicates(["benchmark", *SCORERS]).sort_values(["n", "id"], ascending=[False, True])
+    return first[["benchmark", "n", *SCORERS, "id", "standard", "answer"]].set_index(["benchmark", "n"])
+
+
+def corrections(scored: pd.DataFrame) -> pd.DataFrame:
+    """From the accuracy of `paper` to that of `strict`: a row per step that moves something.
+
+    Where the records were judged under `strict`, what a model and people decided are the last steps.
+
+    Columns: step; gained and lost (answers that become right, or cease to be); moved_points; accuracy_pct after
+    the step; n, its denominator. `paper` divides by the samples without an error, every later step by all.
+    """
+    is_right = scored[START].eq("right")
+    kept = int((scored[START] != "dropped").sum())
+    rows = [_step("paper", 0, 0, int(is_right.sum()), kept, None)]
+
+    def add(step: str, now: pd.Series, among: pd.Series) -> None:
+        nonlocal is_right
+        gained, lost = (now & ~is_right & among), (is_right & ~now & among)
+        if gained.any() or lost.any():
+            is_right = is_right.mask(among, now)
+            rows.append(
+                _step(step, int(gained.sum()), int(lost.sum()), int(is_right.sum()), len(scored), rows[-1])
+            )
+
+    if kept < len(scored):
+        rows.append(_step(FAILED, 0, 0, int(is_right.sum()), len(scored), rows[-1]))
+    strict = scored[END].eq("right")
+    for step in dict.fromkeys(CORRECTIONS.values()):
+        add(step, strict, scored["paper_rule"].map(CORRECTIONS).eq(step))
+    if scored.attrs.get("protocol", "strict") == "strict":
+        everything = pd.Series(True, index=scored.index)
+        add(BY_MODEL, scored["unreviewed"].eq("right"), everything)
+        add(BY_PEOPLE, scored["verdict"].eq("right"), everything)
+    rows.append(_step("strict", 0, 0, int(is_right.sum()), len(scored), None))
+    return pd.DataFrame(rows)
+
+
+def _step(step: str, gained: int, lost: int, right: int, n: int, before: dict | None) -> dict:
+    accuracy = 100.0 * right / n if n else np.nan
+    moved = accuracy - before["accuracy_pct"] if before else 0.0
+    return {
+        "step": step,
+        "gained": gained,
+        "lost": lost,
+        "moved_points": moved,
+        "accuracy_pct": accuracy,
+        "n": n,
+    }
+
+
+def pope_measures(truth: np.ndarray, said: np.ndarray, scorer: str) -> dict[str, float]:
+    if scorer == "lmms-eval":
+        hit, false = (truth == "yes") & (said == "yes"), (truth == "no") & (said == "yes")
+        missed = (truth == "yes") & (said == "no")
+        recall = _percent(hit.sum(), hit.sum() + missed.sum())
+        f1 = _percent(2 * hit.sum(), 2 * hit.sum() + false.sum() + missed.sum())
+        yes = _percent((truth == "yes").sum(), len(truth))
+        precision, accuracy = (
+            _percent(hit.sum(), hit.sum() + false.sum()),
+            _percent((said == truth).sum(), len(truth)),
+        )
+    else:
+        told = proportions.yes_no_scores(truth, said)
+        accuracy, precision, recall, f1, yes = (
+            e.value_pct for e in (told.accuracy, told.precision, told.recall, told.f1, told.yes_ratio)
+        )
+    measures = {
+        "accuracy %": accuracy,
+        "precision %": precision,
+        "recall %": recall,
+        "F1 %": f1,
+        "yes %": yes,
+    }
+    unknown = int(sum(word is None for word in said))
+    return measures | {
+        "neither": unknown,
+        "n": len(truth),
+    }
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100.0 * part / whole if whole else np.nan

@@ -1,0 +1,124 @@
+"""The one contract between those who ask (agents, funnel) and those who generate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from ..errors import UserError
+from ..runs.records import Failure
+
+if TYPE_CHECKING:
+    from ..runs.evidence import Evidence
+    from ..tasks.images import ImageSpec
+
+Reuse = Literal["nothing", "pictures", "conversation"]
+FinishReason = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One assistant turn to write, greedily.
+
+    id: of the sample, for error messages and scripted answers.
+    messages: chat messages, oldest first; image parts are ``{"type": "image", "image": PIL.Image}``. When the last
+        one is the assistant's, the model writes on in that turn.
+    max_new_tokens: upper bound, the end token included.
+    stop: strings that end the turn; the one that ended it stays in the text.
+    prefill: text the assistant turn already opens with; it is not repeated in the generation's text.
+    evidence_k: how many of the highest log-probabilities per token to keep; 0 keeps none.
+    reuse: what a backend may take from earlier requests with the same picture objects, and keep for later ones: the
+        pictures' features, or the whole conversation as far as it is the same. Answers do not depend on it.
+    role: which model an agent wants to hear; a backend, being one model, need not look.
+    """
+
+    id: str
+    messages: list[dict]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    prefill: str = ""
+    evidence_k: int = 0
+    reuse: Reuse = "nothing"
+    role: Literal["small", "large"] = "large"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What came of one request.
+
+    text: without special tokens, tags such as <tool_call> kept.
+    token_ids: without the end token; -1 each where a server names tokens by their text only.
+    finish_reason: "stop" (end token or stop string), "length" (cut off at max_new_tokens) or "error".
+    generate_s: this request's share of the clock: seconds of its batch / batch_size.
+    evidence: one row per token of `token_ids`, when asked for.
+    first_texts: the texts of the first token's alternatives, highest first, beside evidence.
+    error: set when this request failed; the other requests of its batch are unharmed.
+    """
+
+    id: str
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    generate_s: float
+    batch_size: int
+    evidence: Evidence | None = None
+    first_texts: tuple[str, ...] = ()
+    error: Failure | None = None
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A model that can be asked. `image_spec` says how it wants its pictures resized.
+
+    vocab_size: the tokens it knows; of a server, the alternatives per token it was found to give.
+    """
+
+    image_spec: ImageSpec
+    vocab_size: int
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Answer every request, in order. A request that fails comes back with `error`, never as a raise.
+
+        Raises UserError for what the user must mend (such as a K larger than the vocabulary).
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Pay one-off costs (lazy initialisation, kernels) before a clock starts."""
+        ...
+
+    def info(self) -> dict:
+        """What identifies the model for the manifest: name, architecture, fingerprint, dtype, device."""
+        ...
+
+
+def generate_isolated(
+    generate: Callable[[list[GenerationRequest]], list[Generation]], requests: Sequence[GenerationRequest]
+) -> list[Generation]:
+    """Run a batch and fill in timings; when it raises, run its requests one by one so that only the culprit fails.
+
+    The time lost in the failed attempt is shared by all its requests, so that shares still sum to the clock.
+    UserError is passed on: it concerns every request alike.
+    """
+    requests = list(requests)
+    start = time.perf_counter()
+    try:
+        generations = generate(requests)
+    except UserError:
+        raise
+    except Exception as e:  # any failure of a model call is a result of the sample concerned
+        lost_s = (time.perf_counter() - start) / len(requests)
+        if len(requests) == 1:
+            return [failed(requests[0], e, lost_s)]
+        singles = [generate_isolated(generate, [r])[0] for r in requests]
+        return [replace(g, generate_s=g.generate_s + lost_s) for g in singles]
+    share_s = (time.perf_counter() - start) / max(1, len(requests))
+    return [replace(g, generate_s=share_s, batch_size=len(requests)) for g in generations]
+
+
+def failed(request: GenerationRequest, error: Exception, generate_s: float = 0.0) -> Generation:
+    """The generation of a request that could not be answered."""
+    failure = Failure(type="generation_error", message=f"{type(error).__name__}: {error}"[:500])
+    return Generation(request.id, "", (), "error", generate_s, 1, error=failure)

@@ -1,0 +1,342 @@
+"""OpenAI-compatible servers: one line says where one is and how to ask it; `Client` keeps many requests in flight.
+
+    http://127.0.0.1:8000/v1?model=Qwen/Qwen3-VL-2B-Instruct&processor=qwen3_vl&concurrency=64
+
+is the base URL of a server and, as its query, the fields of `Endpoint`. Several lines (separated by white space)
+are replicas of one model; requests go to the least busy one. A key is never written there: `key_env` names the
+environment variable that holds it. openai is imported when the first client is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from ..errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+T = TypeVar("T")
+FailureKind = Literal["timeout", "unreachable", "rate_limited", "server_error", "refused", "bad_reply"]
+_STARTING = threading.Lock()
+# Requests start one after the other, not all at once: replies that come in bunches wait for each other, and so would
+# the requests that follow them. It costs no throughput, since a request takes this process about that long.
+PACE_S = 0.001
+LOOP = "endpoints"  # the thread of the loop that all clients share
+REST_S = 30.0  # how long a server that could not be reached is passed over while others answer
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One server and how to ask it.
+
+    base_url: up to and including /v1. model: the name it serves. key_env: environment variable with its key;
+    empty: it asks for none. concurrency: requests in flight at most. timeout_s: seconds an attempt may take.
+    retries: further attempts after 429, 5xx, time-outs and lost connections, with growing, jittered pauses or
+    after what Retry-After says. processor: how its model wants pictures (see `backends.openai`).
+    """
+
+    base_url: str
+    model: str
+    key_env: str = ""
+    concurrency: int = 16
+    timeout_s: float = 120.0
+    retries: int = 5
+    processor: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key from the environment; servers that ask for none get a placeholder.
+
+        Raises ConfigError where the variable is not set.
+        """
+        if not self.key_env:
+            return "none"
+        if not (key := os.environ.get(self.key_env)):
+            raise ConfigError(
+                f"key_env: the environment variable {self.key_env} is not set; it holds the key of "
+                f"{self.base_url}"
+            )
+        return key
+
+
+def is_endpoint(model: str) -> bool:
+    """Does this name servers rather than a folder?"""
+    return model.lstrip().startswith(("http://", "https://"))
+
+
+def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
+    """The endpoints that a text names, one a line (or separated by blanks).
+
+    Raises ConfigError naming the option at fault, what it expects, and the nearest valid one.
+    """
+    endpoints = tuple(_parse(part) for part in text.split())
+    if not endpoints:
+        raise ConfigError("no endpoint given; write http://HOST:PORT/v1?model=NAME")
+    for name in ("model", "processor"):
+        if len(found := sorted({getattr(e, name) for e in endpoints})) > 1:
+            raise ConfigError(
+                f"endpoints of one role serve the same {name}, here are {' and '.join(map(repr, found))}"
+            )
+    return endpoints
+
+
+def identity(model: str) -> str:
+    """What a model is called in manifests: a folder as it is, a served model without the place it is served at.
+
+    So results carry no host, and a run goes on when its server has moved or another one joins.
+    """
+    return f"served:{parse_endpoints(model)[0].model}" if is_endpoint(model) else model
+
+
+def _parse(text: str) -> Endpoint:
+    try:
+        url = urlsplit(text)
+        whole = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        whole = False
+    if not whole:
+        raise ConfigError(f"{text}: not a server's address; write http://HOST:PORT/v1?model=NAME")
+    base_url = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/"), "", ""))
+    if url.username or url.password:
+        raise ConfigError(
+            f"{base_url}: no user or password in an address; name an environment variable: key_env"
+        )
+    types = {f.name: f.type for f in fields(Endpoint) if f.name != "base_url"}
+    values: dict[str, Any] = {}
+    for name, value in parse_qsl(url.query, keep_blank_values=True):
+        if name not in types:
+            hint = nearest(name, types)
+            raise ConfigError(f"{base_url}: there is no option {name!r}{hint}; valid are {', '.join(types)}")
+        if name in values:
+            raise ConfigError(f"{base_url}: option {name!r} is given twice")
+        values[name] = _value(base_url, name, value, types[name])
+    if not values.get("model"):
+        raise ConfigError(f"{base_url}: which model? write {base_url}?model=NAME")
+    return Endpoint(base_url, **values)
+
+
+def _value(base_url: str, name: str, text: str, kind: str) -> Any:
+    if kind == "str":
+        return text
+    try:
+        value = {"int": int, "float": float}[kind](text)
+    except ValueError:
+        value = -1
+    low = 0 if name == "retries" else 1e-3
+    if not low <= value < float("inf"):
+        what = "a whole number" if kind == "int" else "a number"
+        raise ConfigError(f"{base_url}: {name}={text}: expected {what} {'from 0' if low == 0 else 'above 0'}")
+    return value
+
+
+# ------------------------------------------------------------------ asking
+
+
+class EndpointError(Exception):
+    """A request that finally failed. `kind` says how, the message what the server said; it never holds a key."""
+
+    def __init__(self, kind: FailureKind, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.status = kind, status
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A server's answer: its text, why it ended, the tokens it counted, and the first choice as it was sent."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    choice: dict
+    latency_s: float
+
+
+class Client:
+    """Asks the replicas of one model. `max_in_flight` requests at a time over all of them; more may wait.
+
+    Everything runs on one background event loop of this process, so it works under a running loop (Jupyter) too:
+    `submit` returns a future at once, `ask` is for callers on that loop.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self.endpoints = tuple(endpoints)
+        self._seats = [_Seat(e) for e in self.endpoints]
+        self.max_in_flight = sum(e.concurrency for e in self.endpoints)
+        self._free: asyncio.Semaphore | None = None
+        self._next_start_s = 0.0
+        self._close = weakref.finalize(self, _hang_up, [seat.openai for seat in self._seats])
+
+    def submit(self, messages: Sequence[dict], **body: Any) -> Future[Reply]:
+        """Start one request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
+
+        The future raises EndpointError for a request that finally failed.
+        """
+        return on_loop(self.ask(messages, **body))
+
+    async def ask(self, messages: Sequence[dict], **body: Any) -> Reply:
+        """As `submit`, to be awaited on the client's loop (see `on_loop`)."""
+        if self._free is None:
+            self._free = asyncio.Semaphore(self.max_in_flight)
+        async with self._free:
+            await self._paced()
+            untried = list(self._seats)
+            while True:
+                seat = min(untried, key=_Seat.load)
+                untried.remove(seat)
+                try:
+                    return await seat.post({"messages": list(messages), **body})
+                except EndpointError as error:
+                    if error.kind not in ("unreachable", "timeout") or not untried:
+                        raise
+
+    async def _paced(self) -> None:
+        """Wait until a request may start: PACE_S after the one before."""
+        loop = asyncio.get_running_loop()
+        wait_s = self._next_start_s - loop.time()
+        self._next_start_s = max(self._next_start_s, loop.time()) + PACE_S
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+    def close(self) -> None:
+        """Give the connections back; a client nobody holds any more, or the end of the process, does so too."""
+        self._close()
+
+
+class _Seat:
+    """One endpoint at work."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint, self.in_flight, self.rests_until_s = endpoint, 0, 0.0
+        self.key = endpoint.key
+        self.openai = _openai(endpoint, self.key)
+
+    def load(self) -> tuple[bool, float]:
+        """What makes it a worse choice: resting after a failure, then how full it is."""
+        return time.monotonic() < self.rests_until_s, self.in_flight / self.endpoint.concurrency
+
+    async def post(self, body: dict) -> Reply:
+        import httpx2
+        import openai
+
+        self.in_flight += 1
+        began_s = time.perf_counter()
+        try:
+            # the raw reply: building typed objects of 128 alternatives per token costs more than the request
+            answer = await self.openai.post(
+                "/chat/completions",
+                body={"model": self.endpoint.model, **body},
+                cast_to=httpx2.Response,
+            )
+            return _reply(answer, time.perf_counter() - began_s)
+        except openai.APIConnectionError as error:
+            self.rests_until_s = time.monotonic() + REST_S
+            # aiohttp's errors all come as time-outs: the first cause tells which are
+            cause: BaseException = error
+            while cause.__cause__:
+                cause = cause.__cause__
+            if isinstance(cause, TimeoutError):
+                raise self._failed("timeout", f"no answer within {self.endpoint.timeout_s:g} s") from None
+            raise self._failed("unreachable", f"cannot be reached ({cause})") from None
+        except openai.APIStatusError as error:
+            code = error.status_code
+            kind = "rate_limited" if code == 429 else "server_error" if code >= 500 else "refused"
+            raise self._failed(kind, f"answered {code}: {_said(error)}", code) from None
+        except ValueError as error:
+            raise self._failed("bad_reply", f"sent no chat completion ({error})") from None
+        finally:
+            self.in_flight -= 1
+
+    def _failed(self, kind: FailureKind, what: str, status: int | None = None) -> EndpointError:
+        message = f"{self.endpoint.base_url} {what}"
+        if self.endpoint.key_env:  # some servers repeat the key they refuse
+            message = message.replace(self.key, f"${self.endpoint.key_env}")
+        return EndpointError(kind, message[:500], status)
+
+
+def _openai(endpoint: Endpoint, key: str) -> AsyncOpenAI:
+    import httpx2
+    import openai
+
+    loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+    client = openai.AsyncOpenAI(
+        base_url=endpoint.base_url,
+        api_key=key,
+        max_retries=endpoint.retries,
+        timeout=endpoint.timeout_s,
+        # aiohttp underneath takes two thirds of the time per request that the default takes
+        http_client=openai.DefaultAioHttpClient(
+            timeout=endpoint.timeout_s,
+            limits=httpx2.Limits(max_connections=endpoint.concurrency),
+            verify=_trust(),
+            trust_env=not loopback,  # a proxy has no business with a server on this machine
+        ),
+    )
+    # it takes these from the environment; they are nobody's business but openai.com's
+    client.organization = client.project = None
+    return client
+
+
+@cache
+def _trust() -> Any:
+    """The certificates to trust: read once, not for every client."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _reply(answer: Any, latency_s: float) -> Reply:
+    """Raises ValueError for anything but a chat completion with a first choice."""
+    data = answer.json()
+    try:
+        choice = data["choices"][0]
+        text = choice["message"].get("content") or ""
+        usage = data.get("usage") or {}
+        counts = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
+        if not isinstance(text, str):
+            raise TypeError("content is no text")
+        return Reply(text, str(choice.get("finish_reason")), *counts, choice, latency_s)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _said(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    with _STARTING:  # threads that ask for the first time at once must get the same loop
+        return _the_loop()
+
+
+@cache
+def _the_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name=LOOP, daemon=True).start()
+    return loop
+
+
+def _hang_up(clients: Sequence[AsyncOpenAI]) -> None:
+    """Close the connections of some clients, waiting for it unless that would be for itself."""
+    if not _the_loop.cache_info().currsize:  # nobody has been asked anything
+        return
+    closing = [on_loop(client.close()) for client in clients]
+    if threading.current_thread().name != LOOP:
+        wait(closing, timeout=5)
+
+
+def on_loop(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine on the loop that all clients of this process share."""
+    return asyncio.run_coroutine_threadsafe(work, _loop())

@@ -1,0 +1,367 @@
+"""Models behind OpenAI-compatible servers (vLLM, the embedded server, hosted ones), many requests in flight.
+
+Evidence comes from `top_logprobs`. Separability does not change when a constant is added to every logit, so
+log-probabilities give the scores that the logits would. What a server must be able to do is probed before a run.
+
+Pictures travel as PNG at the size the model sees them, so that boxes mean the same pixels on both sides and
+nothing is lost on the way. Two answers of vLLM go beyond OpenAI's and are used where they are given: `stop_reason`
+(the stop string, which is missing in the text) and `continue_final_message` (for a turn that is already begun).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ConfigError, UserError, nearest
+from ..paths import resolve, shown
+from ..runs.evidence import Evidence
+from ..runs.provenance import text_hash
+from ..runs.records import Failure
+from ..tasks.images import ImageSpec
+from .base import Generation, GenerationRequest
+from .endpoint import Client, Endpoint, EndpointError, Reply, on_loop, parse_endpoints
+from .transformers import normalise
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# what the published processors say: patch size x merge size, and the pixels of a view
+PROCESSORS = {
+    "qwen3_vl": ImageSpec(factor=32, min_pixels=65_536, max_pixels=16_777_216),
+    "qwen2_5_vl": ImageSpec(factor=28, min_pixels=3_136, max_pixels=12_845_056),
+}
+END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+EXCLUDED = -9999.0  # what vLLM and the embedded server write for -inf, which JSON has not
+GIVE_UP_AFTER = 20  # requests in a row that no server took, retries included
+UNKNOWN = -1  # token ids: servers name tokens by their text
+
+
+class ServerBackend:
+    """The model that one or more servers offer (see `endpoint` for how `model` names them).
+
+    min_pixels, max_pixels: image budget; by default that of the model's processor, as the endpoint's
+    `processor` tells it: a key of PROCESSORS, or a folder with the model's processor configuration.
+
+    Raises ConfigError for endpoints that cannot be right, without asking them anything.
+    """
+
+    def __init__(
+        self, model: str, role: str = "draft", min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> None:
+        self.endpoints, self.role = parse_endpoints(model), role
+        self.name = self.endpoints[0].model
+        spec = image_spec_of(self.endpoints[0].processor)
+        self.image_spec = ImageSpec(spec.factor, min_pixels or spec.min_pixels, max_pixels or spec.max_pixels)
+        self.client = Client(self.endpoints)
+        self.max_in_flight = self.client.max_in_flight
+        self.vocab_size = 0  # alternatives per token: none before `probe` has found some
+        self._lost_in_a_row = 0
+        self._encoded: dict[int, tuple[weakref.ref, str]] = {}
+
+    # ------------------------------------------------------------------------------------ the contract
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Answer every request, in order, as many at a time as the endpoints take; see `Backend.generate`.
+
+        Each request is charged an equal share of the clock.
+        """
+        began_s = time.perf_counter()
+        waiting = threading.Semaphore(2 * self.max_in_flight)  # no more pictures are held encoded at a time
+        futures: list[Future[Generation]] = []
+        try:
+            for request in requests:
+                waiting.acquire()
+                futures.append(self.submit(request))
+                futures[-1].add_done_callback(lambda _: waiting.release())
+            answers = [f.result() for f in futures]
+        except BaseException:  # Ctrl-C: nothing goes on being asked
+            for future in futures:
+                future.cancel()
+            raise
+        share_s = (time.perf_counter() - began_s) / max(1, len(answers))
+        return [replace(a, generate_s=share_s, batch_size=len(answers)) for a in answers]
+
+    def submit(self, request: GenerationRequest) -> Future[Generation]:
+        """Start one request; its generation comes with the future and is charged its own latency.
+
+        The future raises UserError once GIVE_UP_AFTER requests in a row found nobody there: a run that goes on
+        would only fill up with failures.
+        """
+        messages, body = self.body(request)
+
+        async def answer() -> Generation:
+            began_s = time.perf_counter()
+            try:
+                reply = await self.client.ask(messages, **body)
+                self._lost_in_a_row = 0
+                return read_reply(request, reply)
+            except EndpointError as error:
+                self._lost_in_a_row = self._lost_in_a_row + 1 if error.kind == "unreachable" else 0
+                if self._lost_in_a_row >= GIVE_UP_AFTER:
+                    raise UserError(
+                        f"{error}, {GIVE_UP_AFTER} requests in a row: start it again, the same command goes on"
+                    ) from None
+                return _failed(request, f"{error.kind}: {error}", time.perf_counter() - began_s)
+
+        return on_loop(answer())
+
+    def warm_up(self) -> None:
+        """One short answer about a grey picture from every endpoint.
+
+        Raises UserError for one that does not answer, with what it said.
+        """
+        for endpoint in self.endpoints:
+            try:
+                self._ask_one(endpoint, self._plain_request(evidence_k=0))
+            except EndpointError as error:
+                raise _unusable(error) from None
+
+    def info(self) -> dict:
+        """As of every backend; no host is named."""
+        return {
+            "role": self.role,
+            "name": self.name,
+            "architecture": "OpenAI-compatible server",
+            "fingerprint": fingerprint(self.endpoints[0]),
+            "endpoints": len(self.endpoints),
+            "max_in_flight": self.max_in_flight,
+            "processor": shown(p) if "/" in (p := self.endpoints[0].processor) else p,
+            "alternatives": self.vocab_size,
+            "min_pixels": self.image_spec.min_pixels,
+            "max_pixels": self.image_spec.max_pixels,
+        }
+
+    # ------------------------------------------------------------------------------------------ probing
+    def probe(self, evidence_k: int) -> int:
+        """How many alternatives per token every endpoint gives, at most `evidence_k`; kept as `vocab_size`.
+
+        Raises UserError for a server that does not answer at all.
+        """
+        self.vocab_size = min(self._probe(e, evidence_k) for e in self.endpoints)
+        return self.vocab_size
+
+    def check_alternatives(self, evidence_k: int) -> None:
+        """Refuse a run whose evidence the servers cannot give. Raises UserError with the ways out."""
+        found = self.probe(evidence_k)
+        if found == 0:
+            raise UserError(
+                f"{self.name!r} is answered without logprobs although they were asked for, so there is no confidence "
+                "to gate by. Take a server that gives top_logprobs for chat completions with pictures, such as vLLM "
+                "or the embedded one (speceyes serve)"
+            )
+        if found < evidence_k:
+            raise UserError(
+                f"k_store: {evidence_k} alternatives per token were asked of {self.name!r}, whose server gives "
+                f"{found}. Start vLLM with --max-logprobs {evidence_k}, or set k_store (and k) to at most {found}, "
+                'or have the run do that: if_fewer_alternatives = "lower"'
+            )
+
+    def _probe(self, endpoint: Endpoint, evidence_k: int) -> int:
+        """What is given when evidence_k are asked for; when that is refused, what the refusal says is allowed."""
+        wanted = [evidence_k]
+        while wanted:
+            k = wanted.pop(0)
+            try:
+                return min(k, _alternatives(self._ask_one(endpoint, self._plain_request(k)), k))
+            except EndpointError as error:
+                if error.kind != "refused" or "logprobs" not in str(error):
+                    raise _unusable(error) from None
+                if k == evidence_k:
+                    told = re.search(r"(?:allowed|at most|maximum|max|<=)\D{0,20}(\d+)", str(error))
+                    guesses = {int(told[1])} if told else {5, 20, 64}
+                    wanted = sorted((n for n in guesses if 0 < n < k), reverse=True)
+        return 0
+
+    def _plain_request(self, evidence_k: int) -> GenerationRequest:
+        from PIL import Image
+
+        side = self.image_spec.factor * max(
+            1, round(self.image_spec.min_pixels**0.5) // self.image_spec.factor
+        )
+        picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
+        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]}]
+        return GenerationRequest("probe", messages, max_new_tokens=4, evidence_k=evidence_k)
+
+    def _ask_one(self, endpoint: Endpoint, request: GenerationRequest) -> Reply:
+        client = Client([endpoint])
+        messages, body = self.body(request)
+        try:
+            return client.submit(messages, **body).result()
+        finally:
+            client.close()
+
+    # ----------------------------------------------------------------------------------------- requests
+    def body(self, request: GenerationRequest) -> tuple[list[dict], dict]:
+        """The messages of a request in the OpenAI form, and the other fields of its chat completion."""
+        plain, pictures = normalise(request.messages, self.image_spec)
+        urls = iter([self._url(p) for p in pictures])
+        messages = []
+        for message in plain:
+            content = message["content"]
+            if not isinstance(content, str):
+                content = [
+                    {"type": "image_url", "image_url": {"url": next(urls)}}
+                    if part["type"] == "image"
+                    else part
+                    for part in content
+                ]
+            messages.append({"role": message["role"], "content": content})
+        body: dict = {"temperature": 0, "max_tokens": request.max_new_tokens}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.evidence_k:
+            body |= {"logprobs": True, "top_logprobs": request.evidence_k}
+        goes_on = messages[-1]["role"] == "assistant"
+        if request.prefill:
+            opened = messages.pop() if goes_on else {"role": "assistant", "content": []}
+            parts = opened["content"]
+            parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
+            messages.append(opened | {"content": [*parts, {"type": "text", "text": request.prefill}]})
+        if goes_on or request.prefill:
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        return messages, body
+
+    def _url(self, picture: Image.Image) -> str:
+        """A picture as a data URL. An agent sends its first view with every turn: it is encoded once."""
+        key = id(picture)
+        if (known := self._encoded.get(key)) and known[0]() is picture:
+            return known[1]
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "PNG", compress_level=1)
+        url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        self._encoded[key] = weakref.ref(picture, lambda _: self._encoded.pop(key, None)), url
+        return url
+
+
+def fingerprint(endpoint: Endpoint) -> str:
+    """What is known of a served model: its name and how it wants pictures. Weights are out of sight."""
+    return text_hash([endpoint.model, repr(image_spec_of(endpoint.processor))])
+
+
+def image_spec_of(processor: str) -> ImageSpec:
+    """How a served model wants its pictures. Raises ConfigError that names the ways to say it."""
+    if processor in PROCESSORS:
+        return PROCESSORS[processor]
+    told = f"one of {', '.join(PROCESSORS)} or a folder with the model's processor configuration"
+    if not processor:
+        raise ConfigError(
+            f"processor: how does the served model want pictures? Add &processor= to it: {told}"
+        )
+    folder = resolve(processor)
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (path := folder / name).is_file():
+            try:
+                image = json.loads(path.read_text("utf-8"))
+                image = image.get("image_processor", image)
+                size = image.get("size") or {}
+                low, high = size.get("shortest_edge"), size.get("longest_edge")
+                low, high = image.get("min_pixels", low), image.get("max_pixels", high)
+                return ImageSpec(image["patch_size"] * image["merge_size"], int(low), int(high))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ConfigError(
+                    f"processor: {shown(path)} does not describe one ({type(error).__name__}: {error})"
+                ) from None
+    raise ConfigError(f"processor: {processor!r} is unknown{nearest(processor, PROCESSORS)}; expected {told}")
+
+
+# ------------------------------------------------------------------ replies
+
+
+def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
+    """The generation that a server's reply stands for; a reply that lacks what was asked for is a failure."""
+    if reply.finish_reason not in ("stop", "length"):
+        return _failed(request, f"bad_reply: the answer ended by {reply.finish_reason!r}", reply.latency_s)
+    text, stop = reply.text, reply.choice.get("stop_reason")
+    if stop in request.stop and not text.endswith(stop):
+        text += stop
+    evidence, first_texts = None, ()
+    if request.evidence_k:
+        try:
+            evidence, first_texts = read_evidence(reply.choice, text, request.evidence_k)
+        except ValueError as error:
+            return _failed(request, f"bad_reply: {error}", reply.latency_s)
+        n = evidence.n_tokens
+    else:
+        # servers that tell stop_reason count the end token, which is none of the answer's
+        ended = reply.finish_reason == "stop" and "stop_reason" in reply.choice and stop is None
+        n = max(0, reply.completion_tokens - ended)
+    ids = (UNKNOWN,) * n
+    return Generation(request.id, text, ids, reply.finish_reason, reply.latency_s, 1, evidence, first_texts)
+
+
+def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str, ...]]:
+    """Evidence of an answer from the logprobs of a choice, and the texts of its first token's alternatives.
+
+    Servers differ in whether the end token has an entry, and in how much they tell beyond k: entries behind the
+    text are dropped, alternatives are sorted and cut to k. Token ids are UNKNOWN.
+
+    Raises ValueError for logprobs that are missing, unreadable or of fewer than k alternatives.
+    """
+    content = (choice.get("logprobs") or {}).get("content")
+    if content is None:
+        raise ValueError("the server sent no logprobs")
+    try:
+        entries = content[: _length(content, text)]
+        told = [_logprobs(e["top_logprobs"]) for e in entries]
+        ranks = [np.argsort(-row, kind="stable")[:k] for row in told]
+        chosen = _logprobs(entries)
+        texts = tuple(str(e["token"]) for e in entries)
+        first_texts = tuple(str(entries[0]["top_logprobs"][i]["token"]) for i in ranks[0]) if ranks else ()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"logprobs cannot be read ({type(error).__name__}: {error})") from None
+    if short := [len(row) for row in told if len(row) < k]:
+        raise ValueError(f"the server gave {min(short)} of {k} alternatives (vLLM: --max-logprobs {k})")
+    n = len(entries)
+    top = np.array([row[rank] for row, rank in zip(told, ranks, strict=True)], np.float32).reshape(n, k)
+    return Evidence(np.full(n, UNKNOWN), texts, chosen, np.full((n, k), UNKNOWN), top), first_texts
+
+
+def _length(entries: Sequence[dict], text: str) -> int:
+    """How many entries make up the text."""
+    wanted, read = text.encode(), b""
+    for n, entry in enumerate(entries):
+        if read.startswith(wanted):
+            return n
+        told = entry.get("bytes")
+        read += bytes(told) if told is not None else str(entry["token"]).encode()
+    n = len(entries)
+    if not read.startswith(wanted):  # bytes of a character that is split over tokens may be lost on the way
+        while n and entries[n - 1]["token"] in END_TOKENS:
+            n -= 1
+    return n
+
+
+def _logprobs(entries: Sequence[dict]) -> np.ndarray:
+    """The log-probabilities of some entries, float64 [len(entries)]. Raises ValueError for impossible ones."""
+    values = np.array([entry["logprob"] for entry in entries], np.float64).reshape(len(entries))
+    if not (possible := values <= 1e-3).all():  # nan is not, either
+        raise ValueError(f"{values[~possible][0]} is no log-probability")
+    return np.where(values > EXCLUDED, values, -np.inf)
+
+
+def _alternatives(reply: Reply, asked: int) -> int:
+    """How many of the alternatives asked for came with every token; all, as it seems, of an answer without tokens."""
+    content = (reply.choice.get("logprobs") or {}).get("content")
+    if content == [] and not reply.text:
+        return asked
+    return min((len(entry.get("top_logprobs") or ()) for entry in content or []), default=0)
+
+
+def _unusable(error: EndpointError) -> UserError:
+    return UserError(f"{error}. Is it running, with this model? speceyes serve-commands CONFIG")
+
+
+def _failed(request: GenerationRequest, message: str, generate_s: float) -> Generation:
+    failure = Failure(type="generation_error", message=message[:500])
+    return Generation(request.id, "", (), "error", generate_s, 1, error=failure)

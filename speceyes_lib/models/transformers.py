@@ -1,0 +1,463 @@
+"""Local models through Hugging Face transformers: batched, left-padded, greedy, with evidence on the fly.
+
+The embedded pair and the real models take this same path. torch and transformers are imported when a backend
+is made, not before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ConfigError, UserError
+from ..paths import resolve, shown
+from ..runs.evidence import Evidence
+from ..runs.provenance import folder_hash
+from ..tasks.hub import ITEMS
+from ..tasks.images import ImageSpec, resized_view
+from .base import Generation, GenerationRequest, generate_isolated
+from .decoding import EvidenceRecorder, greedy
+from .prefix_cache import Kept, PictureMemory, Row
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from transformers import DynamicCache
+
+SUPPORTED = ("Qwen3VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+
+
+class TransformersBackend:
+    """A model folder as saved by `save_pretrained` (weights, config, processor), ready to be asked.
+
+    model: the folder. role: "draft" or "agent", for messages and manifests.
+    dtype: "auto" (as stored) or a torch dtype's name. device: "cpu", "mps", "cuda", "cuda:N"; "spread" splits the
+    layers over all GPUs (needs accelerate); "auto" takes the best present, and of several GPUs the second for
+    the agent, so that draft and agent work side by side.
+    attn: "auto" (flash-attn 2 on a GPU where it is installed, otherwise sdpa) or an implementation's name.
+    min_pixels, max_pixels: image budget; by default that of the model's processor.
+
+    Decoding is greedy over the raw logits: penalties and sampling settings of the model's own
+    generation_config.json are dropped, its end tokens are kept.
+
+    Raises UserError for a folder without a model, ConfigError for an unsupported architecture or setting.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        role: str = "draft",
+        dtype: str = "auto",
+        device: str = "auto",
+        attn: str = "auto",
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        self.folder, self.role = Path(model), role
+        self.architecture = check_architecture(self.folder)
+        import torch
+        import transformers
+
+        self._torch = torch
+        self.device, device_map = _placed(device, role)
+        wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
+        if not isinstance(wanted, str | torch.dtype):
+            raise ConfigError(f"dtype: {dtype!r} is no torch dtype; use auto, float32, bfloat16 or float16")
+        if attn == "auto":
+            flash = self.device.startswith("cuda") and dtype != "float32"  # it has no kernels for float32
+            flash = flash and transformers.utils.is_flash_attn_2_available()
+            attn = "flash_attention_2" if flash else "sdpa"
+        self.attn = attn
+        with _quiet_loading():
+            self.processor = transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+            self.model = getattr(transformers, self.architecture).from_pretrained(
+                self.folder,
+                dtype=wanted,
+                attn_implementation=attn,
+                device_map=device_map,
+                local_files_only=True,
+            )
+        self.model.eval() if device_map else self.model.to(self.device).eval()
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
+        if (self.device, self.dtype) == ("cpu", "float32"):
+            _read_in_one_stream(self.model)
+        self.tokenizer = self.processor.tokenizer
+        self.tokenizer.padding_side = "left"
+        self.pad_id = self.tokenizer.pad_token_id
+        own_ends = _as_list(self.model.generation_config.eos_token_id)
+        self.end_ids = {self.pad_id, self.tokenizer.eos_token_id, *own_ends} - {None}
+        self.vocab_size = self.model.config.get_text_config().vocab_size
+        image = self.processor.image_processor
+        self.image_spec = ImageSpec(
+            factor=image.patch_size * image.merge_size,
+            min_pixels=min_pixels or image.size["shortest_edge"],
+            max_pixels=max_pixels or image.size["longest_edge"],
+        )
+        self._merge = image.merge_size
+        self.image_token_id = self.model.config.image_token_id
+        self._memory = PictureMemory()
+        self._token_texts: dict[int, str] = {}
+        self._closers: dict[tuple[str, ...], frozenset[int]] = {}
+
+    # ------------------------------------------------------------------------------------ the contract
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Answer every request, in order; see `Backend.generate`. Requests with equal settings share a batch."""
+        for r in requests:
+            if r.evidence_k > self.vocab_size:
+                raise UserError(
+                    f"k_store: {r.evidence_k} alternatives per token were asked of {shown(self.folder)}, whose "
+                    f"vocabulary has {self.vocab_size}; choose k_store (and k) up to {self.vocab_size}"
+                )
+        groups: dict[tuple, list[int]] = {}
+        for i, r in enumerate(requests):
+            groups.setdefault((r.max_new_tokens, r.stop, r.evidence_k, r.reuse), []).append(i)
+        answers: dict[int, Generation] = {}
+        for members in groups.values():
+            batch = generate_isolated(self._generate_batch, [requests[i] for i in members])
+            answers.update(zip(members, batch, strict=True))
+        return [answers[i] for i in range(len(requests))]
+
+    def warm_up(self) -> None:
+        """One short answer about a grey picture, alone and in a pair."""
+        from PIL import Image
+
+        side = self.image_spec.factor * max(
+            1, round(math.sqrt(self.image_spec.min_pixels)) // self.image_spec.factor
+        )
+        picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
+        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "?"}]}]
+        request = GenerationRequest("warm-up", messages, max_new_tokens=4, evidence_k=2)
+        for batch in ([request], [request, request]):
+            for generation in self.generate(batch):
+                if generation.error:
+                    raise UserError(
+                        f"{shown(self.folder)}: the model fails on a plain picture: {generation.error.message}"
+                    )
+
+    def info(self) -> dict:
+        return {
+            "role": self.role,
+            "name": self.folder.name,
+            "architecture": self.architecture,
+            "fingerprint": folder_hash(self.folder),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "vocab_size": self.vocab_size,
+            "dtype": self.dtype,
+            "device": self.device,
+            "attn": self.attn,
+            "min_pixels": self.image_spec.min_pixels,
+            "max_pixels": self.image_spec.max_pixels,
+        }
+
+    # ---------------------------------------------------------------------------------------- one batch
+    def _generate_batch(self, requests: list[GenerationRequest]) -> list[Generation]:
+        first, rows = requests[0], [self._row(r) for r in requests]
+        inputs = self._tensors(rows, remember=first.reuse != "nothing")
+        recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
+        stopped = self._stopping(first.stop) if first.stop else None
+        with self._torch.inference_mode():
+            said = greedy(self.model, inputs, first.max_new_tokens, self.end_ids, stopped, recorder)
+        top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
+        generations = []
+        for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, said, strict=True)):
+            evidence, first_texts = None, ()
+            if recorder:
+                n = len(tokens)
+                evidence = Evidence(
+                    token_ids=tokens,
+                    token_texts=tuple(self._token_text(t) for t in tokens),
+                    chosen_logprobs=top_logprobs[:n, i, 0],  # greedy: the chosen token is the highest
+                    top_ids=top_ids[:n, i],
+                    top_logprobs=top_logprobs[:n, i],
+                )
+                first_texts = tuple(self._token_text(t) for t in top_ids[0, i].tolist())
+            text = _cut(self.decode(tokens), request.stop)
+            reason = "stop" if ended else "length"
+            generations.append(
+                Generation(request.id, text, tuple(tokens), reason, 0.0, 1, evidence, first_texts)
+            )
+            if row.kept is not None:
+                self._keep(row, i, tokens, inputs)
+        return generations
+
+    def _row(self, request: GenerationRequest) -> Row:
+        """A request's tokens and pictures, and how far they are known from its conversation's last turn."""
+        messages, pictures = normalise(request.messages, self.image_spec)
+        goes_on = messages[-1]["role"] == "assistant"
+        prompt = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+        )
+        ids = np.array(self.tokenizer(prompt + request.prefill)["input_ids"], np.int64)
+        places = np.flatnonzero(ids == self.image_token_id)
+        if len(places) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures, but the prompt has {len(places)} places for one")
+        # Pictures have their final size here: a cell of the language model is factor x factor pixels
+        factor, merge = self.image_spec.factor, self._merge
+        grids = [(1, p.height * merge // factor, p.width * merge // factor) for p in pictures]
+        counts = np.ones(len(ids), np.int64)
+        counts[places] = [h * w // merge**2 for _, h, w in grids]
+        codes = ids.copy()
+        codes[places] = [-self._memory.of(p).number for p in pictures]
+        codes, begins = np.repeat(codes, counts), (np.cumsum(counts) - counts)[places].tolist()
+        row = Row(np.repeat(ids, counts), codes, pictures, grids, begins)
+        if not pictures or request.reuse != "conversation":
+            return row
+        kept = self._memory.of(pictures[0])
+        return replace(row, kept=kept, start=kept.known(codes))
+
+    def _tensors(self, rows: Sequence[Row], remember: bool = False) -> dict:
+        """What `greedy` takes: a batch padded on the left, what is known of each row before what is new.
+
+        padding  known  |  padding  new
+        """
+        torch = self._torch
+        past = max(row.start for row in rows)
+        new = max(len(row.ids) - row.start for row in rows)
+        ids = torch.full((len(rows), past + new), self.pad_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            for part, end in ((row.ids[: row.start], past), (row.ids[row.start :], past + new)):
+                ids[i, end - len(part) : end] = torch.from_numpy(part)
+                mask[i, end - len(part) : end] = 1
+        grids = [grid for row in rows for grid in row.grids]
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        places, _ = self.model.model.get_rope_index(
+            ids,
+            mm_token_type_ids=(ids == self.image_token_id).int(),
+            image_grid_thw=torch.tensor(grids, device=self.device) if grids else None,
+            attention_mask=mask,
+        )
+        text_places = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": torch.cat([text_places[None], places]),
+            "past_key_values": self._known(rows, past),
+        }
+        if pictures := [picture for row in rows for picture in row.new_pictures]:
+            inputs["mm_encoder_outputs"] = {"image": self._features(pictures, remember)}
+        return inputs
+
+    def _features(self, pictures: Sequence[Image.Image], remember: bool) -> object:
+        """The pictures' features as the model takes them; those not yet known are computed, all in one pass."""
+        kept = [self._memory.of(p) if remember else Kept(i) for i, p in enumerate(pictures)]
+        unknown = {k.number: (k, p) for k, p in zip(kept, pictures, strict=True) if not k.features}
+        if unknown:
+            images = [picture for _, picture in unknown.values()]
+            # Pictures have their final size. smart_resize is not idempotent under a tight budget (it may ask for
+            # another size when given its own result), so the processor must not resize again.
+            seen = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")
+            with self._torch.inference_mode():
+                found = self.model.model.get_image_features(**seen.to(self.device), return_dict=True)
+            deeper = getattr(found, "deepstack_features", None) or []
+            for (k, _), *features in zip(unknown.values(), found.pooler_output, *deeper, strict=True):
+                k.features = features
+        first, *deeper = zip(*(k.features for k in kept), strict=True)
+        return SimpleNamespace(pooler_output=first, deepstack_features=deeper)
+
+    def _known(self, rows: Sequence[Row], past: int) -> DynamicCache:
+        """The keys and values of what is known, padded on the left to `past` tokens."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        if past:
+            for number, layer in enumerate(cache.layers):
+                layer.update(*(self._padded(rows, number, part, past) for part in (0, 1)))
+        return cache
+
+    def _padded(self, rows: Sequence[Row], layer: int, part: int, past: int) -> torch.Tensor:
+        known = next(row.kept.layers[layer][part] for row in rows if row.start)
+        padded = known.new_zeros((len(rows), known.shape[0], past, known.shape[2]))
+        for i, row in enumerate(rows):
+            if row.start:
+                padded[i, :, past - row.start :] = row.kept.layers[layer][part][:, : row.start]
+        return padded
+
+    def _keep(self, row: Row, i: int, said: Sequence[int], inputs: dict) -> None:
+        """Remember row i of a batch that was just generated, for the next turn of its conversation."""
+        cache = inputs["past_key_values"]
+        if any(layer.is_sliding for layer in cache.layers):
+            return  # it has forgotten its beginning
+        prompt_length = inputs["input_ids"].shape[1]
+        said = said[: cache.get_seq_length() - prompt_length]  # the last token was never fed
+        where = inputs["attention_mask"][i].nonzero()[:, 0]
+        where = self._torch.cat([where, self._torch.arange(len(said), device=where.device) + prompt_length])
+        row.kept.codes = np.concatenate([row.codes, np.array(said, np.int64)])
+        row.kept.layers = [
+            (layer.keys[i].index_select(1, where), layer.values[i].index_select(1, where))
+            for layer in cache.layers
+        ]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens. Control tokens such as <|im_start|> are dropped, tags such as <tool_call> are not special."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def _token_text(self, token_id: int) -> str:
+        if token_id not in self._token_texts:
+            self._token_texts[token_id] = self.tokenizer.decode([token_id])
+        return self._token_texts[token_id]
+
+    def _stopping(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
+        """Tells whether these tokens now spell one of the stop strings, which they did not without the last one.
+
+        They are decoded only where the last can complete one: it contains its last character. In byte-level
+        vocabularies ASCII characters stand for themselves; for others every token may.
+        """
+        if stop not in self._closers:
+            ends = {s[-1] for s in stop}
+            pieces = self.tokenizer.convert_ids_to_tokens(range(self.vocab_size))
+            ascii_only = all(c.isascii() and not c.isspace() for c in ends)
+            self._closers[stop] = frozenset(
+                i
+                for i, p in enumerate(pieces)
+                if not ascii_only or (p is not None and not ends.isdisjoint(p))
+            )
+        closers = self._closers[stop]
+        window = max(len(s.encode()) for s in stop)  # a token has at least one byte
+
+        def stopped(said: list[int]) -> bool:
+            return said[-1] in closers and any(s in self.decode(said[-window:]) for s in stop)
+
+        return stopped
+
+
+def normalise(messages: Sequence[dict], spec: ImageSpec) -> tuple[list[dict], list]:
+    """Chat messages as a template wants them, and their pictures in order at their final size.
+
+    Image parts may be ``{"type": "image", "image": PIL or path}`` or OpenAI's ``{"type": "image_url",
+    "image_url": {"url": ...}}``; qwen-vl-utils expects a plain string there, so the form is unified here and
+    the library stays unpatched. A picture that already has the size of a view is left untouched.
+    """
+    plain, pictures = [], []
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            parts = []
+            for part in content:
+                if part["type"] in ("image", "image_url"):
+                    pictures.append(_picture(part.get("image", part.get("image_url")), spec))
+                    part = {"type": "image"}
+                parts.append(part)
+            content = parts
+        plain.append({"role": message["role"], "content": content})
+    return plain, pictures
+
+
+def _picture(source: object, spec: ImageSpec):
+    if isinstance(source, dict):
+        source = source["url"]
+    if isinstance(source, str):
+        from qwen_vl_utils import fetch_image
+
+        budget = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels}
+        return fetch_image({"image": source, **budget}, image_patch_size=spec.factor // 2)
+    return source if _is_view(*source.size, spec) else resized_view(source, spec)
+
+
+def _is_view(width: int, height: int, spec: ImageSpec) -> bool:
+    """Is this a size that smart_resize gives? Whole cells, within the budget but for one cell of rounding a side."""
+    f = spec.factor
+    whole_cells = width % f == 0 and height % f == 0
+    return (
+        whole_cells
+        and (width - f) * (height - f) <= spec.max_pixels
+        and (width + f) * (height + f) >= spec.min_pixels
+    )
+
+
+def _placed(device: str, role: str) -> tuple[str, str | None]:
+    """The device that takes a model's inputs, and transformers' device map where the model is split.
+
+    Raises ConfigError for a device this machine has not.
+    """
+    import importlib.util
+
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        if gpus:
+            return f"cuda:{1 if role == 'agent' and gpus > 1 else 0}", None
+        return "cpu", None
+    if device not in ("cpu", "mps") and not gpus:
+        raise ConfigError(f"device: {device!r} was asked for, but torch sees no GPU here; use auto or cpu")
+    if device == "spread":
+        if importlib.util.find_spec("accelerate") is None:
+            raise ConfigError("device: 'spread' needs the package accelerate; install it, or name one device")
+        return "cuda:0", "balanced"
+    if device.startswith("cuda:") and int(device[5:]) >= gpus:
+        raise ConfigError(f"device: there is no {device} here, torch sees {gpus} GPU(s)")
+    return device, None
+
+
+def _read_in_one_stream(model: torch.nn.Module) -> None:
+    """Store the weights of layers that widen column by column; shapes and values stay.
+
+    A token that is decoded alone multiplies each weight once, so reading them is the time it takes. Row by row, MKL
+    needs up to three times as long for tall matrices (benchmarks/bench_decoding.py).
+    """
+    from torch.nn import Linear
+
+    for layer in model.modules():
+        if isinstance(layer, Linear) and layer.out_features > layer.in_features:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
+
+
+def check_architecture(folder: Path) -> str:
+    """Name of the model class in the folder's config.json. Cheap: no model library is imported.
+
+    Raises UserError when there is no model, ConfigError when its architecture is not supported.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        known = [name for name, item in ITEMS.items() if resolve(item.folder) == resolve(folder)]
+        fetch = f"speceyes fetch {known[0]}" if known else None
+        raise UserError(
+            f"{shown(folder)}: no model here (config.json is missing). "
+            + (
+                f"Fetch it: {fetch}"
+                if fetch
+                else "The embedded models belong to the repository (git checkout -- data/demo/models) and are made by "
+                "`speceyes train draft` and `... agent`; a published model is fetched by "
+                f"`hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
+            )
+        )
+    try:
+        names = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
+    except (ValueError, AttributeError) as e:
+        raise UserError(f"{shown(config)}: not valid JSON ({e}); fetch or make the model again") from e
+    if names[0] not in SUPPORTED:
+        raise ConfigError(
+            f"{shown(config)}: field 'architectures': {names[0]} is not supported; supported are {', '.join(SUPPORTED)}"
+        )
+    return names[0]
+
+
+def _cut(text: str, stop: tuple[str, ...]) -> str:
+    """The text up to and including the first stop string in it."""
+    return text[: min((text.find(s) + len(s) for s in stop if s in text), default=len(text))]
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+class _quiet_loading:
+    """Progress bars of weight loading stay out of executed notebooks."""
+
+    def __enter__(self):
+        from transformers.utils import logging
+
+        self.logging, self.was_on = logging, logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_):
+        if self.was_on:
+            self.logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""The outcome of any gate setting, computed from one recorded pass."""

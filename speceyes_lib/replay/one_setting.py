@@ -1,0 +1,122 @@
+"""One gate setting checked against what a run recorded, and the view of the samples that it needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runs.arms import ROUTERS
+from .cost_model import AgentPlan
+from .replay_data import ABSENT, FAILED, Lacking, Population
+from .settings import Setting
+
+# ----------------------------------------------------------------------------------------- one score, any threshold
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Seconds [n] of each sample before the agent, with the gate and without it, and how the agent's add up."""
+
+    before_s: NDArray[np.float64]
+    baseline_s: NDArray[np.float64]
+    agents: AgentPlan
+
+
+class _View:
+    """A population under one setting, but for the threshold: who is routed, who can be accepted, what it costs."""
+
+    def __init__(self, population: Population, setting: Setting) -> None:
+        self.population, self.setting = population, setting
+        n = population.n
+        self.why = ""  # why no threshold at all can be done
+        self.confidence, self.routed = np.full(n, np.nan), np.zeros(n, bool)
+        self.unrecorded = np.zeros(n, bool)  # samples that lack the router's word
+        try:
+            _check(setting)
+            self.confidence = population.score(setting.score, setting.k, setting.slope)
+            if setting.router != "none":
+                words = _words_of(population, setting.router)
+                self.routed, self.unrecorded = words == 1, words == ABSENT
+        except Lacking as error:
+            self.why = str(error)
+        drafted = ~self.routed & population.readable
+        self.undrafted = drafted & (population.draft == ABSENT) & np.isnan(self.confidence)
+        self.eligible = drafted & (population.draft != FAILED) & ~np.isnan(self.confidence)
+        self.drafted = drafted
+
+    def lacks(self, threshold: float) -> str:
+        """What the run lacks for this threshold; empty when nothing."""
+        if self.why:
+            return self.why
+        accepted = self.eligible & (self.confidence > threshold)
+        return _threshold_fault(threshold) or _shortage(
+            int(self.unrecorded.sum()),
+            int(self.undrafted.sum()),
+            int((accepted & (self.population.draft == ABSENT)).sum()),
+            int((~accepted & (self.population.agent == ABSENT)).sum()),
+            self.setting.router,
+        )
+
+    def cost_note(self) -> str:
+        """What the predicted seconds are not backed by; empty where they are."""
+        cost, s = self.population.cost, self.setting
+        if cost is None or self.why:
+            return "" if self.why else "not timed"
+        return cost.notes(s.router, int(s.batch_size), int(s.agents_in_parallel))
+
+    def plan(self) -> _Plan | None:
+        """What the setting takes, whatever the score and threshold; None without timings."""
+        p, s = self.population, self.setting
+        if p.cost is None:
+            return None
+        drafts = p.cost.draft_shares(self.drafted, p.tasks, int(s.batch_size))
+        router = p.cost.router_shares(s.router, p.readable, p.tasks, int(s.batch_size))
+        agents = p.cost.agents(p.tasks, int(s.agents_in_parallel))
+        return _Plan(p.cost.decode_s + router + drafts, p.cost.baseline_decode_s, agents)
+
+    def charged(self, to_agent: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
+        """Predicted seconds [n] of each sample, with the gate and without; nan without timings."""
+        if (plan := self.plan()) is None:
+            nothing = np.full(self.population.n, np.nan)
+            return nothing, nothing
+        tasks, readable = self.population.tasks, self.population.readable
+        return (
+            plan.before_s + plan.agents.shares(to_agent, tasks),
+            plan.baseline_s + plan.agents.shares(readable, tasks),
+        )
+
+
+def _check(setting: Setting) -> None:
+    if setting.router not in ROUTERS:
+        raise Lacking(f"no router {setting.router!r}; there are {', '.join(ROUTERS)}")
+    for name in ("batch_size", "agents_in_parallel"):
+        value = getattr(setting, name)
+        if not (math.isfinite(value) and value == int(value) and value >= 1):
+            raise Lacking(f"{name} is {value}; expected a whole number of at least 1")
+
+
+def _words_of(population: Population, router: str) -> NDArray[np.int8]:
+    if router not in population.routed:
+        known = ", ".join(population.routed) or "none"
+        raise Lacking(f"the word of the {router} router is not recorded (recorded: {known})")
+    return population.routed[router]
+
+
+def _threshold_fault(threshold: float) -> str:
+    finite = math.isfinite(threshold)
+    return "" if finite else f"the threshold is {threshold}; give a number, 1 to accept nothing"
+
+
+def _shortage(unrouted: int, undrafted: int, unjudged: int, no_agent: int, router: str) -> str:
+    for count, what in (
+        (unrouted, f"the word of the {router} router is not recorded"),
+        (undrafted, "no draft is recorded, which this setting would ask for,"),
+        (unjudged, "the accepted draft has no verdict"),
+        (no_agent, "the agent's answer is not recorded"),
+    ):
+        if count:
+            return f"{what} for {count} sample{'s' * (count > 1)}"
+    return ""

@@ -1,0 +1,456 @@
+"""A finished run as columns: everything the outcome of a gate setting depends on, one entry per sample.
+
+What a run did not record is absent and marked as such (`ABSENT`, an empty mapping, None), never filled in:
+an imported run may lack evidence, the router's word, the agent's answer or every timing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import StageError, UserError, nearest
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES, check_slope, confidence_of, pooled_grid
+from ..judging.stage import judge_record
+from ..paths import resolve, stage_dir
+from ..runs.reading import StageData, is_finished, read_evidence, read_stage
+from ..runs.records import AgentRecord, JudgedRecord, RouterRecord, VerdictValue
+from ..tasks import registry
+from ..tasks.registry import SPLITS
+from .cost_model import CostModel, fit
+
+if TYPE_CHECKING:
+    from ..runs.evidence import Evidence
+
+ABSENT, WRONG, RIGHT, FAILED = -1, 0, 1, 2  # FAILED: a recorded error, wrong under `strict`
+_CODES: dict[VerdictValue, int] = {"right": RIGHT, "error": FAILED}  # everything else that was judged: WRONG
+INSTRUMENTED = (
+    "collect",
+    "gated",
+)  # arms that hold drafts; the first that ran is the run's instrumented pass
+TIMED = ("collect", "baseline", "baseline_batched", "gated", "gated_batched")
+DRAFT_STAGE = "01_draft"
+
+
+class Lacking(UserError):
+    """A setting needs something that the run did not record; the message names it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """n samples, those of a task together, in the order of the paper's splits.
+
+    ids, tasks, groups: object [n]; samples of one group are not independent of each other.
+    readable: bool [n], the picture could be opened; where not, nothing was asked and the sample failed.
+    routed: by router ("large", "small") int8 [n]: 1 to the agent, 0 to the draft, ABSENT.
+    draft, agent: int8 [n]: RIGHT, WRONG, FAILED or ABSENT.
+    top_logprobs, offsets: float32 [tokens, K_stored] and int64 [n + 1], the drafts one after the other.
+    recorded: by mode float64 [n], the scores that the draft stage wrote, at `recorded_k` and `recorded_slope`.
+    extra: by name float64 [n], scores of other kinds; K and slope do not apply to them.
+    pooled: by (mode, K) float64 [n], what the scores are made of before the sigmoid, where it was computed
+        elsewhere (`pooled_in_chunks`); filled in from the evidence as it is needed.
+    cost: what everything takes; None where nothing was timed.
+    """
+
+    ids: NDArray
+    tasks: NDArray
+    groups: NDArray
+    readable: NDArray[np.bool_]
+    routed: Mapping[str, NDArray[np.int8]]
+    draft: NDArray[np.int8]
+    agent: NDArray[np.int8]
+    top_logprobs: NDArray[np.float32] | None = None
+    offsets: NDArray[np.int64] | None = None
+    recorded: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    recorded_k: int | None = None
+    recorded_slope: float | None = None
+    extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    pooled: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)
+    cost: CostModel | None = None
+    protocol: str = "strict"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        columns = {"tasks": self.tasks, "groups": self.groups, "readable": self.readable}
+        columns |= {"draft": self.draft, "agent": self.agent, **self.routed, **self.recorded, **self.extra}
+        for name, values in columns.items():
+            if len(values) != self.n:
+                raise UserError(
+                    f"{name} has {len(values)} entries for {self.n} samples; give one per sample."
+                )
+        if (np.diff(self.task_codes) < 0).any():  # numbered as they first appear
+            raise UserError("the samples of a task must stand together; sort them by task first.")
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def task_names(self) -> list[str]:
+        """The tasks, in the order of the samples."""
+        return list(dict.fromkeys(self.tasks))
+
+    @cached_property
+    def task_codes(self) -> NDArray[np.int64]:
+        """Which of `task_names` each sample belongs to, int64 [n]."""
+        return _codes(self.tasks)
+
+    @cached_property
+    def group_codes(self) -> NDArray[np.int64]:
+        """The groups as whole numbers from 0, int64 [n]."""
+        return _codes(self.groups)
+
+    @cached_property
+    def task_groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Codes [n] of the groups, where a group in two tasks counts as two, and the task of each code."""
+        pairs, codes = np.unique(self.task_codes * (self.n + 1) + self.group_codes, return_inverse=True)
+        return codes, pairs // (self.n + 1)
+
+    @cached_property
+    def outcomes(self) -> NDArray[np.int64]:
+        """Draft and agent together as one number from 0 to 15, int64 [n]: draft & 3 times 4, plus agent & 3."""
+        return (self.draft & 3).astype(np.int64) * 4 + (self.agent & 3)
+
+    @property
+    def draft_right(self) -> NDArray[np.bool_]:
+        return self.draft == RIGHT
+
+    @property
+    def agent_right(self) -> NDArray[np.bool_]:
+        return self.agent == RIGHT
+
+    @property
+    def k_stored(self) -> int:
+        """The largest K that can be computed; 0 without evidence."""
+        return 0 if self.top_logprobs is None else self.top_logprobs.shape[1]
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Everything the gate can go by here."""
+        from_tokens = (
+            MODES if self.top_logprobs is not None else (*self.recorded, *(m for m, _ in self.pooled))
+        )
+        return tuple(dict.fromkeys((*from_tokens, *self.extra)))
+
+    def score(
+        self, name: str = "min", k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE
+    ) -> NDArray[np.float64]:
+        """The drafts' confidence, float64 [n]; nan is no confidence (and never accepted).
+
+        The same numbers as the funnel computes, bit for bit: K by K from the stored log-probabilities.
+
+        Raises:
+            Lacking: the run has no such score, or cannot have it at this K and slope.
+        """
+        if name in self.extra:
+            return self.extra[name]
+        if name not in MODES:
+            raise Lacking(
+                f"score {name!r} is not recorded{nearest(name, (*MODES, *self.extra))}; there are "
+                f"{', '.join(self.score_names) or 'none'}"
+            )
+        self._check(k, slope)
+        key = (name, 0 if name == "log" else int(k))
+        if key in self.pooled:
+            return confidence_of(self.pooled[key], name, slope)
+        if self.top_logprobs is None:
+            return self._as_recorded(name, k, slope)
+        if k > self.k_stored:
+            if name != "log":
+                raise Lacking(f"K = {k} is more than the {self.k_stored} log-probabilities stored per token")
+            k = 2  # `log` reads the first one only
+        modes = ("log",) if name == "log" else tuple(m for m in MODES if m != "log")
+        for mode, values in pooled_grid(self.top_logprobs, self.offsets, (int(k),), modes).items():
+            self.pooled[mode, 0 if mode == "log" else int(k)] = values[:, 0]
+        return confidence_of(self.pooled[key], name, slope)
+
+    @staticmethod
+    def _check(k: int, slope: float) -> None:
+        if not (math.isfinite(k) and k == int(k) and k >= 2):
+            raise Lacking(f"K = {k:g} leaves no alternative to compare with; use a whole K of at least 2")
+        try:
+            check_slope(slope)
+        except UserError as error:
+            raise Lacking(str(error)) from None
+
+    def _as_recorded(self, name: str, k: int, slope: float) -> NDArray[np.float64]:
+        if name not in self.recorded:
+            raise Lacking(f"score {name!r} is not recorded, and there is no evidence to compute it from")
+        if name != "log" and (k, slope) != (self.recorded_k, self.recorded_slope):
+            raise Lacking(
+                f"K = {k} and slope {slope:g} need the evidence of the drafts, which is not there; the scores are "
+                f"recorded at K = {self.recorded_k} and slope {self.recorded_slope}"
+            )
+        return self.recorded[name]
+
+    def with_scores(self, scores: Mapping[str, ArrayLike]) -> Population:
+        """The same population with more scores to gate by; a name of the paper's modes is refused."""
+        if taken := set(scores) & set(MODES):
+            raise UserError(f"{sorted(taken)[0]!r} is one of the paper's scores; choose another name.")
+        more = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+        return replace(self, extra={**self.extra, **more})
+
+    def take(self, which: ArrayLike) -> Population:
+        """The samples of a mask bool [n] or of indices; their order stays."""
+        which = np.asarray(which)
+        at = np.flatnonzero(which) if which.dtype == bool else np.sort(which)
+        top, offsets = self.top_logprobs, self.offsets
+        if offsets is not None:
+            lengths = np.diff(offsets)[at]
+            bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+            rows = np.arange(bounds[-1]) + np.repeat(offsets[:-1][at] - bounds[:-1], lengths)
+            top, offsets = top[rows], bounds
+        return replace(
+            self,
+            **{
+                name: getattr(self, name)[at]
+                for name in ("ids", "tasks", "groups", "readable", "draft", "agent")
+            },
+            routed={router: values[at] for router, values in self.routed.items()},
+            top_logprobs=top,
+            offsets=offsets,
+            recorded={mode: values[at] for mode, values in self.recorded.items()},
+            extra={name: values[at] for name, values in self.extra.items()},
+            pooled={key: values[at] for key, values in self.pooled.items()},
+            cost=self.cost and self.cost.take(at),
+        )
+
+
+def _codes(names: NDArray) -> NDArray[np.int64]:
+    """Whole numbers from 0 for the names, in the order in which they first appear."""
+    known = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    return np.array([known[name] for name in names], dtype=np.int64)
+
+
+def from_arrays(
+    *,
+    draft_right: ArrayLike,
+    agent_right: ArrayLike,
+    routed: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    tasks: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    scores: Mapping[str, ArrayLike] | None = None,
+    top_logprobs: NDArray | None = None,
+    offsets: ArrayLike | None = None,
+    cost: CostModel | None = None,
+) -> Population:
+    """A population of plain arrays, for tests and synthetic data. All but the verdicts may be left out.
+
+    Args:
+        draft_right, agent_right: bool [n], or the codes RIGHT, WRONG, FAILED, ABSENT.
+        routed: bool [n] of the large router, or by router.
+        tasks, groups: names [n]; None: one task, every sample its own group.
+        scores: by name float [n]; the paper's modes are taken as recorded at the default K and slope.
+        top_logprobs, offsets: evidence, as in `confidence.score_grid`.
+    """
+    draft = np.asarray(draft_right).astype(np.int8)
+    n = len(draft)
+    routers = routed if isinstance(routed, Mapping) else {} if routed is None else {"large": routed}
+    given = {name: np.asarray(values, dtype=np.float64) for name, values in (scores or {}).items()}
+    return Population(
+        ids=np.array([f"{i:07d}" for i in range(n)], dtype=object),
+        tasks=np.array(["all"] * n if tasks is None else tasks, dtype=object),
+        groups=np.arange(n).astype(object) if groups is None else np.asarray(groups, dtype=object),
+        readable=np.ones(n, bool),
+        routed={router: np.asarray(values).astype(np.int8) for router, values in routers.items()},
+        draft=draft,
+        agent=np.asarray(agent_right).astype(np.int8),
+        top_logprobs=top_logprobs,
+        offsets=None if offsets is None else np.asarray(offsets, dtype=np.int64),
+        recorded={name: values for name, values in given.items() if name in MODES},
+        recorded_k=DEFAULT_K,
+        recorded_slope=DEFAULT_SLOPE,
+        extra={name: values for name, values in given.items() if name not in MODES},
+        cost=cost,
+    )
+
+
+def pooled_in_chunks(
+    chunks: Iterable[tuple[NDArray, ArrayLike]], ks: Sequence[int] = (DEFAULT_K,)
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """The `pooled` of a population too large for its evidence to be held: chunk by chunk, for stated K.
+
+    chunks: (top_logprobs, offsets) of consecutive samples, as in `confidence.score_grid`.
+    """
+    parts: dict[tuple[str, int], list[NDArray]] = {}
+    separable = tuple(mode for mode in MODES if mode != "log")
+    for top, offsets in chunks:
+        for k in ks:
+            for mode, values in pooled_grid(top, offsets, (k,), separable).items():
+                parts.setdefault((mode, k), []).append(values[:, 0])
+        parts.setdefault(("log", 0), []).append(pooled_grid(top, offsets, (2,), ("log",))["log"][:, 0])
+    return {key: np.concatenate(values) for key, values in parts.items()}
+
+
+# ------------------------------------------------------------------------------------------ from a finished run
+
+
+def population(run: str, tasks: Sequence[str] = SPLITS, protocol: str | None = None) -> Population:
+    """Read the instrumented pass of a finished run: `collect`, or `gated` where the run has no `collect`.
+
+    Answers of the agent that it lacks are taken from `baseline` where that ran; timings come from every arm
+    that ran.
+
+    protocol: None takes the verdicts as notebook 03 gave them; another one judges the answers anew, by rule,
+        with the benchmark the run was judged with (nothing is stored).
+
+    Raises:
+        StageError: a stage is missing or unfinished (names the notebook to run), or the tasks were judged
+            under different protocols.
+    """
+    tasks = sorted(tasks, key=lambda t: SPLITS.index(t) if t in SPLITS else len(SPLITS))
+    main = next((arm for arm in INSTRUMENTED if is_finished(run, f"02_{arm}", tasks[0])), INSTRUMENTED[0])
+    ran = {task: read_stage(run, f"02_{main}", task, AgentRecord) for task in tasks}
+    records = [r for stage in ran.values() for _, r in sorted(stage.records.items())]
+    judged, told = _verdicts(run, main, ran, protocol)
+    task_of = {id_: task for task, stage in ran.items() for id_ in stage.records}
+    config = next(iter(ran.values())).manifest.config
+    router = config.get("router", "large")
+    arms, routers = {main: {r.id: r for r in records}}, {main: router}
+    for arm in TIMED:
+        if arm != main:
+            arms[arm], routers[arm] = _records_of(run, arm, tasks)
+    agent = {r.id: _agent_code(r, judged[r.id]) for r in records}
+    if ABSENT in agent.values() and arms["baseline"]:
+        stages = {task: read_stage(run, "02_baseline", task, AgentRecord) for task in tasks}
+        said, _ = _verdicts(run, "baseline", stages, told)
+        for id_, record in arms["baseline"].items():
+            if agent.get(id_) == ABSENT:
+                agent[id_] = _agent_code(record, said[id_])
+    ids, tasks_of = [r.id for r in records], [task_of[r.id] for r in records]
+    evidence = _evidence(run, tasks)
+    top, offsets = _flat(evidence, ids) if evidence else (None, None)
+    return Population(
+        ids=np.array(ids, dtype=object),
+        tasks=np.array(tasks_of, dtype=object),
+        groups=np.array([judged[r.id].group or r.id for r in records], dtype=object),
+        readable=np.array([r.trajectory is not None or r.status == "ok" for r in records], dtype=bool),
+        routed=_routers(records, router),
+        draft=np.array([_draft_code(r, judged[r.id]) for r in records], dtype=np.int8),
+        agent=np.array([agent[r.id] for r in records], dtype=np.int8),
+        top_logprobs=top,
+        offsets=offsets,
+        recorded=_recorded_scores(records),
+        recorded_k=config.get("k", DEFAULT_K),  # imported runs name what is not the paper's
+        recorded_slope=config.get("slope", DEFAULT_SLOPE),
+        cost=fit(arms, ids, tasks_of, routers),
+        protocol=told,
+        name=run,
+    )
+
+
+def _records_of(run: str, arm: str, tasks: Sequence[str]) -> tuple[dict[str, AgentRecord], str]:
+    """The records of an arm on the tasks it finished, and its router; empty where it did not run."""
+    stages = [read_stage(run, f"02_{arm}", t, AgentRecord) for t in tasks if is_finished(run, f"02_{arm}", t)]
+    records = {id_: record for stage in stages for id_, record in stage.records.items()}
+    return records, stages[0].manifest.config.get("router", "none") if stages else "none"
+
+
+def _verdicts(
+    run: str, arm: str, ran: Mapping[str, StageData[AgentRecord]], protocol: str | None
+) -> tuple[dict[str, JudgedRecord], str]:
+    """Verdicts on an arm by id, and the protocol they were given under."""
+    judged: dict[str, JudgedRecord] = {}
+    protocols = set()
+    for task, stage in ran.items():
+        said = read_stage(run, f"03_judging/{arm}", task, JudgedRecord)
+        if said.records.keys() != stage.records.keys():
+            raise StageError(
+                f"run {run}: the verdicts on {arm} of {task} are not of the same samples as its records; "
+                "run notebooks/03_judging.ipynb again"
+            )
+        config = said.manifest.config
+        found = said.records
+        if protocol not in (None, config.get("protocol")):
+            if "data_root" not in config:
+                raise StageError(
+                    f"run {run}: {arm} was judged under {config.get('protocol')!r} by another program; it cannot be "
+                    f"judged anew under {protocol!r} without the benchmark"
+                )
+            samples = {s.id: s for s in registry.load_task(task, resolve(config["data_root"]))}
+            found = {
+                i: judge_record(samples[i], r, protocol, found[i].target_fraction)
+                for i, r in stage.records.items()
+            }
+        protocols.add(protocol or config.get("protocol", "strict"))
+        judged |= found
+    if len(protocols) > 1:
+        raise StageError(
+            f"run {run}: {arm} was judged under different protocols ({', '.join(sorted(protocols))}); "
+            "run notebooks/03_judging.ipynb for all tasks under one, or name a protocol"
+        )
+    return judged, protocols.pop()
+
+
+def _verdict(judged: JudgedRecord, source: str) -> int:
+    return next((_CODES.get(v.verdict, WRONG) for v in judged.verdicts if v.source == source), ABSENT)
+
+
+def _draft_code(record: AgentRecord, judged: JudgedRecord) -> int:
+    if record.draft is not None and record.draft.status == "error":
+        return FAILED
+    code = _verdict(judged, "draft")
+    return _verdict(judged, "final") if code == ABSENT and record.used == "small" else code
+
+
+def _agent_code(record: AgentRecord, judged: JudgedRecord) -> int:
+    return _verdict(judged, "final" if record.used == "large" else "agent")
+
+
+def _routers(records: Sequence[AgentRecord], asked: str) -> dict[str, NDArray[np.int8]]:
+    """Phase I by who answered it; a router that was asked about no sample is left out."""
+    words = {asked: [r.router for r in records], "small": [r.router_small for r in records]}
+    if asked == "small":
+        words["small"] = [r.router or r.router_small for r in records]
+    return {
+        router: np.array([_routed(w, r) for w, r in zip(said, records, strict=True)], dtype=np.int8)
+        for router, said in words.items()
+        if router != "none" and any(w is not None for w in said)
+    }
+
+
+def _routed(word: RouterRecord | None, record: AgentRecord) -> int:
+    if word is not None:
+        return int(word.verdict == "yes")
+    return 0 if record.status == "error" and record.trajectory is None else ABSENT  # unreadable: nobody asks
+
+
+def _recorded_scores(records: Sequence[AgentRecord]) -> dict[str, NDArray[np.float64]]:
+    scores = [(r.draft.scores if r.draft else None) or {} for r in records]
+    return {
+        mode: np.array([s.get(mode, np.nan) for s in scores], dtype=np.float64)
+        for mode in MODES
+        if any(mode in s for s in scores)
+    }
+
+
+def _evidence(run: str, tasks: Sequence[str]) -> dict[str, Evidence]:
+    """What stage 01 kept, by id; empty where a task has none (an imported run)."""
+    found: dict[str, Evidence] = {}
+    for task in tasks:
+        own = read_evidence(stage_dir(run, DRAFT_STAGE, task)) if is_finished(run, DRAFT_STAGE, task) else {}
+        if not own:
+            return {}
+        found |= own
+    return found
+
+
+def _flat(
+    evidence: Mapping[str, Evidence], ids: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The drafts' log-probabilities one after the other, as wide as the narrowest is stored."""
+    width = min((e.k for e in evidence.values() if e.n_tokens), default=2)
+    lengths = [evidence[i].n_tokens if i in evidence else 0 for i in ids]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    top = np.empty((offsets[-1], width), np.float32)
+    for id_, (start, stop) in zip(ids, pairwise(offsets), strict=True):
+        if stop > start:
+            top[start:stop] = evidence[id_].top_logprobs[:, :width]
+    return top, offsets

@@ -1,0 +1,46 @@
+"""Saving figures: PDF, PNG, the plotted numbers as CSV, and their provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .plots.style import STYLE
+
+# ------------------------------------------------------------------ files
+
+
+def save_figure(fig: Figure, name: str, folder: Path, data: pd.DataFrame, provenance: Mapping) -> list[Path]:
+    """Write `<name>.pdf`, `.png`, the plotted numbers as `.csv`, and where they are from as `.json`.
+
+    Equal input gives equal bytes: no timestamps, no software versions in the pictures. Returns the four paths.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv", "json")]
+    with plt.style.context(STYLE):
+        fig.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        fig.savefig(paths[1], metadata={"Software": None})
+    data.to_csv(paths[2], index=False, lineterminator="\n", float_format="%.10g")
+    paths[3].write_text(
+        json.dumps(dict(provenance), indent=1, sort_keys=True, allow_nan=False) + "\n", "utf-8"
+    )
+    return paths
+
+
+class Album:
+    """Saves the figures of one stage into one folder, each with its numbers and origin, and keeps the list."""
+
+    def __init__(self, folder: Path, provenance: Mapping) -> None:
+        self.folder, self.provenance = Path(folder), dict(provenance)
+        self.paths: list[Path] = []
+
+    def add(self, figure: Figure, name: str, data: pd.DataFrame, source: str = "measured") -> Path:
+        """Save a figure as `name`; `source`: measured, reported or both. Returns its PNG, to be shown."""
+        self.paths += save_figure(figure, name, self.folder, data, {**self.provenance, "source": source})
+        return self.folder / f"{name}.png"

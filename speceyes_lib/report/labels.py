@@ -1,0 +1,41 @@
+"""Labels of methods, splits and agents for readers."""
+
+from __future__ import annotations
+
+from ..runs.arms import BATCHED
+from ..tasks.registry import AVERAGE, SPLITS
+
+# ------------------------------------------------------------------ names: one per method, split and agent
+
+_METHODS = {
+    "baseline": "Agent alone",
+    "draft_only": "Draft alone",
+    "specreason": "SpecReason",
+    "speceyes_log": "SpecEyes (log)",
+    "speceyes_mean": "SpecEyes (mean)",
+    "speceyes_bottom20": "SpecEyes (bottom)",
+    "speceyes_min": "SpecEyes (min)",
+    "router_only": "Router, no gate",
+}
+_SPLITS = dict(
+    zip(
+        (*SPLITS, AVERAGE),
+        ("V* direct", "V* relative", "HR 4K", "HR 8K", "POPE adv.", "POPE pop.", "POPE rand.", "Average"),
+        strict=True,
+    )
+)
+_AGENTS = {"deepeyes": "DeepEyes", "thyme": "Thyme", "none": "no agent"}
+
+
+def method_label(method: str) -> str:
+    """ "speceyes_min_batched" -> "SpecEyes (min), batched"; unknown methods keep their name."""
+    name = method.removesuffix(BATCHED)
+    return _METHODS.get(name, name) + (", batched" if method.endswith(BATCHED) else "")
+
+
+def split_label(split: str) -> str:
+    return _SPLITS.get(split, split)
+
+
+def agent_label(agent: str) -> str:
+    return _AGENTS.get(agent, agent)

@@ -1,0 +1,317 @@
+"""Figures of the ablations over threshold, K, batch size and router."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
+from ...analysis.ablations import marginal_gain
+from ...tasks.registry import SPLITS
+from ..labels import agent_label, split_label
+from .confidence import short_label
+from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, SERIES, _drawn
+
+BENCHMARKS = {"vstar": "V*", "hr": "HR-Bench", "pope": "POPE"}
+SOURCES = {"reported": "reported", "measured": "this run"}
+_LINES = {"reported": "-", "measured": "--"}
+_HATCH = {"reported": "", "measured": "////"}
+_ALONE = {"reported": (0, (1, 1)), "measured": (0, (6, 1.5, 1, 1.5))}  # thin lines across: the agent alone
+
+
+# ------------------------------------------------------------------ threshold
+@_drawn
+def threshold_ablation(sweep: pd.DataFrame) -> Figure:
+    """Accuracy (lines) and speedup (bars) over the gate's threshold: a panel per benchmark and agent.
+
+    Thin horizontal lines are the agent alone. The axis runs from the strictest threshold to the loosest.
+    """
+    agents = list(dict.fromkeys(sweep["agent"]))
+    names = [b for b in BENCHMARKS if sweep["split"].str.startswith(b + "/").any()]
+    figure, axes = plt.subplots(
+        len(agents), len(names), figsize=(PAGE_IN, 0.9 + 1.75 * len(agents)), squeeze=False
+    )
+    for i, agent in enumerate(agents):
+        for j, benchmark in enumerate(names):
+            part = sweep[(sweep["agent"] == agent) & sweep["split"].str.startswith(benchmark + "/")]
+            ax = axes[i, j]
+            _bars_and_lines(ax, part, "threshold", descending=True)
+            ax.set_title(f"{BENCHMARKS[benchmark]}, {agent_label(agent)}")
+            if i == len(agents) - 1:
+                ax.set_xlabel("threshold of the gate")
+            if j == 0:
+                ax.set_ylabel("accuracy, %")
+    _legend(figure, sweep)
+    return figure
+
+
+@_drawn
+def topk_ablation(sweep: pd.DataFrame) -> Figure:
+    """Accuracy (line) and speedup (bars) over K, the number of alternatives compared: a panel per split."""
+    splits = [s for s in SPLITS if s in set(sweep["split"])]
+    columns = min(4, max(1, len(splits)))
+    rows = -(-len(splits) // columns) or 1
+    figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.8 + 1.55 * rows), squeeze=False)
+    for ax in axes.flat[len(splits) :]:
+        ax.set_axis_off()
+    for at, (ax, split) in enumerate(zip(axes.flat, splits, strict=False)):
+        _bars_and_lines(ax, sweep[sweep["split"] == split], "top_k")
+        ax.set_title(split_label(split))
+        ax.set_xlabel("K")
+        if at % columns == 0:
+            ax.set_ylabel("accuracy, %")
+    _legend(figure, sweep)
+    return figure
+
+
+def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = False) -> None:
+    """One panel: accuracy lines in front, speedup bars behind on an axis of their own."""
+    points = part[~part["is_baseline"]]
+    values = sorted(points[x].unique(), reverse=descending)
+    places = {value: at for at, value in enumerate(values)}
+    behind = ax.twinx()
+    keys = list(dict.fromkeys(zip(points["source"], points["split"], strict=True)))
+    width = 0.8 / max(1, len(keys))
+    for k, (source, split) in enumerate(keys):
+        line = points[(points["source"] == source) & (points["split"] == split)].sort_values(x)
+        at = np.array([places[v] for v in line[x]])
+        color, marker = _look(split)
+        behind.bar(
+            at + width * (k - (len(keys) - 1) / 2),
+            line["speedup"],
+            width,
+            color=color if source == "reported" else "none",
+            edgecolor="none" if source == "reported" else color,
+            hatch=_HATCH[source],
+            linewidth=0.5,
+            alpha=0.25 if source == "reported" else 0.5,
+        )
+        ax.plot(
+            at,
+            line["accuracy_pct"],
+            _LINES[source],
+            color=color,
+            marker=marker,
+            markerfacecolor=color if source == "reported" else "white",
+            lw=1.1,
+            ms=3.5,
+        )
+    for row in part[part["is_baseline"]].itertuples():
+        ax.axhline(row.accuracy_pct, color=_look(row.split)[0], lw=0.7, ls=_ALONE[row.source])
+    behind.axhline(1.0, color=MUTED, lw=0.6)
+    behind.set_ylim(0, 2.6 * max(1.0, points["speedup"].max()))  # bars stay in the lower part
+    top = int(np.ceil(max(1.0, points["speedup"].max())))
+    behind.set_yticks(range(top + 1), [f"{t}x" for t in range(top + 1)])
+    behind.grid(False)
+    behind.spines["right"].set_visible(False)
+    behind.tick_params(axis="y", length=0, labelcolor=MUTED)
+    low, high = part["accuracy_pct"].min(), part["accuracy_pct"].max()
+    ax.set_ylim(low - 0.7 * max(2.0, high - low), high + 0.1 * max(2.0, high - low))
+    names = [f"{v:.4g}".removeprefix("0") for v in values]
+    if sum(map(len, names)) > 26:  # more than fits side by side in a panel
+        ax.set_xticks(range(len(values)), names, rotation=60, fontsize=6)
+    else:
+        ax.set_xticks(range(len(values)), names)
+    ax.set_zorder(behind.get_zorder() + 1)
+    ax.patch.set_visible(False)
+
+
+def _look(split: str) -> tuple[str, str]:
+    """Colour and marker of a split: its place among the splits of its benchmark."""
+    own = [s for s in SPLITS if s.split("/")[0] == split.split("/")[0]]
+    return SERIES[1 + own.index(split)] if split in own else SERIES[0]
+
+
+def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
+    """Splits by colour in the first column, then a column per source: its lines, bars, and the agent alone."""
+    sources = [s for s in SOURCES if s in set(sweep["source"])]
+    handles: list[object] = _split_handles(sweep)
+    for source in sources:
+        if len(sources) > 1:  # fill the column before: each has three entries
+            handles += [Line2D([], [], lw=0, label="") for _ in range(-len(handles) % 3)]
+        told, filled = SOURCES[source], source == "reported"
+        box = Patch(
+            facecolor=MUTED if filled else "none",
+            edgecolor="none" if filled else MUTED,
+            hatch=_HATCH[source],
+            alpha=0.5,
+            label=f"speedup, {told}",
+        )
+        handles += [_source_handle(source, "accuracy"), box]
+        if (sweep["is_baseline"] & sweep["source"].eq(source)).any():
+            handles.append(Line2D([], [], color=INK, lw=0.7, ls=_ALONE[source], label=f"agent alone, {told}"))
+    columns = 1 + len(sources) if len(sources) > 1 else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2)
+
+
+def _split_handles(sweep: pd.DataFrame) -> list[Line2D]:
+    by_look: dict[tuple[str, str], list[str]] = {}
+    for split in [s for s in SPLITS if s in set(sweep["split"])]:
+        by_look.setdefault(_look(split), []).append(split_label(split))
+    return [
+        Line2D([], [], color=color, marker=marker, ms=3.5, lw=1.1, label=", ".join(names))
+        for (color, marker), names in by_look.items()
+    ]
+
+
+def _source_handle(source: str, what: str) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        color=INK,
+        ls=_LINES[source],
+        marker="o",
+        ms=3.5,
+        lw=1.1,
+        markerfacecolor=INK if source == "reported" else "white",
+        label=f"{what}, {SOURCES[source]}",
+    )
+
+
+# ------------------------------------------------------------------ batch size
+@_drawn
+def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
+    """Speedup over the batch size of router and draft, a panel per benchmark; the inset is the gain per added query.
+
+    The line across is the serial agent alone (batch size 0 in the reported numbers).
+    """
+    names = [b for b in BENCHMARKS if sweep["split"].str.startswith(b + "/").any()]
+    figure, axes = plt.subplots(1, max(1, len(names)), figsize=(PAGE_IN, 2.5), squeeze=False)
+    for j, (ax, benchmark) in enumerate(zip(axes.flat, names, strict=False)):
+        part = sweep[sweep["split"].str.startswith(benchmark + "/") & ~sweep["is_baseline"]]
+        inset = ax.inset_axes((0.6, 0.1, 0.39, 0.28))
+        for (source, split), line in part.groupby(["source", "split"], sort=False):
+            line = line.sort_values("batch_size")
+            color, marker = _look(split)
+            style = {
+                "color": color,
+                "ls": _LINES[source],
+                "marker": marker,
+                "markerfacecolor": color if source == "reported" else "white",
+            }
+            ax.plot(line["batch_size"], line["speedup"], lw=1.1, ms=3.5, **style)
+            gain = marginal_gain(line)
+            inset.plot(gain["batch_size"], gain["gain_per_query"], lw=0.9, ms=2, **style)
+        ax.axhline(1.0, color=INK, lw=0.7, ls=_ALONE["reported"])
+        bottom, top = min(1.0, part["speedup"].min()), max(1.05, part["speedup"].max())
+        low = bottom - 1.0 * (top - bottom)  # the lower half is the inset's
+        ax.set_ylim(low, top + 0.08 * (top - low))
+        ax.set_yticks([t for t in ax.get_yticks() if bottom <= t <= ax.get_ylim()[1]])
+        ax.set_xlim(0, part["batch_size"].max() * 1.06)
+        inset.set_title("gain per query", fontsize=6, fontweight="normal", pad=2)
+        inset.tick_params(labelsize=5.5, pad=1, length=2)
+        inset.set_facecolor("white")
+        ax.set_title(BENCHMARKS[benchmark])
+        ax.set_xlabel("batch size")
+        if j == 0:
+            ax.set_ylabel("speedup over the agent alone")
+    sources = [s for s in SOURCES if s in set(sweep["source"])]
+    handles = _split_handles(sweep) + [_source_handle(source, "speedup") for source in sources]
+    handles.append(Line2D([], [], color=INK, lw=0.7, ls=_ALONE["reported"], label="agent alone"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=2.2)
+    return figure
+
+
+# ------------------------------------------------------------------ router, concurrency
+@_drawn
+def router_ablation(replayed: pd.DataFrame) -> Figure:
+    """Who should answer Phase I? Accuracy and speedup per split with the large model, the small one, or nobody.
+
+    Rows of `replay.replay` that differ in `router` only. Refused routers are named instead of drawn.
+    """
+    routers = list(dict.fromkeys(replayed["router"]))
+    labels = {"large": "large model", "small": "small model", "none": "nobody: all drafted"}
+    ok = replayed[
+        (replayed["status"] == "ok") & (replayed["task"].isin(SPLITS) | replayed["task"].eq("pooled"))
+    ]
+    tasks = [t for t in (*SPLITS, "pooled") if t in set(ok["task"])]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.6))
+    for i, router in enumerate(routers):
+        part = ok[ok["router"] == router].set_index("task").reindex(tasks)
+        color, marker = SERIES[i % len(SERIES)]
+        x = np.arange(len(tasks)) + 0.18 * (i - (len(routers) - 1) / 2)
+        note = "" if part["accuracy_pct"].notna().any() else " (not in this run)"
+        label = labels.get(router, router) + note
+        spread = np.abs(
+            np.array(
+                [
+                    part["accuracy_pct"] - part["accuracy_low_pct"],
+                    part["accuracy_high_pct"] - part["accuracy_pct"],
+                ]
+            )
+        )
+        left.errorbar(
+            x, part["accuracy_pct"], spread, fmt=marker, color=color, ms=4, elinewidth=0.8, label=label
+        )
+        right.plot(x, part["speedup"], marker, color=color, ms=4)
+    alone = ok.drop_duplicates("task").set_index("task").reindex(tasks)["baseline_accuracy_pct"]
+    left.plot(range(len(tasks)), alone, "_", color=INK, ms=14, label="agent alone")
+    right.axhline(1.0, color=INK, lw=0.7, ls=(0, (1, 1)))
+    names = ["All" if t == "pooled" else split_label(t) for t in tasks]
+    for ax, title in ((left, "accuracy, %"), (right, "speedup over the agent alone")):
+        ax.set_xticks(range(len(tasks)), names, rotation=35, ha="right")
+        ax.set_ylabel(title)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@_drawn
+def ablations(table: pd.DataFrame) -> Figure:
+    """The ablations from one pass: accuracy above, speedup below, a column per panel of `confidence_run.ablations`.
+
+    Settings that the run refuses leave a gap marked "n/a"; hollow points rest on extrapolated costs.
+    """
+    panels = list(dict.fromkeys(table["panel"]))
+    figure, axes = plt.subplots(
+        2, len(panels), figsize=(PAGE_IN, 3.9), sharey="row", sharex="col", squeeze=False,
+        gridspec_kw={"width_ratios": [max(4, table[table["panel"] == p]["x"].nunique()) for p in panels]},
+    )  # fmt: skip
+    for column, panel in enumerate(panels):
+        part = table[table["panel"] == panel]
+        ticks = list(dict.fromkeys(part["x"]))
+        for number, (line, own) in enumerate(part.groupby("line", sort=False)):
+            x = np.array([ticks.index(v) for v in own["x"]])
+            style = {
+                "color": (METHOD_COLORS["speceyes_min"], METHOD_COLORS["router_only"])[number],
+                "lw": 1.1,
+            }
+            joined = "-" if panel not in ("score", "router") else ""
+            for row, measure in enumerate(("accuracy_pct", "speedup")):
+                ax = axes[row, column]
+                ax.plot(x, own[measure], joined + "os"[number], ms=3.2, **style, label=line)
+                rough = (own["cost_note"].fillna("") != "").to_numpy() & (measure == "speedup")
+                ax.plot(x[rough], own[measure][rough], "os"[number], ms=3.2, mfc="white", mec=style["color"])
+        refused = part[part["status"] == "refused"]
+        for value in dict.fromkeys(refused["x"]):
+            if part[(part["x"] == value)]["accuracy_pct"].isna().all():
+                axes[0, column].annotate(
+                    "n/a",
+                    (ticks.index(value), 0.04),
+                    xycoords=("data", "axes fraction"),
+                    ha="center",
+                    fontsize=6,
+                )
+        axes[0, column].axhline(table["baseline_accuracy_pct"].max(), color=MUTED, lw=0.8, ls="--")
+        axes[1, column].axhline(1, color=MUTED, lw=0.8, ls="--")
+        labels = [short_label(v) if isinstance(v, str) else f"{v:g}".replace("0.", ".") for v in ticks]
+        crowded = panel in ("score", "threshold", "router")
+        axes[1, column].set_xticks(range(len(ticks)), labels, rotation=90 if crowded else 0)
+        axes[1, column].set_xlabel({"batch": "batch size"}.get(panel, panel))
+        axes[0, column].set_title(panel)
+        axes[0, column].set_xlim(-0.6, len(ticks) - 0.4)
+        if len(set(part["line"])) > 1:
+            names = {"agents one at a time": "agents 1 by 1", "agents together too": "agents too"}
+            handles, told = axes[0, column].get_legend_handles_labels()
+            axes[1, column].legend(
+                handles, [names.get(t, t.removeprefix("same ")) for t in told], fontsize=6, handlelength=1,
+                title="same" if panel in ("K", "score") else None, title_fontsize=6,
+            )  # fmt: skip
+    axes[0, 0].set_ylabel(f"accuracy, % (n={int(table['n'].max())})")
+    axes[1, 0].set_ylabel("speedup (predicted)")
+    axes[1, 0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
+    return figure

@@ -1,0 +1,290 @@
+"""Figures of confidence: densities, rolling accuracy, risk over coverage, reliability, ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.special import logit
+
+from ...gating import scores
+from ...stats import calibration, ranking
+from .style import (
+    _CONFIDENCE_TICKS,
+    _TOP,
+    COLUMN_IN,
+    INK,
+    MUTED,
+    PAGE_IN,
+    RIGHT,
+    WRONG,
+    _drawn,
+    _left_end,
+    _shown,
+    mode_color,
+)
+
+SCORE_COLORS = {
+    "min_prob": "#999933",
+    "sequence": "#DDCC77",
+    "entropy": "#CC79A7",
+    "margin": "#D55E00",
+    "tie_aware": "#332288",
+    "options": "#117733",
+    "router": "#882255",
+    "combination": "#222222",
+}
+NOT_TIMED = "The run was not timed: nothing is known about speed."
+SHORT = {"min": "min", "mean": "mean", "bottom20": "bottom", "log": "log", "tie_aware": "sep. x margin"}
+
+
+def _nothing(why: str) -> Figure:
+    """In place of a figure whose numbers the run does not have."""
+    figure, ax = plt.subplots(figsize=(COLUMN_IN, 0.7))
+    ax.text(0.5, 0.5, why, ha="center", va="center", color=MUTED)
+    ax.set_axis_off()
+    return figure
+
+
+def score_color(name: str) -> str:
+    return SCORE_COLORS.get(name) or mode_color(name)
+
+
+def short_label(name: str) -> str:
+    return SHORT.get(name, name.replace("_", " "))
+
+
+# ------------------------------------------------------------------ what the scores know
+
+
+@_drawn
+def confidence_density(
+    table: pd.DataFrame, names: Sequence[str], thresholds: Mapping[str, float] | None = None
+) -> Figure:
+    """How each score is distributed over right and over wrong drafts: kernel densities over log-odds, a panel each.
+
+    `table` has a bool column `right` and a column per score. Each density is normalised to its own n (in the legend);
+    ticks below are the single wrong drafts. The arrow joins the two peaks: their distance in log-odds, which does not
+    depend on how a sigmoid squeezes the ends. `thresholds` draws a line per score.
+    """
+    rows = (len(names) + 1) // 2
+    figure, axes = plt.subplots(
+        rows, min(2, len(names)), figsize=(PAGE_IN * 0.86, 1.75 * rows + 0.2), squeeze=False
+    )
+    for ax, name in zip(axes.flat, names, strict=False):
+        part = table[[name, "right"]].dropna()
+        low = _left_end(part[name])
+        high = float(_shown(1 - 0.8 * (1 - part[name].max()))) if len(part) else 0.99
+        ends = logit(low), min(logit(high) + 0.6, logit(_TOP))
+        peaks = [
+            _density(ax, logit(_shown(part.loc[part["right"] == right, name])), ends, color, label)
+            for right, color, label in ((True, RIGHT, "right"), (False, WRONG, "wrong"))
+        ]
+        wrong = np.clip(logit(_shown(part.loc[~part["right"], name])), *ends)
+        if len(wrong):
+            ax.plot(wrong, np.full(len(wrong), -0.035), "|", color=WRONG, ms=4, mew=0.6, clip_on=False,
+                    transform=ax.get_xaxis_transform())  # fmt: skip
+        if thresholds and name in thresholds:
+            ax.axvline(logit(_shown(thresholds[name])), color=INK, lw=1, ls="--")
+        top = ax.get_ylim()[1]
+        ax.set(
+            title=short_label(name), xlabel="", ylabel="density", xlim=ends, ylim=(0, 1.18 * top), yticks=[]
+        )
+        if None not in peaks:
+            _distance(ax, *peaks, 1.06 * top)
+        ticks = [t for t in _CONFIDENCE_TICKS if ends[0] <= logit(t) <= ends[1]]
+        ax.set_xticks([logit(t) for t in ticks], [f"{t:g}".replace("0.", ".") for t in ticks])
+        ax.tick_params(axis="x", pad=6)
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=2, columnspacing=0.8, handlelength=1)
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    return figure
+
+
+def _density(ax: Axes, values: np.ndarray, ends: tuple[float, float], color: str, label: str) -> float | None:
+    """A filled kernel density over log-odds; where its peak is, None where there is no spread to speak of."""
+    import seaborn as sns
+
+    label = f"{label}, n={len(values)}"
+    if len(values) < 3 or np.ptp(values) < 1e-9:
+        ax.plot([], [], color=color, label=label)
+        return None
+    sns.kdeplot(x=values, ax=ax, color=color, label=label, clip=ends, gridsize=400, lw=1.4)
+    x, y = ax.lines[-1].get_data()
+    ax.fill_between(x, y, color=color, alpha=0.18, lw=0)
+    return float(x[np.argmax(y)])
+
+
+def _distance(ax: Axes, right: float, wrong: float, y: float) -> None:
+    """The distance between two peaks, in log-odds, above them."""
+    arrow = {"arrowstyle": "<->", "color": INK, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
+    text = f"{right - wrong:+.1f}"
+    for drawn in (
+        ax.annotate("", (right, y), (wrong, y), arrowprops=arrow),
+        ax.text((right + wrong) / 2, y, text, ha="center", va="bottom", fontsize=6, color=INK, clip_on=True),
+    ):
+        drawn.set_in_layout(False)
+
+
+@_drawn
+def rolling_by_rank(curves: pd.DataFrame) -> Figure:
+    """Accuracy of the drafts among neighbours in confidence, over their rank. `curves`: see `rolling_by_rank_data`."""
+    figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.15, 2.5))
+    names = list(dict.fromkeys(curves["score"]))
+    for name, part in curves.groupby("score", sort=False):
+        if name == names[0]:
+            ax.fill_between(
+                part["rank_pct"], part["low_pct"], part["high_pct"], color=score_color(name), alpha=0.18, lw=0
+            )
+        ax.plot(part["rank_pct"], part["accuracy_pct"], color=score_color(name), label=short_label(name))
+    window, n = (int(curves[c].iloc[0]) if len(curves) else 0 for c in ("window", "n"))
+    ax.set(
+        title=f"Draft accuracy among {window} neighbours (n={n})",
+        xlabel="rank by confidence, % (most confident at the right)",
+        ylabel="draft accuracy, %",
+        xlim=(0, 100),
+        ylim=(0, 103),
+    )
+    if names:
+        ax.legend(loc="lower right")
+    return figure
+
+
+def rolling_by_rank_data(table: pd.DataFrame, names: Sequence[str], window: int = 50) -> pd.DataFrame:
+    """`metrics.rolling_accuracy` of several scores; `rank_pct` is the middle of the window. `table` as above."""
+    parts = []
+    for name in names:
+        curve = ranking.rolling_accuracy(table[name], table["right"], window)
+        middle = (np.arange(len(curve.score)) + curve.window / 2) / max(curve.n, 1)
+        columns = {"rank_pct": 100 * middle, "accuracy_pct": curve.accuracy_pct}
+        columns |= {
+            "low_pct": curve.low_pct,
+            "high_pct": curve.high_pct,
+            "window": curve.window,
+            "n": curve.n,
+        }
+        parts.append(pd.DataFrame({"score": name, **columns}))
+    return pd.concat(parts, ignore_index=True)
+
+
+@_drawn
+def risk_coverage(curves: pd.DataFrame) -> Figure:
+    """Wrong ones among the most confident drafts, over how many are kept. `curves`: see `risk_coverage_data`."""
+    figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.15, 2.7))
+    for name, part in curves.groupby("score", sort=False):
+        label = f"{short_label(name)}: {part['aurc'].iloc[0]:.4f}"
+        ax.plot(part["coverage_pct"], part["risk_pct"], color=score_color(name), label=label)
+    n = int(curves["n"].max()) if len(curves) else 0
+    ax.set(
+        title=f"Risk of the drafts kept first (n={n})",
+        xlabel="coverage: drafts kept, %",
+        ylabel="wrong among them, %",
+        xlim=(0, 101),
+        ylim=(0, None),
+    )
+    if ax.lines:
+        ax.legend(loc="upper left", title="AURC", title_fontsize=7)
+    return figure
+
+
+def risk_coverage_data(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    parts = []
+    for name in names:
+        curve = ranking.risk_coverage(table[name], table["right"], draws=1)
+        points = {c: getattr(curve, c) for c in ("coverage_pct", "risk_pct")}
+        parts.append(pd.DataFrame({"score": name, **points, "aurc": curve.aurc.value, "n": curve.n}))
+    return pd.concat(parts, ignore_index=True)
+
+
+@_drawn
+def reliability(bins: pd.DataFrame) -> Figure:
+    """What probabilities promise and what comes true, in equally filled bins. `bins`: see `reliability_data`."""
+    if not len(bins):
+        return _nothing("none of the run's scores is a probability")
+    names = list(dict.fromkeys(bins["score"]))
+    figure, axes = plt.subplots(
+        1, max(1, len(names)), figsize=(min(PAGE_IN, 0.7 + 2.1 * max(1, len(names))), 2.35), sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for ax, name in zip(axes.flat, names, strict=False):
+        part = bins[bins["score"] == name]
+        ax.plot([0, 100], [0, 100], color=MUTED, lw=0.8, ls=":")
+        errors = np.abs(part[["low_pct", "high_pct"]].to_numpy().T - part["accuracy_pct"].to_numpy())
+        ax.errorbar(
+            part["promised_pct"], part["accuracy_pct"], yerr=errors, fmt="o-", ms=3, lw=1, elinewidth=0.7,
+            color=score_color(name),
+        )  # fmt: skip
+        low = max(0, 10 * np.floor(part[["promised_pct", "low_pct"]].min().min() / 10))
+        ax.set(title=scores.SCORES[name].label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
+    axes.flat[0].set_ylabel("came true, %")
+    return figure
+
+
+def reliability_data(table: pd.DataFrame, names: Sequence[str], n_bins: int = 10) -> pd.DataFrame:
+    parts = []
+    for name in names:
+        told = calibration.reliability(table[name], table["right"], n_bins)
+        columns = ("promised_pct", "accuracy_pct", "low_pct", "high_pct", "n_bin")
+        parts.append(pd.DataFrame({"score": name, **{c: getattr(told, c) for c in columns}}))
+    return pd.concat(parts, ignore_index=True)
+
+
+# ------------------------------------------------------------------ what separability cannot see
+
+
+@_drawn
+def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
+    """Left: one token, its runner-up coming closer (`scores.near_tie_geometry`); right: a run's drafts by margin.
+
+    ties: rows of `scores.near_ties` with a column `drafts` saying which drafts were counted.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN * 0.9, 2.7))
+    for name in ("min", "tie_aware", "margin"):
+        dashes = "--" if name == "margin" else "-"
+        left.plot(near["gap"], near[name], dashes, color=score_color(name), label=short_label(name))
+    left.axhspan(0.97, 0.98, color=MUTED, alpha=0.35, lw=0)
+    left.text(
+        near["gap"].max(), 0.955, "thresholds of the paper", ha="right", va="top", fontsize=6.5, color=MUTED
+    )
+    left.set(
+        title="One token, its runner-up approaching",
+        xlabel="log-probability of the best less the second",
+        ylabel="score",
+        ylim=(-0.02, 1.04),
+        xlim=(0, near["gap"].max()),
+    )
+    left.legend(loc="center right", bbox_to_anchor=(1.0, 0.55))
+    lines = list(dict.fromkeys(ties["drafts"]))
+    spans = [
+        f"{a:g}–{b:g}".replace("0.", ".")
+        for a, b in dict.fromkeys(zip(ties["margin_from"], ties["margin_to"], strict=True))
+    ]
+    width = 0.84 / max(len(lines), 1)
+    for number, line in enumerate(lines):
+        own = ties[ties["drafts"] == line]
+        x = np.arange(len(own)) + (number - (len(lines) - 1) / 2) * width
+        alpha = (0.35, 0.65, 1.0)[number % 3]
+        right.bar(x, own["n"], 0.9 * width, color=RIGHT, alpha=alpha, lw=0, label=line)
+        right.bar(x, own["n_wrong"], 0.9 * width, color=WRONG, lw=0)
+        for at, row in zip(x, own.itertuples(), strict=True):
+            right.text(at, row.n, f"{row.n_wrong}/{row.n}", ha="center", va="bottom", fontsize=5, rotation=90)
+    right.set_xticks(np.arange(len(spans)), spans)
+    right.set_yscale("symlog", linthresh=10)
+    right.yaxis.set_major_locator(FixedLocator([0, 5, 10, 30, 100, 300, 1000, 3000, 10000]))
+    right.yaxis.set_minor_locator(NullLocator())
+    right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    right.set(
+        title="Drafts by their narrowest margin",
+        xlabel="(p₁ − p₂) / (p₁ + p₂) of the narrowest token",
+        ylabel="drafts",
+        ylim=(0, 5 * max(ties["n"].max() if len(ties) else 1, 10)),
+    )
+    handles, labels = right.get_legend_handles_labels()
+    wrong = plt.Rectangle((0, 0), 1, 1, color=WRONG, lw=0)
+    figure.legend([*handles, wrong], [*labels, "wrong among them"], loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,316 @@
+"""Figures of time: phases, first look by size, throughput, break-even, ledger and fleets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ...analysis import sample_frame, summary
+from ...analysis.results import method_of
+from ...replay.payoff import DECISIONS
+from ...runs import records
+from ...runs.records import PHASES
+from ...stats import proportions
+from ..labels import method_label, split_label
+from .confidence import NOT_TIMED, _nothing
+from .style import (
+    COLUMN_IN,
+    INK,
+    METHOD_COLORS,
+    METHOD_MARKERS,
+    MUTED,
+    PAGE_IN,
+    PHASE_COLORS,
+    PHASE_LABELS,
+    RIGHT,
+    WRONG,
+    _drawn,
+    method_color,
+)
+
+
+@_drawn
+def throughput(table: pd.DataFrame) -> Figure:
+    """Samples per second over the agents at work at once: lines as predicted, markers as measured.
+
+    Columns method, in_flight, samples_per_s, how ("predicted" or "measured").
+    """
+    figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.4))
+    for name, part in table.groupby("method", sort=False):
+        line = part[part["how"] == "predicted"].sort_values("in_flight")
+        points = part[part["how"] == "measured"]
+        color, marker = method_color(name), METHOD_MARKERS.get(name, "o")
+        ax.plot(line["in_flight"], line["samples_per_s"], "--", color=color, lw=1.0)
+        ax.plot(points["in_flight"], points["samples_per_s"], marker, color=color, label=method_label(name))
+    ax.plot([], [], "--", color=INK, lw=1.0, label="predicted from the pass")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    ax.set(xlabel="agents at work at once", ylabel="samples per second", ylim=(0, None))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@_drawn
+def first_look_by_size(table: pd.DataFrame, hard_below: float) -> Figure:
+    """Accuracy of the agent with its tool and at its forced first look, by size of the target.
+
+    `table` comes from `first_look_by_size_data`.
+    """
+    figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.6))
+    for name, label, color, marker, shift in (
+        ("first_look", "first look, no tool", MUTED, "v", -0.08),
+        ("zoom", "with zoom", METHOD_COLORS["baseline"], "s", 0.08),
+    ):
+        part = table[table["who"] == name]
+        x = np.arange(len(part)) + shift
+        errors = np.abs(part[["low_pct", "high_pct"]].to_numpy().T - part["accuracy_pct"].to_numpy())
+        ax.errorbar(
+            x, part["accuracy_pct"], yerr=errors, color=color, marker=marker, label=label, elinewidth=0.8
+        )
+    part = table[table["who"] == "zoom"]
+    spans = [f"{r.low:.2f}–{r.high:.2f}\nn={r.n}".replace("0.", ".") for r in part.itertuples()]
+    ax.set_xticks(np.arange(len(part)), spans)
+    edges = part["high"].to_numpy()
+    if hard_below in edges:
+        at = int(np.flatnonzero(edges == hard_below)[0]) + 0.5
+        ax.axvline(at, color=MUTED, lw=0.8, ls=":")
+        ax.text(at - 0.08, 105, "hard", ha="right", color=MUTED)
+        ax.text(at + 0.08, 105, "easy", ha="left", color=MUTED)
+    ax.set(
+        title="What zooming is worth",
+        xlabel="target size / image size",
+        ylabel="agent accuracy, %",
+        ylim=(-2, 113),
+        yticks=range(0, 101, 20),
+    )
+    if len(part):
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def first_look_by_size_data(frame: pd.DataFrame, hard_below: float, n_bins: int = 3) -> pd.DataFrame:
+    """Accuracy per size bin; `hard_below` is always an edge, with up to `n_bins` equally filled bins each side."""
+    looked = frame[frame["first_look_verdict"].notna() & frame["target_fraction"].notna()]
+    size = looked["target_fraction"]
+    edges = {hard_below}
+    for side in (size[size < hard_below], size[size >= hard_below]):
+        if len(side):
+            cuts = np.quantile(side, np.linspace(0, 1, n_bins + 1))
+            edges |= {round(float(c), 2) for c in cuts[1:-1]} | {
+                float(np.floor(cuts[0] * 100) / 100) if side.iloc[0] < hard_below else hard_below,
+                hard_below if side.iloc[0] < hard_below else float(np.ceil(cuts[-1] * 100) / 100),
+            }
+    rows = []
+    bounds = sorted(edges)
+    for low, high in itertools.pairwise(bounds):
+        last = high == bounds[-1]
+        part = looked[(size >= low) & ((size <= high) if last else (size < high))]
+        for who, column in (("first_look", "first_look_right"), ("zoom", "agent_right")):
+            share = proportions.accuracy(part[column].fillna(False).astype(bool), summary.groups_of(part))
+            rows.append(
+                {
+                    "who": who,
+                    "low": low,
+                    "high": high,
+                    "accuracy_pct": share.value_pct,
+                    "low_pct": share.low_pct,
+                    "high_pct": share.high_pct,
+                    "n": share.n,
+                }
+            )
+    columns = ["who", "low", "high", "accuracy_pct", "low_pct", "high_pct", "n"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table[table["n"] > 0].reset_index(drop=True)
+
+
+@_drawn
+def phase_times(table: pd.DataFrame) -> Figure:
+    """Milliseconds per sample and phase, one bar per arm. `table`: see `phase_times_data`."""
+    figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.3, 0.34 * table["method"].nunique() + 1.25))
+    methods = list(dict.fromkeys(table["method"]))
+    left = np.zeros(len(methods))
+    for phase in records.PHASES:
+        part = table[table["phase"] == phase].set_index("method").reindex(methods)["ms"].to_numpy("float64")
+        ax.barh(
+            [method_label(m) for m in methods],
+            part,
+            left=left,
+            color=PHASE_COLORS[phase],
+            height=0.62,
+            label=PHASE_LABELS[phase],
+        )
+        left += part
+    for y, total in enumerate(left):
+        ax.text(total, y, f" {total:.1f}", va="center", fontsize=7)
+    if not methods:
+        ax.text(0.5, 0.5, "no times per sample in this run", transform=ax.transAxes, ha="center", color=MUTED)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set(
+        title="Where the time goes",
+        xlabel="ms per sample (mean)",
+        xlim=(0, 1.12 * left.max() if len(left) else 1),
+    )
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.0)
+    return figure
+
+
+def phase_times_data(frame: pd.DataFrame, arms: Sequence[str], score: str = "min") -> pd.DataFrame:
+    """Mean milliseconds per sample of every phase: columns method, phase, ms. Arms without times are left out."""
+    rows = []
+    for name in arms:
+        part = sample_frame.arm(frame, name)
+        if part["wall_s"].isna().all():
+            continue
+        rows += [
+            {"method": method_of(name, score), "phase": p, "ms": 1000.0 * float(part[p].mean())}
+            for p in records.PHASES
+        ]
+    return pd.DataFrame(rows, columns=["method", "phase", "ms"])
+
+
+# ------------------------------------------------------------------ economics
+
+
+@_drawn
+def break_even(table: pd.DataFrame) -> Figure:
+    """Where the gate pays: accepted share against its price in agent runs; `table`: `economics.break_even`.
+
+    On the thick line nothing is won; the thin ones are speedups that the condition implies.
+    """
+    if not len(table):
+        return _nothing(NOT_TIMED)
+    figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.15, 2.9))
+    top = max(1.8 * float(table["overhead"].max()), 0.15)
+    x = np.array([0.0, 1.0])
+    ax.fill_between(x, x, 2, color=WRONG, alpha=0.08, lw=0, label="costs more than it saves")
+    ax.plot(x, x, color=INK, lw=1.4)
+    for speed in (1.25, 1.5, 2, 3, 5):
+        ax.plot(x, x - 1 + 1 / speed, color=MUTED, lw=0.7, ls=":")
+        at = top + 1 - 1 / speed  # where the line leaves the picture
+        if at < 0.97:
+            ax.text(at, top, f"{speed:g}x", fontsize=6.5, color=MUTED, ha="center", va="bottom")
+    colors = plt.get_cmap("tab10")
+    for number, row in enumerate(table[table["task"] != "pooled"].itertuples()):
+        ax.plot(row.accepted, row.overhead, "o", ms=4, color=colors(number), label=split_label(row.task))
+    pooled = table[table["task"] == "pooled"].iloc[0]
+    ax.plot(pooled["accepted"], pooled["overhead"], "*", ms=10, color=INK, label="all samples")
+    ax.set(
+        title="When does the gate pay?\n",
+        xlabel="accepted share, alpha x beta",
+        ylabel="price: router and drafts / agent",
+        xlim=(0, 1),
+        ylim=(0, top),
+    )
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=0.8,
+                  handletextpad=0.2)  # fmt: skip
+    return figure
+
+
+@_drawn
+def time_ledger(steps: pd.DataFrame, parts: pd.DataFrame) -> Figure:
+    """Left: from the agent alone to the gated run (`economics.waterfall`); right: `economics.time_by_decision`."""
+    if not len(steps):
+        return _nothing(NOT_TIMED)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), gridspec_kw={"width_ratios": [1.1, 1]})
+    level = 0.0
+    for y, row in enumerate(steps.itertuples()):
+        if row.total:
+            left.barh(y, row.ms, color=METHOD_COLORS["baseline" if y == 0 else "speceyes_min"], height=0.6)
+            level, end = row.ms, row.ms
+        else:
+            left.barh(y, row.ms, left=level, color=RIGHT if row.ms < 0 else WRONG, height=0.6)
+            level += row.ms
+            end = max(level, level - row.ms)
+        text = f" {row.ms:.1f}" if row.total else f" {row.ms:+.1f}".replace("-", "−")
+        left.text(end, y, text, va="center", fontsize=7)
+        if y < len(steps) - 1:
+            left.plot([level, level], [y + 0.3, y + 0.7], color=MUTED, lw=0.7)
+    left.set_yticks(range(len(steps)), steps["step"])
+    left.invert_yaxis()
+    left.grid(axis="y", visible=False)
+    left.set(title="From the agent alone to the gate", xlabel="ms per sample (predicted)")
+    left.set_xlim(0, 1.18 * steps["ms"].max())
+
+    shown = [d for d in DECISIONS if d in set(parts["decision"])]
+    for y, decision in enumerate(shown):
+        own, begin = parts[parts["decision"] == decision].set_index("phase"), 0.0
+        for phase in PHASES:
+            right.barh(y - 0.14, own.loc[phase, "ms"], left=begin, height=0.4, color=PHASE_COLORS[phase])
+            begin += own.loc[phase, "ms"]
+        right.text(begin, y - 0.14, f" {begin:.0f}", va="center", fontsize=7)
+        alone = own["alone_ms"].iloc[0]
+        right.barh(y + 0.22, alone, height=0.18, color=MUTED, alpha=0.5)
+        right.text(alone, y + 0.24, f" {alone:.0f}", va="center", fontsize=6.5, color=MUTED)
+    counts = parts.drop_duplicates("decision").set_index("decision")["n"]
+    right.set_yticks(range(len(shown)), [f"{d.replace('_', ' ')}\nn={counts[d]}" for d in shown])
+    right.invert_yaxis()
+    right.grid(axis="y", visible=False)
+    right.set(title="Where the time goes, by decision", xlabel="ms per sample (predicted)")
+    right.set_xlim(0, 1.15 * max(1.0, parts["alone_ms"].max(), parts.groupby("decision")["ms"].sum().max()))
+    handles = [plt.Rectangle((0, 0), 1, 1, color=PHASE_COLORS[p]) for p in PHASES]
+    handles.append(plt.Rectangle((0, 0), 1, 1, color=MUTED, alpha=0.5))
+    figure.legend(handles, [*(PHASE_LABELS[p] for p in PHASES), "agent alone, same samples"],
+                  loc="outside lower center", ncols=6, columnspacing=1.0)  # fmt: skip
+    return figure
+
+
+# ------------------------------------------------------------------ planner
+
+
+@_drawn
+def fleets(table: pd.DataFrame, load: pd.DataFrame) -> Figure:
+    """Left: requests per second and GPU over how a fleet is divided; right: latency over the number of users.
+
+    table: `planner.best_ratio` with a column `workload` ("funnel" or "agent"). load: rows of `planner.simulate`
+    with `workload` and `users`.
+    """
+    if not len(table):
+        return _nothing(NOT_TIMED)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN * 0.9, 2.6))
+    funnel = table[table["workload"] == "funnel"].sort_values("large")
+    agent = table[table["workload"] == "agent"]
+    left.plot(
+        funnel["large"],
+        funnel["per_gpu_per_s"],
+        "o-",
+        color=METHOD_COLORS["speceyes_min"],
+        label="with the gate",
+    )
+    if len(agent):
+        left.axhline(
+            agent["per_gpu_per_s"].max(), color=METHOD_COLORS["baseline"], ls="--", lw=1, label="agent alone"
+        )
+    best = funnel.loc[funnel["per_gpu_per_s"].idxmax()]
+    left.plot(best["large"], best["per_gpu_per_s"], "*", ms=10, color=INK, zorder=3)
+    left.set_xticks(funnel["large"], [f"{r.small}+{r.large}" for r in funnel.itertuples()])
+    left.set(
+        title=f"How to divide {int(table['gpus'].max())} replicas", xlabel="small + large", ylim=(0, None),
+        ylabel="requests per second and replica",
+    )  # fmt: skip
+    left.legend(loc="lower right")
+    for name, label, color in (
+        ("funnel", "with the gate", METHOD_COLORS["speceyes_min"]),
+        ("agent", "agent alone", METHOD_COLORS["baseline"]),
+    ):
+        part = load[load["workload"] == name].sort_values("users")
+        right.plot(part["users"], part["p50_s"], "-", color=color, label=f"{label}, median")
+        right.plot(part["users"], part["p95_s"], "--", color=color, label="95 % are faster")
+    right.set(
+        title="Latency over users",
+        xlabel="users asking without pause",
+        ylabel="seconds",
+        xscale="log",
+        yscale="log",
+    )
+    right.legend(loc="upper left")
+    return figure

@@ -1,0 +1,123 @@
+"""Figures: a tidy frame (or summary) in, a matplotlib `Figure` out. No file is read here.
+
+Colours have one meaning everywhere: a method keeps its colour in every figure (palette of Okabe and Ito, its
+yellow darkened for white paper), right and wrong keep theirs (palette "muted" of Tol). Both are told apart with
+any colour vision, and line styles, markers and labels differ as well.
+Every figure function has a partner `<name>_data` where the plotted numbers are not simply its argument:
+`save_figure` stores them beside the picture.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib import resources
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.special import expit, logit
+
+from ...runs.arms import BATCHED
+
+STYLE = str(resources.files(__package__) / "speceyes.mplstyle")
+COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of a page
+RIGHT, WRONG = "#117733", "#882255"
+MUTED, INK = "#8c8c8c", "#222222"
+METHOD_COLORS = {
+    "baseline": "#4d4d4d",
+    "draft_only": "#E69F00",
+    "specreason": "#CC79A7",
+    "speceyes_min": "#0072B2",
+    "speceyes_mean": "#56B4E9",
+    "speceyes_bottom20": "#009E73",
+    "speceyes_log": "#B59F00",
+    "router_only": "#D55E00",
+}
+METHOD_MARKERS = {
+    "baseline": "s",
+    "draft_only": "D",
+    "specreason": "X",
+    "speceyes_min": "o",
+    "speceyes_mean": "^",
+    "speceyes_bottom20": "v",
+    "speceyes_log": "P",
+    "router_only": "h",
+}
+# of what is neither a method nor a verdict (palette "muted" of Tol): colour and marker
+SERIES = (("#222222", "s"), ("#332288", "o"), ("#44AA99", "^"), ("#999933", "D"), ("#CC6677", "v"))
+PHASE_COLORS = {
+    "decode_s": "#bdbdbd",
+    "router_s": "#D55E00",
+    "draft_s": "#E69F00",
+    "agent_s": "#4d4d4d",
+    "tool_s": "#999933",
+}
+PHASE_LABELS = {
+    "decode_s": "picture",
+    "router_s": "router",
+    "draft_s": "draft",
+    "agent_s": "agent",
+    "tool_s": "tool",
+}
+
+
+def method_color(method: str) -> str:
+    """The colour of a method; batched variants share it (they are drawn hollow)."""
+    return METHOD_COLORS.get(method.removesuffix(BATCHED), MUTED)
+
+
+def mode_color(mode: str) -> str:
+    return METHOD_COLORS.get(f"speceyes_{mode}", MUTED)
+
+
+def _drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under the suite's style, whatever the session's is, and leave no figure open behind."""
+
+    @functools.wraps(function)
+    def inside(*args, **kwargs) -> Figure:
+        with mpl.rc_context(), plt.style.context(STYLE):
+            figure = function(*args, **kwargs)
+            # ticks are made when they are first laid out: now, while the style holds
+            figure.get_layout_engine().execute(figure)
+        plt.close(figure)
+        return figure
+
+    return inside
+
+
+# ------------------------------------------------------------------ confidence
+
+# Confidences are sigmoids and pile up below 1: on an axis of log-odds the thresholds that matter lie apart.
+_TOP = 1 - 1e-6  # whatever is surer than this is drawn here
+_CONFIDENCE_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+
+
+def _shown(confidence: pd.Series | np.ndarray) -> np.ndarray:
+    """Confidences as drawn: kept off the ends, where log-odds are infinite."""
+    return np.clip(np.asarray(confidence, dtype="float64"), 1 - _TOP, _TOP)
+
+
+def _confidence_axis(ax: Axes, low: float, high: float = _TOP) -> None:
+    ax.set_xscale("logit")
+    ax.set_xlim(low, 1 - 0.7 * (1 - high))
+    ax.xaxis.set_major_locator(FixedLocator(_CONFIDENCE_TICKS))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("0.", ".")))
+
+
+def _left_end(confidence: pd.Series | np.ndarray) -> float:
+    """Where the axis begins: at the odds 1:1, or further left if more than a hundredth of the scores lie there."""
+    values = np.asarray(confidence, dtype="float64")
+    values = values[np.isfinite(values)]
+    return 0.5 if not len(values) else float(min(0.9, 0.9 * np.quantile(values, 0.005)))
+
+
+def confidence_bins(score: pd.Series, n_bins: int = 30) -> np.ndarray:
+    """Bin edges, even in log-odds; the few scores beyond the ends belong into the first and last bin."""
+    high = float(_shown(1 - 0.8 * (1 - score.max()))) if len(score) else _TOP
+    return expit(np.linspace(logit(_left_end(score)), logit(high), n_bins + 1))

@@ -1,0 +1,135 @@
+"""What a generation was sure of: per token, the K highest log-probabilities of the raw distribution."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .files import _replacing
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Evidence of one generated answer of T tokens with K alternatives each.
+
+    token_ids: int32 [T], the tokens generated (end-of-sequence and padding excluded).
+    token_texts: their texts, T strings.
+    chosen_logprobs: float32 [T], log-probability of each generated token.
+    top_ids: int32 [T, K], the most probable tokens of each step.
+    top_logprobs: float32 [T, K], their log-probabilities, sorted descending; natural logarithm, of the raw
+        logits (no temperature, no penalties); `-inf` marks a token the model excluded.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or `top_logprobs` not descending: a bug in whoever
+            captured it, never a user's mistake.
+    """
+
+    token_ids: np.ndarray
+    token_texts: tuple[str, ...]
+    chosen_logprobs: np.ndarray
+    top_ids: np.ndarray
+    top_logprobs: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("token_ids", np.int32),
+            ("chosen_logprobs", np.float32),
+            ("top_ids", np.int32),
+            ("top_logprobs", np.float32),
+        ):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
+        object.__setattr__(self, "token_texts", tuple(self.token_texts))
+        t = len(self.token_ids)
+        if not (
+            self.token_ids.shape == self.chosen_logprobs.shape == (t,)
+            and len(self.token_texts) == t
+            and self.top_ids.ndim == 2
+            and self.top_ids.shape == self.top_logprobs.shape
+            and len(self.top_ids) == t
+        ):
+            raise ValueError(
+                f"evidence of {t} tokens does not fit together: texts {len(self.token_texts)}, chosen "
+                f"{self.chosen_logprobs.shape}, top ids {self.top_ids.shape}, top {self.top_logprobs.shape}"
+            )
+        # `-inf` beside `-inf` differ by nan, hence the comparison rather than a difference
+        if np.any(self.top_logprobs[:, 1:] > self.top_logprobs[:, :-1]):
+            raise ValueError("top_logprobs must be sorted descending along K")
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def k(self) -> int:
+        """Alternatives stored per token (0 for an empty answer)."""
+        return self.top_ids.shape[1]
+
+    def equals(self, other: Evidence) -> bool:
+        """Bitwise the same evidence."""
+        return self.token_texts == other.token_texts and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("token_ids", "chosen_logprobs", "top_ids", "top_logprobs")
+        )
+
+
+ROWS_PER_GROUP = 256  # evidence held in memory at once while it is compacted
+# ------------------------------------------------------------------ evidence
+
+_ARRAYS = {
+    "token_ids": np.int32,
+    "chosen_logprobs": np.float32,
+    "top_ids": np.int32,
+    "top_logprobs": np.float32,
+}
+_COLUMNS = ("id", "k", "token_texts", *_ARRAYS)
+
+
+def _pack(key: str, evidence: Evidence) -> dict:
+    """A journal line: arrays as base64 of their little-endian bytes (exact, `-inf` included)."""
+    packed: dict[str, Any] = {"id": key, "k": evidence.k, "token_texts": evidence.token_texts}
+    for name, dtype in _ARRAYS.items():
+        data = getattr(evidence, name).astype(np.dtype(dtype).newbyteorder("<"))
+        packed[name] = base64.b64encode(data.tobytes()).decode()
+    return packed
+
+
+def _evidence_at(file: IO[bytes], offset: int, length: int) -> tuple[str, Evidence]:
+    file.seek(offset)
+    packed = json.loads(file.read(length))
+    ids, chosen, top_ids, top = (
+        np.frombuffer(base64.b64decode(packed[name]), np.dtype(dtype).newbyteorder("<"))
+        for name, dtype in _ARRAYS.items()
+    )
+    shape = (len(ids), packed["k"])
+    return packed["id"], Evidence(
+        ids, tuple(packed["token_texts"]), chosen, top_ids.reshape(shape), top.reshape(shape)
+    )
+
+
+def _write_parquet(path: Path, rows: Iterable[tuple[str, Evidence]]) -> None:
+    """One row per answer; the [T, K] arrays are stored flat, row-major, with K beside them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [("id", pa.string()), ("k", pa.int32()), ("token_texts", pa.list_(pa.string()))]
+        + [(name, pa.list_(pa.from_numpy_dtype(dtype))) for name, dtype in _ARRAYS.items()]
+    )
+    with _replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        group: list[dict] = []
+        for key, e in rows:
+            group.append(
+                {"id": key, "k": e.k, "token_texts": list(e.token_texts)}
+                | {name: getattr(e, name).ravel() for name in _ARRAYS}
+            )
+            if len(group) == ROWS_PER_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group = []
+        if group:
+            writer.write_table(pa.Table.from_pylist(group, schema))

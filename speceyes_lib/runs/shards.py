@@ -1,0 +1,49 @@
+"""A shard: the part of a split that one of several jobs works on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import UserError
+from ..paths import run_dir
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of every task of a run, counted from 1: a job of its own, maybe on another machine.
+
+    Its stage folders lie beside the run's, in `shards/1of4`; the stage without a shard takes their records over
+    and finishes as if it had made them itself.
+    """
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}of{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From "1of4". Raises UserError for anything else."""
+        found = re.fullmatch(r"(\d{1,6})of(\d{1,6})", text)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(f"shard {text!r}: write it as 1of4, 2of4, 3of4 or 4of4")
+        return cls(int(found[1]), int(found[2]))
+
+    @classmethod
+    def there(cls, run: str) -> list[Shard]:
+        """The shards that a run has folders of."""
+        return [cls.parse(folder.name) for folder in sorted((run_dir(run) / "shards").glob("*of*"))]
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """Its part, dealt in turn."""
+        return list(items[self.index - 1 :: self.count])
+
+    def run(self, run: str) -> str:
+        """The run's name as `stage_dir` takes it, for the folders of this shard."""
+        return f"{run}/shards/{self}"

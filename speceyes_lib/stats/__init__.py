@@ -1,0 +1,1 @@
+"""Estimates with intervals: arrays go in, values with their uncertainty come out."""

@@ -1,0 +1,1 @@
+"""Benchmarks on disk become `Sample`s: one file per benchmark, pictures by reference."""

@@ -1,0 +1,95 @@
+"""Reader of HR-Bench (4K and 8K) in its published layout."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import DataError
+from .pictures import TsvImage
+from .sample import LETTERS, Sample, _need, _sample, _text
+
+# --------------------------------------------------------------------------------------------- HR-Bench
+_HR_FIELDS = ("index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image")
+
+
+def _read_hr(folder: Path, split: str) -> Iterator[Sample]:
+    path = folder / f"{split}.tsv"
+    if not path.is_file():
+        raise DataError(f"{path}: this file of HR-Bench is missing")
+    rows = _tsv_rows(path)
+    header = [_field(f) for f, _ in next(rows, [])]
+    _need(header, _HR_FIELDS, str(path))
+    groups: dict[tuple, str] = {}
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, row {number}"
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} fields, but the header names {len(header)}")
+        cells = dict(zip(header, row, strict=True))
+        image, offset = cells.pop("image")
+        text = {name: _field(raw) for name, (raw, _) in cells.items()}
+        options = tuple(_text(text[c], where, c) for c in "ABCD")
+        answer = _text(text["answer"], where, "answer")
+        if answer not in LETTERS[: len(options)]:
+            raise DataError(f"{where}: field 'answer' is {answer!r}, expected one of A, B, C, D")
+        key = _text(text["index"], where, "index")
+        question = _text(text["question"], where, "question")
+        if image[:1] == b'"':
+            image, offset = image[1:-1], offset + 1
+        # the four cyclic orders of one question: same picture, question and options, whatever the row order
+        group = groups.setdefault((question, tuple(sorted(options)), zlib.crc32(image)), f"hr/{split}/{key}")
+        yield _sample(
+            "hr",
+            split,
+            key,
+            question=question,
+            options=options,
+            answer=answer,
+            image=TsvImage(path, row=number, offset=offset, length=len(image)),
+            meta={"category": text["category"], "cycle": text["cycle_category"], "group": group},
+        )
+
+
+def _tsv_rows(path: Path) -> Iterator[list[tuple[bytes, int]]]:
+    """Rows of a TSV as (raw field, its byte offset in the file); one row in memory at a time.
+
+    A field may be quoted as CSV writers do it: then it may hold tabs, line ends and doubled quotes.
+    """
+    with path.open("rb") as file:
+        start = 0
+        while line := file.readline():
+            while (fields := _split(line)) is None:  # a quoted field goes on in the next line
+                more = file.readline()
+                if not more:
+                    raise DataError(f"{path}: the quoted field that opens after byte {start} never ends")
+                line += more
+            if line.strip():
+                yield [(field, start + at) for field, at in fields]
+            start += len(line)
+
+
+def _split(line: bytes) -> list[tuple[bytes, int]] | None:
+    """Fields of one row with their offsets; None when it ends inside quotes."""
+    end = len(line.rstrip(b"\r\n"))
+    fields, at = [], 0
+    while True:
+        if line[at : at + 1] == b'"':
+            close = at + 1
+            while (close := line.find(b'"', close)) >= 0 and line[close + 1 : close + 2] == b'"':
+                close += 2
+            if close < 0:
+                return None
+            stop = close + 1
+        else:
+            stop = line.find(b"\t", at)
+            stop = end if stop < 0 else stop
+        fields.append((line[at:stop], at))
+        if stop >= end:
+            return fields
+        at = stop + 1
+
+
+def _field(raw: bytes) -> str:
+    text = raw.decode("utf-8-sig", errors="replace")
+    return text[1:-1].replace('""', '"') if text[:1] == '"' else text

@@ -1,0 +1,107 @@
+"""What a model sees of a picture, and the way back: view sizes, boxes in the view, crops of the original."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from ..errors import DataError
+
+Size = tuple[int, int]  # width, height in pixels
+
+
+class BoxError(DataError):
+    """A box that marks nothing in the picture. An agent that asks for it gets an error back, not a crash."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a family of models wants its pictures: sides multiples of `factor` px, area within the limits."""
+
+    factor: int
+    min_pixels: int
+    max_pixels: int
+
+
+def view_size(width: int, height: int, spec: ImageSpec) -> Size:
+    """Width and height (px) at which a model sees a picture of this size (Qwen's `smart_resize`).
+
+    Raises DataError for pictures the models refuse (one side more than 200 times the other).
+    """
+    from qwen_vl_utils import smart_resize  # imports torch
+
+    try:
+        h, w = smart_resize(
+            height, width, factor=spec.factor, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels
+        )
+    except ValueError as e:
+        raise DataError(f"a picture of {width} x {height} px is too narrow for the model: {e}") from e
+    return w, h
+
+
+def resized_view(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """The whole picture as a model sees it (bicubic, as the models' own processors do it)."""
+    return image.resize(view_size(*image.size, spec), Image.Resampling.BICUBIC)
+
+
+def map_box(
+    box_px: Sequence[float], view_px: Size, original_px: Size, min_side_px: float = 1
+) -> tuple[int, int, int, int]:
+    """Map a box from the view a model saw to the original picture.
+
+    box_px: (x1, y1, x2, y2) in pixels of the view. It is clamped to the view; a side shorter than min_side_px
+    (view pixels) grows around its middle, moved inwards at the border. Returns whole pixels of the original,
+    rounded outwards, within it. Raises BoxError for anything but four finite numbers, for reversed or empty
+    boxes and for those outside the view.
+    """
+    box = list(box_px)
+    if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+        raise BoxError(f"box {box} is not four finite numbers x1, y1, x2, y2")
+    if box[2] <= box[0] or box[3] <= box[1]:
+        raise BoxError(f"box {box} is empty or reversed: x1 < x2 and y1 < y2 are needed")
+    sides = []
+    for low, high, view, original in zip(box[:2], box[2:], view_px, original_px, strict=True):
+        low, high = max(low, 0.0), min(high, float(view))
+        if high <= low:
+            raise BoxError(f"box {box} lies outside the picture of {view_px[0]} x {view_px[1]} px")
+        side = min(max(high - low, min_side_px), view)
+        low = min(max((low + high - side) / 2, 0.0), view - side) if side > high - low else low
+        high = max(high, low + side)
+        scale = original / view
+        # a hair of tolerance, so that float noise does not add a pixel to a box that ends on one
+        start = min(math.floor(low * scale + 1e-6), original - 1)
+        sides.append((start, min(max(math.ceil(high * scale - 1e-6), start + 1), original)))
+    (x1, x2), (y1, y2) = sides
+    return x1, y1, x2, y2
+
+
+def crop_view(
+    image: Image.Image, box_px: Sequence[float], view_px: Size, spec: ImageSpec
+) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """Zoom: cut the box (pixels of the view) out of the *original* and resize it for the model.
+
+    Returns the resized crop and the pixels (x1, y1, x2, y2) of the original it shows. Boxes smaller than one
+    cell of the view (`spec.factor`) are grown to one. Raises BoxError as `map_box` does, and for a crop too
+    narrow for the model.
+    """
+    crop_px = map_box(box_px, view_px, image.size, min_side_px=spec.factor)
+    try:
+        return resized_view(image.crop(crop_px), spec), crop_px
+    except BoxError:
+        raise
+    except DataError as e:
+        raise BoxError(f"box {list(box_px)}: {e}") from e
+
+
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes (x1, y1, x2, y2); 0 when they do not overlap."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    total = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (total - shared)

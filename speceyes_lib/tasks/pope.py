@@ -1,0 +1,94 @@
+"""Reader of POPE (adversarial, popular, random) in its published layouts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from .pictures import ImageRef, ParquetImage
+from .sample import Sample, _need, _sample, _text, _yes_no
+
+if TYPE_CHECKING:
+    pass
+
+# --------------------------------------------------------------------------------------------------- POPE
+_POPE_FIELDS = ("question_id", "question", "answer", "image")
+_POPE_PICTURES = ("val2014", "images", ".")  # where the COCO pictures of the JSON lines may lie
+
+
+def _read_pope(folder: Path, split: str) -> Iterator[Sample]:
+    parquet = folder / "Full" / f"{split}-00000-of-00001.parquet"
+    lines = folder / f"coco_pope_{split}.json"
+    if parquet.is_file():
+        yield from _read_pope_parquet(parquet, split)
+    elif lines.is_file():
+        yield from _read_pope_lines(lines, split)
+    else:
+        raise DataError(f"{parquet}: this file of POPE is missing, and so is {lines.name} in {folder}")
+
+
+def _read_pope_parquet(path: Path, split: str) -> Iterator[Sample]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as e:
+        raise DataError(f"{path}: not a readable parquet file ({e})") from e
+    columns = file.schema_arrow.names
+    _need(columns, _POPE_FIELDS, str(path))
+    texts = [c for c in columns if c != "image"]
+    number = 0
+    for group in range(file.num_row_groups):
+        for index, row in enumerate(file.read_row_group(group, columns=texts).to_pylist()):
+            where = f"{path}, row {number}"
+            key = str(row["question_id"])
+            source = str(row.get("image_source") or "")
+            yield _sample(
+                "pope",
+                split,
+                _text(key, where, "question_id"),
+                question=_text(row["question"], where, "question"),
+                options=None,
+                answer=_yes_no(row["answer"], where, "answer"),
+                image=ParquetImage(path, row=number, group=group, index=index),
+                meta={"category": row.get("category") or split, "image_source": source}
+                | ({"group": f"pope/{source}"} if source else {}),
+            )
+            number += 1
+
+
+def _read_pope_lines(path: Path, split: str) -> Iterator[Sample]:
+    fields = ("question_id", "image", "text", "label")
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as e:
+            raise DataError(f"{where}: not valid JSON ({e})") from e
+        if not isinstance(entry, dict):
+            raise DataError(f"{where}: expected one JSON object, found {type(entry).__name__}")
+        _need(entry, fields, where)
+        name = _text(entry["image"], where, "image")
+        picture = next((p for d in _POPE_PICTURES if (p := path.parent / d / name).is_file()), None)
+        if picture is None:
+            raise DataError(
+                f"{where}: the picture {name!r} is missing; put the COCO val2014 pictures into "
+                f"{path.parent / _POPE_PICTURES[0]}"
+            )
+        source = Path(name).stem
+        yield _sample(
+            "pope",
+            split,
+            str(entry["question_id"]),
+            question=_text(entry["text"], where, "text"),
+            options=None,
+            answer=_yes_no(entry["label"], where, "label"),
+            image=ImageRef(picture),
+            meta={"category": split, "image_source": source, "group": f"pope/{source}"},
+        )

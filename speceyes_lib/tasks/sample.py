@@ -1,0 +1,132 @@
+"""One question of a benchmark and the order in which its options are shown."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ..errors import DataError
+from .pictures import ImageRef
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+YES_NO = ("yes", "no")
+Box = tuple[float, float, float, float]
+
+
+# ------------------------------------------------------------------------------------------------ samples
+@dataclass(frozen=True)
+class Sample:
+    """One question about one picture.
+
+    id: "benchmark/split/key", the same on every machine. options: the offered answers in file order, None for
+    yes/no. answer: the right letter ("A" is options[0]), or "yes"/"no". boxes: (x, y, w, h) of the targets in
+    pixels of the original picture, where the benchmark has them. meta: what only this benchmark has, always
+    with `group`: samples of one group share picture and question, so intervals must be clustered by it.
+    options_shown: the order that `options` and `answer` are in, where it is not the file's.
+    """
+
+    id: str
+    benchmark: str
+    split: str
+    key: str
+    question: str
+    options: tuple[str, ...] | None
+    answer: str
+    image: ImageRef
+    boxes: tuple[Box, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+    options_shown: ShownOptions | None = None
+
+    @property
+    def task(self) -> str:
+        """ "benchmark/split", the unit of every stage."""
+        return f"{self.benchmark}/{self.split}"
+
+    @property
+    def answer_text(self) -> str:
+        """The right answer in words: the text of the right option, or yes/no."""
+        return self.answer if self.options is None else self.options[LETTERS.index(self.answer)]
+
+    @property
+    def standard(self) -> str:
+        """The standard answer as shown to people and judges: "A. red", or yes/no."""
+        return self.answer if self.options is None else f"{self.answer}. {self.answer_text}"
+
+
+# ---------------------------------------------------------------------------------------- order of options
+def arranged(samples: Sequence[Sample], option_order: str, seed: int = 0) -> list[Sample]:
+    """Samples with their options as `option_order` has them; those without options stay as they are.
+
+    "as_published": the file's order. "rotated_N": each option N places later, the last ones first, so that N = 1
+    moves a right answer from A to B. "shuffled": a permutation drawn from `seed` and the sample's id, so that it
+    depends neither on the machine nor on which other samples there are.
+    """
+    if option_order == "as_published":
+        return list(samples)
+    return [shown_as(sample, _order(sample, option_order, seed)) for sample in samples]
+
+
+def shown_as(sample: Sample, shown: ShownOptions | None) -> Sample:
+    """A sample as published in the order in which its options were shown, the right letter moved with them."""
+    if shown is None or sample.options is None:
+        return sample
+    if sorted(shown.order) != list(range(len(sample.options))):
+        raise DataError(
+            f"{sample.id}: options shown in the order {list(shown.order)}, but the benchmark has "
+            f"{len(sample.options)} options; it is not the benchmark that the answers were given to"
+        )
+    options = tuple(sample.options[i] for i in shown.order)
+    answer = LETTERS[shown.order.index(LETTERS.index(sample.answer))]
+    return replace(sample, options=options, answer=answer, options_shown=shown)
+
+
+def _order(sample: Sample, option_order: str, seed: int) -> ShownOptions | None:
+    if sample.options is None:
+        return None
+    places = list(range(len(sample.options)))
+    if option_order == "shuffled":
+        random.Random(f"{seed} {sample.id}").shuffle(places)
+        return ShownOptions(order=tuple(places), seed=seed)
+    shift = int(option_order.removeprefix("rotated_")) % len(places)
+    return ShownOptions(order=tuple(places[-shift:] + places[:-shift]))
+
+
+def _sample(benchmark: str, split: str, key: str, **fields: Any) -> Sample:
+    sample_id = f"{benchmark}/{split}/{key}"
+    meta = {"group": sample_id} | fields.pop("meta", {})
+    return Sample(id=sample_id, benchmark=benchmark, split=split, key=key, meta=meta, **fields)
+
+
+def _text(value: Any, where: str, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: field {name!r} is {value!r}, expected a text that is not empty")
+    return value.strip()
+
+
+def _yes_no(value: Any, where: str, name: str) -> str:
+    answer = _text(value, where, name).lower()
+    if answer not in YES_NO:
+        raise DataError(f"{where}: field {name!r} is {value!r}, expected 'yes' or 'no'")
+    return answer
+
+
+def _need(fields: Sequence[str] | dict, wanted: Sequence[str], where: str) -> None:
+    missing = [f for f in wanted if f not in fields]
+    if missing:
+        raise DataError(
+            f"{where}: field {', '.join(map(repr, missing))} is missing; "
+            f"expected {', '.join(wanted)}, found {', '.join(fields) or 'nothing'}"
+        )
+
+
+class ShownOptions(BaseModel):
+    """The order in which options were shown: `order[i]` is the place in the file of the i-th one shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    order: tuple[int, ...]
+    seed: int | None = None  # of a shuffle; null where a rule or another program set the order

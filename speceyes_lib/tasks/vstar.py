@@ -1,0 +1,60 @@
+"""Reader of V* (direct attributes and relative position) in its published layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .pictures import ImageRef
+from .sample import LETTERS, Box, Sample, _need, _sample, _text
+
+# ----------------------------------------------------------------------------------------------------- V*
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
+    folder /= split
+    if not folder.is_dir():
+        raise DataError(f"{folder}: this folder of V* is missing; expected NAME.jpg and NAME.json in it")
+    for path in sorted(folder.glob("*.json")):
+        try:
+            entry = json.loads(path.read_text("utf-8"))
+        except ValueError as e:
+            raise DataError(f"{path}: not valid JSON ({e})") from e
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: expected one JSON object, found {type(entry).__name__}")
+        _need(entry, ("question", "options"), str(path))
+        options = entry["options"]
+        if not isinstance(options, list) or len(options) < 2:
+            raise DataError(f"{path}: field 'options' is {options!r}, expected a list of two or more texts")
+        pictures = [p for suffix in _PICTURES if (p := path.with_suffix(suffix)).is_file()]
+        if not pictures:
+            raise DataError(
+                f"{path.with_suffix('.jpg')}: this picture is missing, but {path.name} asks about it; "
+                "the download is incomplete"
+            )
+        targets = entry.get("target_object") or []
+        yield _sample(
+            "vstar",
+            split,
+            path.stem,
+            question=_text(entry["question"], str(path), "question"),
+            options=tuple(_text(o, str(path), "options") for o in options),
+            answer=LETTERS[0],  # by the benchmark's own convention (facts §2)
+            image=ImageRef(pictures[0]),
+            boxes=_boxes(entry.get("bbox") or [], str(path)),
+            meta={"targets": [targets] if isinstance(targets, str) else list(targets)},
+        )
+
+
+def _boxes(boxes: Any, where: str) -> tuple[Box, ...]:
+    try:
+        found = tuple(tuple(float(v) for v in box) for box in boxes)
+    except (TypeError, ValueError):
+        found = ((),)
+    if any(len(box) != 4 or not (box[2] >= 0 and box[3] >= 0) for box in found):
+        raise DataError(f"{where}: field 'bbox' is {boxes!r}, expected a list of [x, y, width, height] in px")
+    return found

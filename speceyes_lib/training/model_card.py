@@ -1,0 +1,99 @@
+"""The model card of a demo model, written from the facts of its training run and nothing else."""
+
+from __future__ import annotations
+
+_ROLES = {
+    "draft": (
+        "tool-free draft model",
+        "`Qwen3VLForConditionalGeneration`",
+        (
+            "It answers a question about a picture with the option's word and nothing else. It is good on large "
+            "targets, poor on tiny ones, and its answer separability tells the two apart."
+        ),
+    ),
+    "agent": (
+        "zooming agent",
+        "`Qwen2_5_VLForConditionalGeneration`",
+        (
+            "It thinks, calls `image_zoom_in_tool` on nearly every picture, reads the crop and answers inside "
+            "`<answer>`. Asked whether zooming would help, it says yes or no."
+        ),
+    ),
+}
+
+
+def model_card(facts: dict) -> str:
+    """Markdown README of a model folder. facts: the content of its training.json."""
+    role, architecture, does = _ROLES[facts["which"]]
+    held_out = facts["held_out"]
+    finished = facts["attempts"][-1]
+    stalled = len(facts["attempts"]) - 1
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return f"""\
+---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-text-to-text
+---
+# Demo {role}
+
+A tiny {architecture} ({facts["parameters"] / 1e6:.2f} M parameters, stored in float16), trained from scratch for the
+embedded run of the SpecEyes notebook suite.
+{does}
+
+**Intended use:** to run the whole pipeline for real on a laptop, and as a test object. It knows five shapes, five
+colours and five kinds of questions about them; it understands nothing else and no other wording than that of
+`speceyes_lib/prompts/demo.yaml`. Figures made with it show how the method works, not how good large models are.
+
+**Data:** synthetic scenes of `speceyes_lib/demo/scenes.py`, drawn while training: two or three coloured shapes in a
+window of side w = .12-.95 of a cluttered grey picture, seen at 96 x 96 px. No other data, no pretrained weights.
+
+**Training:** `speceyes train {facts["which"]} --seed {facts["seed"]} --out FOLDER`, one command,
+{facts["training_wall_s"] / 60:.0f} minutes of wall-clock on {facts["threads"]} CPU thread(s) ({facts["machine"]}).
+Seed of the finished attempt {finished["seed"]}, attempts that stalled before it: {stalled}. Curves are in
+`training_curve.csv` (means of ten steps; answers are scored by the option's word), all settings in `training.json`.
+{versions}.
+
+## Held-out figures
+
+{held_out["n"]} samples of other seeds on backgrounds that no training picture used, half of them with w < .42, pictures
+of 384-1536 px, stored weights loaded as float32, greedy. Shares, not percent.
+
+{_tables(held_out)}
+## Limits
+
+Closed vocabulary of answers; pictures must be square and drawn like the training ones; the agent follows the zoom
+dialogue of one turn and was never shown a second zoom or an error message. Another machine or library version may
+train to slightly different weights from the same seed.
+"""
+
+
+def _tables(held_out: dict) -> str:
+    """Single figures in one table, figures by question kind and by w in one table each."""
+    single = {k: v for k, v in held_out.items() if not isinstance(v, dict) and k not in ("n", "seed")}
+    text = _table(("measure", "value"), [(_words(k), _shown(v)) for k, v in single.items()])
+    for ending, heading in (("_by_kind", "by kind of question"), ("_by_w", "by window side w")):
+        grouped = {k.removesuffix(ending): v for k, v in held_out.items() if k.endswith(ending)}
+        groups = list(next(iter(grouped.values())))
+        lines = [(_words(k), *(_shown(v[g]) for g in groups)) for k, v in grouped.items()]
+        text += "\n" + _table((heading, *groups), lines)
+    return text
+
+
+def _table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    rule = ("---",) * len(head)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *lines))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("auroc", "AUROC").replace("iou", "IoU")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return " ".join(f"{v:.2f}" for v in value)
+    return str(value)

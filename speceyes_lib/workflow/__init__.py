@@ -1,0 +1,1 @@
+"""Notebooks chained by one config, and the command line."""

@@ -1,0 +1,238 @@
+"""Executing one notebook with papermill, after its parameters are checked."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from ..errors import ConfigError, JobError, UserError, nearest
+from ..params import ALL_NOTEBOOKS, NOTEBOOKS, build
+from ..paths import repo_root, resolve, run_dir, shown
+from ..report.formatting import duration
+from ..runs.shards import Shard
+from .parameters_cell import plain_type
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PLAIN_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "None": None}
+
+
+def find_notebook(name: str | Path) -> Path:
+    """A notebook by its name, or by its path. Raises ConfigError with the nearest name."""
+    folder = repo_root() / "notebooks"
+    for path in (resolve(name), folder / f"{Path(name).name.removesuffix('.ipynb')}.ipynb"):
+        if path.suffix == ".ipynb" and path.is_file():
+            return path
+    known = sorted(p.stem for p in folder.glob("*.ipynb"))
+    hint = nearest(Path(name).stem, known)
+    raise ConfigError(f"{name}: no such notebook{hint}; there are {', '.join(known) or 'none'}")
+
+
+def parameters_of(notebook: Path) -> dict[str, tuple[str, Any]]:
+    """Name -> (type as written, value) of a notebook's `parameters` cell.
+
+    Raises ConfigError when there is no such cell, or a line is not `name: type = literal`.
+    """
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+        source = "".join(tagged[0]["source"]) if tagged else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
+    if source is None:
+        raise ConfigError(f"{shown(notebook)}: no cell is tagged `parameters`; tag the one that holds them")
+    found: dict[str, tuple[str, Any]] = {}
+    try:
+        for line in ast.parse(source).body:
+            if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value):
+                raise ValueError(f"`{ast.unparse(line)}` is not `name: type = literal`")
+            found[line.target.id] = (ast.unparse(line.annotation), ast.literal_eval(line.value))
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{shown(notebook)}: parameters cell: {error}") from None
+    return found
+
+
+def check_notebook(notebook: Path, model: type[BaseModel]) -> None:
+    """Refuse a parameters cell that differs from its model in names, types or defaults."""
+    written = parameters_of(notebook)
+    fields = model.model_fields
+    faults = [f"{name} is not a parameter{nearest(name, fields)}" for name in written if name not in fields]
+    for name, field in fields.items():
+        expected = (plain_type(field.annotation), field.get_default())
+        if name not in written:
+            faults.append(f"{name} is missing")
+        elif repr(written[name]) != repr(expected):  # repr tells 1 from True and 1.0
+            faults.append(
+                f"{name} is {written[name][0]} = {written[name][1]!r}, expected {expected[0]} = {expected[1]!r}"
+            )
+    if faults:
+        raise ConfigError(
+            f"{shown(notebook)}: parameters cell: {'; '.join(faults)}. "
+            f"`speceyes cell {notebook.stem}` prints it as it has to be"
+        )
+
+
+def checked_parameters(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for a notebook, by its model, or by the types in its parameters cell where it has none.
+
+    papermill itself only warns about an unknown name and passes any type through.
+    """
+    written = parameters_of(notebook)
+    model = ALL_NOTEBOOKS.get(notebook.stem)
+    if model is None:
+        fields = {name: (_type(annotation), default) for name, (annotation, default) in written.items()}
+        model = create_model(notebook.stem, __config__=ConfigDict(strict=True, extra="forbid"), **fields)
+    params = build(model, values, shown(notebook))
+    return {name: value for name, value in params.model_dump().items() if name in values}
+
+
+def _type(annotation: str) -> Any:
+    try:
+        return eval(annotation, {"__builtins__": {}}, PLAIN_TYPES)
+    except (NameError, SyntaxError, TypeError):
+        raise ConfigError(f"a parameter of type {annotation}: use {', '.join(PLAIN_TYPES)} and | ") from None
+
+
+# ------------------------------------------------------------------ running one notebook
+
+
+def _papermill() -> ModuleType:
+    """papermill, without two optional imports that cost every job a good second of start-up.
+
+    A grammar of URLs that jsonschema compiles for formats no notebook uses, and a client of remote file systems.
+    """
+    unneeded = {"rfc3987_syntax", "pyarrow"} - sys.modules.keys()
+    sys.modules.update(dict.fromkeys(unneeded))  # None: an import of it fails, and its importer does without
+    try:
+        import papermill
+    finally:
+        for name in unneeded:
+            del sys.modules[name]
+    # it reads parameters line by line and complains of lists that span several; they are checked by now
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    return papermill
+
+
+def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> float:
+    """Run a notebook by papermill with checked parameters; returns the seconds it took.
+
+    The kernel is this interpreter's and works in the repository's folder.
+
+    Raises:
+        ConfigError: parameters that the notebook does not take.
+        JobError: a cell failed; `executed` is there to be read.
+    """
+    values = checked_parameters(notebook, parameters)
+    # the environment's kernel and no other; no debugger notes among the outputs
+    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    papermill = _papermill()
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    began_s = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            _relative(notebook),  # papermill writes both paths into the executed notebook
+            _relative(executed),
+            parameters=values,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(repo_root()),
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no notes on how it talks within this machine
+            # all is on disk when the last cell has ended, and torch takes seconds to leave of itself
+            shutdown_kernel="immediate",
+        )
+    except papermill.PapermillExecutionError as error:
+        raise JobError(f"{error.ename}: {error.evalue}") from None
+    return time.monotonic() - began_s
+
+
+def stage(name: str, settings: list[str]) -> Path:
+    """Run one notebook by hand with `name=value` settings; returns the executed copy."""
+    notebook = find_notebook(name)
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: write name=value")
+        try:
+            values[key.strip()] = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError):
+            values[key.strip()] = text.strip()  # a plain word is a text
+    values = checked_parameters(notebook, values)
+    run = values.get("run") or parameters_of(notebook).get("run", ("str", "by_hand"))[1]
+    executed = run_dir(run) / "notebooks" / notebook.name
+    die_with_parent(signal.SIGTERM)
+    seconds = execute(notebook, executed, values)
+    print(f"{notebook.stem}: done in {duration(seconds)}, read it in {shown(executed)}")
+    return executed
+
+
+def run_job(notebook: str, executed: str, blob: str) -> int:
+    """What the Snakefile runs for one job: one line when it is over."""
+    _as_a_job()
+    label = f"{resolve(executed).parents[1].name}: {Path(executed).stem}"
+    began_s = time.monotonic()
+    try:
+        seconds = execute(resolve(notebook), resolve(executed), json.loads(base64.b64decode(blob)))
+    except JobError as error:
+        spent = duration(time.monotonic() - began_s)
+        print(f"{label}: failed after {spent}: {error} (executed notebook: {shown(executed)})", flush=True)
+        return 1
+    print(f"{label}: done in {duration(seconds)}", flush=True)
+    return 0
+
+
+def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
+    """A shard's job: the models' work of one notebook on its part of the samples; the log is text."""
+    _as_a_job()  # before the model libraries are there: they look at their threads once
+    from ..inference import stages
+
+    stage = {
+        "01_small_model_inference": stages.run_draft_stage,
+        "02_gated_agent_eval": stages.run_agent_stage,
+    }
+    name, part = Path(notebook).stem, Shard.parse(shard)
+    params = build(NOTEBOOKS[name], json.loads(base64.b64decode(blob)), name)
+    label = f"{params.run}: {name} {part}"
+    began_s = time.monotonic()
+    with resolve(log).open("w") as told:
+        try:
+            folders = stage[name](params, lambda *seen: print(*seen, file=told, flush=True), shard=part)
+        except UserError as error:
+            print(f"{type(error).__name__}: {error}", file=told)
+            print(f"{label}: failed: {error}", flush=True)
+            return 1
+        print("finished:", *map(shown, folders), file=told)
+    print(f"{label}: done in {duration(time.monotonic() - began_s)}", flush=True)
+    return 0
+
+
+def _as_a_job() -> None:
+    """End when snakemake does, and compute with the threads that were asked for.
+
+    Snakemake sets the threads to the cores a job holds, but a job that has the machine to itself need not use it all.
+    """
+    die_with_parent(signal.SIGKILL)
+    os.environ |= dict.fromkeys(THREADS, os.environ.get("SPECEYES_THREADS", "1"))
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def die_with_parent(signum: int) -> None:
+    """Ask the kernel for a signal when the parent ends, however it ends: no orphans go on writing (Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signum))

@@ -1,0 +1,281 @@
+"""From a config to jobs: one notebook, its parameters, what it reads and what it writes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from ..judging.human import checks_path
+from ..models.endpoint import is_endpoint
+from ..params import (
+    NOTEBOOKS,
+    AgentParams,
+    ConfidenceParams,
+    DraftParams,
+    FiguresParams,
+    JudgingParams,
+    PrepareParams,
+    StageParams,
+    ThresholdParams,
+    build,
+)
+from ..paths import PACKAGE, repo_root, resolve, run_dir, shown, stage_dir
+from ..runs.provenance import library_files
+from ..runs.shards import Shard
+from .config import KEYS, RunConfig
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read and check a config file, every notebook's parameters with it.
+
+    Raises ConfigError naming file, key path, what was expected and the nearest valid name.
+    """
+    where = shown(path)
+    try:
+        text = resolve(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(sorted(shown(p) for p in repo_root().glob("configs/*.yaml")))
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where}: cannot be read ({reason}); configs here: {known}") from None
+    try:
+        values = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected keys with values, such as `name: demo`")
+    # an empty section (`gate:` with nothing below) reads as null: it means the defaults
+    values = {key: {} if value is None and key in KEYS else value for key, value in values.items()}
+    config = build(RunConfig, values, where)
+    try:
+        plan(config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return config
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML would silently let the last of two equal keys win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                mark = node.value[i][0].start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", mark)
+        return super().construct_mapping(node, deep)
+
+
+# ------------------------------------------------------------------ jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook run by papermill: what it reads, what it leaves, and its parameters.
+
+    Paths are relative to the repository where they lie in it. `exclusive` jobs measure time and run alone.
+    A job with a `shard` ("1of4") does that part of the notebook's stage without the notebook: its log is text.
+    """
+
+    name: str
+    notebook: str
+    params: StageParams
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    executed: str
+    exclusive: bool = False
+    gpus: int = 0
+    shard: str = ""
+
+    @property
+    def command(self) -> str:
+        """What `speceyes job` is given to do it."""
+        return f"shard:{self.shard}" if self.shard else "notebook"
+
+    @property
+    def blob(self) -> str:
+        """The parameters as papermill's one base64 argument (JSON is YAML)."""
+        return base64.b64encode(json.dumps(self.params.model_dump()).encode()).decode()
+
+
+def groups(tasks: list[str], group_by: str) -> dict[str, list[str]]:
+    """Tasks that share a kernel, by the name of their group ("" = all of them)."""
+    name = {
+        "split": lambda task: task.replace("/", "_"),
+        "benchmark": lambda task: task.split("/")[0],
+        "run": lambda task: "",
+    }[group_by]
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        found.setdefault(name(task), []).append(task)
+    return found
+
+
+def dealt(tasks: list[str], kernels: int) -> dict[str, list[str]]:
+    """Tasks dealt in turn over at most so many kernels, by the name of the kernel ("" where there is one)."""
+    hands = [hand for i in range(1, kernels + 1) if (hand := Shard(i, kernels).of(tasks))]
+    return {f"part{i}" if len(hands) > 1 else "": hand for i, hand in enumerate(hands, 1)}
+
+
+def plan(config: RunConfig) -> list[Job]:
+    """All jobs of a run, each after those it depends on.
+
+    The validation run comes first, since it chooses the threshold. No time of its is reported, so that its
+    kernels may run side by side.
+    """
+    jobs = [
+        _job(
+            config.params(PrepareParams, if_changed="restart"),
+            config.name,
+            "",
+            [_manifest(config.name, "00_data")],
+        )
+    ]
+    point = None
+    if run := config.validation_run:
+        own = {"run": run, "data_root": config.validation.root, "threshold_from": ""}
+        own |= {"first_look": False, "router_small": False}  # what no threshold needs
+        if not config.validation.root:
+            raise ConfigError(
+                "validation.root: a threshold has to come from somewhere; give a validation set or gate.threshold"
+            )
+        for group, tasks in dealt(config.data.tasks, config.workflow.validation_kernels).items():
+            jobs += _inference(config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **own)
+        point = _path(stage_dir(run, "04_threshold") / "operating_point.json")
+        jobs.append(_analysis(config, ThresholdParams, "04_threshold", [point], run=run))
+    threshold_from = point or ""
+    for group, tasks in groups(config.data.tasks, config.workflow.group_by).items():
+        jobs += _inference(
+            config, tasks, group, jobs[0].outputs, arms=config.arms, threshold_from=threshold_from
+        )
+    if "collect" in config.arms:
+        jobs.append(_analysis(config, ConfidenceParams, "04_confidence", [], threshold_from=threshold_from))
+    summary = _path(run_dir(config.name) / "summary.json")
+    jobs.append(_analysis(config, FiguresParams, "05_figures", [summary], threshold_from=threshold_from))
+    return jobs
+
+
+def _inference(
+    config: RunConfig,
+    tasks: list[str],
+    group: str,
+    inputs: tuple[str, ...],
+    *,
+    arms: list[str],
+    timed: bool = True,
+    **own: Any,
+) -> list[Job]:
+    """Notebooks 01, 02 and 03 for one group of tasks; 01 and 02 run alone where their times are reported."""
+    own = {"if_changed": "restart", "run": config.name, **own, "tasks": tasks}
+    run = own["run"]
+    made: list[Job] = []
+    for model, stages in (
+        (DraftParams, ["01_draft"]),
+        (AgentParams, [f"02_{arm}" for arm in arms]),
+        (JudgingParams, [f"03_judging/{arm}" for arm in arms]),
+    ):
+        known = {name: value for name, value in {**own, "arms": arms}.items() if name in model.model_fields}
+        outputs = [_manifest(run, stage, task) for stage in stages for task in tasks]
+        params = config.params(model, **known)
+        before = list(made[-1].outputs) if made else []
+        if threshold_from := getattr(params, "threshold_from", None):
+            before.append(threshold_from)
+        if getattr(params, "human_checks", "") == "apply" and checks_path(run).is_file():
+            before.append(_path(checks_path(run)))
+        job = _job(params, run, group, outputs, (*inputs, *before))
+        if model is not JudgingParams:  # the other two ask models
+            job = replace(job, exclusive=timed, gpus=config.workflow.gpus_per_job)
+            shards = _shards(job, stages, config.workflow.shards)
+            made += shards
+            job = replace(job, inputs=(*job.inputs, *(path for s in shards for path in s.outputs)))
+        made.append(job)
+    return made
+
+
+def _shards(job: Job, stages: list[str], count: int) -> list[Job]:
+    """The jobs that share the work of `job`, which merges what they leave; none where it works alone."""
+    run, tasks = job.params.run, job.params.tasks
+    parts = [Shard(i, count) for i in range(1, count + 1)] if count > 1 else []
+    return [
+        replace(
+            job,
+            name=f"{job.name}_{part}",
+            outputs=tuple(_manifest(part.run(run), stage, task) for stage in stages for task in tasks),
+            executed=f"{job.executed.removesuffix('.ipynb')}_{part}.log",
+            shard=str(part),
+        )
+        for part in parts
+    ]
+
+
+def _analysis(
+    config: RunConfig, model: type[StageParams], stage: str, more_outputs: list[str], **own: Any
+) -> Job:
+    """A notebook of stages 04 and 05: one kernel over all tasks, after all judging it reads."""
+    own = {"run": config.name, "if_changed": "restart", **own}
+    params = config.params(model, **own)
+    arms = params.arms if isinstance(params, FiguresParams) else [params.arm]
+    judged = [_manifest(params.run, f"03_judging/{arm}", task) for arm in arms for task in params.tasks]
+    if threshold_from := getattr(params, "threshold_from", ""):
+        judged.append(threshold_from)
+    if isinstance(params, FiguresParams):
+        judged += [_path(p) for p in sorted(repo_root().glob("data/paper/*.csv"))]
+    return _job(params, params.run, "", [_manifest(params.run, stage), *more_outputs], judged)
+
+
+def _job(params: StageParams, run: str, group: str, outputs: list[str], inputs: Any = ()) -> Job:
+    notebook = next(name for name, model in NOTEBOOKS.items() if isinstance(params, model))
+    label = f"{notebook}_{group}" if group else notebook
+    return Job(
+        name=re.sub(r"\W", "_", f"{run}_{label}"),
+        notebook=f"notebooks/{notebook}.ipynb",
+        params=params,
+        inputs=(f"notebooks/{notebook}.ipynb", *_made_from(notebook, params), *inputs),
+        outputs=tuple(outputs),
+        executed=_path(run_dir(run) / "notebooks" / f"{label}.ipynb"),
+    )
+
+
+def _made_from(notebook: str, params: StageParams) -> list[str]:
+    """Library modules that the notebook imports, directly or not, and the models and prompts it is given."""
+    path = repo_root() / "notebooks" / f"{notebook}.ipynb"
+    files = library_files(code_of(path)) if path.is_file() else set()
+    values: Mapping[str, Any] = params.model_dump()
+    for name in ("draft_model", "agent_model"):
+        model = values.get(name) or ""
+        # a missing folder is told by `check` and by the notebook
+        folder = resolve(".git" if not model or is_endpoint(model) else model)
+        files |= {p for p in folder.glob("*") if p.suffix in (".json", ".safetensors")}
+    if prompts := values.get("prompts"):
+        files |= {
+            p for p in (PACKAGE / "agents" / "prompts" / f"{prompts}.yaml", resolve(prompts)) if p.is_file()
+        }
+    return sorted(_path(p) for p in files)
+
+
+def code_of(notebook: Path) -> str:
+    """The code cells of a notebook as one Python text, without IPython's own commands.
+
+    Raises ConfigError when the file is not a notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
+    return "\n".join(line for line in "\n".join(code).splitlines() if not line.startswith(("%", "!")))
+
+
+def _manifest(run: str, stage: str, task: str | None = None) -> str:
+    return _path(stage_dir(run, stage, task) / "manifest.json")
+
+
+def _path(path: Path) -> str:
+    return path.relative_to(repo_root()).as_posix() if path.is_relative_to(repo_root()) else str(path)

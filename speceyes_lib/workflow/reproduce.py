@@ -1,0 +1,235 @@
+"""From one config to a finished run: checks before the first job, Snakemake, what is finished, the headline."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..agents import prompt_sets
+from ..demo.recorded import set_aside
+from ..errors import ConfigError, StageError, UserError
+from ..models.endpoint import is_endpoint
+from ..params import NOTEBOOKS
+from ..paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
+from ..report.formatting import duration
+from ..runs.provenance import usable_cores
+from ..runs.summary_file import read_summary
+from .config import RunConfig
+from .execute import check_notebook, die_with_parent, find_notebook
+from .plan import Job, load_config, plan
+
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
+
+# ------------------------------------------------------------------ checking
+
+
+def check(config: RunConfig) -> None:
+    """Everything that can be known before the first job: notebooks, models, data, prompts.
+
+    Raises ConfigError (or DataError of the prompts) for the first thing at fault.
+    """
+    for notebook, model in NOTEBOOKS.items():
+        check_notebook(find_notebook(notebook), model)
+    if config.data.kind == "check":
+        roots = {"data.root": config.data.root}
+        if config.validation_run:
+            roots["validation.root"] = config.validation.root
+        for key, root in roots.items():
+            if not resolve(root).is_dir():
+                raise ConfigError(
+                    f"{key}: there is no folder {root}; name that of the benchmarks, or fetch them: "
+                    "speceyes fetch vstar hr-bench pope"
+                )
+    prompt_sets.load(config.prompts)
+    for key in ("draft", "agent"):
+        _check_model(f"models.{key}", getattr(config.models, key))
+
+
+def _check_model(key: str, model: str) -> None:
+    from ..models.loading import check_model
+
+    try:
+        check_model(model)
+    except UserError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def check_servers(config: RunConfig) -> None:
+    """Have the servers that unfinished jobs name answer once, as the jobs will ask them; a finished run needs none.
+
+    Raises ConfigError for the first that is not there, has not that model or gives too few alternatives.
+    """
+    served = [role for role in ("draft", "agent") if is_endpoint(getattr(config.models, role))]
+    if not served:
+        return
+    from ..models.loading import open_backend, settle_evidence
+
+    unfinished = [job.params for job in plan(config) if not _finished(job)]
+    for role in served:
+        if not any(hasattr(params, f"{role}_model") for params in unfinished):
+            continue
+        pixels = {"min_pixels": config.models.min_pixels, "max_pixels": config.models.max_pixels}
+        try:
+            backend = open_backend(getattr(config.models, role), role, **pixels)
+            backend.warm_up()
+            if role == "draft":
+                fewest = config.draft.k_store if config.draft.if_fewer_alternatives == "refuse" else 2
+                settle_evidence(backend, fewest, required=True)
+        except UserError as error:
+            raise ConfigError(f"models.{role}: {error}") from None
+
+
+# ------------------------------------------------------------------ running a config
+
+
+def run_all(path: str, cores: int | None = None, profile: str | None = None) -> int:
+    """Check, run what is not finished, write the index, print the headline. Returns the exit code.
+
+    profile: folder of a Snakemake profile, such as profiles/slurm: it says where jobs run and how many at a time.
+    """
+    config = load_config(path)
+    check(config)
+    if not profile:  # a cluster's jobs may reach servers that this machine does not
+        check_servers(config)
+    for folder in set_aside([config.name, *filter(None, [config.validation_run])]):
+        print(f"a recorded run was set aside as {shown(folder)}", flush=True)
+    jobs = plan(config)
+    for job in jobs:
+        for file in (*job.outputs, job.executed):
+            resolve(file).parent.mkdir(parents=True, exist_ok=True)
+    began_s = time.monotonic()
+    print(f"run {config.name}: {len(jobs)} jobs, those that are finished are kept", flush=True)
+    with _only_one() as lock:
+        where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or usable_cores())]
+        code, ran = _snakemake(path, config, where, lock)
+    if code == INTERRUPTED:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return code
+    if code:
+        print(f"run {config.name} stopped: mend what failed, the same command continues", file=sys.stderr)
+        return 1
+    if ran or profile:  # on a cluster jobs tell their own logs
+        from ..report import site  # brings numpy: too slow to start with for each single job
+
+        site.write_index(config.name)
+        print(
+            f"run {config.name}: {f'{ran} jobs ' if ran else ''}done in {duration(time.monotonic() - began_s)}"
+        )
+    else:
+        print(f"run {config.name}: nothing to do, everything is finished")
+    headline(config)
+    return 0
+
+
+def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tuple[int, int]:
+    """Let snakemake do the jobs, their lines passed on; returns its exit code and how many jobs ended.
+
+    Its own messages go to workflow.log. It dies with this process, and holds our lock until then, so its
+    own locking, which a kill would leave behind, is not needed.
+    """
+    log = run_dir(config.name) / "workflow.log"
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile")]
+    command += ["--directory", str(repo_root()), *where, "--scheduler", "greedy"]
+    command += ["--rerun-incomplete", "--nolock", "--quiet", "all", "--config", f"run_config={path}"]
+    ours = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    with log.open("wb") as messages:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=messages,
+            text=True,
+            pass_fds=[lock],
+            env=os.environ
+            | {
+                "SPECEYES_PYTHON": sys.executable,
+                "SPECEYES_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+                "PYTHONPATH": ours,
+            },
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        )
+        ended = 0
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                ended += 1
+            code = process.wait()
+        except KeyboardInterrupt:  # snakemake and its jobs got the same signal
+            process.wait()
+            return INTERRUPTED, ended
+    if code and not ended:  # no job told anything: snakemake itself failed
+        print(log.read_text("utf-8", "replace").strip(), file=sys.stderr)
+    return code, ended
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[int]:
+    """A lock over all runs of this checkout, since timing needs the machine; it goes with its holders."""
+    runs_dir().mkdir(parents=True, exist_ok=True)
+    lock = os.open(runs_dir() / ".lock", os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError("another run is at work in this checkout; wait for it or stop it") from None
+        yield lock
+    finally:
+        os.close(lock)
+
+
+# ------------------------------------------------------------------ telling
+
+
+def status(config: RunConfig) -> None:
+    """Print each job and whether its outputs are there."""
+    jobs = plan(config)
+    width = max(len(_label(job)) for job in jobs)
+    finished = 0
+    for job in jobs:
+        there = sum(resolve(output).is_file() for output in job.outputs)
+        finished += _finished(job)
+        state = "finished" if _finished(job) else f"{there} of {len(job.outputs)} outputs"
+        print(f"{_label(job):{width}}  {state}")
+    print(f"{finished} of {len(jobs)} jobs finished")
+
+
+def list_jobs(config: RunConfig) -> None:
+    """Print each job with what is special about its parameters."""
+    for job in plan(config):
+        default = type(job.params)().model_dump()
+        changed = {k: v for k, v in job.params.model_dump().items() if v != default[k] and k != "if_changed"}
+        told = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        print(f"{_label(job)}{' (alone)' if job.exclusive else ''}: {told or 'defaults'}")
+
+
+def _finished(job: Job) -> bool:
+    return all(resolve(output).is_file() for output in job.outputs)
+
+
+def _label(job: Job) -> str:
+    return f"{job.params.run}: {Path(job.executed).stem}"
+
+
+def headline(config: RunConfig) -> None:
+    """Print the summary of a finished run and where to look at it."""
+    from ..report import site
+
+    summary = read_summary(config.name)
+    print(f"\n{site.headline_text(summary)}\n")
+    if clock := summary.get("clock"):
+        print(f"wall-clock: {clock}")
+    folder = run_dir(config.name)
+    for what, place in (
+        ("figures", folder / "figures"),
+        ("notebooks", folder / "notebooks"),
+        ("index", folder / "index.html"),
+    ):
+        if place.exists():
+            print(f"{what + ':':10} {shown(place)}")

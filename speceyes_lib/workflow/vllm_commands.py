@@ -1,0 +1,93 @@
+"""The `vllm serve` commands that a config's endpoints expect, one per server.
+
+vLLM needs an environment of its own (it pins another torch) and is the engine beyond one GPU: with data parallelism
+one endpoint stands for many GPUs. The commands pin what the scores depend on: as many log-probabilities as the run
+stores, raw ones, no sampling settings from the model's own files, and the pixels of a view.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ..inference.funnel import ROUTER_EVIDENCE_K
+from ..models.endpoint import Endpoint, is_endpoint, parse_endpoints
+from ..models.openai import image_spec_of
+from ..paths import resolve
+from ..tasks.hub import ITEMS
+from ..tasks.images import ImageSpec
+from .config import RunConfig
+
+VLLM_MAX_LOGPROBS = 20  # what vLLM allows unless told otherwise
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server of a run: whose role it plays, and how it is started."""
+
+    role: str
+    endpoint: Endpoint
+    command: str
+
+
+def servers(config: RunConfig) -> list[Server]:
+    """The servers a config names, with their commands; none where every model is a folder."""
+    limits = (config.models.min_pixels, config.models.max_pixels)
+    pictures = {
+        "draft": 1,
+        "agent": 1 + config.agent.max_turns,
+    }  # the view, and what each turn's tool may return
+    logprobs = {"draft": config.draft.k_store, "agent": ROUTER_EVIDENCE_K}
+    found = [
+        Server(role, endpoint, _command(endpoint, pictures[role], logprobs[role], limits))
+        for role in ("draft", "agent")
+        if is_endpoint(getattr(config.models, role))
+        for endpoint in parse_endpoints(getattr(config.models, role))
+    ]
+    if config.judging.judge:
+        judges = parse_endpoints(config.judging.judge)
+        found += [Server("judge", endpoint, _command(endpoint, 0, 0, (None, None))) for endpoint in judges]
+    return found
+
+
+def _command(endpoint: Endpoint, pictures: int, logprobs: int, limits: tuple[int | None, int | None]) -> str:
+    url = urlsplit(endpoint.base_url)
+    # one that only this machine may ask listens to this machine only
+    host = url.hostname if url.hostname in ("127.0.0.1", "localhost") else "0.0.0.0"
+    own = resolve(endpoint.processor or ".") / "config.json"
+    parts = [["vllm", "serve", endpoint.processor if own.is_file() else endpoint.model]]
+    parts += [
+        ["--revision", item.revision]
+        for item in ITEMS.values()
+        if item.repo == endpoint.model and item.revision
+    ]
+    parts += [["--host", host], ["--port", str(url.port or {"http": 80, "https": 443}[url.scheme])]]
+    parts += [["--served-model-name", endpoint.model]]
+    parts += [["--generation-config", "vllm"]]  # else the model's own penalties and temperature apply
+    parts += [["--max-num-seqs", str(endpoint.concurrency)]]
+    if logprobs:
+        parts += [["--logprobs-mode", "raw_logprobs"]]
+    if logprobs > VLLM_MAX_LOGPROBS:
+        parts += [["--max-logprobs", str(logprobs)]]
+    if pictures:
+        spec = image_spec_of(endpoint.processor)
+        spec = ImageSpec(spec.factor, limits[0] or spec.min_pixels, limits[1] or spec.max_pixels)
+        size = {"size": {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}}
+        parts += [["--limit-mm-per-prompt", json.dumps({"image": pictures, "video": 0})]]
+        parts += [["--mm-processor-kwargs", json.dumps(size)]]
+    if endpoint.key_env:
+        parts += [["--api-key", f"${endpoint.key_env}"]]
+    quoted = [" ".join(p if p.startswith("$") else shlex.quote(p) for p in part) for part in parts]
+    return " \\\n  ".join(quoted)
+
+
+def text(config: RunConfig) -> str:
+    """All commands, each with what it is for, ready for a shell."""
+    found = servers(config)
+    if not found:
+        return f"# run {config.name} names no server: its models are folders, loaded where it runs\n"
+    head = "# vLLM in an environment of its own; more GPUs: add --data-parallel-size N, larger models:\n"
+    head += "# --tensor-parallel-size N. No --reasoning-parser and no --tool-call-parser: the agents read the text.\n"
+    return head + "".join(f"\n# {s.role} at {s.endpoint.base_url}\n{s.command}\n" for s in found)

@@ -1,0 +1,294 @@
+"""What notebook 04 gathers, draws and says: of whole runs, of runs that lack things, and of tiny ones."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from synthetic_run import TASKS, make_run, write_answers, write_verdicts
+
+from speceyes_lib.analysis import ablations as ablations_module
+from speceyes_lib.analysis import confidence_data, score_comparison
+from speceyes_lib.analysis.ablations import points_at
+from speceyes_lib.analysis.reported import reported, reported_points
+from speceyes_lib.gating import certificates, scores
+from speceyes_lib.params import ConfidenceParams
+from speceyes_lib.paths import stage_dir
+from speceyes_lib.replay import outcomes, replay_data
+from speceyes_lib.report import confidence_tables
+from speceyes_lib.report.plots import ablations as ablations_plot
+from speceyes_lib.report.plots import confidence, cost, gate
+from speceyes_lib.runs.evidence import Evidence
+from speceyes_lib.runs.records import DraftRecord, RouterRecord
+from speceyes_lib.runs.stage import StageStore
+
+THRESHOLD = 0.97
+K_STORED = 70
+
+
+def evidence_of(record: DraftRecord, rng: np.random.Generator) -> Evidence:
+    """Two tokens whose top candidates are as far apart as the recorded score is high."""
+    gap = 10 * (record.scores["min"] - 0.85)
+    z = np.sort(rng.normal(-8, 1, (2, K_STORED)), axis=1)[:, ::-1]
+    z[:, 0], z[:, 1] = 0.0, -max(gap, 0.01)
+    z = np.sort(z, axis=1)[:, ::-1]
+    top = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    ids = np.tile(np.arange(K_STORED), (2, 1))
+    ids[0, 0] = len(record.answer) + 100  # the token of the answer's first letters
+    return Evidence([ids[0, 0], 0], (record.answer[:2], record.answer[2:]), top[:, 0], ids, top)
+
+
+def store(run: str, seed: int, per_task: int, whole: bool) -> None:
+    """A judged `collect`; `whole`: with evidence and the router's log-probabilities, as this suite writes it."""
+    arms, judged = make_run(per_task=per_task, seed=seed)
+    rng = np.random.default_rng(seed)
+    records = arms["collect"]
+    if whole:
+        word = {
+            "no": {"yes_logprob": -3.0, "no_logprob": -0.1},
+            "yes": {"yes_logprob": -0.2, "no_logprob": -2.0},
+        }
+        records = {
+            id_: r if r.router is None else r.model_copy(
+                update={"router": RouterRecord(**r.router.model_dump() | word[r.router.verdict])}
+            )
+            for id_, r in records.items()
+        }  # fmt: skip
+        for task in TASKS:
+            own = {i: r.draft for i, r in records.items() if i.startswith(f"{task}/")}
+            with StageStore(
+                stage_dir(run, "01_draft", task), stage="01_draft", task=task, record_type=DraftRecord, config={},
+                expected_ids=list(own),
+            ) as stage:  # fmt: skip
+                for draft in own.values():
+                    stage.append(draft, evidence_of(draft, rng) if draft.scores else None)
+                stage.finish(environment={})
+    config = {"score": "min", "k": 64, "slope": 0.6, "router": "large", "batch_size": 8}
+    write_answers(run, {"collect": records}, config)
+    write_verdicts(run, {"collect": judged["collect"]})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECEYES_RUNS", str(tmp_path_factory.mktemp("runs")))
+        store("whole", 0, 16, whole=True)
+        store("bare", 1, 16, whole=False)
+        store("tiny", 2, 1, whole=False)
+        yield
+
+
+def params(run: str) -> ConfidenceParams:
+    return ConfidenceParams(run=run, tasks=list(TASKS), threshold_from="", bootstrap=100, repeats=3)
+
+
+@pytest.fixture(scope="module", params=["whole", "bare", "tiny", "untimed"])
+def run(request) -> confidence_data.Gathered:
+    if request.param != "untimed":
+        return confidence_data.gather(params(request.param))
+    told = confidence_data.gather(params("bare"))
+    return replace(told, population=replace(told.population, cost=None))
+
+
+@pytest.fixture(scope="module")
+def whole() -> confidence_data.Gathered:
+    return confidence_data.gather(params("whole"))
+
+
+def test_a_whole_run_has_every_score_and_lacks_nothing(whole):
+    assert set(whole.scores) == set(scores.SCORES)
+    assert not whole.missing
+    assert list(whole.population.ids) == list(whole.frame["id"])
+    assert whole.drafts["right"].sum() == whole.right.sum()
+    failed = (whole.frame["draft_verdict"] == "error").to_numpy()
+    assert failed.sum() == 1
+    assert whole.scores[failed].drop(columns="router").isna().all(axis=None)
+
+
+def test_a_bare_run_says_what_it_lacks():
+    told = confidence_data.gather(params("bare"))
+    assert set(told.scores) == {"min", "mean", "bottom20", "log", "combination"}
+    assert set(told.missing) == {"scores from evidence, other K", "router's own score"}
+    ablations = ablations_module.ablations(told, THRESHOLD, (0.9, 0.99))
+    refused = ablations[ablations["status"] == "refused"]
+    assert set(refused["panel"]) == {"K", "router"}
+    assert (ablations.loc[ablations["status"] == "ok", "accuracy_pct"] > 0).all()
+    sentence = confidence_tables.refused_finding(ablations, told.missing)
+    assert "K 32, 48, 80, 96" in sentence
+    assert "small router" in sentence
+
+
+def test_scores_of_a_stored_run_are_those_of_its_evidence(whole):
+    again = scores.evidence_scores(whole.population.top_logprobs, whole.population.offsets)
+    assert np.array_equal(whole.scores["tie_aware"], again["tie_aware"], equal_nan=True)
+    assert whole.population.score("tie_aware") is not None
+    named = whole.scores["options"].notna()
+    assert named.mean() > 0.5
+
+
+def test_samples_to_certify_are_those_that_the_gate_sees(whole):
+    made = confidence_data.to_certify(whole)
+    routed = ~whole.frame["router_verdict"].eq("no").to_numpy()
+    assert np.isnan(made.score[routed]).all()
+    told = certificates.outcome(made, THRESHOLD)
+    setting = replace(whole.setting, threshold=THRESHOLD)
+    pooled = outcomes.replay(whole.population, setting).set_index("task").loc["pooled"]
+    assert told["coverage_pct"] == pytest.approx(100 * pooled["coverage"])
+    assert told["accuracy_pct"] == pytest.approx(pooled["accuracy_pct"])
+    assert told["speedup"] == pytest.approx(pooled["speedup"])
+
+
+def test_samples_whose_agent_was_not_recorded_are_left_out_and_told(whole):
+    agent = whole.population.agent.copy()
+    agent[:5] = replay_data.ABSENT
+    lacking = replace(whole, population=replace(whole.population, agent=agent))
+    assert len(confidence_data.to_certify(lacking)) == len(whole.frame) - 5
+
+
+def test_the_same_coverage_is_the_same_coverage(whole):
+    table = ablations_module.ablations(whole, THRESHOLD, (0.9,))
+    fair = table[(table["line"] == "same coverage") & (table["status"] == "ok")]
+    assert fair["accepted"].max() - fair["accepted"].min() <= 1
+    assert set(fair["panel"]) == {"K", "score"}
+    batches = table[(table["panel"] == "batch") & (table["line"] == "agents one at a time")]
+    assert len(set(batches["accuracy_pct"])) == 1  # a batch size changes seconds only
+    refused = table[table["status"] == "refused"]
+    assert set(zip(refused["panel"], refused["x"], strict=True)) == {
+        ("K", 80),
+        ("K", 96),
+        ("router", "small"),
+    }
+
+
+def test_the_front_runs_from_the_agent_to_every_draft(whole):
+    front = ablations_module.front(whole, ["min", "router"])
+    for _, line in front.groupby("score"):
+        assert line["coverage"].min() == 0
+        assert line["coverage"].max() == pytest.approx(line["beta"].max(), abs=0.02)
+        assert line.loc[line["coverage"].idxmin(), "accuracy_pct"] == pytest.approx(
+            line["baseline_accuracy_pct"].max()
+        )
+    assert ablations_module.front(whole, ["unheard of"]).empty
+
+
+def test_rules_are_calibrated_on_the_run_that_chose_the_threshold(whole):
+    used = {"threshold": THRESHOLD, "chosen_on": {"run": "bare", "tasks": list(TASKS)}}
+    rules = certificates.rules(0.2, 0.1)
+    told = confidence_data.tried_here(params("whole"), used, whole, rules)
+    assert set(told["n_test"]) == {len(whole.frame)}
+    assert told["certified"].any()
+    for origin in ({"run": "whole"}, {"run": "nowhere"}, {}):
+        assert confidence_data.tried_here(params("whole"), {"chosen_on": origin}, whole, rules).empty
+
+
+# ------------------------------------------------------------------ everything that the notebook shows, of any run
+
+
+def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drafts = run.drafts
+        compared = score_comparison.compare(drafts.drop(columns="right"), drafts["right"], draws=100)
+        groups = confidence_tables.twins(drafts, list(compared["score"]))
+        names = list(drafts.columns.drop("right"))
+        ties = confidence_data.ties(run, {"all": -1.0, "above": THRESHOLD})
+        ablations = ablations_module.ablations(run, THRESHOLD, (0.9, 0.98))
+        rules = certificates.rules()
+        points = certificates.held_out(confidence_data.to_certify(run), rules, 3)
+        balance, steps, parts = confidence_data.economics_of(run, THRESHOLD)
+        fleets, load = confidence_data.fleet_plan(run, THRESHOLD, replicas=3, users=(1, 20))
+        promising = [n for n in names if scores.SCORES[n].is_probability]
+        made = {
+            "density": confidence.confidence_density(drafts, names[:4], {"min": THRESHOLD}),
+            "rolling": confidence.rolling_by_rank(confidence.rolling_by_rank_data(drafts, names)),
+            "risk": confidence.risk_coverage(confidence.risk_coverage_data(drafts, names)),
+            "reliability": confidence.reliability(confidence.reliability_data(drafts, promising)),
+            "ties": confidence.tie_geometry(score_comparison.near_tie_geometry([0.0, 4.0]), ties),
+            "ablations": ablations_plot.ablations(ablations),
+            "front": gate.front(
+                ablations_module.front(run, ["min"]),
+                reported_points(reported("table1"), reported("ablation_threshold")),
+                points_at(run, {"here": THRESHOLD}),
+            ),
+            "certified": gate.certified_points(points, confidence_tables.rule_labels(rules)),
+            "break even": cost.break_even(balance),
+            "ledger": cost.time_ledger(steps, parts),
+            "fleets": cost.fleets(fleets, load),
+        }
+        for figure in made.values():
+            FigureCanvasAgg(figure).draw()
+        tables = [
+            confidence_tables.score_table(compared, groups),
+            confidence_tables.certificate_table(points, rules),
+            confidence_tables.economics_table(balance),
+            confidence_tables.planner_table(load),
+        ]
+        ledger = confidence_data.ledger(run, THRESHOLD)
+        tables.append(confidence_tables.ledger_table(ledger))
+        sentences = [
+            confidence_tables.ledger_finding(ledger),
+            confidence_tables.score_finding(compared),
+            confidence_tables.tie_finding(ties),
+            confidence_tables.k_finding(ablations),
+            confidence_tables.refused_finding(ablations, run.missing),
+            confidence_tables.certificate_finding(points, rules),
+            confidence_tables.economics_finding(balance),
+            confidence_tables.planner_finding(fleets),
+        ]
+    assert all(len(sentence) > 30 and "nan" not in sentence for sentence in sentences), sentences
+    assert not any("nan" in str(cell) for table in tables for cell in table.to_numpy().ravel())
+    json.dumps(confidence_tables.confidence_summary(run, compared, points), allow_nan=False)
+    untimed = run.population.cost is None
+    assert (len(balance) == 0) == (len(fleets) == 0) == untimed
+    assert ("not timed" in sentences[-1]) == untimed
+
+
+def test_the_ledger_explains_the_difference_to_the_agent(whole):
+    ledger = confidence_data.ledger(whole, THRESHOLD)
+    pooled = (
+        outcomes.replay(whole.population, replace(whole.setting, threshold=THRESHOLD))
+        .set_index("task")
+        .loc["pooled"]
+    )
+    count = ledger["outcome"].value_counts()
+    assert (count.get("gained", 0), count.get("lost", 0)) == (pooled["gained"], pooled["lost"])
+    asked = whole.frame.set_index("id").loc[ledger["id"]]
+    assert (ledger["draft"].to_numpy() == asked["draft_answer"].to_numpy()).all()
+    assert f"gain {pooled['gained']:.0f} and lose {pooled['lost']:.0f}" in confidence_tables.ledger_finding(
+        ledger
+    )
+
+
+def test_the_reported_points_are_averages_over_all_splits():
+    told = reported_points(reported("table1"), reported("ablation_threshold"))
+    table = told[(told["kind"] == "table") & (told["label"] == "min")].set_index("agent")
+    assert table.loc["deepeyes", "speedup"] == 1.73
+    assert table.loc["deepeyes", "gain_pp"] == pytest.approx(84.26 - 81.39)
+    sweep = reported("ablation_threshold").query(
+        "agent == 'deepeyes' and threshold == 0.98 and split != 'average'"
+    )
+    shown = told[(told["kind"] == "threshold") & (told["label"] == "0.98") & (told["agent"] == "deepeyes")]
+    assert shown["speedup"].iloc[0] == pytest.approx(sweep["speedup"].mean())
+
+
+def test_twins_are_scores_that_agree_on_every_draft(whole):
+    table = whole.drafts.assign(mean=whole.drafts["min"])
+    assert ["min", "mean"] in confidence_tables.twins(table, ["min", "mean", "log"])
+    compared = score_comparison.compare(table[["min", "mean", "log"]], table["right"], draws=100)
+    shown = confidence_tables.score_table(compared, [["min", "mean"], ["log"]])
+    assert next(iter(shown.index)) == "separability, min = separability, mean"
+
+
+def test_a_certificate_that_failed_is_told_with_its_reason():
+    rules = certificates.rules()
+    points = certificates.held_out(
+        confidence_data.to_certify(confidence_data.gather(params("tiny"))), rules, 2
+    )
+    told = confidence_tables.certificate_finding(points, rules)
+    assert told.count("not certifiable at this sample size") == 5
+    table = confidence_tables.certificate_table(points, rules)
+    assert table["certified"].tolist()[:5] == ["0 of 2"] * 5

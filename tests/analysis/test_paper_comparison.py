@@ -1,0 +1,249 @@
+"""Notebook 05 with whatever a run has: what is there is shown, what is missing is named, what is broken is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from synthetic_run import TASKS, make_run, write_answers, write_verdicts
+
+from speceyes_lib.analysis import paper_comparison, sample_frame, summary
+from speceyes_lib.errors import StageError
+from speceyes_lib.gating.threshold import write_operating_point
+from speceyes_lib.params import FiguresParams
+from speceyes_lib.paths import run_dir, stage_dir
+from speceyes_lib.report import outputs, table1
+from speceyes_lib.report.plots import ablations, cost, gate, method
+
+ARMS = ["collect", "baseline", "gated", "gated_batched"]
+MADE = {"k": 32, "agent_batch_size": 1, "agent": "thyme"}
+
+
+def store(run: str, tasks=TASKS, arms=ARMS, seed: int = 0) -> None:
+    made, judged = make_run(per_task=4, tasks=tasks, seed=seed)
+    write_answers(run, {a: made[a] for a in arms}, MADE)
+    write_verdicts(run, {a: judged[a] for a in arms})
+
+
+def choose(run: str) -> str:
+    """Notebook 04_threshold's choice on a validation run."""
+    frame = sample_frame.load_run(run, list(TASKS), ["collect"])
+    origin = {"run": run, "tasks": list(TASKS), "score": "min", "protocol": "strict"}
+    folder = stage_dir(run, "04_threshold")
+    folder.mkdir(exist_ok=True)
+    return str(write_operating_point(folder, summary.choose_threshold(frame), origin))
+
+
+@pytest.fixture(scope="module")
+def point(tmp_path_factory):
+    """A whole run `r`, chosen for on a validation run `v`, and partial ones; the path of `v`'s operating point."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECEYES_RUNS", str(tmp_path_factory.mktemp("runs")))
+        store("v", arms=["collect"], seed=1)
+        store("r")
+        yield choose("v")
+
+
+def gathered(run: str = "r", **changed) -> paper_comparison.Gathered:
+    params = FiguresParams(**{"run": run, "arms": ARMS, "threshold_from": "", "bootstrap": 100} | changed)
+    return paper_comparison.gather(params, summary.summarised(params))
+
+
+def shown(found: paper_comparison.Gathered) -> dict:
+    """Everything notebook 05 draws, by name; what there is nothing for is absent."""
+    results = found.results()
+    made = {"table": table1.html(results), "scatter": gate.accuracy_speedup(results)}
+    made["method"] = method.method(found.shares())
+    for name, sweep, draw in (
+        ("threshold", found.threshold_sweep(), ablations.threshold_ablation),
+        ("topk", found.topk_sweep(), ablations.topk_ablation),
+        ("batch", found.batch_sweep(), ablations.batch_size_ablation),
+        ("router", found.router_sweep(), ablations.router_ablation),
+        ("throughput", found.throughput(), cost.throughput),
+    ):
+        if len(sweep):
+            made[name] = draw(sweep)
+    return made
+
+
+ALL = {"table", "scatter", "method", "threshold", "topk", "batch", "router", "throughput"}
+
+
+# ------------------------------------------------------------------ whole
+def test_a_whole_run_gives_every_table_and_figure(point):
+    found = gathered(threshold_from=point)
+    assert set(shown(found)) == ALL
+    results = found.results()
+    replayed = results[results["how"].eq("replayed")]
+    assert set(replayed["method"]) == {"speceyes_mean", "speceyes_bottom20", "speceyes_log"}
+    assert set(results[results["source"] == "reported"]["agent"]) == {"none", "deepeyes", "thyme"}
+
+
+def test_the_run_is_drawn_into_its_own_agents_panels(point):
+    sweep = gathered().threshold_sweep()
+    assert set(sweep[sweep["source"] == "measured"]["agent"]) == {"thyme"}
+    assert set(sweep[sweep["source"] == "reported"]["agent"]) == {"deepeyes", "thyme"}
+
+
+def test_the_replayed_sweep_meets_the_run_at_its_own_threshold(point):
+    found = gathered()
+    sweep = found.threshold_sweep()
+    own = sweep[(sweep["source"] == "measured") & (sweep["threshold"] == found.gate["threshold"])]
+    ran = found.run.summary["arms"]["gated"]["splits"]
+    assert own.set_index("split")["accuracy_pct"].to_dict() == pytest.approx(
+        {split: entry["accuracy_pct"] for split, entry in ran.items()}
+    )
+
+
+@pytest.mark.parametrize("source", ["run", "both", "reported"])
+def test_only_the_sources_asked_for_are_shown(point, source):
+    found = gathered(source=source)
+    wanted = {"run": {"measured"}, "reported": {"reported"}, "both": {"reported", "measured"}}[source]
+    assert set(found.results()["source"]) == wanted
+    for sweep in (found.threshold_sweep(), found.batch_sweep()):
+        assert set(sweep["source"]) == wanted
+        assert found.source(sweep) == ("both" if len(wanted) > 1 else next(iter(wanted)))
+
+
+def test_further_runs_stand_below_the_run(point):
+    store("other", arms=["baseline", "gated"], seed=3)
+    other = gathered("other", arms=["baseline", "gated"], source="run")
+    outputs.write_figures_stage(
+        other.params, other.run, other.results(), outputs.album(other.params, outputs.FIGURES)
+    )
+    results = gathered(source="run", more_runs=["other"]).results()
+    assert list(dict.fromkeys(results["agent"])) == ["r", "other"]
+    with pytest.raises(StageError, match="05_paper_figures"):
+        gathered(source="run", more_runs=["nobody"]).results()
+
+
+# ------------------------------------------------------------------ partial
+def test_nothing_but_reported_numbers_needs_no_run(point):
+    found = gathered("never", source="reported")
+    assert set(shown(found)) == {"table", "scatter", "method", "threshold", "topk", "batch"}
+    assert found.missing == []
+    assert not run_dir("never").exists()
+
+
+@pytest.mark.parametrize(
+    ("arms", "tasks", "absent", "told"),
+    [
+        (ARMS, TASKS[:1], set(), "no samples of V* relative"),
+        (["collect", "gated"], TASKS[:2], set(), "without its agent alone there are no speedups"),
+        (["baseline", "gated"], TASKS[:2], ALL - {"table", "scatter", "method"}, "does not have"),
+        (["collect", "baseline"], TASKS[:2], ALL - {"table", "scatter", "method"}, "no arm `gated`"),
+        (["baseline"], TASKS[:2], ALL - {"table", "scatter", "method"}, "does not have"),
+    ],
+    ids=["one split", "no baseline", "no collect", "no gated", "agent alone"],
+)
+def test_a_partial_run_gives_what_it_has_and_names_the_rest(point, arms, tasks, absent, told):
+    run = f"part-{'-'.join(arms)}-{len(tasks)}"
+    store(run, tasks=tasks, arms=arms)
+    found = gathered(run, arms=arms, tasks=list(tasks), source="run")
+    assert set(shown(found)) == ALL - absent
+    results = found.results()
+    assert set(results["source"]) == {"measured"}
+    assert set(results["split"]) == {*tasks, "average"}
+    sentences = " ".join([*table1.missing(results), *found.missing])
+    assert told in sentences
+    folder = outputs.write_figures_stage(
+        found.params, found.run, results, outputs.album(found.params, outputs.FIGURES)
+    )
+    assert (folder / "table1.tex").is_file()
+
+
+def test_without_a_validation_run_no_other_score_is_replayed(point):
+    found = gathered()
+    assert "how" not in found.results() or not found.results()["how"].eq("replayed").any()
+    assert "no validation run to choose on" in " ".join(found.missing)
+
+
+def test_settings_the_run_cannot_answer_are_named(point):
+    found = gathered(source="run")  # scores at K = 32, and no token evidence to score anew
+    assert set(found.topk_sweep()["top_k"].dropna()) == {32}
+    assert [m.split(":")[0] for m in found.missing if m.startswith("k ")] == ["k 48", "k 64", "k 80", "k 96"]
+
+
+def test_what_is_missing_is_named_once_however_often_it_is_asked_for(point):
+    found = gathered(source="run")
+    shown(found)
+    once = list(found.missing)
+    assert len(once) > 1
+    shown(found)
+    assert found.missing == once
+
+
+# ------------------------------------------------------------------ refused
+def rewrite(run: str, stage: str, task: str, **changed) -> None:
+    path = stage_dir(run, stage, task) / "manifest.json"
+    told = json.loads(path.read_text())
+    for key, value in changed.items():
+        told[key] = told[key] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(told))
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """A small run of two arms, to be broken."""
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    store("two", tasks=TASKS[:2], arms=["baseline", "gated"])
+    return lambda: gathered("two", arms=["baseline", "gated"], tasks=list(TASKS[:2]))
+
+
+@pytest.mark.parametrize("stage", ["02_gated", "03_judging/gated"])
+def test_a_stage_of_another_schema_version_is_refused(two, stage):
+    rewrite("two", stage, TASKS[1], schema_version=999)
+    with pytest.raises(StageError, match="schema version 999"):
+        two()
+
+
+def test_records_that_are_not_those_of_their_manifest_are_refused(two):
+    path = stage_dir("two", "02_gated", TASKS[0]) / "records.jsonl"
+    path.write_bytes(b"\n".join(path.read_bytes().splitlines()[:-1]) + b"\n")
+    with pytest.raises(StageError, match="is not the file its manifest speaks of"):
+        two()
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "name", "word", "notebook"),
+    [
+        ("02_gated", "inputs", "code", "code", "02_gated_agent_eval"),
+        ("02_gated", "inputs", "agent_model", "agent model", "02_gated_agent_eval"),
+        ("02_gated", "inputs", "data", "data", "02_gated_agent_eval"),
+        ("03_judging/gated", "inputs", "code", "code", "03_judging"),
+    ],
+)
+def test_arms_made_from_different_things_are_not_compared(two, stage, key, name, word, notebook):
+    other = stage.replace("gated", "baseline")
+    for task in TASKS[:2]:
+        for at, value in ((stage, "a"), (other, "a")):
+            rewrite("two", at, task, **{key: {name: f"{value} {task if name == 'data' else ''}"}})
+    assert two().results()["n"].notna().any()  # alike: accepted
+    rewrite("two", stage, TASKS[1], **{key: {name: "b"}})
+    with pytest.raises(StageError, match=rf"differ in their {word}.*{notebook}"):
+        two()
+
+
+def test_splits_gated_at_different_thresholds_are_not_one_row(two):
+    rewrite("two", "02_gated", TASKS[1], config={"threshold": 0.5})
+    with pytest.raises(StageError, match="differ in their threshold"):
+        two()
+
+
+# ------------------------------------------------------------------ origin
+def test_a_figure_names_the_commit_that_recorded_the_run_not_the_one_that_draws(point):
+    rewrite("r", "02_collect", TASKS[0], environment={"commit": "recorded"})
+    params = FiguresParams(run="r", arms=ARMS, threshold_from="")
+    origin = outputs.album(params, outputs.FIGURES).provenance
+    assert (origin["run"], origin["commit"]) == ("r", "recorded")
+    assert len(origin["config_sha256"]) == 64
+
+
+def test_reported_figures_name_the_numbers_they_are_made_of(point, tmp_path, monkeypatch):
+    params = FiguresParams(run="paper", source="reported")
+    origin = outputs.album(params, outputs.FIGURES).provenance
+    assert set(origin) == {"run", "stage", "config_sha256", "paper_sha256"}
+    monkeypatch.setenv("SPECEYES_HOME", str(tmp_path))
+    (tmp_path / "data" / "paper").mkdir(parents=True)
+    (tmp_path / "data" / "paper" / "table1.csv").write_text("other")
+    assert outputs.album(params, outputs.FIGURES).provenance["paper_sha256"] != origin["paper_sha256"]

@@ -1,0 +1,165 @@
+"""The embedded server speaks OpenAI's protocol over the tiny models, and refuses what it does not do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from speceyes_lib.agents import prompt_sets
+from speceyes_lib.demo.server import serving
+from speceyes_lib.errors import UserError
+from speceyes_lib.models.base import GenerationRequest
+from speceyes_lib.tasks.images import resized_view
+from speceyes_lib.workflow.cli import main
+
+PROMPTS = prompt_sets.load("demo")
+
+
+@pytest.fixture(scope="module")
+def base_url(tiny_draft, tiny_agent):
+    with serving({"draft": tiny_draft, "agent": tiny_agent}) as url:
+        yield url
+
+
+def data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def asked(scene_samples, tiny_draft) -> tuple[list[dict], list[dict]]:
+    """The draft's messages about a scene: as the backend takes them, and in the OpenAI form."""
+    sample = scene_samples[0]
+    view = resized_view(sample.image.open(), tiny_draft.image_spec)
+    local = PROMPTS.draft_messages(PROMPTS.question_block(sample.question, sample.options), view)
+    content = [{"type": "image_url", "image_url": {"url": data_url(view)}}, local[1]["content"][1]]
+    return local, [local[0], {"role": "user", "content": content}]
+
+
+def post(base_url: str, body: dict | bytes, path: str = "/chat/completions") -> tuple[int, dict]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(base_url + path, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_models_are_listed(base_url):
+    with urllib.request.urlopen(base_url + "/models", timeout=10) as answer:
+        listed = json.load(answer)
+    assert [m["id"] for m in listed["data"]] == ["draft", "agent"]
+
+
+def test_a_completion_holds_the_text_the_real_logprobs_and_the_tokens_used(base_url, tiny_draft, asked):
+    local, messages = asked
+    body = {"model": "draft", "messages": messages, "max_tokens": 20, "logprobs": True, "top_logprobs": 128}
+    status, answer = post(base_url, body)
+    (alone,) = tiny_draft.generate([GenerationRequest("x", local, 20, evidence_k=128)])
+    assert status == 200
+    choice = answer["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": alone.text}
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", None)
+    entries = choice["logprobs"]["content"]
+    assert [e["token"] for e in entries] == list(alone.evidence.token_texts)
+    sent = np.array([[a["logprob"] for a in e["top_logprobs"]] for e in entries], np.float32)
+    np.testing.assert_array_equal(sent, alone.evidence.top_logprobs)
+    prompt = len(tiny_draft._row(GenerationRequest("x", local, 20)).ids)
+    n = len(alone.token_ids) + 1  # the end token was generated too
+    assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": n, "total_tokens": prompt + n}
+
+
+def test_a_stop_string_is_told_and_left_out_of_the_text(base_url, asked):
+    body = {"model": "draft", "messages": asked[1], "max_tokens": 20}
+    whole = post(base_url, body)[1]["choices"][0]["message"]["content"]
+    choice = post(base_url, body | {"stop": whole[1:]})[1]["choices"][0]
+    assert choice["message"]["content"] == whole[:1]
+    assert choice["stop_reason"] == whole[1:]
+
+
+def test_a_begun_turn_is_continued(base_url, tiny_agent, asked):
+    local, messages = asked
+    opened = [*messages, {"role": "assistant", "content": PROMPTS.forced_look_prefix}]
+    body = {
+        "model": "agent",
+        "max_tokens": 60,
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+    }
+    answer = post(base_url, body | {"messages": opened})[1]
+    (alone,) = tiny_agent.generate([GenerationRequest("x", local, 60, prefill=PROMPTS.forced_look_prefix)])
+    assert answer["choices"][0]["message"]["content"] == alone.text
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "told"),
+    [
+        ({"model": "draught"}, 404, "did you mean 'draft'"),
+        ({"messages": []}, 400, "messages"),
+        ({"temperature": 0.7}, 400, "temperature"),
+        ({"n": 2}, 400, "n: "),
+        ({"stream": True}, 400, "stream"),
+        ({"tools": []}, 400, "tools"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"top_logprobs": 5}, 400, "needs logprobs"),
+        ({"logprobs": True, "top_logprobs": 129}, 400, "greater than max allowed: 128"),
+        ({"continue_final_message": True}, 400, "exclude each other"),
+        ({"continue_final_message": True, "add_generation_prompt": False}, 400, "last message"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "role"),
+    ],
+)
+def test_what_is_not_served_is_refused_in_openais_form(base_url, asked, change, status, told):
+    got, answer = post(base_url, {"model": "draft", "messages": asked[1]} | change)
+    assert got == status
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert told in answer["error"]["message"]
+    assert answer["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/x.png",
+        "file:///etc/passwd",
+        "data:image/png;base64,!!",
+        "data:image/png;base64,AA==",
+    ],
+)
+def test_only_pictures_that_are_sent_along_are_looked_at(base_url, url):
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    status, answer = post(base_url, {"model": "draft", "messages": [{"role": "user", "content": content}]})
+    assert status == 400
+    assert "image_url" in answer["error"]["message"]
+
+
+def test_what_is_not_json_and_paths_that_do_not_exist_get_an_error_body_too(base_url):
+    for status, answer in (post(base_url, b"{"), post(base_url, {}, "/embeddings")):
+        assert status in (400, 404)
+        assert answer["error"]["message"]
+
+
+def test_a_prompt_the_model_fails_on_fails_alone(base_url, asked):
+    broken = [{"role": "user", "content": "no picture behind <|image_pad|>"}]
+    status, answer = post(base_url, {"model": "draft", "messages": broken})
+    assert (status, answer["error"]["type"]) == (500, "server_error")
+    assert post(base_url, {"model": "draft", "messages": asked[1]})[0] == 200
+
+
+def test_a_port_that_is_taken_is_told(base_url, tiny_draft):
+    taken = int(base_url.split(":")[2].split("/")[0])
+    with pytest.raises(UserError, match=f"port {taken}"), serving({"draft": tiny_draft}, port=taken):
+        pass
+
+
+def test_the_command_says_how_models_are_named(capsys):
+    assert main(["serve", "--model", "draft"]) == 2
+    assert "NAME=FOLDER" in capsys.readouterr().err

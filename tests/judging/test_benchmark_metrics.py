@@ -1,0 +1,146 @@
+"""Each benchmark is measured as its authors do, on numbers small enough to check by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from judged import judged
+
+from speceyes_lib.judging.benchmark_metrics import OVERALL, benchmark_metrics, said_in
+from speceyes_lib.judging.human import reviewed
+from speceyes_lib.judging.verdicts import tidy
+from speceyes_lib.report.tables import benchmark_tables
+from speceyes_lib.runs.records import HumanCheck
+
+
+def told(records, protocol: str = "strict") -> dict:
+    """(split, measure) -> (value, n)."""
+    long = benchmark_metrics(tidy(records), protocol)
+    return {(r.split, r.measure): (pytest.approx(r.value_pct, nan_ok=True), r.n) for r in long.itertuples()}
+
+
+VSTAR = [judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(["A", "A", "B", None])] + [
+    judged(f"vstar/relative_position/{i}", a) for i, a in enumerate(["A", "B"])
+]
+
+
+def test_vstar_overall_is_weighted_by_samples_not_by_splits():
+    measured = told(VSTAR)
+    assert measured["direct_attributes", "accuracy"] == (50.0, 4)
+    assert measured["relative_position", "accuracy"] == (50.0, 2)
+    assert measured[OVERALL, "accuracy"] == (50.0, 6)
+    more = [*VSTAR, judged("vstar/relative_position/2", "A")]
+    assert told(more)[OVERALL, "accuracy"] == (400 / 7, 7)  # the mean of the splits would be 58.3
+
+
+def test_paper_leaves_failed_samples_out_of_the_denominator():
+    records = [judged(r.id, r.verdicts[0].answer, protocol="paper") for r in VSTAR]
+    measured = told(records, "paper")
+    assert measured["direct_attributes", "accuracy"] == (200 / 3, 3)
+
+
+def hr(question: int, answers: str, kind: str) -> list:
+    """The four orders of one question; the right letter moves with the order; "x" fails."""
+    return [
+        judged(
+            f"hr/hr_bench_4k/{4 * question + i}",
+            None if a == "x" else a,
+            "ABCD"[i],
+            group=f"q{question}",
+            kind=kind,
+        )
+        for i, a in enumerate(answers)
+    ]
+
+
+HR = [*hr(0, "ABCD", "single"), *hr(1, "AAAA", "single"), *hr(2, "ABCx", "cross")]
+
+
+def test_hr_bench_by_rows_by_kind_and_by_question():
+    measured = told(HR)
+    assert measured["hr_bench_4k", "accuracy"] == (100 * 8 / 12, 12)
+    assert measured["hr_bench_4k", "single"] == (100 * 5 / 8, 8)
+    assert measured["hr_bench_4k", "cross"] == (75.0, 4)
+    assert measured["hr_bench_4k", "cycle_consistent"] == (100 / 3, 3)
+
+
+def test_a_question_with_a_failed_order_is_not_consistent_under_paper_either():
+    records = [
+        judged(r.id, v.answer, v.standard[0], group=r.group, kind=r.kind, protocol="paper")
+        for r in HR
+        for v in r.verdicts
+    ]
+    measured = told(records, "paper")
+    assert measured["hr_bench_4k", "accuracy"] == (100 * 8 / 11, 11)
+    assert measured["hr_bench_4k", "cross"] == (100.0, 3)
+    assert measured["hr_bench_4k", "cycle_consistent"] == (100 / 3, 3)
+
+
+def test_a_question_that_was_not_asked_in_all_orders_is_no_question_of_that_measure():
+    assert told(HR[:-1])["hr_bench_4k", "cycle_consistent"] == (50.0, 2)
+
+
+def test_hr_bench_intervals_are_clustered_by_question():
+    long = benchmark_metrics(
+        tidy([*hr(0, "ABCD", "single"), *hr(1, "xxxx", "single"), *hr(2, "ABAA", "single")])
+    )
+    row = long[long["measure"] == "accuracy"].iloc[0]
+    assert row["interval"] == "cluster bootstrap"
+    assert (row["low_pct"], row["high_pct"]) == (0.0, 100.0)  # three questions, whatever their twelve rows
+
+
+def pope(said: list[str | None], truth: list[str]) -> list:
+    return [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(said, truth, strict=True))]
+
+
+POPE = pope(
+    ["yes", "Yes.", "no", "no", "yes", "perhaps", None], ["yes", "yes", "yes", "no", "no", "yes", "no"]
+)
+
+
+def test_pope_has_yes_as_the_positive_class_and_the_ratio_of_predicted_yes():
+    measured = told(POPE)
+    assert measured["random", "accuracy"] == (100 * 3 / 7, 7)
+    assert measured["random", "precision"] == (100 * 2 / 3, 3)
+    assert measured["random", "recall"] == (50.0, 4)
+    assert measured["random", "f1"] == (100 * 4 / 7, 7)
+    assert measured["random", "yes_ratio"] == (100 * 3 / 7, 7)
+
+
+def test_nothing_said_gives_no_precision_rather_than_a_zero():
+    measured = told(pope(["no"], ["yes"]))
+    assert measured["random", "precision"] == (float("nan"), 0)
+    assert measured["random", "recall"] == (0.0, 1)
+
+
+def test_where_a_person_decided_the_word_follows_from_the_verdict():
+    record = pope(["perhaps"], ["yes"])[0]
+    check = HumanCheck(verdict="right", reason="means yes", author="ana", time_utc="2026-01-01")
+    verdict = reviewed(record.verdicts[0], {(record.id, "perhaps"): check})
+    now = record.model_copy(update={"verdicts": (verdict,)})
+    assert list(said_in(tidy([record]))) == [None]
+    assert list(said_in(tidy([now]))) == ["yes"]
+
+
+def test_tables_hold_a_count_beside_every_figure_and_follow_the_order_given():
+    frames = {"gated": tidy([*VSTAR, *HR, *POPE]), "baseline": tidy(VSTAR)}
+    tables = benchmark_tables({arm: benchmark_metrics(frame) for arm, frame in frames.items()})
+    assert list(tables) == ["vstar", "hr", "pope"]
+    assert list(tables["vstar"].index) == list(
+        itertools.product(["V* direct", "V* relative", OVERALL], ["gated", "baseline"])
+    )
+    assert list(tables["pope"].columns) == [
+        "accuracy %",
+        "precision %",
+        "recall %",
+        "F1 %",
+        "predicted yes %",
+    ]
+    assert list(tables["hr"].columns) == ["accuracy %", "single %", "cross %", "all 4 orders right %"]
+    assert all("n=" in cell for table in tables.values() for cell in table.to_numpy().ravel())
+
+
+def test_an_empty_frame_measures_nothing():
+    assert benchmark_metrics(tidy([])).empty
+    assert benchmark_tables({"gated": benchmark_metrics(tidy([]))}) == {}

@@ -1,0 +1,154 @@
+"""The same answers under every scorer; what each correction moves adds up to the whole difference."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from judged import judged
+
+from speceyes_lib.judging import scorer_comparison
+from speceyes_lib.judging.human import reviewed
+from speceyes_lib.judging.scorer_comparison import corrections, differing, score_all, ways_to_differ
+from speceyes_lib.report.plots.judging import correction_waterfall
+from speceyes_lib.report.tables import pope_table, scorer_table
+from speceyes_lib.runs.records import HumanCheck, JudgeCall
+
+RECORDS = [
+    judged("vstar/direct_attributes/0", "A"),
+    judged("vstar/direct_attributes/1", "red"),  # words: the original asks its model
+    judged("vstar/direct_attributes/2", None),
+    judged("hr/hr_bench_4k/0", "C. dark red", "A"),  # open under paper, wrong under strict
+    judged("hr/hr_bench_4k/1", "Answer: C", "A"),  # the A of "Answer"
+    judged("pope/random/0", "Yes", "yes"),  # equal length, other case
+    judged("pope/random/1", "no", "no"),
+]
+
+
+def test_the_table_says_what_each_figure_stands_on():
+    table = scorer_table(score_all(RECORDS))
+    assert table.loc["V* direct", "paper"] == "50.0 (n=2, 1 dropped, 1 open)"
+    assert table.loc["V* direct", "strict"] == "66.7 (n=3)"
+    assert table.loc["V* direct", "DeepEyes judge"] == "33.3 (n=3, 1 open)"
+    assert table.loc["V* direct", "POPE's own"] == ""  # no rules for it
+    assert table.loc["HR 4K", "paper"] == "50.0 (n=2, 1 open)"
+    assert table.loc["HR 4K", "strict"] == "0.0 (n=2)"
+    assert table.loc["POPE rand.", "paper"] == "50.0 (n=2)"
+    assert table.loc["POPE rand.", "strict"] == "100.0 (n=2)"
+    assert table.loc["all", "lmms-eval"] != ""
+    assert table.loc["all", "DeepEyes judge"] == ""
+
+
+def test_the_samples_on_which_scorers_differ_are_listed_and_no_others():
+    shown = differing(score_all(RECORDS))
+    assert "vstar/direct_attributes/0" not in shown.index  # everyone calls it right
+    assert "vstar/direct_attributes/2" not in shown.index  # and nobody this one
+    assert list(shown.index) == [
+        "hr/hr_bench_4k/1",
+        "pope/random/0",
+        "vstar/direct_attributes/1",
+    ]
+    assert shown.loc["pope/random/0", "paper"] == "wrong"
+
+
+def test_samples_that_differ_are_grouped_by_what_each_scorer_says():
+    more = [judged(f"pope/random/{i}", "Yes", "yes") for i in (7, 8)]
+    ways = ways_to_differ(differing(score_all([*RECORDS, *more])))
+    assert list(ways.index) == [("pope", 3), ("hr", 1), ("vstar", 1)]
+    most = ways.reset_index().iloc[0]
+    assert (most["paper"], most["strict"], most["id"]) == ("wrong", "right", "pope/random/0")
+    assert ways_to_differ(differing(score_all(RECORDS[:1]))).empty
+
+
+def test_the_steps_lead_from_one_protocol_to_the_other():
+    steps = corrections(score_all(RECORDS)).set_index("step")
+    assert steps.loc["paper", "accuracy_pct"] == pytest.approx(100 * 3 / 6)
+    assert steps.loc[scorer_comparison.FAILED, "moved_points"] == pytest.approx(100 * (3 / 7 - 3 / 6))
+    letter = scorer_comparison.CORRECTIONS["letter_anywhere"]
+    assert (steps.loc[letter, "gained"], steps.loc[letter, "lost"]) == (0, 1)
+    assert steps.loc[scorer_comparison.CORRECTIONS["equal_length"], "gained"] == 1
+    assert steps.loc[scorer_comparison.CORRECTIONS["asks_llm"], "gained"] == 1
+    assert steps.loc["strict", "accuracy_pct"] == pytest.approx(100 * 4 / 7)
+
+
+answers = st.one_of(
+    st.none(), st.sampled_from(["A", "B.", "red", "A. red", "a", "no", "Yes", "yes, A", "Answer: C", ""])
+)
+places = st.sampled_from([("vstar/direct_attributes", "A"), ("hr/hr_bench_4k", "C"), ("pope/random", "no")])
+
+
+@given(st.lists(st.tuples(places, answers), min_size=1, max_size=30))
+def test_steps_add_up_and_every_count_is_that_of_its_samples(cases):
+    records = [judged(f"{task}/{i}", said, truth) for i, ((task, truth), said) in enumerate(cases)]
+    scored = score_all(records)
+    steps = corrections(scored)
+    first, last = steps["accuracy_pct"].iloc[0], steps["accuracy_pct"].iloc[-1]
+    assert last == pytest.approx(100 * (scored["strict"] == "right").mean())
+    if (scored["paper"] != "dropped").any():
+        assert first + steps["moved_points"].sum() == pytest.approx(last)
+    assert (
+        steps["gained"].sum() - steps["lost"].sum()
+        == (scored["strict"] == "right").sum() - (scored["paper"] == "right").sum()
+    )
+
+
+def decided(record, model: str | None = None, person: str | None = None):
+    verdict = record.verdicts[0]
+    if model:
+        call = JudgeCall(model="judge", verdict=model, reply="Judgement: 1")
+        verdict = verdict.model_copy(
+            update={"verdict": model, "decided_by": "llm", "rule_verdict": "undecided", "judge": call}
+        )
+    if person:
+        check = HumanCheck(verdict=person, reason="seen", author="ana", time_utc="2026-01-01")
+        verdict = reviewed(verdict, {(verdict.id, verdict.answer): check})
+    return record.model_copy(update={"verdicts": (verdict,)})
+
+
+def test_model_and_people_are_steps_of_their_own():
+    records = [
+        decided(judged("vstar/direct_attributes/0", "scarlet"), model="right"),
+        decided(judged("vstar/direct_attributes/1", "A"), person="wrong"),
+        judged("vstar/direct_attributes/2", "A"),
+    ]
+    steps = corrections(score_all(records)).set_index("step")
+    assert steps.loc[scorer_comparison.BY_MODEL, "gained"] == 1
+    assert steps.loc[scorer_comparison.BY_PEOPLE, "lost"] == 1
+    assert steps.loc["strict", "accuracy_pct"] == pytest.approx(200 / 3)
+
+
+def test_records_that_do_not_say_what_is_right_are_left_out():
+    blank = RECORDS[0].model_copy(update={"options": ()})
+    assert len(score_all([blank, RECORDS[1]])) == 1
+
+
+def test_pope_is_measured_as_each_scorer_defines_it():
+    said = ["yes", "yes.", "no", "perhaps", "no"]
+    truth = ["yes", "yes", "yes", "yes", "no"]
+    records = [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(said, truth, strict=True))]
+    table = pope_table(score_all(records)).loc["POPE rand."]
+    assert table.loc["strict", ["accuracy %", "recall %", "yes %", "neither"]].tolist() == [
+        "60.0",
+        "50.0",
+        "40.0",
+        1,
+    ]
+    # of the four that are yes: one literal yes, one literal no, two it cannot read and does not miss
+    assert table.loc["lmms-eval", ["accuracy %", "recall %", "yes %", "neither"]].tolist() == [
+        "40.0",
+        "50.0",
+        "80.0",
+        2,
+    ]
+    assert table.loc["POPE's own", ["accuracy %", "recall %", "yes %"]].tolist() == ["80.0", "75.0", "60.0"]
+    assert pope_table(score_all(RECORDS[:1])).empty
+
+
+def test_the_waterfall_shows_every_step_with_its_answers():
+    steps = corrections(score_all(RECORDS))
+    figure = correction_waterfall(steps)
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert len(texts) == len(steps)
+    assert texts[0] == "50.0 %  (n=6)"
+    assert any("(+0, −1)" in t for t in texts)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(steps["step"])

@@ -1,0 +1,367 @@
+"""The transformers backend on the embedded models: same answers in any batch, evidence of the raw logits."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from speceyes_lib.agents import prompt_sets
+from speceyes_lib.errors import ConfigError, UserError
+from speceyes_lib.gating.separability import MODES, answer_confidence
+from speceyes_lib.models import transformers as transformers_backend
+from speceyes_lib.models.base import Backend, GenerationRequest
+from speceyes_lib.models.transformers import SUPPORTED, TransformersBackend, check_architecture, normalise
+from speceyes_lib.tasks.images import ImageSpec, resized_view, view_size
+from tests.conftest import MODELS
+
+PROMPTS = prompt_sets.load("demo")
+
+
+def requests_for(samples, backend, **settings) -> list[GenerationRequest]:
+    """What the backend's role is asked about each sample first."""
+    messages = PROMPTS.draft_messages if backend.role == "draft" else PROMPTS.agent_messages
+    return [
+        GenerationRequest(
+            s.id,
+            messages(
+                PROMPTS.question_block(s.question, s.options),
+                resized_view(s.image.open(), backend.image_spec),
+            ),
+            **settings,
+        )
+        for s in samples
+    ]
+
+
+def like(request, **changes) -> list[GenerationRequest]:
+    return [replace(request, **changes)]
+
+
+def plain_inputs(backend, requests) -> dict:
+    """A batch made by the model's own processor, text and pictures together."""
+    texts, images = [], []
+    for request in requests:
+        messages, pictures = normalise(request.messages, backend.image_spec)
+        texts.append(
+            backend.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+        images += pictures
+    batch = backend.processor(text=texts, images=images, padding=True, return_tensors="pt", do_resize=False)
+    return dict(batch)
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_draft, scene_samples) -> list[GenerationRequest]:
+    """Questions of all kinds and lengths."""
+    return requests_for(scene_samples[::2], tiny_draft, max_new_tokens=20, evidence_k=128)
+
+
+@pytest.fixture(scope="module")
+def batched(tiny_draft, asked):
+    return tiny_draft.generate(asked)
+
+
+def test_it_is_a_backend(tiny_draft):
+    assert isinstance(tiny_draft, Backend)
+
+
+def test_batched_and_single_answers_are_identical_and_scores_agree_to_1e_4(tiny_draft, asked, batched):
+    assert len({len(str(r.messages)) for r in asked}) > 1  # of different lengths, so that padding matters
+    for together, request in zip(batched, asked, strict=True):
+        (alone,) = tiny_draft.generate([request])
+        assert together.error is None
+        assert (together.text, together.token_ids) == (alone.text, alone.token_ids)
+        for mode in MODES:
+            a, b = (answer_confidence(g.evidence.top_logprobs, mode) for g in (together, alone))
+            assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_an_agents_turns_are_the_same_in_a_batch_of_different_lengths(tiny_agent, scene_samples):
+    settings = {"max_new_tokens": 120, "stop": ("</tool_call>", "</answer>")}
+    requests = requests_for(scene_samples[::9], tiny_agent, **settings)
+    # a second turn, with a second picture, beside first turns
+    first = tiny_agent.generate(requests[:1])[0]
+    crop = resized_view(scene_samples[0].image.open(), tiny_agent.image_spec)
+    second = [
+        *requests[0].messages,
+        {"role": "assistant", "content": first.text},
+        PROMPTS.tool_response(crop),
+    ]
+    requests += like(requests[0], id="second", messages=second)
+    for together, request in zip(tiny_agent.generate(requests), requests, strict=True):
+        (alone,) = tiny_agent.generate([request])
+        assert together.error is None
+        assert (together.text, together.finish_reason) == (alone.text, alone.finish_reason)
+
+
+@pytest.mark.parametrize("role", ["draft", "agent"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_tokens_are_those_of_the_librarys_own_greedy_decoding(
+    role, count, tiny_draft, tiny_agent, scene_samples
+):
+    import torch
+
+    backend = {"draft": tiny_draft, "agent": tiny_agent}[role]
+    requests = requests_for(scene_samples[3::7][:count], backend, max_new_tokens=70, evidence_k=16)
+    with torch.inference_mode():
+        inputs = plain_inputs(backend, requests)
+        sequences = backend.model.generate(**inputs, max_new_tokens=70, do_sample=False)
+    for expected, generation in zip(
+        sequences[:, inputs["input_ids"].shape[1] :].tolist(), backend.generate(requests), strict=True
+    ):
+        ends = [i for i, token in enumerate(expected) if token in backend.end_ids]
+        n = min(ends, default=len(expected))
+        assert (list(generation.token_ids), generation.finish_reason) == (
+            expected[:n],
+            "stop" if ends else "length",
+        )
+        assert len(generation.evidence.top_logprobs) == n
+
+
+def test_the_evidence_is_that_of_the_raw_logits_for_every_token_before_the_end(tiny_draft, asked, batched):
+    import torch
+
+    inputs = plain_inputs(tiny_draft, asked[:6])
+    with torch.inference_mode():
+        plain = tiny_draft.model.generate(
+            **inputs, max_new_tokens=20, output_logits=True, return_dict_in_generate=True
+        )
+    expected = torch.stack(plain.logits, 1).double().log_softmax(-1).sort(-1, descending=True).values
+    for i, generation in enumerate(tiny_draft.generate(asked[:6])):
+        evidence = generation.evidence
+        n = len(generation.token_ids)
+        assert n > 0
+        assert evidence.top_logprobs.shape == (n, 128)
+        np.testing.assert_allclose(evidence.top_logprobs, expected[i, :n, :128], atol=1e-5)
+        assert evidence.token_ids.tolist() == list(generation.token_ids) == evidence.top_ids[:, 0].tolist()
+        np.testing.assert_array_equal(evidence.chosen_logprobs, evidence.top_logprobs[:, 0])
+        assert not set(generation.token_ids) & tiny_draft.end_ids
+        assert "".join(evidence.token_texts) == generation.text
+
+
+def test_the_whole_vocabulary_may_be_kept_and_sums_to_one(tiny_draft, asked):
+    (whole,) = tiny_draft.generate(like(asked[0], evidence_k=tiny_draft.vocab_size))
+    np.testing.assert_allclose(np.exp(whole.evidence.top_logprobs.astype(float)).sum(1), 1, atol=1e-5)
+
+
+def test_more_alternatives_than_the_vocabulary_has_are_refused(tiny_draft, asked):
+    with pytest.raises(UserError, match=rf"k_store: 9999 .*vocabulary has {tiny_draft.vocab_size}"):
+        tiny_draft.generate(like(asked[0], evidence_k=9999))
+
+
+def test_without_being_asked_no_evidence_is_kept(tiny_draft, asked):
+    assert tiny_draft.generate(like(asked[0], evidence_k=0))[0].evidence is None
+
+
+def test_an_answer_that_ends_says_stop_and_one_cut_off_says_length(tiny_agent, scene_samples):
+    (request,) = requests_for(scene_samples[:1], tiny_agent, max_new_tokens=3)
+    (cut,) = tiny_agent.generate(like(request, prefill="<think>"))
+    assert (cut.finish_reason, len(cut.token_ids)) == ("length", 3)
+    (whole,) = tiny_agent.generate(like(request, max_new_tokens=200))
+    assert whole.finish_reason == "stop"
+
+
+def test_a_stop_string_ends_the_turn_and_stays_in_the_text_whatever_tokens_it_is_made_of(
+    tiny_agent, scene_samples
+):
+    (request,) = requests_for(scene_samples[:1], tiny_agent, max_new_tokens=200)
+    (whole,) = tiny_agent.generate([request])
+    for stop in (whole.text[8:13], "</think>"):  # several tokens or parts of them; one token
+        (stopped,) = tiny_agent.generate(like(request, stop=(stop,)))
+        assert stopped.text == whole.text[: whole.text.index(stop) + len(stop)]
+        assert stopped.finish_reason == "stop"
+        assert len(stopped.token_ids) < len(whole.token_ids)
+
+
+def test_a_stop_string_in_the_prompt_or_the_prefill_stops_nothing(tiny_agent, scene_samples):
+    (request,) = requests_for(scene_samples[:1], tiny_agent, max_new_tokens=200)
+    (free,) = tiny_agent.generate(like(request, prefill="<think>"))
+    (same,) = tiny_agent.generate(like(request, prefill="<think>", stop=("<think>",)))
+    assert same.text == free.text
+    assert len(same.text) > 5
+
+
+def test_the_model_continues_the_prefill_without_repeating_it(tiny_agent, scene_samples):
+    (request,) = requests_for(scene_samples[:1], tiny_agent, max_new_tokens=60)
+    prefix = PROMPTS.forced_look_prefix
+    (answered,) = tiny_agent.generate(like(request, prefill=prefix))
+    assert prefix not in answered.text
+    assert "</think>" in answered.text
+
+
+def test_tags_are_text_and_control_tokens_are_not(tiny_agent):
+    text = '<think>x</think>\n<tool_call>\n{"name": "y"}\n</tool_call><answer>red</answer>'
+    ids = tiny_agent.tokenizer(text + "<|im_end|>")["input_ids"]
+    assert tiny_agent.decode(ids) == text
+
+
+def test_requests_with_other_settings_share_a_call_and_keep_their_order(tiny_draft, asked, batched):
+    mixed = [*asked[:2], *like(asked[2], evidence_k=8), *like(asked[3], max_new_tokens=1), asked[4]]
+    answers = tiny_draft.generate(mixed)
+    assert [a.id for a in answers] == [r.id for r in mixed]
+    assert [a.text for a in answers[:3]] == [b.text for b in batched[:3]]
+    assert answers[2].evidence.k == 8
+    assert len(answers[3].token_ids) <= 1
+    assert [a.batch_size for a in answers] == [3, 3, 1, 1, 3]
+
+
+def test_a_request_that_cannot_be_processed_fails_alone(tiny_draft, asked, batched):
+    broken = [{"role": "user", "content": [{"type": "text", "text": "no picture behind <|image_pad|>"}]}]
+    answers = tiny_draft.generate([asked[0], *like(asked[1], messages=broken), asked[2]])
+    assert [a.error is None for a in answers] == [True, False, True]
+    assert [answers[0].text, answers[2].text] == [batched[0].text, batched[2].text]
+
+
+def test_penalties_and_sampling_of_a_models_own_configuration_do_not_touch_greedy_decoding(
+    tmp_path, asked, batched
+):
+    folder = tmp_path / "draft"
+    shutil.copytree(MODELS / "draft", folder)
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text()) | {"repetition_penalty": 5.0, "do_sample": True, "temperature": 3.0}
+    path.write_text(json.dumps(own))
+    bent = TransformersBackend(folder, dtype="float32", device="cpu").generate(asked)
+    assert [g.text for g in bent] == [g.text for g in batched]
+    np.testing.assert_allclose(bent[0].evidence.top_logprobs, batched[0].evidence.top_logprobs, atol=1e-5)
+
+
+def test_an_image_budget_changes_what_the_model_sees():
+    small = TransformersBackend(
+        MODELS / "draft", dtype="float32", device="cpu", min_pixels=32 * 32, max_pixels=64 * 64
+    )
+    assert view_size(640, 640, small.image_spec) == (64, 64)
+    picture = {"type": "image", "image": Image.new("RGB", (640, 640))}
+    request = GenerationRequest("x", [{"role": "user", "content": [picture]}], 2)
+    assert small._row(request).grids == [(1, 64 // 8, 64 // 8)]
+
+
+@pytest.mark.parametrize("size", [(96, 96), (112, 80), (80, 112), (160, 48)])
+def test_a_view_that_fits_the_grid_is_left_untouched(tiny_draft, size):
+    # 112 x 80 is below the budget of 9000 px: smart_resize would blow it up to 128 x 96
+    picture = Image.new("RGB", size)
+    plain, pictures = normalise(
+        [{"role": "user", "content": [{"type": "image", "image": picture}]}], tiny_draft.image_spec
+    )
+    assert pictures == [picture]
+    assert plain == [{"role": "user", "content": [{"type": "image"}]}]
+    request = GenerationRequest(
+        "x", [{"role": "user", "content": [{"type": "image", "image": picture}]}], max_new_tokens=2
+    )
+    assert tiny_draft._row(request).grids == [(1, size[1] // 8, size[0] // 8)]
+
+
+def test_pictures_in_the_openai_form_are_read_without_patching_any_library(tmp_path):
+    spec = ImageSpec(factor=28, min_pixels=28 * 28, max_pixels=60 * 60)
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 300), "red").save(buffer, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    path = tmp_path / "red.png"
+    path.write_bytes(buffer.getvalue())
+    parts = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "image_url", "image_url": url},
+        {"type": "image", "image": str(path)},
+        {"type": "image", "image": Image.new("RGB", (300, 300), "red")},
+        {"type": "text", "text": "What is it?"},
+    ]
+    plain, pictures = normalise([{"role": "user", "content": parts}], spec)
+    assert [p.size for p in pictures] == [(56, 56)] * 4
+    assert {p.getpixel((9, 9)) for p in pictures} == {(255, 0, 0)}
+    assert plain[0]["content"] == [{"type": "image"}] * 4 + [parts[4]]
+
+
+def test_a_missing_model_says_how_to_get_it(tmp_path):
+    with pytest.raises(UserError, match=r"no model here.*speceyes_lib\.demo\.training.*hf download"):
+        TransformersBackend(tmp_path / "nowhere")
+
+
+def test_an_unsupported_architecture_is_refused_with_those_supported(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    with pytest.raises(ConfigError, match="LlamaForCausalLM is not supported") as refused:
+        TransformersBackend(tmp_path)
+    assert all(name in str(refused.value) for name in SUPPORTED)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null"])
+def test_a_broken_model_configuration_is_the_users_to_mend(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json"):
+        check_architecture(tmp_path)
+
+
+def test_a_weights_layout_in_memory_changes_neither_shapes_nor_values(tiny_draft):
+    from torch.nn import Linear
+
+    stored = TransformersBackend(MODELS / "draft", dtype="auto", device="cpu").model
+    layers = dict(stored.named_modules())
+    wide = 0
+    for name, layer in tiny_draft.model.named_modules():
+        if isinstance(layer, Linear):
+            assert layer.weight.equal(layers[name].weight.float())
+            wide += not layer.weight.is_contiguous()
+    assert wide > 0
+    assert tiny_draft.model.lm_head.weight is tiny_draft.model.get_input_embeddings().weight
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ConfigError, match="float33"):
+        TransformersBackend(MODELS / "draft", dtype="float33")
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_words():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="no GPU"):
+        TransformersBackend(MODELS / "draft", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "role", "placed"),
+    [
+        (0, "auto", "agent", "cpu"),
+        (1, "auto", "agent", "cuda:0"),
+        (2, "auto", "draft", "cuda:0"),
+        (2, "auto", "agent", "cuda:1"),
+        (2, "cuda:1", "draft", "cuda:1"),
+        (2, "cpu", "agent", "cpu"),
+    ],
+)
+def test_of_several_gpus_each_model_takes_one(monkeypatch, gpus, device, role, placed):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert transformers_backend._placed(device, role) == (placed, None)
+
+
+def test_a_gpu_beyond_those_present_and_spreading_without_its_package_are_refused(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"no cuda:1 here, torch sees 1 GPU"):
+        transformers_backend._placed("cuda:1", "draft")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match="accelerate"):
+            transformers_backend._placed("spread", "draft")
+
+
+def test_auto_takes_the_weights_as_stored():
+    assert TransformersBackend(MODELS / "draft", dtype="auto", device="cpu").dtype in ("bfloat16", "float16")
+
+
+def test_the_manifest_learns_what_model_it_was_without_any_folder_of_this_machine(tiny_draft):
+    info = tiny_draft.info()
+    assert info["architecture"] == "Qwen3VLForConditionalGeneration"
+    assert len(info["fingerprint"]) == 64
+    assert str(MODELS.parent) not in json.dumps(info)

@@ -1,0 +1,348 @@
+"""Every drawn line, bar and baseline is a number of the given table; sources are told apart; nothing overlaps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.testing.compare import compare_images
+
+from speceyes_lib.analysis import ablations as ablations_analysis
+from speceyes_lib.analysis.reported import reported
+from speceyes_lib.report.album import save_figure
+from speceyes_lib.report.labels import agent_label, split_label
+from speceyes_lib.report.plots import ablations, cost, method
+from speceyes_lib.tasks.registry import SPLITS
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN_DPI = 50
+TOLERANCE = 2.0  # root mean square of grey values: fonts may be rasterised a little differently
+
+DRAWN = {
+    "threshold": (ablations.threshold_ablation, "ablation_threshold", "threshold"),
+    "topk": (ablations.topk_ablation, "ablation_topk", "top_k"),
+    "batch_size": (ablations.batch_size_ablation, "ablation_batch_size", "batch_size"),
+}
+
+
+def given(name: str) -> pd.DataFrame:
+    _, table, x = DRAWN[name]
+    return ablations_analysis.reported_sweep(reported(table), x)
+
+
+def measured(name: str) -> pd.DataFrame:
+    """Rows as replay gives them, with a refused setting and a total among them."""
+    _, _, x = DRAWN[name]
+    values = {"threshold": (0.9986, 0.99, 0.97, 0.94), "top_k": (32, 64, 96), "batch_size": (1, 4, 16)}[x]
+    rows = [
+        {
+            "task": task,
+            x: value,
+            "status": "ok",
+            "accuracy_pct": 90.0 + i - j / 4,
+            "speedup": 1.1 + i / 10 + j / 8,
+            "baseline_accuracy_pct": 91.5 + i / 8,
+        }
+        for i, task in enumerate((*SPLITS, "pooled", "average"))
+        for j, value in enumerate(values)
+    ]
+    rows.append({"task": SPLITS[0], x: 128.0, "status": "refused", "accuracy_pct": np.nan, "speedup": np.nan})
+    return ablations_analysis.measured_sweep(pd.DataFrame(rows), x, "deepeyes")
+
+
+def both(name: str) -> pd.DataFrame:
+    return ablations_analysis.joined(given(name), measured(name))
+
+
+@cache
+def drawn(name: str, sweep_of: Callable[[str], pd.DataFrame]) -> Figure:
+    return DRAWN[name][0](sweep_of(name))
+
+
+def panels(figure: Figure) -> dict[str, Axes]:
+    return {ax.get_title(loc="left"): ax for ax in figure.axes if ax.get_title(loc="left")}
+
+
+def behind(figure: Figure, ax: Axes) -> Axes:
+    """The axes of the bars of a panel."""
+    (twin,) = (o for o in figure.axes if o is not ax and o in ax.get_shared_x_axes().get_siblings(ax))
+    return twin
+
+
+def labels(ax: Axes) -> list[str]:
+    return [t.get_text() for t in ax.get_xticklabels()]
+
+
+def named(value: float) -> str:
+    """A value of x as its tick says it."""
+    return f"{value:.4g}".removeprefix("0")
+
+
+def points(ax: Axes) -> list[tuple]:
+    """(tick, y, colour, line style) of every marker of the lines."""
+    names = labels(ax)
+    lines = (line for line in ax.lines if line.get_marker() not in ("None", "", None))
+    return sorted(
+        (names[round(x)], round(float(y), 9), line.get_color(), line.get_linestyle())
+        for line in lines
+        for x, y in zip(*line.get_data(), strict=True)
+    )
+
+
+def bars(ax: Axes, names: list[str]) -> list[tuple]:
+    """(tick, height, hatched) of every bar."""
+    found = []
+    for patch in ax.patches:
+        x = patch.get_x() + patch.get_width() / 2
+        found.append((names[round(x)], round(float(patch.get_height()), 9), bool(patch.get_hatch())))
+    return sorted(found)
+
+
+def across(ax: Axes) -> list[float]:
+    return sorted(
+        round(float(line.get_ydata()[0]), 9) for line in ax.lines if line.get_marker() in ("None", "")
+    )
+
+
+def check_panel(figure: Figure, ax: Axes, part: pd.DataFrame, x: str) -> None:
+    sweep, alone = part[~part["is_baseline"]], part[part["is_baseline"]]
+    style = {"reported": "-", "measured": "--"}
+    assert points(ax) == sorted(
+        (named(r[x]), round(r["accuracy_pct"], 9), ablations._look(r["split"])[0], style[r["source"]])
+        for r in sweep.to_dict("records")
+    )
+    assert bars(behind(figure, ax), labels(ax)) == sorted(
+        (named(r[x]), round(r["speedup"], 9), r["source"] == "measured") for r in sweep.to_dict("records")
+    )
+    assert across(ax) == sorted(round(v, 9) for v in alone["accuracy_pct"])
+
+
+# ------------------------------------------------------------------ numbers
+@pytest.mark.parametrize("sweep_of", [given, both])
+def test_the_threshold_figure_shows_every_number(sweep_of):
+    sweep = sweep_of("threshold")
+    figure = drawn("threshold", sweep_of)
+    found = panels(figure)
+    assert len(found) == 6
+    for agent, (benchmark, name) in itertools.product(("deepeyes", "thyme"), ablations.BENCHMARKS.items()):
+        part = sweep[(sweep["agent"] == agent) & sweep["split"].str.startswith(benchmark + "/")]
+        assert len(part)
+        check_panel(figure, found[f"{name}, {agent_label(agent)}"], part, "threshold")
+
+
+@pytest.mark.parametrize("sweep_of", [given, both])
+def test_the_k_figure_shows_every_number(sweep_of):
+    sweep = sweep_of("topk")
+    figure = drawn("topk", sweep_of)
+    found = panels(figure)
+    assert len(found) == sweep["split"].nunique() == (4 if sweep_of is given else 7)
+    for split, part in sweep.groupby("split"):
+        check_panel(figure, found[split_label(split)], part, "top_k")
+
+
+@pytest.mark.parametrize("sweep_of", [given, both])
+def test_the_batch_figure_shows_every_number_and_the_gain_between_them(sweep_of):
+    sweep = sweep_of("batch_size")
+    figure = drawn("batch_size", sweep_of)
+    found = panels(figure)
+    for benchmark, name in ablations.BENCHMARKS.items():
+        part = sweep[sweep["split"].str.startswith(benchmark + "/") & ~sweep["is_baseline"]]
+        ax = found[name]
+        lines = [line for line in ax.lines if line.get_marker() != "None"]
+        assert sorted((x, y) for line in lines for x, y in zip(*line.get_data(), strict=True)) == sorted(
+            zip(part["batch_size"], part["speedup"], strict=True)
+        )
+        assert across(ax) == [1.0]
+        (inset,) = ax.child_axes
+        gains = pd.concat(
+            ablations_analysis.marginal_gain(line) for _, line in part.groupby(["source", "split"])
+        )
+        assert sorted(tuple(p) for line in inset.lines for p in zip(*line.get_data(), strict=True)) == sorted(
+            zip(gains["batch_size"], gains["gain_per_query"], strict=True)
+        )
+
+
+def test_a_changed_number_moves_its_point_and_no_other():
+    sweep = given("threshold")
+    at = sweep[~sweep["is_baseline"]].index[4]
+    changed = sweep.copy()
+    changed.loc[at, "accuracy_pct"] -= 3.0
+    row = sweep.loc[at]
+    title = f"{ablations.BENCHMARKS[row['split'].split('/')[0]]}, {agent_label(row['agent'])}"
+    before, after = (points(panels(ablations.threshold_ablation(s))[title]) for s in (sweep, changed))
+    gone = set(before) - set(after)
+    assert {(p[0], p[1]) for p in gone} == {(named(row["threshold"]), row["accuracy_pct"])}
+    assert len(set(after) - set(before)) == 1
+
+
+def test_marginal_gain_is_the_slope_between_neighbours():
+    line = pd.DataFrame({"batch_size": [4.0, 1.0, 2.0], "speedup": [2.0, 1.0, 1.5]})
+    assert ablations_analysis.marginal_gain(line).to_numpy().tolist() == [[2.0, 0.5], [4.0, 0.25]]
+    assert ablations_analysis.marginal_gain(line.head(1)).empty
+
+
+def test_a_sweep_leaves_out_what_was_refused_and_totals():
+    sweep = measured("threshold")
+    assert set(sweep["split"]) == set(SPLITS)
+    assert sweep["threshold"].max() < 1
+    assert sweep[sweep["is_baseline"]]["accuracy_pct"].tolist() == [91.5 + i / 8 for i in range(7)]
+
+
+def test_nothing_to_join_is_an_empty_sweep():
+    assert ablations_analysis.joined(None, pd.DataFrame()).empty
+
+
+# ------------------------------------------------------------------ sources
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_legend_says_whose_numbers_are_drawn(name):
+    def told(sweep_of) -> str:
+        return " ".join(t.get_text() for t in drawn(name, sweep_of).legends[0].get_texts())
+
+    assert "reported" in told(given)
+    assert "this run" not in told(given)
+    assert "this run" in told(measured)
+    assert "reported" not in told(measured)
+    assert "reported" in told(both)
+    assert "this run" in told(both)
+
+
+def test_the_agent_alone_of_each_source_has_a_line_style_of_its_own():
+    ax = panels(drawn("threshold", both))["V*, DeepEyes"]
+    flat = [line for line in ax.lines if line.get_marker() == "None"]
+    styles = {round(float(line.get_ydata()[0]), 2): line._unscaled_dash_pattern for line in flat}
+    assert styles[90.43] != styles[91.5]  # reported, measured
+    assert len(set(map(str, styles.values()))) == 2
+
+
+def test_a_split_has_one_colour_in_every_figure():
+    colors = [ablations._look(s) for s in SPLITS if s.startswith("pope/")]
+    assert len(set(colors)) == 3
+    assert (
+        ablations._look("vstar/direct_attributes")
+        == ablations._look("hr/hr_bench_4k")
+        == ablations._look("pope/adversarial")
+    )
+
+
+# ------------------------------------------------------------------ router, throughput, the method
+def routers() -> pd.DataFrame:
+    rows = [
+        {
+            "router": router,
+            "task": task,
+            "status": "refused" if router == "small" else "ok",
+            "accuracy_pct": np.nan if router == "small" else 90 + i + j,
+            "accuracy_low_pct": np.nan if router == "small" else 80 + i + j,
+            "accuracy_high_pct": np.nan if router == "small" else 95 + i + j,
+            "speedup": np.nan if router == "small" else 1.2 + i / 10,
+            "baseline_accuracy_pct": 91.0 + j,
+        }
+        for i, router in enumerate(("large", "small", "none"))
+        for j, task in enumerate((SPLITS[0], SPLITS[4], "pooled"))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_router_figure_shows_what_each_router_gives_and_names_the_refused():
+    left, right = ablations.router_ablation(routers()).axes
+    assert labels(left) == ["V* direct", "POPE adv.", "All"]
+    shown = {c.get_label(): c.lines[0].get_ydata() for c in left.containers}
+    assert shown["large model"].tolist() == [90, 91, 92]
+    assert shown["nobody: all drafted"].tolist() == [92, 93, 94]
+    assert all(pd.isna(value) for value in shown["small model (not in this run)"])
+    speeds = [line.get_ydata().tolist() for line in right.lines if len(line.get_ydata()) == 3]
+    assert [1.2] * 3 in speeds
+    assert [1.4] * 3 in speeds
+
+
+def throughput() -> pd.DataFrame:
+    rows = [
+        (m, n, s * n**0.5, how)
+        for m, s in (("baseline", 5.0), ("speceyes_min", 9.0))
+        for n, how in ((1, "predicted"), (4, "predicted"), (16, "predicted"), (4, "measured"))
+    ]
+    return pd.DataFrame(rows, columns=["method", "in_flight", "samples_per_s", "how"])
+
+
+def test_throughput_is_a_line_where_predicted_and_a_marker_where_measured():
+    (ax,) = cost.throughput(throughput()).axes
+    lines = {line.get_marker() == "None": [] for line in ax.lines}
+    for line in ax.lines:
+        lines[line.get_marker() == "None"].append(line.get_xydata().tolist())
+    assert [[1, 5.0], [4, 10.0], [16, 20.0]] in lines[True]
+    assert [[4, 10.0]] in lines[False]
+    assert [[4, 18.0]] in lines[False]
+
+
+def test_the_drawn_method_shows_a_runs_shares_and_none_without_a_run():
+    def texts(shares=None) -> str:
+        return " ".join(t.get_text() for ax in method.method(shares).axes for t in ax.texts)
+
+    shown = texts({"alpha": 0.81, "beta": 0.74})
+    assert all(share in shown for share in ("no\n74 %", "yes\n26 %", "accept\n81 %", "reject\n19 %"))
+    assert "%" not in texts()
+
+
+# ------------------------------------------------------------------ looks
+def all_figures() -> dict[str, Figure]:
+    made = {
+        f"{name} {s.__name__}": DRAWN[name][0](s(name)) for name in DRAWN for s in (given, both, measured)
+    }
+    made["routers"] = ablations.router_ablation(routers())
+    made["throughput"] = cost.throughput(throughput())
+    return made
+
+
+def test_labels_and_legends_stay_apart_and_inside_the_picture():
+    for name, figure in all_figures().items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer, frame = canvas.get_renderer(), figure.bbox
+        for ax in figure.axes:
+            ticks = [t for t in ax.get_xticklabels() if t.get_text() and t.get_visible()]
+            if ax.axison and ax.xaxis.get_visible() and all(t.get_rotation() == 0 for t in ticks):
+                low, high = ax.get_window_extent().x0 - 1, ax.get_window_extent().x1 + 1
+                boxes = [t.get_window_extent(renderer) for t in ticks]
+                inside = sorted((b for b in boxes if low <= (b.x0 + b.x1) / 2 <= high), key=lambda b: b.x0)
+                for a, b in itertools.pairwise(inside):
+                    assert a.x1 <= b.x0 + 1, f"{name}: x tick labels overlap"
+            for text in (ax._left_title, ax.xaxis.label, ax.yaxis.label):
+                if text.get_text():
+                    box = text.get_window_extent(renderer)
+                    assert box.x0 >= -1, f"{name}: {text.get_text()}"
+                    assert box.x1 <= frame.x1 + 1, f"{name}: {text.get_text()}"
+        for legend in figure.legends:
+            box = legend.get_window_extent(renderer)
+            assert box.x0 >= -1, name
+            assert box.x1 <= frame.x1 + 1, name
+            for ax in figure.axes:
+                assert not box.overlaps(ax.xaxis.label.get_window_extent(renderer)), name
+
+
+def test_equal_input_gives_equal_files(tmp_path):
+    for folder in ("a", "b"):
+        sweep = both("topk")
+        paths = save_figure(ablations.topk_ablation(sweep), "x", tmp_path / folder, sweep, {"run": "demo"})
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_reported_figures_look_as_they_were_looked_at(name, tmp_path):
+    """To renew one after looking at it: save the figure at GOLDEN_DPI as tests/golden/<name>.png."""
+    draw = DRAWN[name][0]
+    drawn(name, given).savefig(tmp_path / "now.png", dpi=GOLDEN_DPI, metadata={"Software": None})
+    golden = GOLDEN / f"{name}.png"
+    assert compare_images(str(golden), str(tmp_path / "now.png"), tol=TOLERANCE) is None
+    moved = given(name)
+    moved.loc[moved.index[3:9], "speedup"] *= 2  # and the picture does tell: a few bars or points elsewhere
+    draw(moved).savefig(tmp_path / "moved.png", dpi=GOLDEN_DPI, metadata={"Software": None})
+    assert compare_images(str(golden), str(tmp_path / "moved.png"), tol=TOLERANCE) is not None

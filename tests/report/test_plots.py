@@ -1,0 +1,169 @@
+"""What is drawn equals what was given; equal input gives equal files; nothing warns and nothing stays open."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from synthetic_run import make_run
+
+from speceyes_lib.analysis import plot_data, results, sample_frame
+from speceyes_lib.analysis.reported import reported
+from speceyes_lib.analysis.summary import choose_threshold, summarise
+from speceyes_lib.report import album
+from speceyes_lib.report.plots import cost, gate, style
+from speceyes_lib.tasks.registry import AVERAGE
+
+THRESHOLD = 0.97
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return sample_frame.assemble(*make_run(per_task=16))
+
+
+@pytest.fixture(scope="module")
+def summary(frame):
+    return summarise(frame, run="demo", gate={"score": "min"})
+
+
+def drawn(figure: Figure) -> FigureCanvasAgg:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas
+
+
+def all_figures(frame, summary) -> dict[str, Figure]:
+    sizes = cost.first_look_by_size_data(frame, 0.42)
+    return {
+        "threshold": gate.accuracy_over_threshold(
+            plot_data.operating_curve(choose_threshold(frame)), THRESHOLD, 0.9
+        ),
+        "speedup": gate.accuracy_speedup(results.measured_results(summary)),
+        "first_look": cost.first_look_by_size(sizes, 0.42),
+        "quadrants": gate.quadrants(gate.quadrants_data(frame, THRESHOLD)),
+        "phases": cost.phase_times(cost.phase_times_data(frame, list(summary["arms"]))),
+    }
+
+
+def test_every_figure_is_drawn_without_a_warning_and_left_to_the_caller(frame, summary):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = all_figures(frame, summary)
+        for figure in made.values():
+            drawn(figure)
+    assert plt.get_fignums() == []
+
+
+def test_no_text_leaves_the_picture_and_no_tick_labels_overlap(frame, summary):
+    for name, figure in all_figures(frame, summary).items():
+        renderer = drawn(figure).get_renderer()
+        frame_box = figure.bbox
+        for ax in figure.axes:
+            boxes = [t.get_window_extent(renderer) for t in ax.get_xticklabels() if t.get_text()]
+            low, high = ax.bbox.x0 - 1, ax.bbox.x1 + 1
+            inside = [b for b in boxes if low <= (b.x0 + b.x1) / 2 <= high]
+            for a, b in itertools.pairwise(inside):
+                assert a.x1 <= b.x0 + 1, f"{name}: x tick labels overlap"
+            for text in (ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label):
+                box = text.get_window_extent(renderer)
+                if text.get_text():
+                    assert box.x0 >= frame_box.x0 - 1, f"{name}: {text.get_text()} is cut off"
+                    assert box.x1 <= frame_box.x1 + 1, f"{name}: {text.get_text()} is cut off"
+            if ax.get_legend() and ax._left_title.get_text():
+                title, legend = (t.get_window_extent(renderer) for t in (ax._left_title, ax.get_legend()))
+                assert not title.overlaps(legend), f"{name}: legend over the title"
+        for legend in figure.legends:
+            box = legend.get_window_extent(renderer)
+            assert box.x0 >= -1, f"{name}: legend is cut off"
+            assert box.x1 <= frame_box.x1 + 1, f"{name}: legend is cut off"
+
+
+def test_no_score_falls_outside_the_bins():
+    score = pd.Series([0.001, 0.4, *np.linspace(0.9, 1.0, 400), 1.0, 1.0])
+    bins = style.confidence_bins(score)
+    assert np.histogram(np.clip(score, bins[0], bins[-1]), bins)[0].sum() == len(score)
+    assert (np.diff(bins) > 0).all()
+
+
+def test_the_scatter_shows_each_methods_numbers(summary):
+    long = results.measured_results(summary)
+    (ax,) = gate.accuracy_speedup(long).axes
+    points = [c for c in ax.collections if isinstance(c, PathCollection)]
+    shown = {tuple(np.round(c.get_offsets()[0], 9)) for c in points}
+    wanted = long[long["split"] == AVERAGE][["speedup", "accuracy_pct"]].round(9)
+    assert shown == set(map(tuple, wanted.to_numpy()))
+
+
+def test_the_suites_own_score_is_drawn_above_those_that_agree_with_it(summary):
+    long = results.measured_results(summary)
+    twin = long[long["method"] == "speceyes_min"].assign(method="speceyes_mean")
+    (ax,) = gate.accuracy_speedup(pd.concat([long, twin], ignore_index=True)).axes
+    points = [c for c in ax.collections if isinstance(c, PathCollection)]
+    top = max(points, key=lambda c: c.get_zorder())
+    assert tuple(top.get_facecolor()[0]) == to_rgba(style.method_color("speceyes_min"))
+    assert sum(c.get_zorder() == top.get_zorder() for c in points) == 1
+
+
+def test_reported_and_measured_never_share_a_panel(summary):
+    both = pd.concat(
+        [results.reported_results(reported("table1")), results.measured_results(summary)], ignore_index=True
+    )
+    titles = [ax.get_title(loc="left") for ax in gate.accuracy_speedup(both).axes]
+    assert titles == ["Reported: DeepEyes", "Reported: Thyme", "Measured: run demo"]
+
+
+def test_a_method_has_one_colour_and_methods_differ():
+    assert len(set(style.METHOD_COLORS.values())) == len(style.METHOD_COLORS)
+    assert style.method_color("speceyes_min_batched") == style.method_color("speceyes_min")
+    assert {style.RIGHT, style.WRONG}.isdisjoint(style.METHOD_COLORS.values())
+
+
+def test_the_quadrants_count_every_sample_once(frame):
+    table = gate.quadrants_data(frame, THRESHOLD)
+    assert table["n"].sum() == int(frame["router_verdict"].notna().sum())
+    cell = table[(table["router"] == "no") & (table["gate"] == "accepts")].iloc[0]
+    part = frame[(frame["router_verdict"] == "no") & (frame["score_min"] > THRESHOLD)]
+    assert cell["n"] == len(part)
+    assert cell["draft_pct"] == pytest.approx(100 * part["draft_right"].mean())
+
+
+def test_the_size_bins_part_hard_from_easy_and_lose_nobody(frame):
+    table = cost.first_look_by_size_data(frame, 0.42)
+    known = frame["first_look_verdict"].notna() & frame["target_fraction"].notna()
+    assert table.groupby("who")["n"].sum().tolist() == [known.sum()] * 2
+    assert 0.42 in set(table["high"])
+
+
+def test_the_phase_bars_add_up_to_the_mean_clock(frame):
+    table = cost.phase_times_data(frame, ["gated"])
+    assert table["ms"].sum() == pytest.approx(1000 * sample_frame.arm(frame, "gated")["wall_s"].mean())
+
+
+def test_a_saved_figure_comes_with_its_numbers_and_origin_and_is_reproducible(frame, tmp_path):
+    data = plot_data.operating_curve(choose_threshold(frame))
+    for folder in ("a", "b"):
+        figure = gate.accuracy_over_threshold(data)
+        paths = album.save_figure(figure, "curve", tmp_path / folder, data, {"run": "demo"})
+    assert [p.name for p in paths] == ["curve.pdf", "curve.png", "curve.csv", "curve.json"]
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
+    assert json.loads((tmp_path / "a" / "curve.json").read_text()) == {"run": "demo"}
+    pd.testing.assert_frame_equal(pd.read_csv(paths[2]), data, rtol=1e-9, check_dtype=False)
+
+
+def test_figures_of_an_almost_empty_run_are_drawn():
+    arms, judged = make_run(per_task=2, tasks=("vstar/direct_attributes",), failed=2)
+    frame = sample_frame.assemble(arms, judged)
+    summary = summarise(frame, run="tiny")
+    for figure in all_figures(frame, summary).values():
+        drawn(figure)

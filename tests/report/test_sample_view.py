@@ -1,0 +1,336 @@
+"""One sample in full: every number explained, and what a model wrote is text, whatever it wrote."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from explore_run import evidence, store_run
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from speceyes_lib.explore.reading import Run
+from speceyes_lib.gating.gate import accepts
+from speceyes_lib.gating.separability import deciding_token, token_separability
+from speceyes_lib.paths import stage_dir
+from speceyes_lib.report import sample_view as m
+from speceyes_lib.runs.evidence import Evidence
+from speceyes_lib.runs.records import (
+    AgentRecord,
+    DraftRecord,
+    Failure,
+    HumanCheck,
+    JudgedRecord,
+    RouterRecord,
+    Trajectory,
+    Turn,
+    Verdict,
+)
+from speceyes_lib.tasks.pictures import ImageRef
+from speceyes_lib.tasks.sample import Sample
+
+EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)>'
+FOREIGN = "答案是红色 — ответ: красный 🟥"
+
+
+@pytest.fixture
+def sample(tmp_path) -> Sample:
+    Image.new("RGB", (200, 100), "gray").save(tmp_path / "s.png")
+    return Sample(
+        id="vstar/direct_attributes/s",
+        benchmark="vstar",
+        split="direct_attributes",
+        key="s",
+        question=f"What is {EVIL}? {FOREIGN}",
+        options=("red", EVIL),
+        answer="A",
+        image=ImageRef(tmp_path / "s.png"),
+        boxes=((50, 20, 40, 40),),
+        meta={"targets": [EVIL]},
+    )
+
+
+def draft(**changed) -> DraftRecord:
+    return DraftRecord(id="vstar/direct_attributes/s", status="ok", answer="red", n_tokens=2).model_copy(
+        update=changed
+    )
+
+
+def text(token: int) -> str:
+    return f"t{token}"
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def test_every_token_has_its_separability_and_the_least_one_decides():
+    told = m.token_strip(draft(), found := evidence("vstar/direct_attributes/s", 4), text, 16).tokens
+    expected = token_separability(found.top_logprobs, 16)
+    assert [t["separability"] for t in told] == [f"{s:.2f}" for s in expected]
+    assert [t["decides"] for t in told].index(True) == deciding_token(found.top_logprobs, 16)
+    assert sum(t["decides"] for t in told) == 1
+
+
+def test_alternatives_are_the_most_probable_tokens_and_the_chosen_one_is_marked():
+    (token,) = m.token_strip(draft(), found := evidence("a/b/c", 1), text, 16).tokens
+    shown = token["alternatives"]
+    assert [a["probability"] for a in shown] == pytest.approx(
+        np.exp(found.top_logprobs[0, : m.ALTERNATIVES]).tolist()
+    )
+    assert [a["chosen"] for a in shown] == [True] + [False] * (m.ALTERNATIVES - 1)
+    assert [a["text"] for a in shown][1:3] == ["t1", "t2"]
+
+
+def test_a_chosen_token_outside_the_likeliest_is_shown_all_the_same():
+    top = np.log(np.full((1, 20), 0.05, dtype="float32"))
+    odd = Evidence([99], ["odd"], [-9.0], [np.arange(20)], top)
+    (token,) = m.token_strip(draft(), odd, text, 16).tokens
+    assert token["alternatives"][-1] == {
+        "text": "odd",
+        "probability": pytest.approx(math.exp(-9)),
+        "shown": "0.0001",
+        "chosen": True,
+    }
+
+
+def test_a_larger_k_than_stored_uses_what_is_stored():
+    found = evidence("a/b/c", 2)
+    assert m.token_strip(draft(), found, text, 4096) == m.token_strip(draft(), found, text, found.k)
+
+
+@pytest.mark.parametrize(
+    ("given_draft", "found", "told"),
+    [
+        (None, None, "No draft"),
+        (
+            draft(status="error", error=Failure(type="image_error", message="torn")),
+            None,
+            r"failed \(image_error\): torn",
+        ),
+        (draft(answer=EVIL), None, "No token evidence"),
+        (draft(answer="", n_tokens=0), evidence("a/b/c", 0), "no token"),
+    ],
+)
+def test_where_there_is_nothing_to_colour_the_reason_stands(given_draft, found, told):
+    strip = m.token_strip(given_draft, found, text, 16)
+    assert strip.tokens == ()
+    assert re.search(told, strip.message)
+
+
+@pytest.mark.parametrize("separability", [math.nan, 0.0, 3.0, 1e6])
+def test_token_text_is_legible_on_its_colour(separability):
+    color, ink = (tuple(int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)) for c in m.token_color(separability))
+
+    def luminance(rgb):
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(color), luminance(ink)))
+    assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG AA
+
+
+# ------------------------------------------------------------------ gate
+
+
+@given(confidence=st.floats(0.0, 1.0), threshold=st.floats(0.0, 1.0))
+def test_the_sentence_on_the_gate_says_what_the_gate_does(confidence, threshold):
+    taken = bool(accepts(confidence, threshold))
+    (told,) = m.gate_lines(None, confidence, "accepted" if taken else "rejected", threshold)
+    assert told.startswith("Accepted" if taken else "Rejected")
+    assert not accepts(confidence, confidence)  # "from … upwards rejects it"
+    assert confidence == 0 or accepts(confidence, np.nextafter(confidence, -1))  # "below accepts it"
+
+
+def test_a_routed_draft_is_told_with_what_the_gate_would_have_done():
+    told = m.gate_lines(None, 0.99, "routed", 0.9)
+    assert "The router sends" in told[0]
+    assert "would accept" in told[1]
+
+
+def test_a_draft_without_confidence_says_why():
+    record = AgentRecord(
+        id="a/b/c", run_mode="collect", status="ok", decision="collected", used="large",
+        draft=draft(score_reason="empty_answer"),
+    )  # fmt: skip
+    (told,) = m.gate_lines(record, math.nan, "rejected", 0.98)
+    assert "empty answer" in told
+
+
+# ------------------------------------------------------------------ picture
+
+
+def test_boxes_of_benchmark_and_agent_stand_with_their_overlap(sample):
+    zoom = Turn(text="", n_tokens=1, turn_s=0.1, action="tool", crop_px=(50, 20, 90, 100))
+    told = m.marked_picture(sample, Trajectory(status="ok", turns=(zoom,)))
+    target, crop = told.boxes
+    assert (target["kind"], target["box"], target["label"]) == ("target", [50, 20, 90, 60], EVIL)
+    assert crop["box"] == [50, 20, 90, 100]
+    assert crop["note"] == "IoU 0.50, holds 100% of the target"
+    assert told.picture.width == 200
+
+
+def test_overlap_with_the_nearest_of_several_targets():
+    assert (
+        m.overlap_note((0, 0, 10, 10), [(100, 100, 110, 110), (5, 0, 15, 10)])
+        == "IoU 0.33, holds 50% of the target"
+    )
+    assert m.overlap_note((0, 0, 10, 10), []) == ""
+
+
+def test_a_missing_picture_is_a_sentence_without_the_folder(sample, tmp_path):
+    (tmp_path / "s.png").unlink()
+    told = m.marked_picture(sample, None)
+    assert told.picture is None
+    assert "s.png: cannot read the picture" in told.message
+    assert str(tmp_path) not in told.message
+    assert "not on this machine" in m.marked_picture(None, None).message
+
+
+# ------------------------------------------------------------------ HTML
+
+
+def evil_record() -> AgentRecord:
+    turn = Turn(
+        text=EVIL + FOREIGN, n_tokens=None, turn_s=0.1, action="malformed", tool_call={"name": EVIL},
+        tool_output=EVIL, notes=(EVIL,), error=Failure(type="t<", message=EVIL),
+    )  # fmt: skip
+    return AgentRecord(
+        id="vstar/direct_attributes/s", run_mode="collect", status="error", decision="collected", used="large",
+        error=Failure(type="x<", message=EVIL), router=RouterRecord(verdict="yes", text=EVIL), draft=draft(answer=EVIL),
+        trajectory=Trajectory(status="error", turns=(turn,)),
+    )  # fmt: skip
+
+
+def evil_judged() -> JudgedRecord:
+    human = HumanCheck(verdict="right", reason=EVIL, author=EVIL, time_utc="2026-01-01T00:00:00+00:00")
+    verdict = Verdict(
+        id="vstar/direct_attributes/s", source="draft", verdict="right", rule=EVIL, protocol="strict", answer=EVIL,
+        standard=EVIL, decided_by="human", rule_verdict="wrong", human=human,
+    )  # fmt: skip
+    return JudgedRecord(id="vstar/direct_attributes/s", question=EVIL, verdicts=(verdict,))
+
+
+def test_nothing_that_was_written_by_a_model_or_a_person_becomes_markup(sample):
+    pages = [
+        m.question_html(sample, None),
+        m.question_html(None, evil_judged()),
+        m.router_html(evil_record()),
+        m.verdicts_html(evil_judged().verdicts),
+        m.trajectory_html(evil_record()),
+        m.trajectory_html(evil_record(), "SCRIPT"),
+    ]
+    for page in pages:
+        assert "<script" not in page.casefold()
+        assert "<img" not in page
+        assert "script" in page  # it is shown
+
+
+def test_other_scripts_are_shown_as_they_are(sample):
+    assert FOREIGN in m.question_html(sample, None)
+    assert FOREIGN in m.trajectory_html(evil_record())
+
+
+@given(st.text(alphabet="aAbİß<&é ", max_size=30), st.text(alphabet="aAbİß<&", max_size=3))
+def test_marking_words_keeps_the_text(text, mark):
+    page = m.marked(text, mark)
+    assert html.unescape(page.replace("<mark>", "").replace("</mark>", "")) == text
+
+
+def test_every_occurrence_is_marked_in_any_case():
+    assert m.marked("Red, red & RED", "red") == "<mark>Red</mark>, <mark>red</mark> &amp; <mark>RED</mark>"
+
+
+def test_turns_tell_tool_calls_results_errors_and_times():
+    page = m.trajectory_html(evil_record())
+    for told in (
+        "Turn 1: malformed",
+        "100.0 ms",
+        "tokens not told",
+        "tool call:",
+        "tool result:",
+        "t&lt;:",
+        "noted:",
+    ):
+        assert told in page
+
+
+def test_a_person_outranks_the_rule_and_both_are_shown():
+    page = m.verdicts_html(evil_judged().verdicts)
+    assert "✓ right" in page
+    assert "wrong (" in page
+
+
+@pytest.mark.parametrize(
+    "record", [None, evil_record().model_copy(update={"trajectory": None, "error": None})]
+)
+def test_a_sample_without_trajectory_says_so(record):
+    assert "no record in this arm" in m.trajectory_html(record) or "was not asked" in m.trajectory_html(
+        record
+    )
+
+
+# ------------------------------------------------------------------ all of it
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, scene_samples, benchmark_root) -> Run:
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
+    store_run("small", scene_samples, benchmark_root)
+    return Run("small")
+
+
+def row(id_: str, **changed) -> pd.Series:
+    known = {"id": id_, "confidence": 0.99, "decision": "accepted", "wall_s": 0.02, "baseline_wall_s": 0.1}
+    return pd.Series(known | changed)
+
+
+def test_every_sample_of_a_run_can_be_looked_at(run):
+    for id_, record in run.records("collect").items():
+        told = m.tell(run, "collect", id_, 0.98, 16, row(id_))
+        assert record.status == "error" or told.tokens.tokens
+        assert told.picture.picture is not None
+        assert "Under this setting: predicted 20.0 ms, 80.0 ms less than the agent alone" in told.costs
+
+
+def test_evidence_that_was_changed_is_told_every_time_and_hides_nothing_else(run):
+    task = "vstar/direct_attributes"
+    with (stage_dir("small", "01_draft", task) / "evidence.parquet").open("ab") as file:
+        file.write(b" ")
+    for id_ in [i for i in run.records("collect") if i.startswith(task)][1:3]:
+        told = m.tell(run, "collect", id_, 0.98, 16, row(id_))
+        assert "is not the file its manifest speaks of" in told.tokens.message
+        assert not told.tokens.tokens
+        assert told.picture.picture is not None
+
+
+def test_costs_are_those_that_were_recorded(run):
+    id_, record = next((i, r) for i, r in run.records("gated").items() if r.decision == "rejected")
+    costs = dict(m.recorded_costs(run, id_, run.drafts()[id_]))
+    assert set(costs) == {"draft", *run.arms}
+    for arm in run.arms:
+        assert sum(costs[arm].values()) == pytest.approx(run.records(arm)[id_].wall_s)
+    assert m.record_costs(record.model_copy(update={"timed": False})) is None
+    assert "not timed" in m.costs_html([("gated", None)])
+
+
+def test_unknown_times_are_not_zero(run):
+    id_ = next(iter(run.records("collect")))
+    told = m.tell(run, "collect", id_, 0.98, 16, row(id_, wall_s=math.nan, baseline_wall_s=math.nan))
+    assert "Nothing was timed" in told.costs
+
+
+def test_options_stand_in_the_order_the_models_saw(run):
+    from speceyes_lib.tasks.sample import ShownOptions
+
+    id_ = next(i for i in run.records("collect") if i.startswith("vstar"))
+    sample = run.sample(id_)
+    order = tuple(reversed(range(len(sample.options))))
+    record = run.records("collect")[id_].model_copy(update={"options_shown": ShownOptions(order=order)})
+    run.records("collect")[id_] = record
+    page = m.asked(run, "collect", id_).asked
+    assert page.index(sample.options[-1]) < page.index(sample.options[0])

@@ -1,0 +1,175 @@
+"""The run's index and the README's headline say what summary.json says, and need nothing from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from synthetic_run import make_run
+
+from speceyes_lib.analysis.sample_frame import assemble
+from speceyes_lib.analysis.summary import summarise
+from speceyes_lib.errors import StageError, UserError
+from speceyes_lib.report import site
+from speceyes_lib.runs.records import Counts
+from speceyes_lib.runs.stage import write_stage
+from speceyes_lib.runs.summary_file import read_summary
+from speceyes_lib.workflow.cli import main
+
+SUMMARY = summarise(assemble(*make_run(per_task=8)))
+ACCURACY = f"{SUMMARY['arms']['gated']['pooled']['accuracy_pct']:.1f} ["
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Path:
+    """A run folder with a summary, one figure, one notebook that finished and one that failed."""
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    folder = tmp_path / "tiny"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "notebooks").mkdir()
+    (folder / "summary.json").write_text(json.dumps(SUMMARY))
+    for kind in (".png", ".pdf", ".csv"):
+        (folder / "figures" / f"accuracy_speedup{kind}").write_bytes(b"x")
+    for name, failed in (("01_draft", None), ("02_agent", True)):
+        cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("1 < 2")]
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        notebook.metadata["papermill"] = {
+            "exception": failed,
+            "end_time": "2026-01-01T00:00:00",
+            "duration": 12.3,
+        }
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    return folder
+
+
+def test_headline_sets_speceyes_beside_the_agent_and_the_draft_alone():
+    names, *rows = site.headline_rows(SUMMARY)
+    assert names[0] == ""
+    labels = [row[0] for row in rows]
+    assert labels == [
+        *("Agent alone", "Draft alone", "SpecEyes (min)"),
+        *("Agent alone, batched", "SpecEyes (min), batched"),
+    ]
+    speceyes = dict(zip(names, rows[2], strict=True))
+    assert speceyes["accuracy % [95 %]"].startswith(ACCURACY)
+    assert all(speceyes.values())
+    assert [dict(zip(names, row, strict=True))["over"] for row in rows] == [
+        *("", "Agent alone", "Agent alone"),
+        *("Agent alone", "Agent alone, batched"),  # each setting against its own baseline
+    ]
+
+
+def test_headline_of_a_run_without_the_batched_arms_is_shorter():
+    arms = {name: SUMMARY["arms"][name] for name in ("baseline", "gated")}
+    assert len(site.headline_rows({**SUMMARY, "arms": arms})) == 1 + 2
+
+
+def test_terminal_readme_and_index_tell_the_same_cells():
+    cells = [cell for row in site.headline_rows(SUMMARY) for cell in row if cell]
+    for text in (
+        site.headline_text(SUMMARY),
+        site.headline_markdown(SUMMARY),
+        site.headline_html(SUMMARY),
+    ):
+        assert all(cell in text for cell in cells)
+
+
+def test_index_links_every_figure_file_and_notebook_and_says_which_failed(run):
+    page = site.write_index("tiny").read_text()
+    links = set(re.findall(r'(?:href|src)="([^"#]+)"', page))
+    assert {"figures/accuracy_speedup.pdf", "notebooks/01_draft.html", "summary.json"} <= links
+    assert all((run / link).is_file() for link in links)
+    assert len(re.findall("failed</span>", page)) == 1
+    assert "not finished" not in page
+    assert ACCURACY in page
+
+
+def test_pages_load_nothing_from_elsewhere(run):
+    site.write_index("tiny")
+    for page in run.rglob("*.html"):
+        assert not re.search(r'(src|href)="(https?:)?//', page.read_text()), page.name
+        assert "<script" not in page.read_text(), page.name
+
+
+def test_an_unfinished_run_has_an_index_too(run):
+    (run / "summary.json").unlink()
+    assert "No summary yet" in site.write_index("tiny").read_text()
+
+
+def test_the_run_that_chose_the_threshold_has_an_index_with_its_notebooks(run):
+    chose = run.with_name("tiny_validation")
+    shutil.copytree(run / "notebooks", chose / "notebooks")
+    assert "../tiny_validation/index.html" in site.write_index("tiny").read_text()
+    page = (chose / "index.html").read_text()
+    links = re.findall(r'href="([^"#]+)"', page)
+    assert {"../tiny/index.html", "notebooks/01_draft.html"} <= set(links)
+    assert all((chose / link).is_file() for link in links)
+    assert "No summary yet" not in page
+
+
+def test_a_page_is_made_again_only_when_its_notebook_is_newer(run):
+    site.write_index("tiny")
+    page = run / "notebooks" / "01_draft.html"
+    page.write_text("kept")
+    site.write_index("tiny")
+    assert page.read_text() == "kept"
+
+
+def test_readme_block_is_replaced_and_everything_else_stays(run, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- headline:start -->\nold\n<!-- headline:end -->\nafter 1.73x\n")
+    site.fill_readme("tiny", readme)
+    first = readme.read_text()
+    assert first.startswith("before\n<!-- headline:start -->\n|  | accuracy")
+    assert first.endswith("<!-- headline:end -->\nafter 1.73x\n")
+    assert "old" not in first
+    site.fill_readme("tiny", readme)
+    assert readme.read_text() == first
+
+
+def test_a_readme_without_the_block_is_left_alone(run, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here")
+    with pytest.raises(UserError, match="headline:start"):
+        site.fill_readme("tiny", readme)
+    assert readme.read_text() == "nothing here"
+
+
+def test_published_are_exactly_the_tables_and_figures_the_manifests_list(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_HOME", str(tmp_path / "home"))
+    old = tmp_path / "home" / "figures" / "tiny"
+    old.mkdir(parents=True)
+    (old / "dropped_since.png").write_bytes(b"old")
+    (run / "figures" / "by_hand.png").write_bytes(b"not of the stage")
+    files = [f"../figures/accuracy_speedup{kind}" for kind in (".png", ".pdf", ".csv")]
+    (run / "05_figures").mkdir()
+    (run / "05_figures" / "table1.tex").write_text("table")
+    write_stage(
+        run / "05_figures",
+        stage="05_figures",
+        config={},
+        files=["table1.tex", "../summary.json", *files],
+        counts=Counts(expected=0, done=0),
+    )
+    written = site.publish("tiny")
+    names = ["accuracy_speedup.csv", "accuracy_speedup.pdf", "accuracy_speedup.png", "table1.tex"]
+    assert sorted(p.name for p in written) == sorted(p.name for p in old.iterdir()) == names
+    assert (old / "table1.tex").read_text() == "table"
+
+
+@pytest.mark.parametrize("action", [read_summary, site.write_index, site.publish])
+def test_a_run_that_is_not_there_is_told_with_what_to_run_first(action, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    with pytest.raises(StageError, match=r"05_paper_figures|make reproduce"):
+        action("tiny")
+
+
+def test_command_line_tells_a_mistake_in_one_line(run, capsys):
+    assert main(["index", "other"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["index", "tiny"]) == 0
+    assert capsys.readouterr().out == "data/runs/tiny/index.html\n"

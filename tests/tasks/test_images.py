@@ -1,0 +1,135 @@
+"""Boxes land where the model pointed, crops come from the original, degenerate boxes are told as such."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from speceyes_lib.errors import DataError
+from speceyes_lib.tasks.images import BoxError, ImageSpec, crop_view, iou, map_box, resized_view, view_size
+
+QWEN = ImageSpec(factor=28, min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28)
+TINY = ImageSpec(factor=16, min_pixels=9000, max_pixels=9300)
+
+sides = st.integers(28, 4000)
+slow_start = settings(deadline=None)  # the first call imports torch
+
+
+@slow_start
+@given(sides, sides)
+def test_view_sides_are_multiples_of_the_factor_within_the_area_limits(width, height):
+    w, h = view_size(width, height, QWEN)
+    assert w % 28 == h % 28 == 0
+    assert QWEN.min_pixels <= w * h <= QWEN.max_pixels
+
+
+@slow_start
+@given(sides, sides)
+def test_a_view_is_not_resized_a_second_time_by_the_processor(width, height):
+    view = view_size(width, height, QWEN)
+    assert view_size(*view, QWEN) == view
+
+
+@pytest.mark.parametrize("side", [188, 286, 349, 384, 545, 608, 640, 704, 768, 1008, 1408])
+def test_the_embedded_models_see_every_square_at_96_px(side):
+    assert view_size(side, side, TINY) == (96, 96)
+
+
+def test_a_picture_narrower_than_1_to_200_is_refused():
+    with pytest.raises(DataError, match="1 x 500 px is too narrow"):
+        view_size(1, 500, QWEN)
+
+
+def test_a_box_of_the_view_maps_to_the_same_part_of_the_original():
+    assert map_box((24, 0, 48, 96), (96, 96), (384, 1536)) == (96, 0, 192, 1536)
+
+
+def test_mapped_pixels_are_rounded_outwards():
+    assert map_box((1, 1, 2, 2), (3, 3), (10, 10)) == (3, 3, 7, 7)
+
+
+@st.composite
+def boxes_in_views(draw):
+    view = draw(st.tuples(st.integers(16, 500), st.integers(16, 500)))
+    coordinate = st.floats(-600, 1100, allow_nan=False)
+    x1, x2 = sorted((draw(coordinate), draw(coordinate)))
+    y1, y2 = sorted((draw(coordinate), draw(coordinate)))
+    return (x1, y1, x2, y2), view, draw(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
+
+
+@given(boxes_in_views(), st.sampled_from([1, 16]))
+def test_any_box_is_either_refused_or_maps_to_pixels_inside_that_cover_it(case, min_side):
+    box, view, original = case
+    inside = all(box[i] < view[i] and box[i + 2] > 0 and box[i] < box[i + 2] for i in (0, 1))
+    if not inside:
+        with pytest.raises(BoxError):
+            map_box(box, view, original, min_side)
+        return
+    mapped = map_box(box, view, original, min_side)
+    for axis in (0, 1):
+        scale = original[axis] / view[axis]
+        low, high = mapped[axis], mapped[axis + 2]
+        assert 0 <= low < high <= original[axis]
+        assert low <= max(box[axis], 0) * scale + 1e-4
+        assert high >= min(box[axis + 2], view[axis]) * scale - 1e-4
+        assert high - low >= math.floor(min(min_side, view[axis]) * scale - 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        ((0, 0, math.nan, 5), "four finite numbers"),
+        ((0, 0, math.inf, 5), "four finite numbers"),
+        ((0, 0, "5", 5), "four finite numbers"),
+        ((0, 0, 5), "four finite numbers"),
+        ((5, 0, 2, 5), "empty or reversed"),
+        ((5, 0, 5, 5), "empty or reversed"),
+        ((96, 0, 120, 5), "outside the picture of 96 x 96 px"),
+        ((-9, -9, 0, 5), "outside"),
+    ],
+)
+def test_a_degenerate_box_is_told_as_what_it_is(box, told):
+    with pytest.raises(BoxError, match=told):
+        map_box(box, (96, 96), (384, 384))
+
+
+def test_a_tiny_box_grows_to_one_cell_around_its_middle_and_stays_inside():
+    assert map_box((40, 40, 42, 42), (96, 96), (960, 960), 16) == (330, 330, 490, 490)
+    assert map_box((94, 0, 96, 2), (96, 96), (960, 960), 16) == (800, 0, 960, 160)
+
+
+def test_zooming_shows_the_original_s_detail_not_the_view_s():
+    image = Image.new("RGB", (960, 960), "white")
+    for x in range(0, 160, 8):  # stripes of 4 px: gone in a view that makes 96 px of 960
+        image.paste((0, 0, 0), (x, 0, x + 4, 160))
+    view = resized_view(image, TINY)
+    crop, crop_px = crop_view(image, (0, 0, 16, 16), view.size, TINY)
+    assert crop_px == (0, 0, 160, 160)
+    assert crop.size == view.size == (96, 96)
+    low, high = crop.convert("L").getextrema()
+    assert high - low > 100
+    low, high = view.crop((2, 2, 14, 14)).convert("L").getextrema()
+    assert high - low < 30
+
+
+def test_a_sliver_that_the_model_would_refuse_is_an_error_of_the_box():
+    image = Image.new("RGB", (8000, 8000))
+    with pytest.raises(BoxError, match="too narrow"):
+        crop_view(image, (0, 0, 8000, 30), (8000, 8000), ImageSpec(28, 3136, 10**9))
+
+
+@given(*[st.tuples(st.floats(0, 9), st.floats(0, 9), st.floats(0.1, 9), st.floats(0.1, 9))] * 2)
+def test_iou_is_symmetric_between_0_and_1_and_1_for_equal_boxes(a, b):
+    a, b = ((x, y, x + w, y + h) for x, y, w, h in (a, b))
+    assert iou(a, b) == pytest.approx(iou(b, a))
+    assert 0 <= iou(a, b) <= 1 + 1e-9
+    assert iou(a, a) == pytest.approx(1)
+
+
+def test_iou_of_known_boxes():
+    assert iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert iou((0, 0, 2, 2), (2, 0, 4, 2)) == 0

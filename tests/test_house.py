@@ -1,0 +1,80 @@
+"""Rules of the house: directions between the wings, private names, large files, and cheap imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "speceyes_lib"
+HEAVY = ("torch", "transformers", "openai", "torchvision", "qwen_vl_utils", "papermill", "seaborn")
+
+
+def modules() -> list[str]:
+    # training builds and trains torch models: it may import torch, and nothing imports it
+    files = (f.relative_to(PACKAGE.parent).with_suffix("") for f in sorted(PACKAGE.rglob("*.py")))
+    names = (".".join(f.parts).removesuffix(".__init__") for f in files)
+    return [n for n in names if not n.startswith("speceyes_lib.training.")]
+
+
+def loaded(names: list[str], watched: tuple[str, ...]) -> str:
+    """Which of the watched packages a fresh Python has loaded once it has imported these modules."""
+    code = (
+        "import importlib, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        f"print(','.join(m for m in {watched!r} if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_every_module_loads_nothing_heavy():
+    assert loaded(modules(), HEAVY) == ""
+
+
+def test_the_command_line_and_its_report_start_without_tables_statistics_and_plots():
+    assert (
+        loaded(["speceyes_lib.workflow.cli", "speceyes_lib.report.site"], ("pandas", "scipy", "matplotlib"))
+        == ""
+    )
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+
+
+def test_imports_between_the_wings_point_downwards():
+    """The layers contract of pyproject.toml, checked by import-linter."""
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+    ]
+    result = subprocess.run(
+        [*command, "--no-cache"], check=False, capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def imported_names(path: Path) -> set[tuple[str, str]]:
+    """(wing, name) of everything that a file imports from the library by a relative import."""
+    parts = path.relative_to(PACKAGE).parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            module = [*parts[: len(parts) - node.level], *(node.module or "").split(".")]
+            found |= {(module[0], alias.name) for alias in node.names}
+    return found
+
+
+@each_file
+def test_a_private_name_stays_in_its_wing(path):
+    wing = path.relative_to(PACKAGE).parts[0]
+    foreign = {(w, name) for w, name in imported_names(path) if name.startswith("_") and w != wing}
+    assert not foreign

@@ -1,0 +1,225 @@
+"""Notebook helpers: parameters are checked, a mistake reads as one sentence, progress leaves one line."""
+
+from __future__ import annotations
+
+import time
+
+import nbformat
+import papermill
+import pytest
+from matplotlib.figure import Figure
+from papermill.exceptions import PapermillExecutionError
+
+from speceyes_lib import paths
+from speceyes_lib.errors import ConfigError
+from speceyes_lib.params import DraftParams
+from speceyes_lib.report import formatting
+from speceyes_lib.runs.records import Counts, Manifest
+from speceyes_lib.workflow import notebook
+
+HEAD = """
+import time
+from speceyes_lib.errors import DataError
+from speceyes_lib.notebook import Progress, checked, counts, handover, header, show
+from speceyes_lib.params import DraftParams
+params = checked(DraftParams, globals())
+"""
+
+
+def run_cells(folder, *cells: str, parameters: dict | None = None) -> nbformat.NotebookNode:
+    """Execute code cells by papermill, as the workflow does, and return the executed copy, failed or not."""
+    first = nbformat.v4.new_code_cell("batch_size: int = 8", metadata={"tags": ["parameters"]})
+    source = nbformat.v4.new_notebook(cells=[first, *(nbformat.v4.new_code_cell(c) for c in cells)])
+    source.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(source, folder / "in.ipynb")
+    try:
+        papermill.execute_notebook(
+            folder / "in.ipynb", folder / "out.ipynb", parameters=parameters or {}, progress_bar=False
+        )
+    except PapermillExecutionError as error:
+        (folder / "error.txt").write_text(str(error))
+    return nbformat.read(folder / "out.ipynb", as_version=4)
+
+
+def outputs(executed: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in executed.cells for output in cell.get("outputs", [])]
+
+
+# ------------------------------------------------------------------ in a real kernel
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> list[nbformat.NotebookNode]:
+    """Header, two legs of progress, a figure, then a mistake of the user's: one kernel for the tests below."""
+    folder = tmp_path_factory.mktemp("executed")
+    progress = """
+with Progress("drafted") as progress:
+    for task in ("vstar/direct_attributes", "pope/random"):
+        for done in range(6):
+            progress(done, 5, task)
+            time.sleep(0.1)
+"""
+    figure = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\naxes.plot([1, 2])\nshow(figure)"
+    mistake = "def load():\n    raise DataError('scene.json: field options is missing; add it')\nload()"
+    cells = [HEAD, "header(params)", progress, figure, mistake]
+    return [*outputs(run_cells(folder, *cells)), (folder / "error.txt").read_text()]
+
+
+def test_progress_leaves_exactly_one_clean_line(executed):
+    lines = [
+        o.data["text/plain"] for o in executed[:-1] if "drafted" in o.get("data", {}).get("text/plain", "")
+    ]
+    assert len(lines) == 1
+    assert lines[0].startswith("drafted 10 of 10 samples in 1.")
+    assert not [o for o in executed[:-1] if o.output_type == "stream"]
+
+
+def test_a_figure_is_shown_once(executed):
+    assert len([o for o in executed[:-1] if "image/png" in o.get("data", {})]) == 1
+
+
+def test_a_saved_figure_is_shown_from_its_file_as_wide_as_in_print(tmp_path, monkeypatch):
+    figure = Figure(figsize=(3.5, 2))
+    figure.savefig(tmp_path / "saved.png", dpi=200)
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    notebook.show(tmp_path / "saved.png")
+    (image,) = shown
+    assert image.data == (tmp_path / "saved.png").read_bytes()
+    assert image.width == 3.5 * 96
+
+
+def test_header_tells_run_versions_and_parameters_but_no_machine_folder(executed):
+    text = next(o.data["text/markdown"] for o in executed[:-1] if "text/markdown" in o.get("data", {}))
+    assert text.startswith("run **demo** · commit ")
+    assert "torch 2.12.1" in text
+    assert "| batch_size | `8` |" in text
+    assert str(paths.resolve(".")) not in text
+
+
+def test_a_users_mistake_is_one_sentence_without_traceback_and_fails_the_run(executed):
+    *shown, told_by_papermill = executed
+    (error,) = [o for o in shown if o.output_type == "error"]
+    assert error.traceback == ["DataError: scene.json: field options is missing; add it"]
+    assert "scene.json: field options is missing" in told_by_papermill
+    assert "Traceback" not in told_by_papermill
+
+
+def test_a_misspelt_papermill_parameter_is_refused_with_the_nearest_name(tmp_path):
+    (error,) = outputs(run_cells(tmp_path, HEAD, parameters={"batchsize": 4}))
+    assert error.ename == "ConfigError"
+    assert "batchsize: there is no such key (did you mean 'batch_size'?)" in error.evalue
+
+
+# ------------------------------------------------------------------ parameters
+
+
+def test_checked_takes_the_notebooks_names_and_ignores_its_other_globals():
+    params = notebook.checked(DraftParams, {"batch_size": 4, "unrelated": 1, "_ih": [""]})
+    assert params.batch_size == 4
+    assert params.run == "demo"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"batch_size": "8"}, "batch_size: Input should be a valid integer, got '8'"),
+        ({"batch_size": True}, "batch_size: Input should be a valid integer, got True"),
+        ({"k": 300}, "k = 300 needs k_store of at least as many"),
+        ({"tasks": ["vstar/direct_atributes"]}, "did you mean 'vstar/direct_attributes'?"),
+    ],
+)
+def test_checked_names_the_parameter_and_what_was_expected(given, told):
+    with pytest.raises(ConfigError) as error:
+        notebook.checked(DraftParams, given)
+    assert told in str(error.value)
+    assert str(error.value).startswith("this notebook's parameters: ")
+
+
+def test_checked_names_every_fault_at_once():
+    with pytest.raises(ConfigError, match=r"batch_size.*slope"):
+        notebook.checked(DraftParams, {"batch_size": 0, "slope": -1.0})
+
+
+# ------------------------------------------------------------------ in a script
+
+
+def test_progress_in_a_script_prints_one_line_at_the_end(capsys):
+    with notebook.Progress("judged") as progress:
+        progress(0, 2, "a")
+        progress(2, 2, "a")
+    printed = capsys.readouterr().out
+    assert printed.startswith("judged 2 of 2 samples in ")
+    assert printed.count("\n") == 1
+
+
+def test_progress_counts_what_an_earlier_session_did_but_not_in_the_rate(capsys, monkeypatch):
+    clock_s = iter([0.0, 0.0, 0.0, 0.0, 10.0, 10.0, 10.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock_s))
+    with notebook.Progress("drafted") as progress:
+        progress(60, 100, "a")
+        progress(100, 100, "a")
+    assert capsys.readouterr().out == (
+        "drafted 100 of 100 samples in 10 s (4/s), 60 of them from an earlier session\n"
+    )
+
+
+def test_progress_says_when_nothing_was_left_to_do(capsys):
+    with notebook.Progress("drafted") as progress:
+        progress(72, 72, "a")
+    assert capsys.readouterr().out == "drafted 72 of 72 samples, all from an earlier session\n"
+
+
+def interrupted_after(done: int, total: int) -> None:
+    with notebook.Progress("drafted") as progress:
+        progress(0, total)
+        progress(done, total)
+        raise KeyboardInterrupt
+
+
+def test_interrupted_progress_says_where_it_stopped(capsys):
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_after(3, 10)
+    assert capsys.readouterr().out.startswith("stopped: drafted 3 of 10 samples in ")
+
+
+def test_counts_leave_out_what_did_not_happen(capsys):
+    notebook.counts("kept", 188, 191, unparsed=3, failed=0)
+    assert capsys.readouterr().out == "kept 188 of 191, 3 unparsed\n"
+
+
+def test_counts_of_manifests_are_summed(capsys):
+    manifests = [
+        Manifest(stage="01_draft", counts=Counts(expected=4, done=4, failed=1)),
+        Manifest(stage="01_draft", counts=Counts(expected=2, done=2, resumed=2)),
+    ]
+    notebook.counts_of(manifests)
+    assert capsys.readouterr().out == "finished 6 of 6, 1 failed, 2 taken over from an earlier session\n"
+
+
+def test_handover_lists_files_and_the_next_notebook(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    folder = tmp_path / "demo" / "01_draft"
+    folder.mkdir(parents=True)
+    (folder / "records.jsonl").write_text("x" * 1500)
+    (folder / "manifest.json").write_text("{}")
+    notebook.handover([folder], "02_gated_agent_eval")
+    assert capsys.readouterr().out == (
+        "- `data/runs/demo/01_draft/`: manifest.json (2 B), records.jsonl (2 kB)\n"
+        "- Next: `02_gated_agent_eval.ipynb`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.96, "10.0 s"),
+        (41.2, "41 s"),
+        (59.7, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_durations_read_naturally(seconds, text):
+    assert formatting.duration(seconds) == text

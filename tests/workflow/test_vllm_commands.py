@@ -1,0 +1,101 @@
+"""The commands for vLLM say what the config says, and every config in the repository is one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from speceyes_lib.errors import ConfigError
+from speceyes_lib.paths import PACKAGE
+from speceyes_lib.workflow import vllm_commands
+from speceyes_lib.workflow.cli import main
+from speceyes_lib.workflow.plan import load_config, plan
+from speceyes_lib.workflow.reproduce import check
+from tests.conftest import MODELS
+
+CONFIGS = sorted((PACKAGE.parent / "configs").glob("*.yaml"))
+
+
+def config_of(tmp_path, text: str):
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\ngate: {threshold: 0.97}\n" + text)
+    return load_config(path)
+
+
+def options(server: vllm_commands.Server) -> dict[str, str]:
+    words = shlex.split(server.command.replace("\\\n", ""))
+    return dict(zip(words[3::2], words[4::2], strict=True)) | {"serve": words[2]}
+
+
+def test_what_scores_and_boxes_depend_on_is_pinned(tmp_path):
+    config = config_of(
+        tmp_path,
+        "draft: {k_store: 96}\n"
+        "agent: {max_turns: 3}\n"
+        "models:\n"
+        "  max_pixels: 1000000\n"
+        "  draft: http://127.0.0.1:8001/v1?model=Qwen/Qwen3-VL-2B-Instruct&processor=qwen3_vl&concurrency=64\n"
+        "  agent: http://gpu2:8002/v1?model=ChenShawn/DeepEyes-7B&processor=qwen2_5_vl&key_env=MY_KEY\n"
+        "judging: {judge: 'http://127.0.0.1:8003/v1?model=Qwen/Qwen2.5-72B-Instruct'}\n",
+    )
+    draft, agent, judge = vllm_commands.servers(config)
+    told = options(draft)
+    assert (draft.role, told["serve"], told["--host"], told["--port"]) == (
+        "draft",
+        "Qwen/Qwen3-VL-2B-Instruct",
+        "127.0.0.1",
+        "8001",
+    )
+    assert (told["--max-logprobs"], told["--max-num-seqs"]) == ("96", "64")
+    assert (told["--generation-config"], told["--logprobs-mode"]) == ("vllm", "raw_logprobs")
+    assert len(told["--revision"]) == 40
+    size = json.loads(told["--mm-processor-kwargs"])["size"]
+    assert size == {"shortest_edge": 65_536, "longest_edge": 1_000_000}
+    assert json.loads(told["--limit-mm-per-prompt"])["image"] == 1
+    told = options(agent)
+    assert (told["--host"], told["--api-key"]) == ("0.0.0.0", "$MY_KEY")
+    assert "--max-logprobs" not in told  # the router's few are within what vLLM allows anyway
+    assert json.loads(told["--limit-mm-per-prompt"])["image"] == 4
+    assert judge.role == "judge"
+    assert "--limit-mm-per-prompt" not in options(judge)
+
+
+def test_replicas_get_a_command_each_and_folders_none(tmp_path, capsys):
+    lines = "http://a:8001/v1?model=m&processor=qwen3_vl http://b:8001/v1?model=m&processor=qwen3_vl"
+    config = config_of(tmp_path, f"models: {{draft: '{lines}'}}\n")
+    assert [s.endpoint.base_url for s in vllm_commands.servers(config)] == [
+        "http://a:8001/v1",
+        "http://b:8001/v1",
+    ]
+    assert main(["serve-commands", "configs/demo.yaml"]) == 0
+    assert "names no server" in capsys.readouterr().out
+
+
+def test_a_model_in_a_folder_is_served_from_there_by_its_name(tmp_path):
+    line = f"http://127.0.0.1:8001/v1?model=draft&processor={MODELS / 'draft'}"
+    (server,) = vllm_commands.servers(config_of(tmp_path, f"models: {{draft: '{line}'}}\n"))
+    told = options(server)
+    assert (told["serve"], told["--served-model-name"]) == (str(MODELS / "draft"), "draft")
+    assert json.loads(told["--mm-processor-kwargs"])["size"]["longest_edge"] == 9300
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_config_of_the_repository_lacks_nothing_but_what_is_to_be_fetched(path):
+    config = load_config(path)
+    assert plan(config)
+    assert config.name == path.stem.removesuffix("_transformers")
+    if config.data.kind == "demo":
+        check(config)
+    elif not (PACKAGE.parent / config.data.root).is_dir():
+        with pytest.raises(ConfigError, match=r"speceyes_lib\.hub fetch"):
+            check(config)
+
+
+def test_the_documented_commands_are_those_of_the_config():
+    page = (PACKAGE.parent / "docs" / "real_models.md").read_text("utf-8")
+    shown = page.split("<!-- serve-commands: begin -->\n```bash\n")[1].split(
+        "```\n<!-- serve-commands: end -->"
+    )[0]
+    assert shown == vllm_commands.text(load_config("configs/deepeyes_vllm.yaml"))
