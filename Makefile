@@ -32,8 +32,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 reproduce: env ## run the embedded reproduction, continue it after an interruption, print the headline
 	@$(OFFLINE) $(BIN)/speceyes reproduce $(CONFIG)
 
-recorded: env ## unpack the embedded run as its makers recorded it, to look around before running anything
-	@$(BIN)/speceyes recorded unpack
+recorded: env ## unpack the embedded run as it was recorded before, and write its index.html
+	@$(BIN)/speceyes recorded unpack && $(BIN)/speceyes index demo
 
 test: env ## run all tests, a process per core (ARGS="-n 0 -k gate" to choose)
 	@$(OFFLINE) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
