@@ -18,10 +18,10 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce recorded test lab app serve figures fidelity position-bias lint format lock clean
+.PHONY: help env reproduce recorded test lab app serve figures fidelity position-bias reported-numbers lint format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(VENV)/.installed ## create .venv from requirements.lock (uv when present, otherwise venv and pip)
 
@@ -50,22 +50,17 @@ app: env ## serve the explorers as a small app in the browser, for this machine 
 serve: env ## serve the embedded models as an OpenAI-compatible server on 127.0.0.1 (ARGS="--port 8001")
 	@$(OFFLINE) $(BIN)/speceyes serve $(ARGS)
 
-# beside your own runs, which stay as they are; two notebooks at once, which is what two cores have room for
 figures: env ## redraw all of figures/ and the README's headline from the recorded run and the reported numbers
-	@export SPECEYES_RUNS=$$(mktemp -d) $(OFFLINE) && trap 'rm -rf "$$SPECEYES_RUNS"' EXIT && \
-		stage="$(BIN)/speceyes stage" && \
-		$(BIN)/speceyes recorded unpack && \
-		{ $$stage notebooks/04_confidence_analysis.ipynb & confidence=$$!; \
-		$$stage notebooks/05_paper_figures.ipynb && \
-		$$stage notebooks/05_paper_figures.ipynb --set run=paper --set source=reported; figures=$$?; \
-		wait $$confidence && test $$figures = 0; } && \
-		$(BIN)/speceyes publish demo --readme && $(BIN)/speceyes publish paper
+	@$(OFFLINE) $(BIN)/speceyes figures
 
 fidelity: env ## really run the funnel at several settings, beside what replay predicts (minutes)
-	@$(OFFLINE) $(BIN)/speceyes stage notebooks/06_replay_fidelity.ipynb
+	@$(OFFLINE) $(BIN)/speceyes stage study_replay_fidelity
 
 position-bias: env ## draft the finished run's samples again with their options in other orders
-	@$(OFFLINE) $(BIN)/speceyes stage notebooks/07_position_bias.ipynb
+	@$(OFFLINE) $(BIN)/speceyes stage study_position_bias
+
+reported-numbers: env ## check the reported numbers against each other (seconds, no run needed)
+	@$(OFFLINE) $(BIN)/speceyes stage study_reported_numbers
 
 lint: env ## check code and notebooks: ruff, formatting, no outputs committed
 	@$(BIN)/ruff check .

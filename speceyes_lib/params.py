@@ -151,7 +151,7 @@ Seed = Annotated[int, Field(ge=0, description="seed of everything random here")]
 OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
 
 
-class StageParams(BaseModel):
+class NotebookParams(BaseModel):
     """Base of all: literals only (what papermill can pass), nothing unknown, no silent conversion."""
 
     model_config = ConfigDict(
@@ -159,6 +159,15 @@ class StageParams(BaseModel):
     )
 
     run: Run = "demo"
+
+    def stage_config(self) -> dict[str, Any]:
+        """What the results depend on: the parameters without the run's name."""
+        return self.model_dump(exclude={"run"})
+
+
+class StageParams(NotebookParams):
+    """Parameters of a notebook that works on the tasks of a run and writes a stage of it."""
+
     tasks: Tasks = list(TASKS)
     if_changed: IfChanged = "refuse"
 
@@ -390,16 +399,28 @@ class ThresholdParams(StageParams):
     delta_pp: DeltaPp = 0.0
 
 
-class ConfidenceParams(StageParams):
-    """04_confidence_analysis: what the scores know, and whether the threshold in use holds."""
+class GateAnalysisParams(StageParams):
+    """What the notebooks that analyse the gate of a finished run have in common."""
 
     arm: CollectArm = "collect"
     score: Score = "min"
+    delta_pp: DeltaPp = 0.0
+    threshold_from: ThresholdFrom = OPERATING_POINT
+    seed: Seed = 0
+
+
+class ConfidenceParams(GateAnalysisParams):
+    """04_confidence_analysis: which score knows right drafts from wrong ones, and what no score can see."""
+
     modes: Annotated[
         list[str], _known("confidence mode", MODES), Field(description="confidence modes to compare")
     ] = list(MODES)
-    delta_pp: DeltaPp = 0.0
-    threshold_from: ThresholdFrom = OPERATING_POINT
+    bootstrap: Bootstrap = 2000
+
+
+class CertifiedParams(GateAnalysisParams):
+    """04_certified_thresholds: what the threshold in use gains and loses, and which thresholds hold on unseen data."""
+
     risk_target: Annotated[
         float, Field(gt=0, lt=1, description="certified: share of wrong ones among accepted drafts, at most")
     ] = 0.05
@@ -413,8 +434,10 @@ class ConfidenceParams(StageParams):
         float, Field(gt=0, lt=1, description="how often a bound that is certified with probability may fail")
     ] = 0.1
     repeats: Annotated[int, Field(ge=1, description="random halves that rules are tried on")] = 20
-    bootstrap: Bootstrap = 2000
-    seed: Seed = 0
+
+
+class CostsParams(GateAnalysisParams):
+    """04_costs: when the gate pays, where the time goes, and how many replicas of which model answer most."""
 
 
 class FiguresParams(StageParams):
@@ -439,7 +462,7 @@ class FiguresParams(StageParams):
 
 
 class FidelityParams(StageParams):
-    """06_replay_fidelity: the funnel really run at several settings, beside what replay says of them."""
+    """study_replay_fidelity: the funnel really run at several settings, beside what replay says of them."""
 
     run: Run = "fidelity"
     data_root: DataRoot = "data/demo/benchmark"
@@ -473,6 +496,8 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
     "03_judging": JudgingParams,
     "04_threshold": ThresholdParams,
     "04_confidence_analysis": ConfidenceParams,
+    "04_certified_thresholds": CertifiedParams,
+    "04_costs": CostsParams,
     "05_paper_figures": FiguresParams,
 }
 
@@ -481,7 +506,7 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
 
 
 class PositionBiasParams(StageParams):
-    """07_position_bias: the run's drafts again, with the same options in other orders."""
+    """study_position_bias: the run's drafts again, with the same options in other orders."""
 
     tasks: Tasks = [task for task in TASKS if not task.startswith("pope/")]
     orders: Annotated[
@@ -495,24 +520,23 @@ class PositionBiasParams(StageParams):
     seed: Seed = 0
 
 
-MEASUREMENTS: dict[str, type[StageParams]] = {
-    "06_replay_fidelity": FidelityParams,
-    "07_position_bias": PositionBiasParams,
+class ReportedNumbersParams(NotebookParams):
+    """study_reported_numbers: what the published numbers say when they are held against each other."""
+
+    run: Run = "paper"
+
+
+MEASUREMENTS: dict[str, type[NotebookParams]] = {
+    "study_replay_fidelity": FidelityParams,
+    "study_position_bias": PositionBiasParams,
+    "study_reported_numbers": ReportedNumbersParams,
 }
 
 
 # ------------------------------------------------------------------ notebooks for people
 
 
-class ExplorerParams(BaseModel):
-    """Base of the explorers: they read finished runs, write no stage, and no config speaks of them."""
-
-    model_config = StageParams.model_config
-
-    run: Run = "demo"
-
-
-class GatingExplorerParams(ExplorerParams):
+class GatingExplorerParams(NotebookParams):
     """explore_gating: where to begin, and in whose name marks are kept."""
 
     score: Score = "min"
@@ -529,7 +553,7 @@ class GatingExplorerParams(ExplorerParams):
     seed: Annotated[int, Field(ge=0, description="seed of the random queue")] = 0
 
 
-class TraceExplorerParams(ExplorerParams):
+class TraceExplorerParams(NotebookParams):
     """explore_traces: whose trajectories, and what to put beside them."""
 
     arm: Annotated[str, Field(min_length=1, description="arm whose trajectories are listed")] = "collect"
@@ -538,11 +562,11 @@ class TraceExplorerParams(ExplorerParams):
     other_arm: Annotated[str, Field(description="arm of the run beside it")] = "baseline"
 
 
-EXPLORERS: dict[str, type[ExplorerParams]] = {
+EXPLORERS: dict[str, type[NotebookParams]] = {
     "explore_gating": GatingExplorerParams,
     "explore_traces": TraceExplorerParams,
 }
-ALL_NOTEBOOKS: dict[str, type[BaseModel]] = NOTEBOOKS | MEASUREMENTS | EXPLORERS
+ALL_NOTEBOOKS: dict[str, type[NotebookParams]] = NOTEBOOKS | MEASUREMENTS | EXPLORERS
 
 
 def _check_k(k: int, k_store: int) -> None:

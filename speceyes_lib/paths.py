@@ -13,17 +13,14 @@ from pathlib import Path
 from .errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
-# a stage's folder name, or the first part of it -> the notebook that writes it
+# the stages that are not called as the notebook that writes them: first part of a stage's name -> notebook
 NOTEBOOK_OF_STAGE = {
     "00": "00_prepare_data",
     "01": "01_small_model_inference",
     "02": "02_gated_agent_eval",
     "03": "03_judging",
-    "04": "04_confidence_analysis",
-    "04_threshold": "04_threshold",
+    "04_confidence": "04_confidence_analysis",
     "05": "05_paper_figures",
-    "06": "06_replay_fidelity",
-    "07": "07_position_bias",
 }
 
 
@@ -93,5 +90,4 @@ def stage_dir(run: str, stage: str, task: str | None = None) -> Path:
 
 def notebook_of(stage: str) -> str:
     """The notebook that writes a stage ("02_gated" -> "02_gated_agent_eval")."""
-    known = NOTEBOOK_OF_STAGE.get(stage) or NOTEBOOK_OF_STAGE.get(stage[:2])
-    return known or "the notebook of that stage"
+    return NOTEBOOK_OF_STAGE.get(stage) or NOTEBOOK_OF_STAGE.get(stage[:2], stage)

@@ -1,4 +1,4 @@
-"""What notebook 04 gathers from a finished run: every score of its drafts, its settings, and samples to certify.
+"""What the notebooks 04 gather from a finished run: every score of its drafts, its settings, and samples to certify.
 
 A run may lack evidence, options, the router's log-probabilities or times (imported files do). What follows from
 them is then absent, and `missing` says why.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..gating import certificates, scores
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
-from ..params import ConfidenceParams
+from ..params import GateAnalysisParams
 from ..paths import stage_dir
 from ..replay import outcomes, payoff, replay_data
 from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate
@@ -29,7 +29,7 @@ from . import sample_frame, score_comparison
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """A run as notebook 04 sees it.
+    """A run as the notebooks 04 see it.
 
     frame: a row per sample (`frames.load_run`). population: the same samples as replay takes them, with every
     score in `scores` to gate by. scores: a column per score that the run has, rows as in the frame.
@@ -59,7 +59,7 @@ class Gathered:
         return self.frame["draft_right"].fillna(False).astype(bool).to_numpy()
 
 
-def gather(params: ConfidenceParams) -> Gathered:
+def gather(params: GateAnalysisParams) -> Gathered:
     """Read a run and score its drafts in every way it allows.
 
     Raises:
@@ -149,7 +149,7 @@ def to_certify(run: Gathered, score: str | None = None) -> certificates.Samples:
 
 
 def tried_here(
-    params: ConfidenceParams, used: Mapping, run: Gathered, rules: Sequence[certificates.Rule]
+    params: GateAnalysisParams, used: Mapping, run: Gathered, rules: Sequence[certificates.Rule]
 ) -> pd.DataFrame:
     """`certify.tried`: rules calibrated on the run that chose the threshold in use, measured on this one.
 

@@ -23,7 +23,7 @@ from ..runs.records import AgentRecord, Counts, JudgedRecord
 from ..runs.stage import write_stage
 from .sample_frame import inputs_of
 
-STAGE = "06_fidelity"
+STAGE = "study_replay_fidelity"
 Progress = Callable[[int, int, str], None]
 
 

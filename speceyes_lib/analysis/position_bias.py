@@ -27,7 +27,7 @@ from ..tasks import registry
 from ..tasks.sample import LETTERS, shown_as
 from .summary import groups_of
 
-STAGE = "07_position_bias"
+STAGE = "study_position_bias"
 PUBLISHED = "as_published"
 
 

@@ -15,7 +15,7 @@ from ..gating.gate import accepts, gated_right
 from ..gating.separability import MODES
 from ..gating.threshold import OperatingPoint, read_operating_point
 from ..gating.threshold import choose_threshold as gate_rule
-from ..params import ConfidenceParams, FiguresParams, StageParams
+from ..params import FiguresParams, GateAnalysisParams, StageParams
 from ..paths import notebook_of, resolve
 from ..runs.provenance import environment, folder_hash
 from ..runs.reading import is_finished, read_manifest
@@ -314,7 +314,7 @@ def recorded_by(params: StageParams) -> dict[str, str]:
 # ------------------------------------------------------------------ 04
 
 
-def operating_point_in_use(params: ConfidenceParams, here: OperatingPoint) -> dict:
+def operating_point_in_use(params: GateAnalysisParams, here: OperatingPoint) -> dict:
     """The point of `threshold_from`, or the one chosen on this run where that is empty."""
     if params.threshold_from:
         return read_operating_point(params.threshold_from)

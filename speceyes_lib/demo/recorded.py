@@ -19,7 +19,7 @@ from ..errors import DataError, StageError
 from ..paths import resolve, run_dir, runs_dir, shown
 
 ARCHIVE = "data/demo/recorded_run.tar.xz"
-RUNS = {"demo": "04_confidence", "demo_validation": "04_threshold"}  # run -> the stage that ends it
+RUNS = {"demo": "05_figures", "demo_validation": "04_threshold"}  # run -> the stage that ends it
 MARK = "RECORDED"  # stands in the folder of a run that was unpacked, not run here
 KEPT = (".json", ".jsonl", ".parquet", ".csv")
 LEFT_OUT = ("figures", "notebooks")

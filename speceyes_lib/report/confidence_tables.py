@@ -285,24 +285,9 @@ def planner_finding(fleets: pd.DataFrame) -> str:
 # ------------------------------------------------------------------ for the next stages
 
 
-def confidence_summary(run: Gathered, compared: pd.DataFrame, points: pd.DataFrame) -> dict[str, Any]:
-    """Scores and certificates as JSON-ready numbers, for `confidence.json`."""
-    keep = [
-        "rule",
-        "threshold",
-        "certified",
-        "risk_pct",
-        "target_pct",
-        "coverage_pct",
-        "accuracy_pct",
-        "speedup",
-    ]
-    means = points[keep].groupby("rule", sort=False).mean(numeric_only=True)
-    return {
-        "scores": _records(compared),
-        "held_out": {"repeats": int(points["repeat"].nunique()), "rules": _records(means.reset_index())},
-        "missing": dict(run.missing),
-    }
+def confidence_summary(run: Gathered, compared: pd.DataFrame) -> dict[str, Any]:
+    """The scores of `compare` as JSON-ready numbers, for `confidence.json`, and what the run lacks."""
+    return {"scores": _records(compared), "missing": dict(run.missing)}
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,12 +9,20 @@ from pathlib import Path
 import pandas as pd
 
 from ..analysis import sample_frame
+from ..analysis.audit import Finding
 from ..analysis.summary import RunResult, funnel_at, operating_point_in_use, protocol_of, recorded_by
 from ..gating.threshold import FILE as OPERATING_POINT_FILE
 from ..gating.threshold import OperatingPoint, write_operating_point
-from ..params import ConfidenceParams, FiguresParams, StageParams, ThresholdParams
+from ..params import (
+    ConfidenceParams,
+    FiguresParams,
+    GateAnalysisParams,
+    ReportedNumbersParams,
+    StageParams,
+    ThresholdParams,
+)
 from ..paths import resolve, run_dir, stage_dir
-from ..runs.provenance import file_hash, text_hash
+from ..runs.provenance import file_hash, folder_hash, text_hash
 from ..runs.records import Counts
 from ..runs.stage import write_stage
 from ..runs.summary_file import summary_file
@@ -22,6 +30,8 @@ from . import table1
 from .album import Album
 
 THRESHOLD, CONFIDENCE, FIGURES = "04_threshold", "04_confidence", "05_figures"
+CERTIFIED, COSTS = "04_certified_thresholds", "04_costs"
+REPORTED_NUMBERS = "study_reported_numbers"
 
 
 def album(params: StageParams, stage: str) -> Album:
@@ -74,6 +84,30 @@ def write_confidence_stage(
     return _finish(params, CONFIDENCE, folder, ["confidence.json"], figures, [params.arm], len(frame))
 
 
+def write_tables_stage(
+    params: GateAnalysisParams, stage: str, tables: Mapping[str, pd.DataFrame], n: int, figures: Album
+) -> Path:
+    """Write each table as `<name>.csv`, and the manifest; returns the stage's folder. `n`: samples of the run."""
+    folder = stage_dir(params.run, stage)
+    files = _write_tables(folder, tables)
+    return _finish(params, stage, folder, files, figures, [params.arm], n)
+
+
+def write_reported_numbers(params: ReportedNumbersParams, findings: Sequence[Finding]) -> Path:
+    """Write the table of every finding as CSV, and the manifest; returns the stage's folder."""
+    folder = stage_dir(params.run, REPORTED_NUMBERS)
+    files = _write_tables(folder, {finding.name.replace(" ", "_"): finding.table for finding in findings})
+    write_stage(
+        folder,
+        stage=REPORTED_NUMBERS,
+        config=params.stage_config(),
+        files=files,
+        counts=Counts(expected=len(files), done=len(files)),
+        inputs={"paper": folder_hash(resolve("data/paper"))},
+    )
+    return folder
+
+
 def write_figures_stage(
     params: FiguresParams, run: RunResult | None, shown: pd.DataFrame, figures: Album
 ) -> Path:
@@ -93,7 +127,7 @@ def write_figures_stage(
 
 
 def _finish(
-    params: ThresholdParams | ConfidenceParams | FiguresParams,
+    params: ThresholdParams | GateAnalysisParams | FiguresParams,
     stage: str,
     folder: Path,
     files: list[str],
@@ -113,6 +147,13 @@ def _finish(
         inputs=inputs,
     )
     return folder
+
+
+def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.10g")
+    return [f"{name}.csv" for name in tables]
 
 
 def _write_json(path: Path, value: Mapping) -> None:

@@ -28,6 +28,7 @@ from .formatting import duration
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
+PUBLISHED = ("04_confidence", "04_certified_thresholds", "04_costs", "05_figures")  # stages that draw figures
 # what the headline shows of `tables.headline_table`; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
 HEADLINE_COLUMNS = [
@@ -101,12 +102,12 @@ def fill_readme(run: str = "demo", readme: Path | None = None) -> Path:
 
 
 def publish(run: str = "demo") -> list[Path]:
-    """Copy Table 1 and the figures of notebooks 04 and 05, as their manifests list them, to figures/<run>/.
+    """Copy Table 1 and the figures of the notebooks that draw them, as their manifests list them, to figures/<run>/.
 
     That folder holds nothing else afterwards. Returns the files written. Raises StageError when there are none.
     """
     found: list[Path] = []
-    for stage in ("04_confidence", "05_figures"):
+    for stage in PUBLISHED:
         if is_finished(run, stage):
             names = sorted(read_manifest(run, stage).outputs)
             found += [stage_dir(run, stage) / n for n in names if n.startswith(("../figures/", "table1."))]

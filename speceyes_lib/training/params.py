@@ -1,4 +1,4 @@
-"""The parameters of `00_train_demo_models`, checked like those of the stages (see `speceyes_lib.params`)."""
+"""The parameters of `train_demo_models`, checked like those of the stages (see `speceyes_lib.params`)."""
 
 from __future__ import annotations
 

@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("publish", "copy tables and figures of a run to figures/RUN")
     command.add_argument("run", nargs="?", default="demo")
     command.add_argument("--readme", action="store_true", help="also fill the headline of README.md")
+    add("figures", "redraw figures/ and the README's headline from the recorded run and the reported numbers")
 
     command = add("recorded", "unpack the recorded embedded run, or pack the current one")
     command.add_argument("action", choices=("unpack", "pack"), nargs="?", default="unpack")
@@ -147,6 +148,10 @@ def run(given: argparse.Namespace) -> int:
 
             written = [*site.publish(given.run), *([site.fill_readme(given.run)] if given.readme else [])]
             print("\n".join(map(shown, written)))
+        case "figures":
+            from .figures import redraw
+
+            print(f"wrote {len(redraw())} files")
         case "recorded":
             _recorded(given.action)
         case "fetch":

@@ -16,6 +16,7 @@ from ..params import (
     ConfidenceParams,
     DraftParams,
     FiguresParams,
+    GateAnalysisParams,
     PrepareParams,
     StageParams,
     build,
@@ -105,7 +106,7 @@ KEYS: dict[str, dict[str, tuple[Target, ...]]] = {
         "delta": _every("delta"),
         "repeats": _every("repeats"),
         "bootstrap": ((ConfidenceParams, "bootstrap"),),
-        "seed": ((ConfidenceParams, "seed"),),
+        "seed": tuple((m, "seed") for m in NOTEBOOKS.values() if issubclass(m, GateAnalysisParams)),
     },
     "figures": {
         "source": _every("source"),

@@ -31,6 +31,24 @@ PACKAGES_SHOWN = ("torch", "transformers", "numpy", "pandas")
 SECONDS_BETWEEN_UPDATES = 0.25  # often enough for the eye, cheap for kernel and file
 
 
+def start(model: type[Params], namespace: Mapping[str, Any]) -> Params:
+    """The checked parameters of a notebook; displays where its numbers come from.
+
+    Args:
+        model: the notebook's parameter model.
+        namespace: the notebook's `globals()`.
+
+    Returns:
+        The parameters: those of the cell, those that papermill injected, and the model's defaults for all others.
+
+    Raises:
+        ConfigError: names every parameter at fault, what was expected, and the nearest valid name.
+    """
+    params = checked(model, namespace)
+    header(params)
+    return params
+
+
 def checked(model: type[Params], namespace: Mapping[str, Any]) -> Params:
     """Build the stage's parameter model from a notebook's `globals()`.
 

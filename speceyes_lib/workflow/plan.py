@@ -18,7 +18,9 @@ from ..models.endpoint import is_endpoint
 from ..params import (
     NOTEBOOKS,
     AgentParams,
+    CertifiedParams,
     ConfidenceParams,
+    CostsParams,
     DraftParams,
     FiguresParams,
     JudgingParams,
@@ -74,6 +76,13 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 # ------------------------------------------------------------------ jobs
+
+# notebooks that analyse the instrumented arm -> the stage that each writes
+ANALYSES = {
+    ConfidenceParams: "04_confidence",
+    CertifiedParams: "04_certified_thresholds",
+    CostsParams: "04_costs",
+}
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,8 @@ def plan(config: RunConfig) -> list[Job]:
             config, tasks, group, jobs[0].outputs, arms=config.arms, threshold_from=threshold_from
         )
     if "collect" in config.arms:
-        jobs.append(_analysis(config, ConfidenceParams, "04_confidence", [], threshold_from=threshold_from))
+        for model, stage in ANALYSES.items():
+            jobs.append(_analysis(config, model, stage, [], threshold_from=threshold_from))
     summary = _path(run_dir(config.name) / "summary.json")
     jobs.append(_analysis(config, FiguresParams, "05_figures", [summary], threshold_from=threshold_from))
     return jobs

@@ -83,7 +83,7 @@ def runs(tmp_path_factory):
 
 
 def params(run: str) -> ConfidenceParams:
-    return ConfidenceParams(run=run, tasks=list(TASKS), threshold_from="", bootstrap=100, repeats=3)
+    return ConfidenceParams(run=run, tasks=list(TASKS), threshold_from="", bootstrap=100)
 
 
 @pytest.fixture(scope="module", params=["whole", "bare", "tiny", "untimed"])
@@ -241,7 +241,7 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
         ]
     assert all(len(sentence) > 30 and "nan" not in sentence for sentence in sentences), sentences
     assert not any("nan" in str(cell) for table in tables for cell in table.to_numpy().ravel())
-    json.dumps(confidence_tables.confidence_summary(run, compared, points), allow_nan=False)
+    json.dumps(confidence_tables.confidence_summary(run, compared), allow_nan=False)
     untimed = run.population.cost is None
     assert (len(balance) == 0) == (len(fleets) == 0) == untimed
     assert ("not timed" in sentences[-1]) == untimed

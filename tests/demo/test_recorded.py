@@ -35,15 +35,15 @@ def test_what_was_packed_comes_out_again_without_figures_and_the_same_runs_give_
     made = recorded.unpack(tmp_path / "a.tar.xz")
     assert [folder.name for folder in made] == list(recorded.RUNS)
     files = sorted(p.relative_to(runs / "demo").as_posix() for p in (runs / "demo").rglob("*") if p.is_file())
-    assert files == ["04_confidence/manifest.json", recorded.MARK]
+    assert files == ["05_figures/manifest.json", recorded.MARK]
     assert recorded.is_recorded("demo")
 
 
 def test_a_run_that_is_there_stays_as_it_is(runs, tmp_path):
     path = recorded.pack(tmp_path / "a.tar.xz")
-    (runs / "demo" / "04_confidence" / "manifest.json").write_text("mine")
+    (runs / "demo" / "05_figures" / "manifest.json").write_text("mine")
     assert recorded.unpack(path) == []
-    assert (runs / "demo" / "04_confidence" / "manifest.json").read_text() == "mine"
+    assert (runs / "demo" / "05_figures" / "manifest.json").read_text() == "mine"
     assert not recorded.is_recorded("demo")
 
 

@@ -11,7 +11,7 @@ from speceyes_lib.params import ALL_NOTEBOOKS as MODELS
 from speceyes_lib.workflow.parameters_cell import cell as parameters_cell
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-STAGES = [path for path in NOTEBOOKS if path.stem[0].isdigit() and path.stem != "00_train_demo_models"]
+STAGES = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
 LEFT_BY_TOOLS = {
     "papermill",
     "widgets",
@@ -65,8 +65,7 @@ def test_it_begins_with_its_question_and_its_parameters(path):
     assert source(title).startswith(f"# {path.stem[:2]} ")
     assert "**Question" in source(title)
     assert parameters["metadata"]["tags"] == ["parameters"]
-    assert "header(params)" in source(imports)
-    assert "checked(" in source(imports)
+    assert "start(" in source(imports)
 
 
 @each_stage

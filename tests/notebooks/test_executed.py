@@ -13,7 +13,7 @@ from speceyes_lib.report import site
 from speceyes_lib.workflow.execute import JobError, execute
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-STAGES = sorted(path.stem for path in NOTEBOOKS.glob("0*.ipynb") if path.stem != "00_train_demo_models")
+STAGES = sorted(path.stem for path in (*NOTEBOOKS.glob("0*.ipynb"), *NOTEBOOKS.glob("study_*.ipynb")))
 LIMIT = 4  # samples per task
 EACH_TASK = 7 * LIMIT
 SETTINGS = ["min > 0.97", "log > 0.9, batch 1"]
@@ -25,6 +25,8 @@ PREDECESSOR = {  # notebook -> the one that a message has to name when its resul
     "03_judging": "02_gated_agent_eval",
     "04_threshold": "02_gated_agent_eval",
     "04_confidence_analysis": "02_gated_agent_eval",
+    "04_certified_thresholds": "02_gated_agent_eval",
+    "04_costs": "02_gated_agent_eval",
     "05_paper_figures": "02_gated_agent_eval",
 }
 
@@ -60,14 +62,17 @@ def executed(runs, benchmark_root) -> dict[str, nbformat.NotebookNode]:
         ("03_judging", {**data, "arms": ["collect"]}),
         ("04_threshold", {}),
         ("04_confidence_analysis", {"threshold_from": "", "bootstrap": 200}),
+        ("04_certified_thresholds", {"threshold_from": "", "repeats": 2}),
+        ("04_costs", {"threshold_from": ""}),
         ("02_gated_agent_eval", {**data, **point, "limit": LIMIT, "arms": arms}),
         ("03_judging", {**data, "arms": arms}),
         ("05_paper_figures", {**point, "bootstrap": 200}),
         (
-            "06_replay_fidelity",
+            "study_replay_fidelity",
             {**data, "run": "fidelity", "tasks": TASKS_OF_FEW, "limit": 2, "settings": SETTINGS},
         ),
-        ("07_position_bias", {"tasks": TASKS_OF_FEW, "orders": ["rotated_1"], "bootstrap": 200}),
+        ("study_position_bias", {"tasks": TASKS_OF_FEW, "orders": ["rotated_1"], "bootstrap": 200}),
+        ("study_reported_numbers", {}),
     ]
     done = {}
     for name, parameters in steps:

@@ -20,9 +20,9 @@ from speceyes_lib.workflow import notebook
 HEAD = """
 import time
 from speceyes_lib.errors import DataError
-from speceyes_lib.notebook import Progress, checked, counts, handover, header, show
+from speceyes_lib.workflow.notebook import Progress, counts, handover, show, start
 from speceyes_lib.params import DraftParams
-params = checked(DraftParams, globals())
+params = start(DraftParams, globals())
 """
 
 
@@ -61,7 +61,7 @@ with Progress("drafted") as progress:
 """
     figure = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\naxes.plot([1, 2])\nshow(figure)"
     mistake = "def load():\n    raise DataError('scene.json: field options is missing; add it')\nload()"
-    cells = [HEAD, "header(params)", progress, figure, mistake]
+    cells = [HEAD, progress, figure, mistake]
     return [*outputs(run_cells(folder, *cells)), (folder / "error.txt").read_text()]
 
 

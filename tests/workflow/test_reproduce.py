@@ -182,7 +182,7 @@ def test_a_complete_home_has_nothing_to_object_to(home):
         ),
         ("batch_size: int = 16", "batch_size = 8", r"`batch_size = 8` is not `name: type = literal`"),
         ("batch_size: int = 16", "batch_size: int = 2 * 4", r"parameters cell: "),
-        ("batch_size: int = 16", "", r"batch_size is missing.*run cell 01_small_model_inference"),
+        ("batch_size: int = 16", "", r"batch_size is missing.*speceyes cell 01_small_model_inference"),
     ],
 )
 def test_a_parameters_cell_that_differs_from_its_model_is_refused(home, old, new, told):
@@ -291,8 +291,8 @@ def test_shards_of_a_notebook_come_before_the_job_that_merges_them(home):
     alone = {j.name: j for j in plan(config(home, SMALL + "workflow: {group_by: run}"))}
     merging = jobs["small_01_small_model_inference"]
     parts = [jobs[f"{merging.name}_{i}of3"] for i in (1, 2, 3)]
-    assert [p.command for p in parts] == ["shard 1of3", "shard 2of3", "shard 3of3"]
-    assert merging.command == "execute"
+    assert [p.command for p in parts] == ["shard:1of3", "shard:2of3", "shard:3of3"]
+    assert merging.command == "notebook"
     assert set(merging.inputs) == {*alone[merging.name].inputs, *(o for p in parts for o in p.outputs)}
     assert merging.outputs == alone[merging.name].outputs
     assert all(p.params == merging.params and p.inputs == alone[merging.name].inputs for p in parts)

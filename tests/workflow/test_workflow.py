@@ -48,6 +48,8 @@ def test_a_run_does_every_job_once_and_ends_with_the_headline(home):
             ),
             f"04_threshold small_validation {BOTH}",
             f"04_confidence_analysis small {BOTH}",
+            f"04_certified_thresholds small {BOTH}",
+            f"04_costs small {BOTH}",
             f"05_paper_figures small {BOTH}",
         ]
     )
@@ -73,7 +75,7 @@ def test_a_finished_run_has_nothing_to_do(home):
     assert (done.returncode, ran(home)) == (0, [])
     assert "nothing to do" in done.stdout
     assert "90.0 [80.0, 95.0]" in done.stdout
-    assert "10 of 10 jobs finished" in run(home, "status", CONFIG).stdout
+    assert "12 of 12 jobs finished" in run(home, "status", CONFIG).stdout
 
 
 def test_a_changed_parameter_repeats_only_what_it_touches(home):

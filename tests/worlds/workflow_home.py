@@ -79,6 +79,14 @@ store.write_stage(folder, stage="04_threshold", config=p.stage_config(), files=[
 store.write_stage(folder_of("04_confidence"), stage="04_confidence", config=p.stage_config(), files=[],
                   counts=Counts(expected=0, done=0))
 """,
+    "04_certified_thresholds": """
+folder = folder_of("04_certified_thresholds")
+store.write_stage(folder, stage=folder.name, config=p.stage_config(), files=[], counts=Counts(expected=0, done=0))
+""",
+    "04_costs": """
+folder = folder_of("04_costs")
+store.write_stage(folder, stage=folder.name, config=p.stage_config(), files=[], counts=Counts(expected=0, done=0))
+""",
     "05_paper_figures": """
 pooled = {"accuracy_pct": 90.0, "accuracy_low_pct": 80.0, "accuracy_high_pct": 95.0, "n": 6, "errors": 0,
           "unparsed": 0, "undecided": 0, "wall_s": 1.5}

@@ -1,0 +1,57 @@
+"""Redrawing figures/ and the README's headline from the recorded run and the reported numbers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..demo import recorded
+from ..errors import JobError
+from ..paths import notebook_of
+from ..report import site
+from ..runs.provenance import usable_cores
+
+
+def redraw() -> list[Path]:
+    """Files of figures/ and the README, redrawn without a model and without touching any run in data/runs.
+
+    The recorded run is unpacked into a temporary folder, where the notebooks that draw published figures run: as many
+    at a time as there are cores.
+
+    Raises:
+        DataError: the recorded run is missing or broken.
+        JobError: a notebook failed.
+    """
+    stages = [[notebook_of(stage)] for stage in site.PUBLISHED]
+    stages.append([notebook_of("05_figures"), "--set", "run=paper", "--set", "source=reported"])
+    with tempfile.TemporaryDirectory() as runs, _runs_in(runs):
+        recorded.unpack()
+        with ThreadPoolExecutor(usable_cores()) as workers:
+            list(workers.map(_run_notebook, reversed(stages)))  # the longest come last in the list
+        return [*site.publish("demo"), *site.publish("paper"), site.fill_readme("demo")]
+
+
+class _runs_in:
+    """Within this block `SPECEYES_RUNS` is another folder, for this process and those it starts."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.before = folder, os.environ.get("SPECEYES_RUNS")
+
+    def __enter__(self) -> None:
+        os.environ["SPECEYES_RUNS"] = self.folder
+
+    def __exit__(self, *_: object) -> None:
+        os.environ.pop("SPECEYES_RUNS")
+        if self.before is not None:
+            os.environ["SPECEYES_RUNS"] = self.before
+
+
+def _run_notebook(arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "speceyes_lib", "stage", *arguments]
+    if subprocess.run(command, check=False).returncode:
+        raise JobError(f"notebook {arguments[0]}")
