@@ -128,7 +128,7 @@ def test_tables_hold_a_count_beside_every_figure_and_follow_the_order_given():
     tables = benchmark_tables({arm: benchmark_metrics(frame) for arm, frame in frames.items()})
     assert list(tables) == ["vstar", "hr", "pope"]
     assert list(tables["vstar"].index) == list(
-        itertools.product(["V* direct", "V* relative", OVERALL], ["gated", "baseline"])
+        itertools.product(["V* direct", "V* relative", OVERALL], ["gated", "Agent alone"])
     )
     assert list(tables["pope"].columns) == [
         "accuracy %",

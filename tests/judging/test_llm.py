@@ -361,7 +361,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
 
     with serving(behave) as server:
         code = (
-            "from speceyes_lib.judging import run_judging_stage as judge\n"
+            "from speceyes_lib.judging.stage import run_judging_stage as judge\n"
             "from speceyes_lib.params import JudgingParams\n"
             f"judge(JudgingParams(**{params!r}, judge={server.url(concurrency=6)!r}))"
         )

@@ -260,7 +260,7 @@ def test_connections_are_given_back_by_clients_nobody_holds():
 def test_a_process_ends_without_a_word_about_connections():
     program = (
         "import sys\n"
-        "from speceyes_lib.endpoint import Client, parse_endpoints\n"
+        "from speceyes_lib.models.endpoint import Client, parse_endpoints\n"
         "used, unused = (Client(parse_endpoints(sys.argv[1])) for _ in range(2))\n"
         "print(used.submit([{'role': 'user', 'content': 'hello'}]).result(10).text)\n"
     )

@@ -11,7 +11,7 @@ from speceyes_lib.runs.shards import Shard
 
 def test_the_repository_is_found_from_a_folder_inside_and_from_outside(monkeypatch, tmp_path):
     monkeypatch.delenv("SPECEYES_HOME", raising=False)
-    monkeypatch.chdir(paths.PACKAGE / "prompts")
+    monkeypatch.chdir(paths.PACKAGE / "agents" / "prompts")
     assert paths.repo_root() == paths.PACKAGE.parent
     monkeypatch.chdir(tmp_path)
     assert paths.repo_root() == paths.PACKAGE.parent

@@ -15,23 +15,25 @@ def names(files) -> set[str]:
 @pytest.mark.parametrize(
     "source",
     [
-        "import speceyes_lib.store",
-        "from speceyes_lib import store",
-        "from speceyes_lib.store import read_stage",
-        "def later():\n    from speceyes_lib.store import StageStore",
+        "import speceyes_lib.runs.stage",
+        "from speceyes_lib.runs import stage",
+        "from speceyes_lib.runs.stage import write_stage",
+        "def later():\n    from speceyes_lib.runs.stage import StageStore",
     ],
 )
 def test_imports_are_followed_however_they_are_written(source):
     found = names(provenance.library_files(source))
-    assert {"__init__.py", "store.py", "records.py", "evidence.py", "paths.py", "errors.py"} <= found
-    assert "figures.py" not in found
+    assert {"runs/stage.py", "runs/records.py", "runs/evidence.py", "paths.py", "errors.py"} <= found
+    assert "__init__.py" in found
+    assert "report/album.py" not in found
 
 
 def test_packages_count_with_their_init():
-    assert names(provenance.library_files("from speceyes_lib.prompts import load")) == {
+    assert names(provenance.library_files("from speceyes_lib.stats.checks import as_flags")) == {
         "__init__.py",
         "errors.py",
-        "prompts/__init__.py",
+        "stats/__init__.py",
+        "stats/checks.py",
     }
 
 
@@ -54,7 +56,7 @@ def test_comments_and_docstrings_do_not_change_the_state_of_the_code(tmp_path):
 
 def test_code_that_only_carries_values_about_is_left_out():
     assert provenance.code_hash("paths", "errors") == provenance.code_hash("errors")
-    assert provenance.code_hash("confidence") != provenance.code_hash("errors")
+    assert provenance.code_hash("gating.separability") != provenance.code_hash("errors")
 
 
 def test_a_folder_is_its_names_and_contents(tmp_path):

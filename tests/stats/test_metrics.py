@@ -404,6 +404,6 @@ def test_infinite_score_is_refused():
 
 
 def test_importing_metrics_does_not_load_scipy():
-    code = "import sys, speceyes_lib.gate, speceyes_lib.confidence; print('scipy' in sys.modules)"
+    code = "import sys, speceyes_lib.gating.gate, speceyes_lib.gating.separability; print('scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"

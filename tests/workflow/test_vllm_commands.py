@@ -89,7 +89,7 @@ def test_a_config_of_the_repository_lacks_nothing_but_what_is_to_be_fetched(path
     if config.data.kind == "demo":
         check(config)
     elif not (PACKAGE.parent / config.data.root).is_dir():
-        with pytest.raises(ConfigError, match=r"speceyes_lib\.hub fetch"):
+        with pytest.raises(ConfigError, match=r"speceyes fetch"):
             check(config)
 
 
