@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError, nearest
+from .gating.gate import PASSES
 from .models.endpoint import identity, is_endpoint, parse_endpoints
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, Arm
 from .tasks.hub import ITEMS
@@ -133,7 +134,7 @@ K = Annotated[int, Field(ge=2, description="alternatives in the separability (th
 Slope = Annotated[float, Field(gt=0, allow_inf_nan=False, description="slope of the sigmoid (the paper's a)")]
 Threshold = Annotated[
     float | None,
-    Field(ge=0, le=1, description="accept drafts strictly above; None: read it from threshold_from"),
+    Field(ge=0, le=1, description=f"accept drafts {PASSES}; None: read it from threshold_from"),
 ]
 ThresholdFrom = Annotated[str, Field(description="from 04_threshold")]
 Arms = Annotated[

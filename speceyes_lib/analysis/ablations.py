@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from ..gating.gate import accepts, rejecting_threshold
 from ..gating.separability import MODES
 from ..replay import outcomes
 from ..replay.outcomes import POOLED
@@ -59,7 +60,7 @@ def ablations(run: Gathered, threshold: float, thresholds: Sequence[float]) -> p
     these two are shown at the same threshold and at the same coverage as the run's setting.
     """
     base = replace(run.setting, threshold=threshold)
-    share = int((_eligible(run, base) > threshold).sum())
+    share = int(accepts(_eligible(run, base), threshold).sum())
     asked: list[tuple[str, str, object, Setting]] = []
 
     def ask(panel: str, line: str, x: object, **changes: object) -> None:
@@ -98,7 +99,7 @@ def _at_coverage(run: Gathered, setting: Setting, accepted: int) -> float | None
         return 1.0
     if accepted > len(values):
         return None
-    return float(values[accepted]) if accepted < len(values) else 0.0
+    return float(rejecting_threshold(values[accepted])) if accepted < len(values) else 0.0
 
 
 # ------------------------------------------------------------------ sweeps from the two sources

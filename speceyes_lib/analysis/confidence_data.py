@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..gating import certificates, scores
+from ..gating.gate import accepts
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
 from ..params import GateAnalysisParams
 from ..paths import stage_dir
@@ -176,7 +177,7 @@ def ties(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
     score = run.scores[run.setting.score].to_numpy()
     parts = []
     for name, threshold in thresholds.items():
-        own = run.drafted & (score > threshold)
+        own = run.drafted & accepts(score, threshold)
         parts.append(score_comparison.near_ties(run.margin[own], run.right[own]).assign(drafts=name))
     return pd.concat(parts, ignore_index=True)
 

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
+from ..gating.gate import rejecting_threshold
 from ..replay.replay_data import Population
 from ..report.plots.style import INK, METHOD_COLORS, RIGHT, STYLE, WRONG, confidence_bins
 from .state import GateView
@@ -111,10 +112,11 @@ def stepped(part: Population, view: GateView, steps: int) -> float:
     """The threshold `steps` decisions further up (or down): each step rejects one more confidence, or one fewer."""
     score = part.score(view.score, view.k, view.slope)
     known = np.unique(score[gated_mask(part, view.router) & np.isfinite(score)])
+    stops = rejecting_threshold(known)
     if steps > 0:
-        above = known[known > view.threshold]
+        above = stops[stops > view.threshold]
         return float(above[min(steps, len(above)) - 1]) if len(above) else view.threshold
-    below = np.concatenate([[0.0], known[known < view.threshold]])
+    below = np.append(0.0, stops[stops < view.threshold])
     return float(below[max(len(below) + steps, 0)])
 
 

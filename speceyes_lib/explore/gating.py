@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..errors import DataError, StageError, UserError
+from ..gating.gate import accepts
 from ..judging.human import COLUMNS, Overrides, overrides_of, read_gating_marks
 from ..paths import run_dir, stage_dir
 from ..replay import outcomes as outcomes_module
@@ -350,7 +351,7 @@ def _chosen(decided: pd.DataFrame, view: GateView) -> pd.Series:
             return reached & inside & (right == (chosen.name == "right"))
         case "moved":
             low, high = sorted((chosen.low, chosen.high))
-            return reached & (decided["confidence"] > low) & (decided["confidence"] <= high)
+            return reached & accepts(decided["confidence"], low) & ~accepts(decided["confidence"], high)
         case "disagree":
             agent = decided["agent_right"].astype("boolean")
             return ((agent != right) & agent.notna()).fillna(False).astype(bool)

@@ -1,6 +1,6 @@
 """Thresholds that hold on unseen data: calibrated on one half of the samples, held to their word on the other.
 
-A threshold t accepts the drafts with a score strictly above it. Four risks can be bounded:
+Which drafts a threshold accepts is the gate's rule (`gate.accepts`). Four risks can be bounded:
 
     selective       P(draft wrong | accepted)
     accepted_wrong  P(accepted and draft wrong)
@@ -39,11 +39,10 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import UserError
 from ..stats.checks import as_flags, as_numbers, as_scores, require_same_length
 from ..stats.intervals import SEED
-from ..stats.ranking import above, candidate_thresholds
 from ..stats.resampling import draw_counts, grouped
+from .gate import NOTHING, accepts, candidate_thresholds, count_accepted, rejecting_threshold
 from .threshold import choose_threshold
 
-NOTHING = 1.0  # the threshold that accepts no draft: scores are confidences in [0, 1]
 STEPS = 40  # thresholds that Learn then Test goes through at most
 
 
@@ -211,10 +210,8 @@ def threshold_sequence(
     first = max(fewest, min(two_errors, n * most / 2)) / max(n, 1)
     shares = np.linspace(min(first, most), most, steps)
     last = np.minimum(np.ceil(shares * len(reference)).astype(int), len(readable))
-    below = np.append(readable[1:], 0.0)[
-        last - 1
-    ]  # the next score below: strictly above it are `last` samples
-    return np.unique(below)[::-1]
+    below = np.append(readable[1:], 0.0)[last - 1]  # the best score that is not among the `last` ones
+    return np.unique(rejecting_threshold(below))[::-1]
 
 
 def learn_then_test(
@@ -231,7 +228,7 @@ def learn_then_test(
     from scipy.stats import binom
 
     _check(target, delta)
-    n_accepted, n_wrong = above(score, as_flags("wrong", wrong).astype(np.int64), thresholds)
+    n_accepted, n_wrong = count_accepted(score, as_flags("wrong", wrong).astype(np.int64), thresholds)
     p_values = np.where(n_accepted > 0, binom.cdf(n_wrong, np.maximum(n_accepted, 1), target), 1.0)
     rejected = np.logical_and.accumulate(p_values <= delta)
     if not rejected.any():
@@ -289,7 +286,7 @@ def plug_in(score: ArrayLike, wrong: ArrayLike, target: float) -> Certified:
     """
     score = as_scores("score", score)
     thresholds = candidate_thresholds(score)
-    n_accepted, n_wrong = above(score, as_flags("wrong", wrong).astype(np.int64), thresholds)
+    n_accepted, n_wrong = count_accepted(score, as_flags("wrong", wrong).astype(np.int64), thresholds)
     return Certified(float(thresholds[(n_wrong <= target * n_accepted).argmax()]), False, len(score))
 
 
@@ -298,7 +295,7 @@ def _lowest(score: NDArray, loss: NDArray, allowed: float) -> float:
     lost = np.flatnonzero((loss > 0) & ~np.isnan(score))
     order = lost[np.argsort(-score[lost], kind="stable")]
     too_many = np.flatnonzero(np.cumsum(loss[order]) > allowed + 1e-9)
-    return float(score[order[too_many[0]]]) if len(too_many) else 0.0
+    return float(rejecting_threshold(score[order[too_many[0]]])) if len(too_many) else 0.0
 
 
 def _check(target: float, delta: float = 0.5) -> None:
@@ -323,7 +320,7 @@ def window(
         return NOTHING
     gain = half.draft_right.astype(np.int64) - half.agent_right
     ends = np.append(score[1:] != score[:-1], True)  # a threshold cannot part equal scores
-    below = np.append(score[1:], 0.0)
+    below = rejecting_threshold(np.append(score[1:], 0.0))
     picked = []
     n_groups, group_of = grouped(half.groups, len(half))
     for counts in draw_counts(n_groups, len(half), draws, seed):
@@ -459,7 +456,7 @@ def outcome(part: Samples, threshold: float | NDArray) -> dict[str, float]:
     Risks are weighted as the guarantees are (see the module); coverage, accuracy and speedup count every sample.
     nan where there is nothing to count.
     """
-    accepted = part.score > threshold
+    accepted = accepts(part.score, threshold)
     right = np.where(accepted, part.draft_right, part.agent_right)
     weight = part.weight
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError, StageError, UserError
 from ..paths import notebook_of, resolve, shown
 from ..stats.checks import as_flags, as_scores, require_same_length
 from ..stats.intervals import Estimate, proportion
-from ..stats.ranking import above, candidate_thresholds
+from .gate import candidate_thresholds, count_accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def choose_threshold(
     n = len(confidence)
     gated_confidence = np.where(routed, np.nan, confidence)  # a routed sample is never accepted
     thresholds = candidate_thresholds(gated_confidence)
-    n_accepted, gained = above(gated_confidence, draft.astype(np.int64) - agent, thresholds)
+    n_accepted, gained = count_accepted(gated_confidence, draft.astype(np.int64) - agent, thresholds)
     # Counts are exact; the slack only absorbs the rounding of delta_pp * n, far below one sample.
     allowed = gained >= -(delta_pp * n / 100.0) - 1e-9
     allowed[:-1] &= not np.isnan(gated_confidence).all()

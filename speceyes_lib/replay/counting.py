@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..gating.gate import thresholds_passed
 from ..stats.intervals import wilson
 from .one_setting import _Plan, _View
 from .replay_data import FAILED, RIGHT, Population
@@ -40,7 +41,7 @@ class _Above:
             order, kind="stable"
         )  # where each threshold given stands among the ascending
         self.at = np.flatnonzero(view.eligible)
-        self.exceeds = np.searchsorted(thresholds[order], view.confidence[self.at], side="left")
+        self.exceeds = thresholds_passed(view.confidence[self.at], thresholds[order])
         self.steps, self.tasks = len(thresholds) + 1, len(population.task_names)
         self.cell = population.task_codes[self.at] * self.steps + self.exceeds
 

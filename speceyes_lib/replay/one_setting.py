@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..gating.gate import accepts
 from ..runs.arms import ROUTERS
 from .cost_model import AgentPlan
 from .replay_data import ABSENT, FAILED, Lacking, Population
@@ -49,10 +50,10 @@ class _View:
 
     def lacks(self, threshold: float) -> str:
         """What the run lacks for this threshold; empty when nothing."""
-        if self.why:
-            return self.why
-        accepted = self.eligible & (self.confidence > threshold)
-        return _threshold_fault(threshold) or _shortage(
+        if fault := self.why or _threshold_fault(threshold):
+            return fault
+        accepted = self.eligible & accepts(self.confidence, threshold)
+        return _shortage(
             int(self.unrecorded.sum()),
             int(self.undrafted.sum()),
             int((accepted & (self.population.draft == ABSENT)).sum()),

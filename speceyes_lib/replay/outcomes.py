@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ..gating.gate import accepts, candidate_thresholds, rejecting_threshold
 from ..stats.intervals import LEVEL
-from ..stats.ranking import candidate_thresholds
 from .counting import N_CLASSES, _Above, _classes, _interval, _per_task, _seconds
 from .one_setting import _Plan, _shortage, _threshold_fault, _View
 from .replay_data import ABSENT, FAILED, RIGHT, Lacking, Population
@@ -108,7 +108,7 @@ def decisions(population: Population, setting: Setting) -> pd.DataFrame:
     view = _View(population, setting)
     if lacks := view.lacks(setting.threshold):
         raise Lacking(f"{setting}: {lacks}")
-    accepted = view.eligible & (view.confidence > setting.threshold)
+    accepted = view.eligible & accepts(view.confidence, setting.threshold)
     decision = np.select(
         [view.routed, population.draft == FAILED, accepted],
         ["routed", "draft_failed", "accepted"],
@@ -158,8 +158,8 @@ def _between(confidence: NDArray) -> NDArray[np.float64]:
     """`candidate_thresholds`; for scores on another scale: below all of them, and at each."""
     if ((confidence >= 0) & (confidence <= 1)).all():
         return candidate_thresholds(confidence)
-    distinct = np.unique(confidence)  # "accepted" is strictly above
-    return np.append(distinct[0] - 1.0, distinct)
+    distinct = np.unique(confidence)
+    return np.append(distinct[0] - 1.0, rejecting_threshold(distinct))
 
 
 def _nullable(codes: NDArray) -> pd.arrays.BooleanArray:

@@ -19,6 +19,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from ..errors import DataError, StageError
+from ..gating.gate import accepts
 from ..gating.separability import deciding_token, token_separability
 from ..judging.human import Overrides, reviewed
 from ..runs.evidence import Evidence
@@ -388,7 +389,7 @@ def gate_lines(record: AgentRecord | None, confidence: float, decision: str, thr
     if decision == "routed":
         told = ["The router sends this sample to the agent: the gate never sees a draft."]
         if np.isfinite(confidence):
-            would = "accept" if confidence > threshold else "reject"
+            would = "accept" if accepts(confidence, threshold) else "reject"
             told.append(
                 f"Without a router the gate would {would} the draft: {confidence:.4f} against {threshold:.4f}."
             )
@@ -398,8 +399,8 @@ def gate_lines(record: AgentRecord | None, confidence: float, decision: str, thr
         reason = (draft.score_reason if draft else None) or "no draft"
         return [f"The draft has no confidence ({reason.replace('_', ' ')}): no threshold accepts it."]
     distance = confidence - threshold
-    flips = f"every threshold from {_digits(confidence)} upwards rejects it, every one below accepts it"
-    if distance > 0:
+    flips = f"every threshold above {_digits(confidence)} rejects it, every one below accepts it"
+    if accepts(confidence, threshold):
         return [
             f"Accepted: confidence {_digits(confidence)} is {_gap(distance)} above the threshold; {flips}."
         ]

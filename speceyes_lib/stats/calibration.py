@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import UserError
 from .checks import as_flags, as_scores, require_same_length
 from .intervals import LEVEL, wilson
-from .proportions import _share_pct
 from .ranking import _tie_starts
 
 
@@ -87,3 +86,7 @@ def reliability(
     return Reliability(
         _share_pct(promised, count), _share_pct(hits, count), 100.0 * low, 100.0 * high, count, n
     )
+
+
+def _share_pct(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
+    return np.divide(100.0 * part, whole, out=np.full(len(part), np.nan), where=whole > 0)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
-from .checks import as_flags, as_numbers, as_scores, require_same_length
+from .checks import as_flags, as_numbers, require_same_length
 from .intervals import DRAWS, LEVEL, SEED, Estimate, Measure, proportion
 from .resampling import bootstrap_ratio, clustered_share
 
@@ -64,20 +64,6 @@ def accuracy(
     if groups is None or not len(right):
         return proportion(int(right.sum()), len(right), level)
     return clustered_share(right, np.ones(len(right), bool), groups, level, draws, seed)
-
-
-def coverage(score: ArrayLike, threshold: float, level: float = LEVEL) -> Estimate:
-    """Share of all samples with a score strictly above `threshold`; no score (nan) is not above."""
-    accepted = as_scores("score", score) > threshold
-    return proportion(int(accepted.sum()), len(accepted), level)
-
-
-def selective_risk(score: ArrayLike, right: ArrayLike, threshold: float, level: float = LEVEL) -> Estimate:
-    """Share of wrong answers among those with a score strictly above `threshold`; n = how many those are."""
-    score, right = as_scores("score", score), as_flags("right", right)
-    require_same_length(score=score, right=right)
-    accepted = score > threshold
-    return proportion(int((accepted & ~right).sum()), int(accepted.sum()), level)
 
 
 def funnel_shares(routed: ArrayLike, accepted: ArrayLike, level: float = LEVEL) -> FunnelShares:
@@ -166,10 +152,3 @@ def cluster_bootstrap(
     values = as_numbers("values", values)
     mean = bootstrap_ratio(values, np.ones(len(values)), groups, level=level, draws=draws, seed=seed)
     return Measure(*mean, len(values))
-
-
-# --- helpers ------------------------------------------------------------------------------------------
-
-
-def _share_pct(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
-    return np.divide(100.0 * part, whole, out=np.full(len(part), np.nan), where=whole > 0)

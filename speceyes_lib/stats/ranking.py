@@ -7,9 +7,9 @@ Two conventions hold throughout.
 
 - Right or wrong is the caller's decision (under the strict protocol an error is wrong); this module never
   drops a sample that has a verdict.
-- A score that is nan ("no score") can never be accepted. What judges the *gate* (`coverage`,
-  `selective_risk`, `accuracy_over_threshold`) keeps such samples in its denominator as rejected; what judges
-  the *score* (`auroc`, `risk_coverage`, `rolling_accuracy`) leaves them out, and its n says how many remain.
+- A score that is nan ("no score") can never be accepted. What judges the *gate* (wing `gating`) keeps such samples
+  in its denominator as rejected; what judges the *score* (`auroc`, `risk_coverage`, `rolling_accuracy`) leaves them
+  out, and its n says how many remain.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
-from .checks import as_flags, as_numbers, as_scores, require_same_length
+from .checks import as_flags, as_scores, require_same_length
 from .intervals import DRAWS, LEVEL, SEED, Measure, wilson
-from .proportions import _share_pct
 from .resampling import bootstrap
 
 
@@ -41,22 +40,6 @@ class RiskCoverage:
     risk_pct: NDArray[np.float64]
     aurc: Measure
     excess_aurc: Measure
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdCurve:
-    """Accuracy of what a threshold accepts: arrays over `threshold`, the Wilson interval beside them.
-
-    Where nothing is accepted the accuracy is nan. `coverage_pct` is the share of all n samples.
-    """
-
-    threshold: NDArray[np.float64]
-    n_accepted: NDArray[np.int64]
-    coverage_pct: NDArray[np.float64]
-    accuracy_pct: NDArray[np.float64]
-    low_pct: NDArray[np.float64]
-    high_pct: NDArray[np.float64]
     n: int
 
 
@@ -189,67 +172,6 @@ def risk_coverage(
     ends = np.append(starts[1:], n) if n else starts
     risk = np.cumsum(wrong)[ends - 1] / ends if n else np.empty(0)
     return RiskCoverage(score[starts], 100.0 * ends / max(n, 1), 100.0 * risk, aurc, excess_aurc, n)
-
-
-def candidate_thresholds(score: ArrayLike) -> NDArray[np.float64]:
-    """Every threshold in [0, 1] that decides differently: 0, 1 and the midpoints between distinct scores.
-
-    Ascending. "Accepted" is strictly above, so 0 accepts every positive score and 1 accepts none.
-
-    Raises:
-        UserError: a score lies outside [0, 1].
-    """
-    score = as_scores("score", score)
-    distinct = np.unique(score[~np.isnan(score)])
-    if len(distinct) and not 0 <= distinct[0] <= distinct[-1] <= 1:
-        raise UserError(
-            f"Confidences must lie in [0, 1], got {distinct[0]:g} to {distinct[-1]:g}; "
-            "give thresholds of your own for other scores."
-        )
-    middle = distinct[:-1] + np.diff(distinct) / 2
-    middle = np.where(middle < distinct[1:], middle, distinct[:-1])  # neighbouring floats have no midpoint
-    return np.unique(np.concatenate([[0.0], middle, [1.0]]))
-
-
-def above(score: ArrayLike, values: ArrayLike, thresholds: ArrayLike) -> tuple[NDArray[np.int64], NDArray]:
-    """Count of scores strictly above each threshold and the sum of their values, by one sort.
-
-    Args:
-        score: [samples]; nan is above nothing.
-        values: numbers [samples].
-        thresholds: [t], in any order.
-
-    Returns:
-        counts int64 [t] and sums [t] in the dtype of the values.
-    """
-    score, values = np.asarray(score, dtype=np.float64), np.asarray(values)
-    readable = ~np.isnan(score)
-    order = np.argsort(score[readable], kind="stable")
-    ascending = score[readable][order]
-    from_here = np.append(np.cumsum(values[readable][order][::-1])[::-1], 0).astype(values.dtype)
-    first = np.searchsorted(ascending, thresholds, side="right")
-    return len(ascending) - first, from_here[first]
-
-
-def accuracy_over_threshold(
-    score: ArrayLike, right: ArrayLike, thresholds: ArrayLike | None = None, level: float = LEVEL
-) -> ThresholdCurve:
-    """Accuracy and coverage of the answers scored above each threshold (default: `candidate_thresholds`)."""
-    score, right = as_scores("score", score), as_flags("right", right)
-    require_same_length(score=score, right=right)
-    thresholds = candidate_thresholds(score) if thresholds is None else as_numbers("thresholds", thresholds)
-    n_accepted, n_right = above(score, right.astype(np.int64), thresholds)
-    low, high = wilson(n_right, n_accepted, level)
-    n = len(score)
-    return ThresholdCurve(
-        thresholds,
-        n_accepted,
-        _share_pct(n_accepted, np.full(len(thresholds), n)),
-        _share_pct(n_right, n_accepted),
-        100.0 * low,
-        100.0 * high,
-        n,
-    )
 
 
 def rolling_accuracy(

@@ -14,7 +14,7 @@ from scipy.stats import binom
 from speceyes_lib.errors import UserError
 from speceyes_lib.gating import certificates
 from speceyes_lib.gating.certificates import NOTHING, Certified, samples
-from speceyes_lib.stats.ranking import above
+from speceyes_lib.gating.gate import count_accepted
 
 SPLITS = 200
 
@@ -154,7 +154,7 @@ def test_learn_then_test_agrees_with_mapie(seed):
     part, target = draw(300, seed), 0.15
     sequence = certificates.threshold_sequence(draw(300, seed + 100).score, 300, target, DELTA)
     ours = certificates.learn_then_test(part.score, part.wrong, sequence, target, DELTA)
-    n, wrong = above(part.score, part.wrong.astype(float), sequence)
+    n, wrong = count_accepted(part.score, part.wrong.astype(float), sequence)
     p_values = compute_hoeffding_bentkus_p_value(np.maximum(wrong - 1e-9, 0) / n, n, [target], binary=True)[
         :, 0
     ]

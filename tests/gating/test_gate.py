@@ -11,9 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.errors import UserError
-from speceyes_lib.gating.gate import accepts, gated_right
+from speceyes_lib.gating.gate import accepts, candidate_thresholds, count_accepted, gated_right
 from speceyes_lib.gating.threshold import choose_threshold
-from speceyes_lib.stats.ranking import candidate_thresholds
 
 # confidence (few distinct values, so that ties are common; nan = no score), draft right, agent right, routed
 SAMPLES = st.lists(
@@ -88,6 +87,14 @@ def test_candidates_separate_every_two_distinct_scores_even_neighbouring_floats(
     accepted = {int(accepts(scores, t).sum()) for t in candidates}
     assert accepted == {sum(s > t for s in scores) for t in [0.0, *scores, 1.0]}
     assert list(candidates) == sorted(set(candidates))
+
+
+@given(samples=SAMPLES, thresholds=st.lists(st.sampled_from([0.0, 0.5, 0.55, 0.75, 0.9, 1.0]), max_size=5))
+def test_counting_by_one_sort_equals_counting_at_each_threshold(samples, thresholds):
+    score, draft, *_ = columns(samples)
+    counts, sums = count_accepted(score, draft.astype(int), np.array(thresholds, dtype=float))
+    assert counts.tolist() == [int(accepts(score, t).sum()) for t in thresholds]
+    assert sums.tolist() == [int(draft[accepts(score, t)].sum()) for t in thresholds]
 
 
 def test_order_of_the_samples_does_not_matter():

@@ -21,12 +21,10 @@ from speceyes_lib.stats.paired import paired_test, speedup
 from speceyes_lib.stats.proportions import (
     accuracy,
     cluster_bootstrap,
-    coverage,
     funnel_shares,
-    selective_risk,
     yes_no_scores,
 )
-from speceyes_lib.stats.ranking import accuracy_over_threshold, auroc, risk_coverage, rolling_accuracy
+from speceyes_lib.stats.ranking import auroc, risk_coverage, rolling_accuracy
 
 SCORED = st.lists(
     st.tuples(st.sampled_from([0.1, 0.4, 0.5, 0.8, 0.99]), st.booleans()), min_size=1, max_size=30
@@ -316,27 +314,10 @@ def test_risk_coverage_curve_takes_tied_samples_together():
     assert curve.risk_pct == pytest.approx([50, 100 / 3, 50])
 
 
-def test_sample_without_score_is_rejected_by_the_gate_and_left_out_of_the_ranking():
+def test_sample_without_score_is_left_out_of_the_ranking():
     score, right = [0.9, math.nan, 0.2], [True, True, False]
-    assert (coverage(score, 0.5).value_pct, coverage(score, 0.5).n) == (pytest.approx(100 / 3), 3)
-    assert selective_risk(score, right, 0.1).n == 2
-    assert accuracy_over_threshold(score, right, [0.1]).coverage_pct == pytest.approx([200 / 3])
     assert (auroc(score, right).value, auroc(score, right).n) == (1.0, 2)
     assert risk_coverage(score, right).n == rolling_accuracy(score, right).n == 2
-
-
-@settings(max_examples=60, deadline=None)
-@given(SCORED)
-def test_curve_over_thresholds_equals_counting_at_each(pairs):
-    score, right = columns(pairs)
-    curve = accuracy_over_threshold(score, right)
-    for i, threshold in enumerate(curve.threshold):
-        taken = right[score > threshold]
-        assert curve.n_accepted[i] == len(taken)
-        assert curve.coverage_pct[i] == pytest.approx(coverage(score, threshold).value_pct)
-        risk = selective_risk(score, right, threshold)
-        assert curve.accuracy_pct[i] == pytest.approx(100 - risk.value_pct, nan_ok=True)
-        assert curve.low_pct[i] == pytest.approx(100 - risk.high_pct, nan_ok=True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -368,9 +349,6 @@ def test_empty_input_gives_nan_with_n_0_and_json_without_nan():
     intervals = [
         accuracy([]),
         accuracy([], []),
-        coverage([], 0.5),
-        selective_risk([], [], 0.5),
-        selective_risk([0.1], [True], 0.5),
         paired_test([], []),
         speedup([], []),
         cluster_bootstrap([]),
@@ -388,7 +366,6 @@ def test_empty_input_gives_nan_with_n_0_and_json_without_nan():
             assert str(estimate) == "no estimate (n=0)"
             assert None in json.loads(json.dumps(estimate.as_dict(), allow_nan=False)).values()
     assert len(risk_coverage([], []).score) == len(rolling_accuracy([], []).score) == 0
-    assert accuracy_over_threshold([], []).n_accepted.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("estimator", [auroc, speedup, paired_test])

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ...gating.gate import accepts
 from ...runs.arms import BATCHED
 from ...tasks.registry import AVERAGE
 from ..labels import agent_label, method_label
@@ -167,7 +168,7 @@ def quadrants_data(frame: pd.DataFrame, threshold: float, mode: str = "min") -> 
     The funnel asks the gate only where the router says "no"; here it is asked everywhere.
     """
     part = frame[frame["collect_verdict"].notna() & frame["router_verdict"].notna()]
-    gate = np.where(part[f"score_{mode}"] > threshold, "accepts", "rejects")
+    gate = np.where(accepts(part[f"score_{mode}"], threshold), "accepts", "rejects")
     rows = []
     for router in ("yes", "no"):
         for said in ("rejects", "accepts"):
