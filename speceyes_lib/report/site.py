@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -194,11 +195,14 @@ def _notebook_body(path: Path) -> str:
 
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
+    up = os.path.relpath(repo_root(), path.parent)
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # written for notebooks/, read from the run's folder
+            cell.source = cell.source.replace("](../", f"]({up}/")
         for output in cell.get("outputs", ()):
             # a live control is nothing without its kernel: its line of text stays, the still view follows
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    body, _ = _exporter().from_notebook_node(notebook)
+    body, _ = _exporter().from_notebook_node(notebook, {"metadata": {"path": str(path.parent)}})
     return body
 
 
@@ -207,7 +211,7 @@ def _exporter() -> HTMLExporter:
     from nbconvert import HTMLExporter
 
     # the "basic" template is the bare content: no styles, fonts or scripts fetched from elsewhere
-    return HTMLExporter(template_name="basic")
+    return HTMLExporter(template_name="basic", embed_images=True)
 
 
 def _table(columns: tuple[str, ...], rows: list[list[str]]) -> str:

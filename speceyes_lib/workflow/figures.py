@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..demo import recorded
 from ..errors import JobError
-from ..paths import notebook_of
+from ..paths import notebook_of, repo_root
 from ..report import site
 from ..runs.provenance import usable_cores
 
@@ -33,7 +33,23 @@ def redraw() -> list[Path]:
         recorded.unpack()
         with ThreadPoolExecutor(usable_cores()) as workers:
             list(workers.map(_run_notebook, reversed(stages)))  # the longest come last in the list
-        return [*site.publish("demo"), *site.publish("paper"), site.fill_readme("demo")]
+        published = [*site.publish("demo"), *site.publish("paper"), site.fill_readme("demo")]
+    return [*draw_pipeline(repo_root() / "figures" / "pipeline"), *published]
+
+
+def draw_pipeline(folder: Path) -> list[Path]:
+    """`<notebook>.png` for every notebook: the strip of all notebooks, with this one marked.
+
+    Args:
+        folder: where the pictures are written; created if need be.
+    """
+    from ..report.plots.pipeline import BOXES, pipeline
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{notebook}.png" for notebook in BOXES]
+    for path in paths:
+        pipeline(path.stem).savefig(path, dpi=130, metadata={"Software": None})
+    return paths
 
 
 class _runs_in:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from matplotlib.testing.compare import compare_images
 
 from speceyes_lib.params import ALL_NOTEBOOKS as MODELS
+from speceyes_lib.workflow.figures import draw_pipeline
 from speceyes_lib.workflow.parameters_cell import cell as parameters_cell
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
 LEFT_BY_TOOLS = {
     "papermill",
@@ -57,6 +61,25 @@ def test_it_opens_with_the_default_kernel_anywhere(path):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     ids = [cell["id"] for cell in notebook["cells"]]
     assert len(set(ids)) == len(ids)
+
+
+@each_notebook
+def test_its_first_cell_shows_the_pipeline_with_this_notebook_marked(path):
+    assert f"](../figures/pipeline/{path.stem}.png)" in source(read(path)["cells"][0])
+
+
+def test_the_pipeline_pictures_are_those_of_the_notebooks(tmp_path):
+    committed = sorted((ROOT / "figures" / "pipeline").iterdir())
+    assert [path.stem for path in committed] == [path.stem for path in NOTEBOOKS]
+    for drawn, path in zip(sorted(draw_pipeline(tmp_path)), committed, strict=True):
+        assert compare_images(str(path), str(drawn), tol=2.0) is None, "redraw them: make figures"
+
+
+@each_notebook
+def test_every_picture_and_page_that_the_prose_links_to_exists(path):
+    text = "\n".join(source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "markdown")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 @each_stage

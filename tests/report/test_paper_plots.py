@@ -13,13 +13,14 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.testing.compare import compare_images
 
 from speceyes_lib.analysis import ablations as ablations_analysis
 from speceyes_lib.analysis.reported import reported
 from speceyes_lib.report.album import save_figure
 from speceyes_lib.report.labels import agent_label, split_label
-from speceyes_lib.report.plots import ablations, cost, method
+from speceyes_lib.report.plots import ablations, cost, method, pipeline
 from speceyes_lib.tasks.registry import SPLITS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -346,3 +347,13 @@ def test_the_reported_figures_look_as_they_were_looked_at(name, tmp_path):
     moved.loc[moved.index[3:9], "speedup"] *= 2  # and the picture does tell: a few bars or points elsewhere
     draw(moved).savefig(tmp_path / "moved.png", dpi=GOLDEN_DPI, metadata={"Software": None})
     assert compare_images(str(golden), str(tmp_path / "moved.png"), tol=TOLERANCE) is not None
+
+
+@pytest.mark.parametrize("stage", pipeline.BOXES)
+def test_the_pipeline_fills_the_box_of_one_notebook(stage):
+    (ax,) = pipeline.pipeline(stage).axes
+    boxes = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
+    white = [box.get_facecolor()[:3] == (1, 1, 1) for box in boxes]
+    assert len(boxes) == len(pipeline.BOXES)
+    assert white.index(False) == list(pipeline.BOXES).index(stage)
+    assert white.count(False) == 1

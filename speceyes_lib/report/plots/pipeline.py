@@ -1,0 +1,75 @@
+"""Drawing of the pipeline: which notebook comes after which, with one of them marked."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, _drawn
+
+# notebook -> left, bottom, width and height of its box (percent of the width), and what the box says
+BOXES = {
+    "00_prepare_data": (1, 11, 10, 8, "00\ndata"),
+    "01_small_model_inference": (15, 11, 11, 8, "01\ndrafts"),
+    "02_gated_agent_eval": (29.5, 11, 16, 8, "02\nrouter, gate, agent"),
+    "03_judging": (49, 11, 10, 8, "03\njudging"),
+    "04_threshold": (63, 15.3, 10.5, 3.7, "04 threshold"),
+    "04_confidence_analysis": (74, 15.3, 10.5, 3.7, "04 confidence"),
+    "04_certified_thresholds": (63, 11, 10.5, 3.7, "04 certified"),
+    "04_costs": (74, 11, 10.5, 3.7, "04 costs"),
+    "05_paper_figures": (88.5, 11, 10.5, 8, "05\ntables, figures"),
+    "train_demo_models": (15, 2, 11, 4, "train models"),
+    "study_position_bias": (29.5, 2, 11, 4, "position bias"),
+    "study_replay_fidelity": (42, 2, 11, 4, "replay fidelity"),
+    "study_reported_numbers": (54, 2, 13, 4, "reported numbers"),
+    "explore_gating": (76, 2, 11, 4, "the gate"),
+    "explore_traces": (88, 2, 11, 4, "trajectories"),
+}
+_ARROWS = (  # from (x, y) to (x, y)
+    ((11, 15), (15, 15)),
+    ((26, 15), (29.5, 15)),
+    ((45.5, 15), (49, 15)),
+    ((59, 15), (63, 15)),
+    ((84.5, 15), (88.5, 15)),
+    ((20.5, 6), (20.5, 11)),
+)
+_CAPTIONS = ((48.5, "studies, started by hand"), (87.5, "explorers of a finished run"))  # x, text
+_HEIGHT = 20  # of the drawing, in the same unit
+
+
+@_drawn
+def pipeline(stage: str) -> Figure:
+    """A strip of boxes, one per notebook, in which the box of `stage` is filled.
+
+    Args:
+        stage: file name of the notebook without its ending, a key of `BOXES`.
+
+    Raises:
+        KeyError: no box is declared for this notebook.
+    """
+    if stage not in BOXES:
+        raise KeyError(f"{stage}: no box in {__name__}.BOXES; add a line for it")
+    figure, ax = plt.subplots(figsize=(PAGE_IN, PAGE_IN * _HEIGHT / 100))
+    ax.set_axis_off()
+    ax.set_xlim(0, 100)
+    ax.set_ylim(0, _HEIGHT)
+    for name, (left, bottom, width, height, text) in BOXES.items():
+        marked = name == stage
+        color = METHOD_COLORS["speceyes_min"]
+        shape = FancyBboxPatch(
+            (left, bottom),
+            width,
+            height,
+            boxstyle="round,pad=0,rounding_size=0.8",
+            facecolor=color if marked else "white",
+            edgecolor=color if marked else MUTED,
+        )
+        ax.add_patch(shape)
+        style = {"color": "white", "weight": "bold"} if marked else {"color": INK}
+        ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=6.5, **style)
+    for begin, end in _ARROWS:
+        ax.add_patch(FancyArrowPatch(begin, end, arrowstyle="-|>", mutation_scale=7, color=INK, shrinkA=0))
+    for x, text in _CAPTIONS:
+        ax.text(x, 7.8, text, ha="center", va="center", fontsize=6.5, color=MUTED)
+    return figure
