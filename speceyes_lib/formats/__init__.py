@@ -1,1 +1,8 @@
 """Result files of other programs, read into runs and written from them."""
+
+from ..exports import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {"importing": ("READERS", "import_files", "import_report"), "speceyes_export": ("export",)},
+)

@@ -1,7 +1,7 @@
-"""What every importer needs: lines read one by one, samples found again, and stages written.
+"""What every importer needs: reading lines one by one, finding the sample of a line, writing stages.
 
-Imported records are marked `timed=False`: their files hold no times per sample, so times read as NaN and only a
-split's total, where a file tells it, reaches the manifest's `timing`.
+Imported records have `timed=False`, because their files hold no times per sample. Such times read as NaN. Only the
+total of a split, where a file holds it, reaches `timing` in the manifest.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from ..tasks.sample import LETTERS, YES_NO, Sample, ShownOptions, shown_as
 
 
 class LineError(ValueError):
-    """Why one line or row cannot be taken over; it becomes a Problem."""
+    """Why one line or row cannot be imported. It becomes a Problem."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a file that was left out or looks wrong; the rest was kept."""
+    """Something in a file that was left out or looks wrong. The rest of the file was kept."""
 
     file: Path
     what: str
@@ -55,8 +55,8 @@ Source = Literal["final", "draft", "agent"]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a file says about a sample itself, for later stages that never open the benchmark."""
+class ImportedSample:
+    """What a file holds about a sample itself, for later stages that do not open the benchmark."""
 
     question: str = ""
     standard: str = ""
@@ -66,33 +66,39 @@ class Told:
 
 
 @dataclass
-class Part:
-    """One stage folder in the making: the records of one task, and verdicts on them where the files hold any.
+class ImportedStage:
+    """One stage that is being imported: the records of one task, and verdicts on them where the files hold any.
 
-    stage: "01_draft" or "02_<arm>". samples: as far as the files and the benchmark tell. verdicts: source
-    ("final", "draft", "agent") -> id -> (verdict, rule); empty: nobody judged.
+    Attributes:
+        stage: "01_draft" or "02_<arm>".
+        facts: id -> what the files hold about the sample.
+        samples: id -> the sample, as complete as files and benchmark allow.
+        verdicts: source ("final", "draft", "agent") -> id -> (verdict, rule). Empty when nothing was judged.
+        wall_s: seconds of the whole split; None when no file holds them.
+        judged: the other fields of a judge's file.
     """
 
     stage: str
     task: str
     records: dict[str, DraftRecord | AgentRecord] = field(default_factory=dict)
-    told: dict[str, Told] = field(default_factory=dict)
+    facts: dict[str, ImportedSample] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
     verdicts: dict[Source, dict[str, tuple[VerdictValue, str]]] = field(default_factory=dict)
     protocol: str = "imported"
     config: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
-    wall_s: float | None = None  # of the whole split
-    judged: dict[str, Any] = field(default_factory=dict)  # what a judge's file says beside verdicts
+    wall_s: float | None = None
+    judged: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, record: DraftRecord | AgentRecord, told: Told) -> None:
-        """Take a record in. Raises LineError for a sample that is there already: the first one counts."""
+    def add(self, record: DraftRecord | AgentRecord, facts: ImportedSample) -> None:
+        """Add a record. Raises LineError for a sample that was read before: the first one counts."""
         if record.id in self.records:
-            raise LineError(f"{record.id} was there before; the first one counts")
+            raise LineError(f"{record.id} was read before; the first one counts")
         self.records[record.id] = record
-        self.told[record.id] = told
+        self.facts[record.id] = facts
 
     def judge(self, id: str, verdict: VerdictValue, rule: str, *sources: Source) -> None:
+        """Add a verdict on the answers of these sources (default: the final one)."""
         for source in sources or ("final",):
             self.verdicts.setdefault(source, {})[id] = (verdict, rule)
 
@@ -101,11 +107,11 @@ class Part:
 
 
 def files_of(paths: Iterable[Path], *suffixes: str) -> list[Path]:
-    """The files named, and those with these suffixes below the folders named, sorted.
+    """The given files, and the files with these suffixes below the given folders, sorted.
 
     Raises DataError for a path that does not exist and for a folder that holds no such file.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in suffixes)
         if path.is_file():
@@ -114,12 +120,12 @@ def files_of(paths: Iterable[Path], *suffixes: str) -> list[Path]:
             raise DataError(f"{path}: there is no such file or folder")
         elif not inside:
             raise DataError(f"{path}: no file ending in {' or '.join(suffixes)} in this folder")
-        found += [p for p in inside if p not in found]
-    return found
+        files += [p for p in inside if p not in files]
+    return files
 
 
 def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:
-    """The JSON objects of a JSON-lines file with their line numbers; NaN and Infinity are read as Python does."""
+    """The JSON objects of a JSON-lines file with their line numbers. NaN and Infinity are read as Python does."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if not raw.strip():
@@ -137,7 +143,7 @@ def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:
 
 
 def field_of(entry: Mapping, *names: str) -> Any:
-    """The first of these fields that is there and not empty. Raises LineError naming what was expected."""
+    """The first of these fields that is not empty. Raises LineError with the expected names."""
     for name in names:
         if entry.get(name) not in (None, ""):
             return entry[name]
@@ -147,7 +153,7 @@ def field_of(entry: Mapping, *names: str) -> Any:
 
 
 def finite(value: Any) -> float | None:
-    """A number as such; None for NaN, the infinities and whatever is no number."""
+    """The value as a float; None for NaN, the infinities and everything that is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -158,14 +164,14 @@ def finite(value: Any) -> float | None:
 
 
 def text_of(value: Any) -> str | None:
-    """An answer as text; None where there is none (null, NaN)."""
+    """An answer as text; None for null and NaN."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value if isinstance(value, str) else str(value)
 
 
 def whole(value: Any) -> int | None:
-    """A count; None where it is missing or no finite number."""
+    """A count; None where it is missing or not a finite number."""
     number = finite(value)
     return None if number is None or number < 0 else round(number)
 
@@ -190,9 +196,10 @@ def task_in(text: str, tasks: Iterable[str] = registry.TASKS) -> str | None:
 
 
 class Finder:
-    """Finds the sample that a line speaks of: by its key, or by question and options, in the benchmark if given.
+    """Finds the sample of a line: by its key, or by question and options in the benchmark.
 
-    root: folder of the benchmarks; None: keys are taken as they come and nothing can be checked.
+    Args:
+        root: folder of the benchmarks. None: keys are used unchecked.
     """
 
     def __init__(self, root: Path | None) -> None:
@@ -215,10 +222,12 @@ class Finder:
     def find(
         self, task: str, key: str | None, question: str = "", options: Sequence[str] = ()
     ) -> tuple[str, Sample | None]:
-        """(id, sample): the key's, if that asks the same; else the only one with this question and these options.
+        """(id, sample): the sample of the key if its question agrees, else the only one with this question and options.
 
-        The order of options decides between samples that have the same ones, as HR-Bench's four orders do.
-        Raises LineError where no sample, or more than one, fits.
+        HR-Bench asks each question with four orders of the same options. There the order decides.
+
+        Raises:
+            LineError: no sample fits, or more than one does.
         """
         samples = self.samples(task)
         if not self.root:
@@ -239,10 +248,12 @@ class Finder:
         named = f"{task}/{key}" if key is not None else f"the question {question[:60]!r}"
         if alike:
             raise LineError(f"{named} fits {len(alike)} samples")
-        raise LineError(f"{named} {'asks something else there' if keyed else 'is not in the benchmark'}")
+        raise LineError(
+            f"{named} {'has another question in the benchmark' if keyed else 'is not in the benchmark'}"
+        )
 
-    def missing(self, part: Part) -> int:
-        """How many samples of the benchmark a part lacks."""
+    def missing(self, part: ImportedStage) -> int:
+        """Number of samples of the benchmark that an imported stage lacks."""
         return len({s.id for s in self.samples(part.task).values()} - part.records.keys())
 
 
@@ -254,15 +265,16 @@ def _folded(option: str) -> str:
     return " ".join(option.casefold().split()).rstrip(". ")
 
 
-def _same(asked: str, question: str) -> bool:
-    """Whether a recorded question is this one; prompts may add options and instructions after it."""
-    return " ".join(asked.split()).casefold().startswith(" ".join(question.split()).casefold())
+def _same(recorded: str, question: str) -> bool:
+    """Whether a recorded question is this one. Prompts may add options and instructions after it."""
+    return " ".join(recorded.split()).casefold().startswith(" ".join(question.split()).casefold())
 
 
 def order_shown(sample: Sample, options: Iterable[str]) -> ShownOptions | None:
-    """In which order options were shown, from their texts; None: as published.
+    """The order in which options were shown, read from their texts; None for the published order.
 
-    Raises LineError where they are not the sample's options.
+    Raises:
+        LineError: the texts are not the options of the sample.
     """
     published = [_folded(o) for o in sample.options or ()]
     left = list(range(len(published)))
@@ -278,12 +290,14 @@ def order_shown(sample: Sample, options: Iterable[str]) -> ShownOptions | None:
     return ShownOptions(order=tuple(order)) if order != sorted(order) else None
 
 
-def told_of(sample: Sample | None, shown_options: ShownOptions | None = None, **read: str) -> Told:
-    """What is known of a sample: from the benchmark where there is one, else as the line has it."""
+def imported_sample(
+    sample: Sample | None, shown_options: ShownOptions | None = None, **read: str
+) -> ImportedSample:
+    """What is known about a sample: from the benchmark where there is one, else from the line."""
     if sample is None:
-        return Told(**read)
+        return ImportedSample(**read)
     sample = shown_as(sample, shown_options)
-    return Told(
+    return ImportedSample(
         sample.question,
         sample.standard,
         str(sample.meta.get("category", "")),
@@ -301,22 +315,22 @@ def option_texts(entry: Mapping) -> tuple[str, ...]:
 def trajectory(
     answer: str | None, messages: Any, error: Failure | None = None, n_tokens: int | None = None
 ) -> Trajectory:
-    """An agent's run as a list of chat messages tells it: the assistant's ones are its turns.
+    """A trajectory from a list of chat messages. Each message of the assistant is a turn.
 
-    Tokens are told for the whole run only, unless there is a single turn.
+    The files count tokens for the whole trajectory, so a turn has a count only where it is the only one.
     """
-    said = [_content(m) for m in messages or [] if isinstance(m, Mapping) and m.get("role") == "assistant"]
-    alone = n_tokens if len(said) == 1 else None
+    texts = [_content(m) for m in messages or [] if isinstance(m, Mapping) and m.get("role") == "assistant"]
+    alone = n_tokens if len(texts) == 1 else None
     turns = tuple(
         Turn(
             text=text,
             n_tokens=alone,
             turn_s=0.0,
-            action="answer" if text is said[-1] and answer else "tool" if _TOOL.search(text) else "none",
+            action="answer" if text is texts[-1] and answer else "tool" if _TOOL.search(text) else "none",
         )
-        for text in said
+        for text in texts
     )
-    tagged = bool(said) and "<answer>" in said[-1]
+    tagged = bool(texts) and "<answer>" in texts[-1]
     return Trajectory(
         status="error" if error else "ok",
         error=error,
@@ -340,11 +354,15 @@ def _content(message: Mapping) -> str:
 # ------------------------------------------------------------------------------------------------ writing
 
 
-def write(run: str, parts: Iterable[Part], source: str, if_changed: IfChanged = "refuse") -> list[Path]:
-    """Store parts as finished stages of a run: the answers, and the verdicts of those that were judged.
+def write(
+    run: str, parts: Iterable[ImportedStage], source: str, if_changed: IfChanged = "refuse"
+) -> list[Path]:
+    """Store imported stages in a run: the answers, and the verdicts where there are any; returns the folders.
 
-    The manifests name the files read (by hash) and say under `environment` that the records were imported.
-    Raises StageError where the run holds results made from something else (`if_changed="restart"` replaces).
+    The manifests hold the hashes of the files, and `environment` says that the records were imported.
+
+    Raises:
+        StageError: the run holds results from other files (`if_changed="restart"` replaces them).
     """
     folders = []
     for part in parts:
@@ -374,9 +392,9 @@ def write(run: str, parts: Iterable[Part], source: str, if_changed: IfChanged = 
     return folders
 
 
-def _judged(part: Part, record: AgentRecord) -> JudgedRecord:
-    """The verdicts told on one record; an answer that was left out of the judging is undecided."""
-    told = part.told[record.id]
+def _judged(part: ImportedStage, record: AgentRecord) -> JudgedRecord:
+    """The imported verdicts on one record. An answer without one is undecided."""
+    facts = part.facts[record.id]
     answers = {"final": record.answer}
     if record.draft is not None:
         answers["draft"] = record.draft.answer
@@ -393,15 +411,15 @@ def _judged(part: Part, record: AgentRecord) -> JudgedRecord:
                 rule=rule,
                 protocol=part.protocol,
                 answer=answers[source],
-                standard=told.standard,
+                standard=facts.standard,
                 decided_by="none" if verdict in ("undecided", "error") else "imported",
             )
         )
     return JudgedRecord(
         id=record.id,
-        question=told.question,
-        kind=told.kind,
-        group=told.group or record.id,
-        options=told.options,
+        question=facts.question,
+        kind=facts.kind,
+        group=facts.group or record.id,
+        options=facts.options,
         verdicts=sorted(verdicts, key=lambda v: list(answers).index(v.source)),
     )

@@ -1,7 +1,7 @@
-"""DeepEyes' result files: `result_{split}_{model}.jsonl`, and their judged copies with `acc` (1 or 0) on each line.
+"""Result files of DeepEyes: `result_{split}_{model}.jsonl`, and their judged copies with `acc` (1 or 0) on each line.
 
-Every line is an answer of the agent alone, so an import is a baseline. Its judge counts failed samples as wrong;
-here they are errors, which count as wrong as well.
+Every line is an answer of the agent alone, so an import is a baseline. The judge of DeepEyes counts failed samples as
+wrong. Here they are errors, which count as wrong as well.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from ..runs.records import AgentRecord
 from .common import (
     Finder,
+    ImportedStage,
     LineError,
-    Part,
     Problem,
     Problems,
     files_of,
@@ -25,9 +25,9 @@ from .common import (
 from .speceyes_results import failure_of, sample_of
 
 
-def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[Part]:
-    """One part per split; of a split's files the judged one counts."""
-    parts: dict[str, Part] = {}
+def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[ImportedStage]:
+    """One imported stage per split. Where a split has a judged file, that one counts."""
+    parts: dict[str, ImportedStage] = {}
     for path in files_of(paths, ".jsonl"):
         task = task_in(path.stem)
         if task is None:
@@ -36,20 +36,20 @@ def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[Part
             )
             continue
         part = _read(path, task, finder, problems)
-        before = parts.get(task)
-        if before and bool(before.verdicts) == bool(part.verdicts):
-            problems.append(Problem(path, f"left out, because {before.files[0].name} is of the same split"))
-        elif before is None or part.verdicts:
+        earlier = parts.get(task)
+        if earlier and bool(earlier.verdicts) == bool(part.verdicts):
+            problems.append(Problem(path, f"left out, because {earlier.files[0].name} is of the same split"))
+        elif earlier is None or part.verdicts:
             parts[task] = part
     return list(parts.values())
 
 
-def _read(path: Path, task: str, finder: Finder, problems: Problems) -> Part:
-    part = Part("02_baseline", task, files=[path])
+def _read(path: Path, task: str, finder: Finder, problems: Problems) -> ImportedStage:
+    part = ImportedStage("02_baseline", task, files=[path])
     judged = False
     for number, line in json_lines(path, problems):
         try:
-            id_, sample, told = sample_of(task, line, finder)
+            id_, sample, facts = sample_of(task, line, finder)
             failure = failure_of(line)
             answer = None if failure else text_of(line.get("pred_ans"))
             record = AgentRecord(
@@ -63,20 +63,20 @@ def _read(path: Path, task: str, finder: Finder, problems: Problems) -> Part:
                 trajectory=trajectory(answer, line.get("pred_output"), failure),
                 timed=False,
             )
-            part.add(record, told)
+            part.add(record, facts)
             part.samples[id_] = sample
             judged |= line.get("acc") is not None
             _judge(part, record, line.get("acc"))
         except LineError as error:
             problems.append(Problem(path, str(error), number))
     if not judged:
-        part.verdicts = {}  # failures alone are no judgement
+        part.verdicts = {}  # a file that holds only failures was not judged
     if lacking := finder.missing(part):
         problems.append(Problem(path, f"{lacking} of {len(finder.samples(task))} samples have no line"))
     return part
 
 
-def _judge(part: Part, record: AgentRecord, acc: object) -> None:
+def _judge(part: ImportedStage, record: AgentRecord, acc: object) -> None:
     if record.status == "error":
         part.judge(record.id, "error", "failed")
     elif acc in (0, 1):

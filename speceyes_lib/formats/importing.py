@@ -13,7 +13,7 @@ from ..errors import DataError, UserError, nearest
 from ..paths import resolve
 from ..runs.records import AgentRecord
 from . import deepeyes, lmms_vlmevalkit, speceyes
-from .common import Finder, Part, Problems, write
+from .common import Finder, ImportedStage, Problems, write
 
 READERS = {
     "speceyes": speceyes.read,
@@ -25,11 +25,22 @@ READERS = {
 
 def import_files(
     source: str, paths: list[Path], run: str, data_root: str | None = None, replace: bool = False
-) -> tuple[dict[str, list[Part]], Problems]:
-    """Import files of one program; returns the parts by the name of the run they were stored in, and the problems.
+) -> tuple[dict[str, list[ImportedStage]], Problems]:
+    """Import files of one program; returns the imported stages by the name of their run, and the problems.
 
-    Files of several gated settings make one run each, named `<run>_<setting>`. Raises DataError where nothing at
-    all could be read, StageError where a run of that name holds something else (unless `replace`).
+    Files of several gated settings make one run each, named `<run>_<setting>`.
+
+    Args:
+        source: a key of READERS.
+        paths: files and folders.
+        run: name of the new run.
+        data_root: folder of the benchmarks; None: samples are not checked.
+        replace: replace what the run holds already.
+
+    Raises:
+        UserError: the source is unknown.
+        DataError: nothing could be read.
+        StageError: a run of that name holds something else, and `replace` is not set.
     """
     if source not in READERS:
         raise UserError(
@@ -40,14 +51,14 @@ def import_files(
     runs = {f"{run}_{setting}" if setting else run: parts for setting, parts in found.items()}
     runs = {name: kept for name, parts in runs.items() if (kept := [p for p in parts if p.records])}
     if not runs:
-        told = "".join(f"\n  {problem}" for problem in problems[:10])
-        raise DataError(f"nothing in these files could be read as results of {source}{told}")
+        reasons = "".join(f"\n  {problem}" for problem in problems[:10])
+        raise DataError(f"nothing in these files could be read as results of {source}{reasons}")
     for name, parts in runs.items():
         write(name, parts, source, "restart" if replace else "refuse")
     return runs, problems
 
 
-def import_report(runs: dict[str, list[Part]]) -> list[str]:
+def import_report(runs: dict[str, list[ImportedStage]]) -> list[str]:
     """One line per imported stage and task: how many records, how many of them failed, how many are judged."""
     lines = []
     for name, parts in runs.items():

@@ -1,12 +1,11 @@
-"""lmms-eval's sample logs and VLMEvalKit's tables: one model's answers, with that program's own score on each.
+"""Sample logs of lmms-eval and tables of VLMEvalKit: answers of one model, each with the score of that program.
 
     {date}_samples_{task}.jsonl     lmms-eval: doc_id, target, filtered_resps, resps, doc, and the metric fields
     {model}_{dataset}.tsv or .xlsx  VLMEvalKit: index, question, A-D, answer, category, prediction, hit
 
-An import is a baseline, whatever the model was: answers of one model without a gate. Options may stand in another
-order there than in the benchmark; with `--data-root` the order shown is found from their texts and recorded, so that
-letters are read as they were meant. The two name samples in ways of their own, so without the benchmark their rows
-are known by their numbers only.
+An import is a baseline, whatever the model was, because there is no gate. The options may have another order than in
+the benchmark. With `--data-root` the order is found from their texts and recorded, so that letters are read as they
+were meant. Both programs name samples in their own ways. Without the benchmark only the row number is known.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from ..runs.records import AgentRecord, VerdictValue
 from ..tasks.sample import LETTERS
 from .common import (
     Finder,
+    ImportedSample,
+    ImportedStage,
     LineError,
-    Part,
     Problem,
     Problems,
-    Told,
     files_of,
     finite,
+    imported_sample,
     json_lines,
     option_texts,
     order_shown,
     text_of,
-    told_of,
     trajectory,
 )
 
-# names in file names, longest first within a benchmark -> benchmark and split; None: the row's category tells
+# names in file names, longest first within a benchmark -> benchmark and split; None: the row's category holds it
 _TASKS = (
     (r"direct_attributes", "vstar", "direct_attributes"),
     (r"relative_position", "vstar", "relative_position"),
@@ -53,19 +52,19 @@ _TASKS = (
 _SPLIT_OF = {"adv": "adversarial", "pop": "popular", "spatial": "relative_position"}
 
 
-def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[Part]:
-    """One part per task and split of lmms-eval's sample logs."""
-    parts = _Parts(finder, problems)
+def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[ImportedStage]:
+    """One imported stage per task of lmms-eval's sample logs."""
+    parts = _StagesByTask(finder, problems)
     for path in files_of(paths, ".jsonl"):
         for number, line in parts.of_file(path, json_lines(path, problems)):
             doc = line.get("doc") if isinstance(line.get("doc"), Mapping) else {}
-            asked, options = _question(doc)
+            question, options = _question(doc)
             parts.add(
                 path,
                 number,
                 category=text_of(doc.get("category")),
                 key=text_of(doc.get("question_id", doc.get("index", line.get("doc_id")))),
-                question=asked,
+                question=question,
                 options=options,
                 standard=text_of(line.get("target")) or "",
                 answer=_reply(line),
@@ -75,9 +74,9 @@ def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) ->
     return parts.finished()
 
 
-def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[Part]:
-    """One part per task and split of VLMEvalKit's tables."""
-    parts = _Parts(finder, problems)
+def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[ImportedStage]:
+    """One imported stage per task of VLMEvalKit's tables."""
+    parts = _StagesByTask(finder, problems)
     for path in files_of(paths, ".tsv", ".xlsx"):
         for number, row in parts.of_file(path, _rows(path, problems)):
             hit = next((row[name] for name in ("hit", "score") if row.get(name) not in (None, "")), None)
@@ -96,25 +95,25 @@ def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -
     return parts.finished()
 
 
-class _Parts:
-    """The parts in the making, by task: a file may hold several splits, and a split lie in several files."""
+class _StagesByTask:
+    """The stages that are being imported, by task. A file may hold several splits, and a split several files."""
 
     def __init__(self, finder: Finder, problems: Problems) -> None:
         self.finder, self.problems = finder, problems
-        self.by_task: dict[str, Part] = {}
+        self.by_task: dict[str, ImportedStage] = {}
         self.benchmark, self.split = "", None
 
     def of_file(self, path: Path, rows: Iterable[tuple[int, Mapping]]) -> Iterator[tuple[int, Mapping]]:
-        """The rows of a file whose name holds a benchmark we know; none of any other."""
+        """The rows of a file whose name holds a known benchmark; no row of any other file."""
         known = [(b, s) for pattern, b, s in _TASKS if re.search(pattern, path.stem, re.IGNORECASE)]
         if known:
             self.benchmark, self.split = known[0]
             yield from rows
         else:
-            self.problems.append(Problem(path, "the file name holds none of V*, HR-Bench and POPE"))
+            self.problems.append(Problem(path, "the file name holds no known benchmark (V*, HR-Bench, POPE)"))
 
     def running_number(self, row: Mapping) -> str | None:
-        """The row's number where it may name a sample: POPE's are not its question ids, and its questions repeat."""
+        """The row number where it identifies a sample, which it does not for POPE (other ids, repeated questions)."""
         return None if self.benchmark == "pope" and self.finder.root else row.get("index")
 
     def add(self, path: Path, number: int, **row: Any) -> None:
@@ -150,15 +149,15 @@ class _Parts:
             options_shown=shown,
             timed=False,
         )
-        if path not in (part := self.by_task.setdefault(task, Part("02_baseline", task))).files:
+        if path not in (part := self.by_task.setdefault(task, ImportedStage("02_baseline", task))).files:
             part.files.append(path)
-        told = Told(question, standard, category or "", id_, options)
-        part.add(record, told_of(sample, shown) if sample else told)
+        facts = ImportedSample(question, standard, category or "", id_, options)
+        part.add(record, imported_sample(sample, shown) if sample else facts)
         verdict = _verdict(hit)
         if verdict is not None:
             part.judge(id_, verdict, rule, "final", *(["agent"] if record.trajectory else []))
 
-    def finished(self) -> list[Part]:
+    def finished(self) -> list[ImportedStage]:
         for part in self.by_task.values():
             if lacking := self.finder.missing(part):
                 total = len(self.finder.samples(part.task))
@@ -182,7 +181,7 @@ def _split(benchmark: str, category: str | None) -> str:
 
 
 def _verdict(hit: Any) -> VerdictValue | None:
-    """A score as a verdict; None where the program gave none."""
+    """A score as a verdict; None without a score."""
     value = {"true": 1.0, "false": 0.0}.get(str(hit).strip().lower(), finite(hit))
     return None if value is None else "right" if value >= 1 else "wrong"
 
@@ -241,8 +240,8 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]
         _check_columns(path, list(reader.fieldnames or ()))
         for row in reader:
             if None in row or None in row.values():
-                found = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
-                what = f"{found} fields, but the header names {len(reader.fieldnames)}"
+                n_fields = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
+                what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
                 problems.append(Problem(path, what, reader.line_num))
             else:
                 yield reader.line_num, row

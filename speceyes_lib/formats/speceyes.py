@@ -1,4 +1,4 @@
-"""The original's result files, both ways.
+"""Result files of the original.
 
     {benchmark}_{split}_{large}_{small}_{batch}_{mode}_{threshold}[_K={K}][_PhaseIMs].jsonl   a gated run
     {benchmark}_{split}_{large}_baseline_{batch}_None_None.jsonl                                its baseline
@@ -6,9 +6,9 @@
     latency_summary.json beside them                                                            total seconds per file
     judge_results_*/…/{same stem}_acc.jsonl                                                     a judge's sums
 
-A judge's file has no verdict per sample, but it lists wrong answers and the confidences of right and of wrong ones.
-Verdicts are therefore those of the original's rules where they decide, else those that these lists, or the sums,
-leave no doubt about; the rest is `undecided`. The sums are compared with what comes out.
+A judge's file has no verdict per sample. It lists wrong answers, and the confidences of right and of wrong answers.
+A verdict comes from the original's rules where they decide, else from these lists or the sums where they leave no
+doubt. The rest is `undecided`. The sums are compared with the resulting verdicts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ..inference.stages import DRAFT_STAGE
 from ..runs.records import AgentRecord, DraftRecord, RouterRecord, Trajectory, VerdictValue
 from .common import (
     Finder,
+    ImportedStage,
     LineError,
-    Part,
     Problem,
     Problems,
     Source,
@@ -52,7 +52,7 @@ PAPER_K = 64  # a file name without _K= means this
 
 @dataclass(frozen=True)
 class Name:
-    """What a file name says. large is None for drafts alone; small is "baseline" for the agent alone."""
+    """The content of a file name. `large` is None for drafts alone; `small` is "baseline" for the agent alone."""
 
     task: str
     large: str | None
@@ -65,7 +65,7 @@ class Name:
 
     @property
     def arm(self) -> str:
-        """The arm these answers are of; "" for drafts alone."""
+        """The arm of these answers; "" for drafts alone."""
         if self.large is None:
             return ""
         return (
@@ -74,7 +74,7 @@ class Name:
 
     @property
     def setting(self) -> str:
-        """What tells one run from another on the same tasks."""
+        """The part of the name that separates runs on the same tasks."""
         suffix = (f"_K={self.k}" if self.k != PAPER_K else "") + ("_PhaseIMs" if self.small_routes else "")
         return f"{self.mode}_{self.threshold}{suffix}"
 
@@ -87,15 +87,15 @@ class Name:
         return f"{task}_{self.large}_{self.small}_{self.batch_size}_{self.setting}"
 
     def config(self) -> dict[str, Any]:
-        """The stage config as far as the name tells it."""
-        told = {"agent_model": self.large, "batch_size": self.batch_size}
+        """The part of the stage config that the name holds."""
+        config = {"agent_model": self.large, "batch_size": self.batch_size}
         if self.arm == "baseline":
-            return told
-        told |= {"draft_model": self.small}
+            return config
+        config |= {"draft_model": self.small}
         if self.arm != "gated":
-            return told
+            return config
         router = "small" if self.small_routes else "large"
-        return told | {"score": self.mode, "threshold": self.threshold, "k": self.k, "router": router}
+        return config | {"score": self.mode, "threshold": self.threshold, "k": self.k, "router": router}
 
 
 _REST = re.compile(
@@ -105,41 +105,41 @@ _REST = re.compile(
 
 
 def parse_name(stem: str) -> Name:
-    """Read a file name (without its ending). Raises LineError for one that is not the original's."""
+    """The content of a file name without its ending. Raises LineError for a name that the original does not write."""
     task = task_in(stem)
-    told = _REST.fullmatch(stem.partition(f"{task.split('/')[1]}_")[2]) if task else None
-    if told is None:
+    fields = _REST.fullmatch(stem.partition(f"{task.split('/')[1]}_")[2]) if task else None
+    if fields is None:
         raise LineError(
-            "the file name is not the original's: expected benchmark_split_large_small_batch_mode_threshold.jsonl, "
+            "the original does not write this name: expected benchmark_split_large_small_batch_mode_threshold.jsonl, "
             "or benchmark_split_model_batch.jsonl for drafts"
         )
-    models, batch_size = told["models"], int(told["batch"])
-    if told["mode"] is None:
+    models, batch_size = fields["models"], int(fields["batch"])
+    if fields["mode"] is None:
         return Name(task, None, models, batch_size)
     large, _, small = models.rpartition("_")
     if not large:
         raise LineError(f"expected two models in the file name, found {models!r}")
-    mode = None if told["mode"] == "None" else told["mode"]
+    mode = None if fields["mode"] == "None" else fields["mode"]
     if small != "baseline" and mode not in (*MODES, "specreason"):
         raise LineError(f"mode {mode!r} in the file name is none of {', '.join(MODES)}")
-    text = told["threshold"]
+    text = fields["threshold"]
     threshold = None if text == "None" else int(text) if text.isdecimal() else float(text)  # 7 stays 7
-    k = re.search(r"_K=(\d+)", told["suffixes"])
-    routes = "_PhaseIMs" in told["suffixes"]
+    k = re.search(r"_K=(\d+)", fields["suffixes"])
+    routes = "_PhaseIMs" in fields["suffixes"]
     return Name(task, large, small, batch_size, mode, threshold, int(k[1]) if k else PAPER_K, routes)
 
 
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> dict[str, list[Part]]:
-    """Parts by the setting of the gated run they belong to ("" where there is none).
+def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> dict[str, list[ImportedStage]]:
+    """Imported stages by the setting of their gated run ("" where there is none).
 
-    A setting comes with the baseline of the same agent and the drafts of the same small model, where these are
-    among the files. Baseline and drafts together make `collect`, the arm that thresholds are analysed on; the
-    router's word in it is that of the setting's gated run.
+    A setting comes with the baseline of the same agent and the drafts of the same small model, where the files hold
+    them. Baseline and drafts together make `collect`, the arm on which thresholds are analysed. Its router verdicts
+    are those of the gated run.
     """
-    evals: dict[Name, Part] = {}
+    evals: dict[Name, ImportedStage] = {}
     judges: dict[Name, Path] = {}
     for path in files_of(paths, ".jsonl"):
         try:
@@ -158,23 +158,23 @@ def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> dict[str,
             _apply_judge(path, evals[name], finder, problems)
         else:
             problems.append(
-                Problem(path, "holds sums only, and the answers it judged are not among the files")
+                Problem(path, "holds only sums, and the answers that it judged are not among the files")
             )
     return _by_setting(evals, problems)
 
 
-def _read_eval(path: Path, name: Name, finder: Finder, problems: Problems) -> Part:
+def _read_eval(path: Path, name: Name, finder: Finder, problems: Problems) -> ImportedStage:
     stage = f"02_{name.arm}" if name.arm else DRAFT_STAGE
-    part = Part(stage, name.task, protocol="paper", config=name.config(), files=[path])
+    part = ImportedStage(stage, name.task, protocol="paper", config=name.config(), files=[path])
     part.wall_s = _total_s(path, problems)
     for number, line in json_lines(path, problems):
         try:
             result = line.get("result")
             if not isinstance(result, dict):
                 raise LineError("field 'result' is missing, so the sample is not known")
-            id_, sample, told = sample_of(name.task, result, finder)
+            id_, sample, facts = sample_of(name.task, result, finder)
             record = _agent_record(id_, name, line, result) if name.arm else _draft_record(id_, line, result)
-            part.add(record, told)
+            part.add(record, facts)
             part.samples[id_] = sample
         except (LineError, ValueError) as error:
             problems.append(Problem(path, " ".join(str(error).split()), number))
@@ -186,12 +186,12 @@ def _read_eval(path: Path, name: Name, finder: Finder, problems: Problems) -> Pa
 def _draft_record(id_: str, line: Mapping, result: Mapping) -> DraftRecord:
     failure = failure_of(line)
     answer = text_of(result.get("pred_ans")) or text_of(line.get("small_answer"))
-    told = line.get("confidence_score_infos")
-    if not isinstance(told, Mapping):
+    by_score = line.get("confidence_score_infos")
+    if not isinstance(by_score, Mapping):
         raise LineError(
             "field 'confidence_score_infos' is missing; a file of drafts has four confidences a line"
         )
-    scores = {mode: score for mode in MODES if (score := finite(told.get(mode))) is not None}
+    scores = {mode: score for mode in MODES if (score := finite(by_score.get(mode))) is not None}
     return DraftRecord(
         id=id_,
         status="error" if failure else "ok",
@@ -259,13 +259,13 @@ def _router(word: Any) -> RouterRecord | None:
 
 
 def _total_s(path: Path, problems: Problems) -> float | None:
-    """Seconds of the split from the summary beside a file; None where it has none."""
+    """Seconds of the split from the summary beside a file; None without one."""
     summary = path.with_name(LATENCY)
     if not summary.is_file():
         return None
     try:
-        told = json.loads(summary.read_text("utf-8"))
-        return finite(told.get(path.name, told.get(path.stem)))
+        seconds = json.loads(summary.read_text("utf-8"))
+        return finite(seconds.get(path.name, seconds.get(path.stem)))
     except (ValueError, AttributeError) as error:
         if not any(p.file == summary for p in problems):
             problems.append(Problem(summary, f"expected one JSON object of seconds by file name ({error})"))
@@ -284,23 +284,23 @@ _LISTS = (
 Verdicts = dict[str, tuple[VerdictValue, str]]
 
 
-def _apply_judge(path: Path, part: Part, finder: Finder, problems: Problems) -> None:
-    """Give a part the verdicts that a judge's file allows to tell."""
+def _apply_judge(path: Path, part: ImportedStage, finder: Finder, problems: Problems) -> None:
+    """Add the verdicts that follow from a judge's file."""
     try:
-        told = json.loads(path.read_text("utf-8"))
-        if not isinstance(told, dict):
-            raise ValueError(f"found {type(told).__name__}")
+        sums = json.loads(path.read_text("utf-8"))
+        if not isinstance(sums, dict):
+            raise ValueError(f"found {type(sums).__name__}")
     except ValueError as error:
         problems.append(Problem(path, f"expected one JSON object with a judge's sums ({error})"))
         return
     part.files.append(path)
-    part.judged = {key: value for key, value in told.items() if key not in _LISTS}
+    part.judged = {key: value for key, value in sums.items() if key not in _LISTS}
     verdicts: Verdicts = {
         id_: tuple(paper_verdict(part.samples[id_], record)) for id_, record in part.records.items()
     }
-    _settle_by_errors(verdicts, part.task, told, finder)
-    _settle_by_scores(verdicts, part, told)
-    problems += [Problem(path, what) for what in _settle_by_sums(verdicts, told)]
+    _settle_by_errors(verdicts, part.task, sums, finder)
+    _settle_by_scores(verdicts, part, sums)
+    problems += [Problem(path, what) for what in _settle_by_sums(verdicts, sums)]
     for id_, (verdict, rule) in verdicts.items():
         part.judge(id_, verdict, rule, *_sources(part.records[id_]))
 
@@ -311,15 +311,15 @@ def _sources(record: DraftRecord | AgentRecord) -> tuple[Source, ...]:
     return ("final", *(["draft"] if record.used == "small" else ["agent"] if record.trajectory else []))
 
 
-def _settle_by_errors(verdicts: Verdicts, task: str, told: Mapping, finder: Finder) -> None:
-    """Answers that no rule decided, by the list of wrong ones, where it names as many as the sums call wrong."""
+def _settle_by_errors(verdicts: Verdicts, task: str, sums: Mapping, finder: Finder) -> None:
+    """Decide what no rule decided by the list of wrong answers, if it is as long as the sums say."""
     wrong = set()
     try:
-        for result in told.get("error_preds") or ():
+        for result in sums.get("error_preds") or ():
             wrong.add(sample_of(task, result, finder)[0])
     except (LineError, AttributeError, TypeError):
         return  # not a list of results
-    accuracy, count = finite(told.get("all_acc")), whole(told.get("all_cnt"))
+    accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))
     if accuracy is None or count is None or len(wrong) != count - round(accuracy * count / 100):
         return
     for id_, (verdict, _) in verdicts.items():
@@ -327,14 +327,14 @@ def _settle_by_errors(verdicts: Verdicts, task: str, told: Mapping, finder: Find
             verdicts[id_] = ("wrong" if id_ in wrong else "right", "judge_error_preds")
 
 
-def _settle_by_scores(verdicts: Verdicts, part: Part, told: Mapping) -> None:
-    """Answers that no rule decided, by the list that holds their confidence; one in both lists stays open."""
-    infos = told.get("conf_infos")
+def _settle_by_scores(verdicts: Verdicts, part: ImportedStage, sums: Mapping) -> None:
+    """Decide what no rule decided by the list that holds the confidence. A value in both lists stays undecided."""
+    infos = sums.get("conf_infos")
     if isinstance(infos, Mapping):
-        own = {mode: infos[mode] for mode in MODES if isinstance(infos.get(mode), Mapping)}
-        lists = {mode: [_numbers(own[mode].get(w)) for w in ("right", "wrong")] for mode in own}
+        per_score = {mode: infos[mode] for mode in MODES if isinstance(infos.get(mode), Mapping)}
+        lists = {mode: [_numbers(per_score[mode].get(w)) for w in ("right", "wrong")] for mode in per_score}
     else:
-        lists = {"": [_numbers(told.get(f"confidence_scores_{w}")) for w in ("right", "wrong")]}
+        lists = {"": [_numbers(sums.get(f"confidence_scores_{w}")) for w in ("right", "wrong")]}
     for mode, (right, wrong) in lists.items():
         for id_, (verdict, _) in verdicts.items():
             record = part.records[id_]
@@ -344,19 +344,21 @@ def _settle_by_scores(verdicts: Verdicts, part: Part, told: Mapping) -> None:
 
 
 def _numbers(values: Any) -> set[float]:
-    """The finite numbers of a list; none where it is no list."""
+    """The finite numbers of a list; empty where it is not a list."""
     return {n for v in values if (n := finite(v)) is not None} if isinstance(values, list) else set()
 
 
-def _settle_by_sums(verdicts: Verdicts, told: Mapping) -> list[str]:
-    """What is still open where it must all be right or all be wrong; then whatever differs from the sums, in words."""
-    accuracy, count = finite(told.get("all_acc")), whole(told.get("all_cnt"))
+def _settle_by_sums(verdicts: Verdicts, sums: Mapping) -> list[str]:
+    """Decide the rest where all of it must be right, or all wrong; returns where the verdicts differ from the sums."""
+    accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))
     if accuracy is None or count is None:
-        return ["all_acc or all_cnt is missing or no number; the verdicts cannot be checked against them"]
+        return ["all_acc or all_cnt is missing or not a number; the verdicts cannot be checked against them"]
     by_verdict = Counter(verdict for verdict, _ in verdicts.values())
     n = sum(by_verdict.values()) - by_verdict["error"]
     if n != count:
-        return [f"all_cnt is {count}, but {n} of the answers read did not fail; the file is of other answers"]
+        return [
+            f"all_cnt is {count}, but {n} answers in the file did not fail; the sums belong to other answers"
+        ]
     right = round(accuracy * count / 100)
     missing = right - by_verdict["right"]
     undecided = [id_ for id_, (verdict, _) in verdicts.items() if verdict == "undecided"]
@@ -365,7 +367,7 @@ def _settle_by_sums(verdicts: Verdicts, told: Mapping) -> list[str]:
         verdicts |= dict.fromkeys(undecided, (verdict, "judge_by_sum"))
     elif undecided and 0 < missing < len(undecided):
         return [
-            f"{len(undecided)} answers stay undecided, of which it calls {missing} right without saying which"
+            f"{len(undecided)} answers stay undecided; {missing} of them are right by the sums, but not which"
         ]
     elif missing:
         return [
@@ -377,7 +379,7 @@ def _settle_by_sums(verdicts: Verdicts, told: Mapping) -> list[str]:
 # ------------------------------------------------------------------------------------------ runs from files
 
 
-def _by_setting(evals: Mapping[Name, Part], problems: Problems) -> dict[str, list[Part]]:
+def _by_setting(evals: Mapping[Name, ImportedStage], problems: Problems) -> dict[str, list[ImportedStage]]:
     gated = [name for name in evals if name.arm == "gated"]
     keys = {(n.large, n.small, f"{n.large}_{n.small}_{n.batch_size}_{n.setting}") for n in gated}
     if not gated:
@@ -387,7 +389,7 @@ def _by_setting(evals: Mapping[Name, Part], problems: Problems) -> dict[str, lis
         keys = {(*pair, "_".join(filter(None, pair))) for pair in pairs or {(None, d) for d in drafts}}
     runs = {}
     for large, small, setting in sorted(keys, key=str):
-        own: dict[tuple[str, str], Part] = {}
+        stages: dict[tuple[str, str], ImportedStage] = {}
         for name, part in evals.items():
             same = f"{name.large}_{name.small}_{name.batch_size}_{name.setting}" == setting
             fits = {
@@ -396,24 +398,26 @@ def _by_setting(evals: Mapping[Name, Part], problems: Problems) -> dict[str, lis
                 "specreason": (name.large, name.small) == (large, small),
                 "": name.small == small,
             }[name.arm]
-            if fits and (part.stage, part.task) in own:
-                taken = own[part.stage, part.task].files[0].name
+            if fits and (part.stage, part.task) in stages:
+                taken = stages[part.stage, part.task].files[0].name
                 problems.append(Problem(part.files[0], f"left out, because {taken} holds the same arm"))
             elif fits:
-                own[part.stage, part.task] = part
-        runs[setting] = [*own.values(), *_collected(own, problems)]
+                stages[part.stage, part.task] = part
+        runs[setting] = [*stages.values(), *_collected(stages, problems)]
     return runs if len(runs) != 1 else {"": next(iter(runs.values()))}
 
 
-def _collected(parts: Mapping[tuple[str, str], Part], problems: Problems) -> list[Part]:
-    """`collect` for every task that has both drafts and a baseline: the samples that are in both."""
-    made = []
+def _collected(parts: Mapping[tuple[str, str], ImportedStage], problems: Problems) -> list[ImportedStage]:
+    """`collect` for every task that has drafts and a baseline: the samples that are in both."""
+    collected = []
     for (stage, task), drafts in parts.items():
         baseline = parts.get(("02_baseline", task))
         if stage != DRAFT_STAGE or baseline is None:
             continue
         gated = parts.get(("02_gated", task))
-        both = Part("02_collect", task, protocol="paper", config={**drafts.config, **baseline.config})
+        both = ImportedStage(
+            "02_collect", task, protocol="paper", config={**drafts.config, **baseline.config}
+        )
         both.files = [*drafts.files, *baseline.files, *(gated.files if gated else ())]
         for id_, agent in baseline.records.items():
             if id_ not in drafts.records:
@@ -425,14 +429,14 @@ def _collected(parts: Mapping[tuple[str, str], Part], problems: Problems) -> lis
                 "draft": drafts.records[id_],
                 "router": routed.router if routed else None,
             }
-            both.add(agent.model_copy(update=update), baseline.told[id_])
+            both.add(agent.model_copy(update=update), baseline.facts[id_])
         if lacking := len(baseline.records.keys() ^ drafts.records.keys()):
             problems.append(
-                Problem(drafts.files[0], f"{lacking} samples are not both here and in the baseline")
+                Problem(drafts.files[0], f"{lacking} samples are missing in the drafts or in the baseline")
             )
         if drafts.verdicts and baseline.verdicts:
             for part in (baseline, drafts):
                 for source, verdicts in part.verdicts.items():
                     both.verdicts[source] = {i: v for i, v in verdicts.items() if i in both.records}
-        made.append(both)
-    return made
+        collected.append(both)
+    return collected

@@ -1,8 +1,8 @@
-"""Our runs as the original's files: answers, drafts, seconds, and a judge's sums where the run was judged.
+"""A run as the original's files: answers, drafts, seconds, and a judge's sums where the run was judged.
 
-What the format has no place for is left behind: evidence, the cost of each sample, the first look, why a verdict was
-given. Numbers that do not exist are null, never NaN. A run whose options were shown in another order is refused,
-since the format cannot tell, and its readers take the first option for the right one.
+The format has no place for evidence, for the cost of a sample, for the answer without a tool, and for the reason of a
+verdict. Missing numbers are null, never NaN. A run whose options were shown in another order is refused: the format
+cannot express the order, and its readers take the first option for the right one.
 """
 
 from __future__ import annotations
@@ -38,9 +38,19 @@ def export(
 ) -> list[Path]:
     """Write a run's drafts and arms into `eval_results_<agent>` and `judge_results_<agent>` below `folder`.
 
-    Arms and tasks that have not run are left out. data_root: the benchmark, where the run's manifests do not name
-    it (imported runs). Raises StageError where nothing was found, ConfigError for a missing benchmark or for two
-    arms that the format gives one name, and whatever reading a stage raises.
+    Args:
+        run: name of the run.
+        folder: where to write.
+        arms: arms beside the drafts; arms that have not run are left out.
+        tasks: tasks to export; tasks that have not run are left out.
+        data_root: folder of the benchmarks, for runs whose manifests do not name it (imported runs).
+
+    Returns:
+        The files written.
+
+    Raises:
+        StageError: nothing is finished, or a stage cannot be read.
+        ConfigError: the benchmark is missing, or two arms have the same name in this format.
     """
     written: dict[Path, str] = {}
     seconds: dict[Path, dict[str, float]] = {}
@@ -69,8 +79,8 @@ def export(
                 seconds.setdefault(path.parent / LATENCY, {})[path.name] = total
             judged = "collect" if stage == DRAFT_STAGE else stage.removeprefix("02_")
             if is_finished(run, f"03_judging/{judged}", task):
-                told = read_stage(run, f"03_judging/{judged}", task, JudgedRecord)
-                sums = _sums(data, told.records, samples, total)
+                verdicts = read_stage(run, f"03_judging/{judged}", task, JudgedRecord)
+                sums = _sums(data, verdicts.records, samples, total)
                 path = folder / path.relative_to(folder).as_posix().replace(
                     "eval_results_", "judge_results_", 1
                 )
@@ -78,16 +88,16 @@ def export(
                 _write(path, json.dumps(sums, indent=4, ensure_ascii=False, allow_nan=False) + "\n")
                 written[path] = stage
     if not written:
-        raise StageError(f"run {run}: none of {', '.join([DRAFT_STAGE, *arms])} is finished there")
-    for path, told in seconds.items():
-        _write(path, json.dumps(told, indent=4, allow_nan=False) + "\n")
+        raise StageError(f"run {run}: none of {', '.join([DRAFT_STAGE, *arms])} is finished")
+    for path, by_file in seconds.items():
+        _write(path, json.dumps(by_file, indent=4, allow_nan=False) + "\n")
     return [*written, *seconds]
 
 
 def _samples(data: Answers, task: str, data_root: str | None) -> dict[str, Sample]:
     root = data_root or data.manifest.config.get("data_root")
     if root is None:
-        raise ConfigError(f"{task}: the run does not say which benchmark it answered; give --data-root")
+        raise ConfigError(f"{task}: the run does not name its benchmark; give --data-root")
     samples = {s.id: s for s in registry.load_task(task, resolve(root))}
     for record in data.records.values():
         if record.id not in samples:
@@ -95,7 +105,7 @@ def _samples(data: Answers, task: str, data_root: str | None) -> dict[str, Sampl
         if record.options_shown is not None:
             raise StageError(
                 f"{record.id}: its options were shown in another order than published, which the original's format "
-                "cannot tell; export a run with option_order = as_published"
+                "cannot express; export a run with option_order = as_published"
             )
     return samples
 
@@ -116,7 +126,7 @@ def _name(data: Answers, task: str) -> Name:
 
 
 def _model(name: str | None) -> str:
-    """A model's last name, without what separates the parts of a file name."""
+    """The last part of a model's name, without the character that separates the parts of a file name."""
     return Path(name or "unknown").name.replace("_", "-")
 
 
@@ -146,7 +156,7 @@ def _eval_line(
 
 
 def _tokens(record: DraftRecord | AgentRecord) -> int | None:
-    """Tokens of the answer that counted: the draft's, or all the agent's turns together; None: not known."""
+    """Tokens of the final answer: those of the draft, or of all turns of the agent; None if unknown."""
     if isinstance(record, DraftRecord):
         return record.n_tokens
     if record.used == "small":
@@ -158,7 +168,7 @@ def _tokens(record: DraftRecord | AgentRecord) -> int | None:
 
 
 def _messages(sample: Sample, path: Trajectory | None) -> list[dict[str, Any]]:
-    """The agent's conversation. Pictures are named by the part of the original they show."""
+    """The conversation of the agent. A picture is given by the region of the original that it shows."""
     if path is None:
         return []
     messages: list[dict[str, Any]] = [{"role": "user", "content": sample.question}]
@@ -177,7 +187,7 @@ def _messages(sample: Sample, path: Trajectory | None) -> list[dict[str, Any]]:
 def _sums(
     data: Answers, judged: Mapping[str, JudgedRecord], samples: Mapping[str, Sample], wall_s: float | None
 ) -> dict[str, Any]:
-    """A judge's file: failed samples are in no sum, as the original has it; what nobody could tell is not right."""
+    """The content of a judge's file. As in the original, failed samples are in no sum, and undecided is not right."""
     source = "draft" if data.manifest.stage == DRAFT_STAGE else "final"
     verdicts = {v.id: v.verdict for r in judged.values() for v in r.verdicts if v.source == source}
     kept = [r for r in data.records.values() if r.status == "ok" and r.id in verdicts]
@@ -187,8 +197,8 @@ def _sums(
     tokens = [count for r in kept if (count := _tokens(r)) is not None]
     sums = {
         "all_acc": _percent(right.values()),
-        **{f"{who}_acc": _percent(right[r.id] for r in own) for who, own in by_model.items()},
-        **{f"{who}_tokens": _mean(map(_tokens, own)) for who, own in by_model.items()},
+        **{f"{who}_acc": _percent(right[r.id] for r in records) for who, records in by_model.items()},
+        **{f"{who}_tokens": _mean(map(_tokens, records)) for who, records in by_model.items()},
         "tokens_per_second": sum(tokens) / wall_s if tokens and wall_s else None,
         "all_cnt": len(kept),
         "small_cnt": len(by_model["small"]),
@@ -200,7 +210,9 @@ def _sums(
     }
     if data.manifest.task.startswith("hr/"):
         of_kind = {kind: [r for r in kept if judged[r.id].kind == kind] for kind in ("single", "cross")}
-        sums["acc_per_category"] = {kind: _mean(right[r.id] for r in own) for kind, own in of_kind.items()}
+        sums["acc_per_category"] = {
+            kind: _mean(right[r.id] for r in records) for kind, records in of_kind.items()
+        }
     if source == "draft":
         return sums | {"conf_infos": {mode: _by_verdict(kept, right, mode) for mode in MODES}}
     if data.manifest.stage.startswith("02_gated"):

@@ -1,4 +1,4 @@
-"""The `result` objects that the original and DeepEyes write: which sample, what was asked, what was answered.
+"""The `result` objects that the original and DeepEyes write: sample, question and answer.
 
 V* has {image, question, answer, pred_ans}, the answer being the text of the right option; HR-Bench {idx, question,
 answer, answer_str, category, pred_ans} with its letter; POPE {pid, idx, question_id, question, answer, image_source,
@@ -15,15 +15,16 @@ from ..judging.rules import Judgement, judge
 from ..runs.records import AgentRecord, Failure
 from ..tasks.pictures import ImageRef
 from ..tasks.sample import LETTERS, Sample
-from .common import Finder, LineError, Told, field_of, text_of, told_of
+from .common import Finder, ImportedSample, LineError, field_of, imported_sample, text_of
 
 NO_PICTURE = ImageRef(Path())
 
 
-def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str, Sample, Told]:
-    """(id, sample, what is told of it). Without a benchmark the sample is as far as the result describes it.
+def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str, Sample, ImportedSample]:
+    """(id, sample, its facts). Without a benchmark the sample holds what the result describes.
 
-    Raises LineError where it names no sample, another one, or a right answer that is none.
+    Raises:
+        LineError: no sample is named, the sample disagrees with the benchmark, or the right answer is impossible.
     """
     benchmark = task.split("/")[0]
     if benchmark == "vstar":
@@ -34,20 +35,22 @@ def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str
     id_, sample = finder.find(task, key, question)
     described = _described(task, key, result, question)
     if sample is not None and described.standard != sample.standard:
-        raise LineError(f"{id_}: the right answer is {described.standard!r} here, {sample.standard!r} there")
+        raise LineError(
+            f"{id_}: the right answer is {described.standard!r} in the file, {sample.standard!r} in the benchmark"
+        )
     known = sample or described
-    told = told_of(
+    facts = imported_sample(
         sample,
         question=question,
         standard=described.standard,
         kind=str(result.get("category") or ""),
         group=f"pope/{result['image_source']}" if result.get("image_source") else id_,
     )
-    return id_, known, told
+    return id_, known, facts
 
 
 def _described(task: str, key: str, result: Mapping[str, Any], question: str) -> Sample:
-    """A sample by what a result says of it: of the options only the right one, the others empty."""
+    """A sample as a result describes it: only the right option is known, the others are empty."""
     benchmark, split = task.split("/")
     answer = str(field_of(result, "answer")).strip()
     options: tuple[str, ...] | None = None
@@ -63,11 +66,11 @@ def _described(task: str, key: str, result: Mapping[str, Any], question: str) ->
 
 
 def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
-    """A sample and an answer to it as such an object, fields in the original's order."""
+    """The `result` object of a sample and an answer, with its fields in the order of the original."""
     if sample.benchmark == "vstar":
-        told = {"image": sample.image.path.name, "question": sample.question, "answer": sample.options[0]}
+        result = {"image": sample.image.path.name, "question": sample.question, "answer": sample.options[0]}
     elif sample.benchmark == "hr":
-        told = {
+        result = {
             "idx": _number(sample.key),
             "question": sample.question,
             "answer": sample.answer,
@@ -75,7 +78,7 @@ def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
             "category": sample.meta.get("category", ""),
         }
     else:
-        told = {
+        result = {
             "pid": _number(sample.key),
             "idx": _number(sample.key),
             "question_id": sample.key,
@@ -84,7 +87,7 @@ def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
             "image_source": sample.meta.get("image_source", ""),
             "category": sample.meta.get("category", sample.split),
         }
-    return told | {"pred_ans": answer or ""}
+    return result | {"pred_ans": answer or ""}
 
 
 def _number(key: str) -> int | str:
@@ -92,14 +95,14 @@ def _number(key: str) -> int | str:
 
 
 def failure_of(entry: Mapping[str, Any]) -> Failure | None:
-    """Why a line's sample failed; None where its status is "success"."""
+    """Why the sample of a line failed; None where its status is "success"."""
     status = field_of(entry, "status")
     if status not in ("success", "error"):
         raise LineError(f"field 'status' is {status!r}, expected 'success' or 'error'")
-    message = text_of(entry.get("error")) or "no reason was told"
+    message = text_of(entry.get("error")) or "the file gives no reason"
     return Failure(type="imported_error", message=message) if status == "error" else None
 
 
 def paper_verdict(sample: Sample, record: AgentRecord) -> Judgement:
-    """What the original's rules say without its language model."""
+    """The verdict of the original's rules, without its language model."""
     return judge(sample, record.answer, "paper", record.status == "error")

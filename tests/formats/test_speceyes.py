@@ -200,7 +200,7 @@ def test_unreadable_lines_are_told_with_file_and_line_and_the_rest_is_kept(tmp_p
         "found list",
         "use_model",
         "'result'",
-        "was there before",
+        "was read before",
         "'status'",
         "not valid JSON",
     )
@@ -239,8 +239,8 @@ def test_drafts_and_baseline_make_the_arm_that_thresholds_are_analysed_on(tmp_pa
     assert list(got) == ["sa_1", "sa_2", "sa_3"]
     assert {r.draft.answer for r in got.values()} == {"A"}
     assert {r.answer for r in got.values()} == {"B"}
-    assert [r.router.verdict for r in got.values()] == ["no", "no", "yes"]  # as the gated run heard it
-    assert ["1 samples are not both" in p.what for p in problems] == [True]
+    assert [r.router.verdict for r in got.values()] == ["no", "no", "yes"]  # those of the gated run
+    assert ["1 samples are missing in the drafts or in the baseline" in p.what for p in problems] == [True]
 
 
 def test_each_gated_setting_becomes_a_run_with_the_baseline_in_it(tmp_path):
@@ -267,7 +267,7 @@ def test_a_run_that_holds_something_else_is_not_overwritten_unless_asked(tmp_pat
 
 def test_files_that_are_no_results_at_all_are_an_error(tmp_path):
     write(tmp_path / "notes.jsonl", [{"a": 1}])
-    with pytest.raises(DataError, match=r"nothing.*\n.*notes.jsonl: the file name"):
+    with pytest.raises(DataError, match=r"nothing.*\n.*notes.jsonl: the original does not write"):
         import_files("speceyes", [tmp_path], "r")
     with pytest.raises(DataError, match="no such file"):
         import_files("speceyes", [tmp_path / "nowhere"], "r")
@@ -371,7 +371,7 @@ def test_what_cannot_be_told_stays_undecided_and_is_said(tmp_path):
     ("change", "word"),
     [
         ({"all_acc": 25.0}, "all_acc is 25.00 %, 1 of 4 right; the verdicts have 2"),
-        ({"all_cnt": 9}, "the file is of other answers"),
+        ({"all_cnt": 9}, "belong to other answers"),
         ({"all_acc": float("nan")}, "cannot be checked"),
     ],
 )
