@@ -53,7 +53,7 @@ def provide(params: PrepareParams, progress: Progress | None = None) -> list[str
         there = benchmark.read_manifest(root)
         if there and there.get("seed") != seeds[name] and params.if_changed == "refuse":
             raise UserError(
-                f"{shown(root)} holds data of seed {there.get('seed')}, asked for is seed {seeds[name]}. "
+                f"{shown(root)} holds data of seed {there.get('seed')}, expected seed {seeds[name]}. "
                 "Name another folder, or replace it with if_changed='restart'"
             )
         # a smaller set made on purpose stays as it is

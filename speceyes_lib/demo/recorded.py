@@ -68,9 +68,9 @@ def pack(archive: str | Path = ARCHIVE) -> Path:
     """
     for run in RUNS:
         if not (run_dir(run) / RUNS[run] / "manifest.json").is_file():
-            raise StageError(f"run {run!r} is not finished: make reproduce first")
+            raise StageError(f"run {run!r} is not finished; run make reproduce first")
         if is_recorded(run):
-            raise StageError(f"run {run!r} was unpacked, not run here: make reproduce first")
+            raise StageError(f"run {run!r} was unpacked, not run here; run make reproduce first")
     path = resolve(archive)
     part = path.with_suffix(".part")
     with tarfile.open(part, "w:xz", format=tarfile.PAX_FORMAT, preset=9) as packed:

@@ -233,7 +233,7 @@ class Finder:
         if not self.root:
             if key is None:
                 raise LineError(
-                    "the line does not say which sample it is; --data-root finds it by its question"
+                    "the line does not name its sample; give --data-root to find it by its question"
                 )
             return f"{task}/{key}", None
         keyed = samples.get(key) if key is not None else None
@@ -247,7 +247,7 @@ class Finder:
                 return fitting[0].id, fitting[0]
         named = f"{task}/{key}" if key is not None else f"the question {question[:60]!r}"
         if alike:
-            raise LineError(f"{named} fits {len(alike)} samples")
+            raise LineError(f"{named} fits {len(alike)} samples, so the sample is not known")
         raise LineError(
             f"{named} {'has another question in the benchmark' if keyed else 'is not in the benchmark'}"
         )
@@ -286,7 +286,9 @@ def order_shown(sample: Sample, options: Iterable[str]) -> ShownOptions | None:
         left.remove(place)
         order.append(place)
     if left:
-        raise LineError(f"{len(published)} options are published for {sample.id}, {len(order)} were shown")
+        raise LineError(
+            f"{len(published)} options are published for {sample.id}, but {len(order)} were shown"
+        )
     return ShownOptions(order=tuple(order)) if order != sorted(order) else None
 
 

@@ -69,7 +69,7 @@ def export(
             )
             if path in written:
                 raise ConfigError(
-                    f"{stage} and {written[path]} of {task} both are {path.name} in this format; export one at a time"
+                    f"{stage} and {written[path]} of {task} have one file name, {path.name}; export one at a time"
                 )
             written[path] = stage
             messages = "messages" if data.manifest.config.get("agent") == "thyme" else "print_messages"
@@ -88,7 +88,9 @@ def export(
                 _write(path, json.dumps(sums, indent=4, ensure_ascii=False, allow_nan=False) + "\n")
                 written[path] = stage
     if not written:
-        raise StageError(f"run {run}: none of {', '.join([DRAFT_STAGE, *arms])} is finished")
+        raise StageError(
+            f"run {run}: none of {', '.join([DRAFT_STAGE, *arms])} is finished; finish the run first"
+        )
     for path, by_file in seconds.items():
         _write(path, json.dumps(by_file, indent=4, allow_nan=False) + "\n")
     return [*written, *seconds]
@@ -101,7 +103,7 @@ def _samples(data: Answers, task: str, data_root: str | None) -> dict[str, Sampl
     samples = {s.id: s for s in registry.load_task(task, resolve(root))}
     for record in data.records.values():
         if record.id not in samples:
-            raise StageError(f"{record.id} is not in {root}; name the benchmark that the run was made with")
+            raise StageError(f"{record.id} is not in {root}; give the benchmark of the run as --data-root")
         if record.options_shown is not None:
             raise StageError(
                 f"{record.id}: its options were shown in another order than published, which the original's format "

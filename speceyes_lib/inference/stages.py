@@ -369,7 +369,7 @@ def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample
         there, here = drafts.manifest.config.get(name, default), config[name]
         if there != here:
             raise StageError(
-                f"{shown(drafts.folder)} was made with {name} = {there!r}, here it is {here!r}; {again}"
+                f"{shown(drafts.folder)} was made with {name} = {there!r}, but this stage has {here!r}; {again}"
             )
     missing = [s.id for s in samples if s.id not in drafts.records]
     if missing:

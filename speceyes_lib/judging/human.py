@@ -85,7 +85,7 @@ def _append(run: str, **fields: str) -> Path:
         raise UserError(f"run {run!r}: {shown(path.parent)} does not exist, so there is nothing to check")
     row = {"time_utc": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
     if fault := _fault(row):
-        raise UserError(f"not a check that can be kept: {fault}")
+        raise UserError(f"this check cannot be stored: {fault}")
     text = io.StringIO()
     # all quoted: a lone carriage return in an answer must not end the line
     csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(row)
@@ -128,7 +128,7 @@ def read_checks(run: str) -> pd.DataFrame:
                     row = dict(zip(COLUMNS, cells, strict=False))
                     if fault := fault or _fault(row):
                         raise DataError(
-                            f"{shown(path)}, line {reader.line_num}: {fault}; mend or remove that line"
+                            f"{shown(path)}, line {reader.line_num}: {fault}; correct or remove that line"
                         )
                     rows.append(row | {"line": reader.line_num})
         except (csv.Error, UnicodeDecodeError) as error:

@@ -89,6 +89,6 @@ class ReplyCache:
             yield
         except (sqlite3.Error, OSError) as error:
             raise UserError(
-                f"{shown(self.path)}: the replies of the judge cannot be kept there ({error}); "
-                "mend that, or name another file (judge_cache)"
+                f"{shown(self.path)}: the judge's replies cannot be stored in this file ({error}); "
+                "fix that, or name another file in judge_cache"
             ) from None

@@ -171,8 +171,8 @@ def _answers(
     ran = read_stage(params.run, f"02_{arm}", task, AgentRecord)
     if strange := ran.records.keys() - samples.keys():
         raise StageError(
-            f"run {params.run}: {arm} of {task} holds {sorted(strange)[0]!r}, which {params.data_root} does not; "
-            "set data_root to the benchmark the run was made with"
+            f"run {params.run}: {arm} of {task} has the sample {sorted(strange)[0]!r}, which {params.data_root} lacks; "
+            "set data_root to the benchmark of the run"
         )
     return ran
 

@@ -64,8 +64,7 @@ class Endpoint:
             return "none"
         if not (key := os.environ.get(self.key_env)):
             raise ConfigError(
-                f"key_env: the environment variable {self.key_env} is not set; it holds the key of "
-                f"{self.base_url}"
+                f"key_env: the environment variable {self.key_env} is not set; set it to the key of {self.base_url}"
             )
         return key
 
@@ -86,7 +85,7 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
     for name in ("model", "processor"):
         if len(found := sorted({getattr(e, name) for e in endpoints})) > 1:
             raise ConfigError(
-                f"endpoints of one role serve the same {name}, here are {' and '.join(map(repr, found))}"
+                f"endpoints of one role must have the same {name}, got {' and '.join(map(repr, found))}"
             )
     return endpoints
 
@@ -110,7 +109,7 @@ def _parse(text: str) -> Endpoint:
     base_url = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/"), "", ""))
     if url.username or url.password:
         raise ConfigError(
-            f"{base_url}: no user or password in an address; name an environment variable: key_env"
+            f"{base_url}: the address must not hold a user or password; name an environment variable in key_env"
         )
     types = {f.name: f.type for f in fields(Endpoint) if f.name != "base_url"}
     values: dict[str, Any] = {}
@@ -122,7 +121,7 @@ def _parse(text: str) -> Endpoint:
             raise ConfigError(f"{base_url}: option {name!r} is given twice")
         values[name] = _value(base_url, name, value, types[name])
     if not values.get("model"):
-        raise ConfigError(f"{base_url}: which model? write {base_url}?model=NAME")
+        raise ConfigError(f"{base_url}: option 'model' is missing; write {base_url}?model=NAME")
     return Endpoint(base_url, **values)
 
 

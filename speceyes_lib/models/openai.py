@@ -110,7 +110,7 @@ class ServerBackend:
                 self._lost_in_a_row = self._lost_in_a_row + 1 if error.kind == "unreachable" else 0
                 if self._lost_in_a_row >= GIVE_UP_AFTER:
                     raise UserError(
-                        f"{error}, {GIVE_UP_AFTER} requests in a row: start it again, the same command goes on"
+                        f"{error}, {GIVE_UP_AFTER} requests in a row; start it again, then the same command resumes"
                     ) from None
                 return _failed(request, f"{error.kind}: {error}", time.perf_counter() - began_s)
 
@@ -156,15 +156,15 @@ class ServerBackend:
         found = self.probe(evidence_k)
         if found == 0:
             raise UserError(
-                f"{self.name!r} is answered without logprobs although they were asked for, so there is no confidence "
-                "to gate by. Take a server that gives top_logprobs for chat completions with pictures, such as vLLM "
+                f"{self.name!r}: the server returns no logprobs although the request contains them, so drafts cannot "
+                "be scored. Use a server that returns top_logprobs for chat completions with pictures, such as vLLM "
                 "or the embedded one (speceyes serve)"
             )
         if found < evidence_k:
             raise UserError(
-                f"k_store: {evidence_k} alternatives per token were asked of {self.name!r}, whose server gives "
+                f"k_store: {evidence_k} alternatives per token are needed, but the server of {self.name!r} returns "
                 f"{found}. Start vLLM with --max-logprobs {evidence_k}, or set k_store (and k) to at most {found}, "
-                'or have the run do that: if_fewer_alternatives = "lower"'
+                'or set if_fewer_alternatives = "lower"'
             )
 
     def _probe(self, endpoint: Endpoint, evidence_k: int) -> int:
@@ -253,11 +253,9 @@ def image_spec_of(processor: str) -> ImageSpec:
     """How a served model wants its pictures. Raises ConfigError that names the ways to say it."""
     if processor in PROCESSORS:
         return PROCESSORS[processor]
-    told = f"one of {', '.join(PROCESSORS)} or a folder with the model's processor configuration"
+    valid = f"one of {', '.join(PROCESSORS)} or a folder with the model's processor configuration"
     if not processor:
-        raise ConfigError(
-            f"processor: how does the served model want pictures? Add &processor= to it: {told}"
-        )
+        raise ConfigError(f"processor: the endpoint does not name one; add &processor= to it: {valid}")
     folder = resolve(processor)
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (path := folder / name).is_file():
@@ -270,9 +268,11 @@ def image_spec_of(processor: str) -> ImageSpec:
                 return ImageSpec(image["patch_size"] * image["merge_size"], int(low), int(high))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ConfigError(
-                    f"processor: {shown(path)} does not describe one ({type(error).__name__}: {error})"
+                    f"processor: {shown(path)} is no processor configuration ({type(error).__name__}: {error})"
                 ) from None
-    raise ConfigError(f"processor: {processor!r} is unknown{nearest(processor, PROCESSORS)}; expected {told}")
+    raise ConfigError(
+        f"processor: {processor!r} is unknown{nearest(processor, PROCESSORS)}; expected {valid}"
+    )
 
 
 # ------------------------------------------------------------------ replies
@@ -310,7 +310,7 @@ def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str,
     """
     content = (choice.get("logprobs") or {}).get("content")
     if content is None:
-        raise ValueError("the server sent no logprobs")
+        raise ValueError("the server returned no logprobs")
     try:
         entries = content[: _length(content, text)]
         told = [_logprobs(e["top_logprobs"]) for e in entries]
@@ -321,7 +321,7 @@ def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str,
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"logprobs cannot be read ({type(error).__name__}: {error})") from None
     if short := [len(row) for row in told if len(row) < k]:
-        raise ValueError(f"the server gave {min(short)} of {k} alternatives (vLLM: --max-logprobs {k})")
+        raise ValueError(f"the server returned {min(short)} of {k} alternatives (vLLM: --max-logprobs {k})")
     n = len(entries)
     top = np.array([row[rank] for row, rank in zip(told, ranks, strict=True)], np.float32).reshape(n, k)
     return Evidence(np.full(n, UNKNOWN), texts, chosen, np.full((n, k), UNKNOWN), top), first_texts

@@ -112,8 +112,8 @@ class TransformersBackend:
         for r in requests:
             if r.evidence_k > self.vocab_size:
                 raise UserError(
-                    f"k_store: {r.evidence_k} alternatives per token were asked of {shown(self.folder)}, whose "
-                    f"vocabulary has {self.vocab_size}; choose k_store (and k) up to {self.vocab_size}"
+                    f"k_store: {r.evidence_k} alternatives per token are needed, but {shown(self.folder)} has a "
+                    f"vocabulary of {self.vocab_size}; set k_store (and k) to at most {self.vocab_size}"
                 )
         groups: dict[tuple, list[int]] = {}
         for i, r in enumerate(requests):
@@ -387,13 +387,15 @@ def _placed(device: str, role: str) -> tuple[str, str | None]:
             return f"cuda:{1 if role == 'agent' and gpus > 1 else 0}", None
         return "cpu", None
     if device not in ("cpu", "mps") and not gpus:
-        raise ConfigError(f"device: {device!r} was asked for, but torch sees no GPU here; use auto or cpu")
+        raise ConfigError(f"device: {device!r} needs a GPU, but torch sees no GPU; use auto or cpu")
     if device == "spread":
         if importlib.util.find_spec("accelerate") is None:
             raise ConfigError("device: 'spread' needs the package accelerate; install it, or name one device")
         return "cuda:0", "balanced"
     if device.startswith("cuda:") and int(device[5:]) >= gpus:
-        raise ConfigError(f"device: there is no {device} here, torch sees {gpus} GPU(s)")
+        raise ConfigError(
+            f"device: {device} does not exist, torch sees {gpus} GPU(s); use auto or a lower number"
+        )
     return device, None
 
 
@@ -424,15 +426,15 @@ def check_architecture(folder: Path) -> str:
             + (
                 f"Fetch it: {fetch}"
                 if fetch
-                else "The embedded models belong to the repository (git checkout -- data/demo/models) and are made by "
-                "`speceyes train draft` and `... agent`; a published model is fetched by "
+                else "The embedded models belong to the repository (git checkout -- data/demo/models); "
+                "`speceyes train` trains them again. A published model is fetched by "
                 f"`hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
             )
         )
     try:
         names = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
     except (ValueError, AttributeError) as e:
-        raise UserError(f"{shown(config)}: not valid JSON ({e}); fetch or make the model again") from e
+        raise UserError(f"{shown(config)}: not valid JSON ({e}); fetch the model again") from e
     if names[0] not in SUPPORTED:
         raise ConfigError(
             f"{shown(config)}: field 'architectures': {names[0]} is not supported; supported are {', '.join(SUPPORTED)}"

@@ -17,7 +17,7 @@ _HR_FIELDS = ("index", "question", "answer", "category", "A", "B", "C", "D", "cy
 def _read_hr(folder: Path, split: str) -> Iterator[Sample]:
     path = folder / f"{split}.tsv"
     if not path.is_file():
-        raise DataError(f"{path}: this file of HR-Bench is missing")
+        raise DataError(f"{path}: this file of HR-Bench is missing; fetch it (speceyes fetch hr-bench)")
     rows = _tsv_rows(path)
     header = [_field(f) for f, _ in next(rows, [])]
     _need(header, _HR_FIELDS, str(path))

@@ -242,7 +242,10 @@ def fetch(name: str, tell: Callable[[str], Any] = print, endpoint: str | None = 
         )
         folder.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(folder).free) < to_come:
-            raise UserError(f"{name}: {to_come / GB:.1f} GB are needed, {free / GB:.1f} GB are free there")
+            raise UserError(
+                f"{name}: {to_come / GB:.1f} GB are needed, but {free / GB:.1f} GB are free in {shown(folder)}; "
+                "free some space"
+            )
         disable_progress_bars()  # no debris in notebooks
         api.snapshot_download(
             item.repo,
@@ -257,14 +260,14 @@ def fetch(name: str, tell: Callable[[str], Any] = print, endpoint: str | None = 
         said = getattr(error, "server_message", None) or str(error).splitlines()[0]
         raise UserError(f"{name}: the hub refuses {item.repo}: {said}") from None
     except (OSError, httpx2.HTTPError) as error:
-        raise UserError(f"{name}: cannot be fetched ({error}); try again, it goes on where it was") from None
+        raise UserError(f"{name}: cannot be fetched ({error}); run it again, it resumes") from None
     finally:
         if not was_quiet:
             enable_progress_bars()
     if damaged := [n for n, facts in wanted.items() if not _is_intact(folder / n, facts, deep=True)]:
         for n in damaged:
             (folder / n).unlink(missing_ok=True)
-        raise UserError(f"{name}: arrived damaged and removed: {_names(damaged)}; fetch again")
+        raise UserError(f"{name}: arrived damaged and were removed: {_names(damaged)}; fetch again")
     told = {"repo": item.repo, "kind": item.kind, "revision": info.sha, "licence": licence, "files": wanted}
     (folder / RECEIPT).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     tell(f"{name}: complete, every file has the hub's hash")

@@ -50,8 +50,8 @@ class ImageRef:
                 return _rgb(image)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
             raise DataError(
-                f"{self.where}: not a readable picture ({e}); {len(data)} bytes are there. "
-                "Replace it with the intact original"
+                f"{self.where}: not a readable picture ({e}); it has {len(data)} bytes. "
+                "Replace it with the original"
             ) from e
 
 
@@ -75,7 +75,7 @@ class TsvImage(ImageRef):
         except OSError as e:
             raise DataError(f"{self.where}: cannot read the picture ({e.strerror or e})") from e
         except binascii.Error as e:
-            raise DataError(f"{self.where}: not valid base64 ({e}); get this file again") from e
+            raise DataError(f"{self.where}: not valid base64 ({e}); fetch this file again") from e
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class ParquetImage(ImageRef):
         cell = column[self.index].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not data:
-            raise DataError(f"{self.where}: null, expected the bytes of a picture; get this file again")
+            raise DataError(f"{self.where}: null, expected the bytes of a picture; fetch this file again")
         return data
 
 

@@ -27,7 +27,9 @@ def _read_pope(folder: Path, split: str) -> Iterator[Sample]:
     elif lines.is_file():
         yield from _read_pope_lines(lines, split)
     else:
-        raise DataError(f"{parquet}: this file of POPE is missing, and so is {lines.name} in {folder}")
+        raise DataError(
+            f"{parquet}: this file of POPE is missing, and so is {lines.name}; fetch it (speceyes fetch pope)"
+        )
 
 
 def _read_pope_parquet(path: Path, split: str) -> Iterator[Sample]:

@@ -18,7 +18,9 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
     folder /= split
     if not folder.is_dir():
-        raise DataError(f"{folder}: this folder of V* is missing; expected NAME.jpg and NAME.json in it")
+        raise DataError(
+            f"{folder}: this folder of V* (NAME.jpg, NAME.json) is missing; fetch it (speceyes fetch vstar)"
+        )
     for path in sorted(folder.glob("*.json")):
         try:
             entry = json.loads(path.read_text("utf-8"))
@@ -34,7 +36,7 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
         if not pictures:
             raise DataError(
                 f"{path.with_suffix('.jpg')}: this picture is missing, but {path.name} asks about it; "
-                "the download is incomplete"
+                "fetch the benchmark again (speceyes fetch vstar)"
             )
         targets = entry.get("target_object") or []
         yield _sample(

@@ -338,8 +338,8 @@ def _failed(type: str, message: str) -> Outcome:
 def _refused(why: str) -> SandboxError:
     return SandboxError(
         f"sandbox: programs that a model writes cannot be confined on this machine: {why}. Use Linux 6.2 or newer "
-        "with Landlock, or an agent without code; inside a container you can afford to lose, sandbox = 'off' runs "
-        "them unconfined and says so in every manifest"
+        "with Landlock, or an agent that writes no code. In a container that you can afford to lose, sandbox = 'off' "
+        "runs them unconfined, and every manifest records it"
     )
 
 

@@ -74,7 +74,7 @@ def confine(scratch: str, packages: list[str], parent: int) -> list[str]:
     """Give up everything but computing on the scratch folder. Returns the means in force, for the record."""
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in AUDIT_ARCH:
-        raise CannotConfine(f"{sys.platform} on {machine} has no Landlock and seccomp that are known here")
+        raise CannotConfine(f"{sys.platform} on {machine} has no supported Landlock and seccomp")
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.prctl(1, signal.SIGKILL, 0, 0, 0), "an end together with the parent process")
     if os.getppid() != parent:
@@ -91,7 +91,9 @@ def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
     abi = libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if abi < LANDLOCK_ABI:
         found = "none" if abi < 0 else f"version {abi}"
-        raise CannotConfine(f"Landlock {LANDLOCK_ABI} or newer is needed (Linux 6.2), here is {found}")
+        raise CannotConfine(
+            f"Landlock {LANDLOCK_ABI} or newer is needed (Linux 6.2), this kernel has {found}"
+        )
     files = (1 << 15) - 1 | (IOCTL_DEV if abi >= 5 else 0)
     tcp, scopes = (0b11 if abi >= 4 else 0), (0b11 if abi >= 6 else 0)  # no TCP; no signals, abstract sockets
     attributes = struct.pack("=QQQ", files, tcp, scopes)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]

@@ -266,9 +266,7 @@ def load_pair(folder: str | Path) -> tuple[ProcessorMixin, PreTrainedModel]:
 
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder}: no model here (config.json is missing); train one with speceyes_lib.demo.training"
-        )
+        raise UserError(f"{folder}: no model here (config.json is missing); train one with `speceyes train`")
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     return AutoProcessor.from_pretrained(folder), model.eval()
 

@@ -51,7 +51,7 @@ def test_data_that_is_there_is_kept_and_what_is_missing_is_made_again(params):
 
 def test_generated_data_of_another_seed_is_replaced_only_when_asked(params):
     other = params.model_copy(update={"seed": 5})
-    with pytest.raises(UserError, match="holds data of seed 2, asked for is seed 5"):
+    with pytest.raises(UserError, match="holds data of seed 2, expected seed 5"):
         preparation.provide(other)
     preparation.provide(other.model_copy(update={"if_changed": "restart"}))
     assert benchmark.read_manifest(preparation.roots(params)["benchmark"])["seed"] == 5

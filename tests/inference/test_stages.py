@@ -241,7 +241,7 @@ def test_collect_before_the_drafts_names_the_notebook_to_run(benchmark_root):
 
 
 def test_collect_refuses_drafts_that_were_scored_otherwise(finished, benchmark_root):
-    with pytest.raises(StageError, match="k = 64, here it is 32"):
+    with pytest.raises(StageError, match="k = 64, but this stage has 32"):
         stages.run_agent_stage(agent_params(benchmark_root, arms=["collect"], k=32))
 
 
@@ -286,7 +286,7 @@ def test_a_missing_model_is_told_before_anything_is_written(benchmark_root, runs
 
 
 def test_more_alternatives_than_the_vocabulary_are_refused(benchmark_root):
-    with pytest.raises(UserError, match="vocabulary has"):
+    with pytest.raises(UserError, match="vocabulary of"):
         stages.run_draft_stage(draft_params(benchmark_root, "bigk", k_store=5000))
 
 

@@ -389,5 +389,5 @@ def count(cache) -> int:
 
 
 def test_an_endpoint_that_cannot_be_one_is_refused_before_anything_runs():
-    with pytest.raises(ConfigError, match=r"judge.*which model"):
+    with pytest.raises(ConfigError, match=r"judge.*option 'model' is missing"):
         build(JudgingParams, {"judge": "http://127.0.0.1:8000/v1"}, "03_judging")

@@ -152,7 +152,7 @@ def test_the_whole_vocabulary_may_be_kept_and_sums_to_one(tiny_draft, asked):
 
 
 def test_more_alternatives_than_the_vocabulary_has_are_refused(tiny_draft, asked):
-    with pytest.raises(UserError, match=rf"k_store: 9999 .*vocabulary has {tiny_draft.vocab_size}"):
+    with pytest.raises(UserError, match=rf"k_store: 9999 .*vocabulary of {tiny_draft.vocab_size}"):
         tiny_draft.generate(like(asked[0], evidence_k=9999))
 
 
@@ -348,7 +348,7 @@ def test_a_gpu_beyond_those_present_and_spreading_without_its_package_are_refuse
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match=r"no cuda:1 here, torch sees 1 GPU"):
+    with pytest.raises(ConfigError, match=r"cuda:1 does not exist, torch sees 1 GPU"):
         transformers_backend._placed("cuda:1", "draft")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)

@@ -173,7 +173,7 @@ def test_a_file_that_changed_without_changing_its_size_is_found_by_reading_it(fa
 
 def test_a_file_that_arrives_damaged_is_removed_and_told(fake, folder):
     fake.files["model.safetensors"] = LARGE[::-1]
-    with pytest.raises(UserError, match=r"arrived damaged and removed: model\.safetensors"):
+    with pytest.raises(UserError, match=r"arrived damaged and were removed: model\.safetensors"):
         quietly(fake)
     assert not (folder / "model.safetensors").exists()
     assert not (folder / hub.RECEIPT).exists()
@@ -183,7 +183,7 @@ def test_a_file_that_arrives_damaged_is_removed_and_told(fake, folder):
 
 def test_a_full_disk_is_told_before_anything_is_fetched(fake, folder, monkeypatch):
     monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 5})())
-    with pytest.raises(UserError, match=r"are needed, 0\.0 GB are free"):
+    with pytest.raises(UserError, match=r"are needed, but 0\.0 GB are free"):
         quietly(fake)
     assert not (folder / "config.json").exists()
 

@@ -33,7 +33,7 @@ models = pytest.mark.parametrize("model", NOTEBOOKS.values(), ids=list(NOTEBOOKS
         (DraftParams, {"batchsize": 8}, r"batchsize: there is no such key \(did you mean 'batch_size'\?\)"),
         (DraftParams, {"dtype": "float"}, r"dtype: .*'float32'"),
         (DraftParams, {"device": "gpu"}, r"device: "),
-        (DraftParams, {"draft_model": "http://h/v1"}, r"draft_model: .*which model"),
+        (DraftParams, {"draft_model": "http://h/v1"}, r"draft_model: .*'model' is missing"),
         (DraftParams, {"draft_model": "http://h/v1?model=m&timeout=3"}, r"did you mean 'timeout_s'"),
         (DraftParams, {"min_pixels": 9000, "max_pixels": 8000}, r"min_pixels = 9000 .* 8000"),
         (DraftParams, {"tasks": "pope/random"}, r"tasks: .*list"),
