@@ -197,12 +197,13 @@ def _notebook_body(path: Path) -> str:
     notebook.metadata.pop("widgets", None)
     up = os.path.relpath(repo_root(), path.parent)
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":  # written for notebooks/, read from the run's folder
-            cell.source = cell.source.replace("](../", f"]({up}/")
+        if cell.cell_type == "markdown":  # its paths start from notebooks/, the page lies in the run's folder
+            text = cell.source.replace("](../figures/", "](figures/")  # pictures are embedded
+            cell.source = text.replace("](../", f"]({up}/")
         for output in cell.get("outputs", ()):
             # a live control is nothing without its kernel: its line of text stays, the still view follows
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    body, _ = _exporter().from_notebook_node(notebook, {"metadata": {"path": str(path.parent)}})
+    body, _ = _exporter().from_notebook_node(notebook, {"metadata": {"path": str(repo_root())}})
     return body
 
 
