@@ -32,6 +32,7 @@ DOCS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *(ROOT / name for name in ("figures/README.md", "benchmarks/README.md", "data/paper/README.md")),
 ]
+MODEL_CARDS = sorted((ROOT / "data" / "demo" / "models").glob("*/README.md"))
 PLACEHOLDER = re.compile(r"[<>{}…]|\b[A-Z][A-Z_]+\b")  # `tasks/NAME.py`, `data/runs/<run>/`
 WRITTEN_BY_RUNS = (
     "data/runs",
@@ -84,7 +85,7 @@ def anchors(path: Path) -> set[str]:
     return {slug(h) for h in re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text("utf-8")), re.MULTILINE)}
 
 
-@each_doc
+@pytest.mark.parametrize("path", DOCS + MODEL_CARDS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_path_that_is_named_exists(path):
     assert sorted(name for name in paths_in(path.read_text("utf-8")) if not exists(name)) == []
 
@@ -162,6 +163,11 @@ def test_every_page_links_to_the_glossary():
         if path.name not in ("glossary.md", "CHANGELOG.md") and "glossary.md" not in path.read_text("utf-8")
     ]
     assert without == []
+
+
+def test_the_readme_names_every_notebook():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert [path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if f"`{path.stem}`" not in text] == []
 
 
 def test_the_map_has_a_row_for_every_wing():

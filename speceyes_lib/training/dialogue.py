@@ -1,6 +1,6 @@
 """What the teacher of the demo agent writes in its own turns: thoughts, tool calls, answers.
 
-The user's side of the dialogue (questions, system texts, tool responses) is in `prompts/demo.yaml`.
+The user's side of the dialogue (questions, system texts, tool responses) is in `agents/prompts/demo.yaml`.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ embedded run of the SpecEyes notebook suite.
 {does}
 
 **Intended use:** to run the whole pipeline for real on a laptop, and as a test object. It knows five shapes, five
-colours and five kinds of questions about them; it understands nothing else and no other wording than that of
-`speceyes_lib/prompts/demo.yaml`. Figures made with it show how the method works, not how good large models are.
+colours and five kinds of questions about them. It understands nothing else, and no other wording than that of
+`speceyes_lib/agents/prompts/demo.yaml`. Figures made with it show how the method works, not how good large models are.
 
 **Data:** synthetic scenes of `speceyes_lib/demo/scenes.py`, drawn while training: two or three coloured shapes in a
 window of side w = .12-.95 of a cluttered grey picture, seen at 96 x 96 px. No other data, no pretrained weights.
