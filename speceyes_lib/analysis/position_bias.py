@@ -23,6 +23,7 @@ from ..runs.reading import StageData, read_manifest, read_stage
 from ..runs.records import Counts, DraftRecord
 from ..runs.stage import write_stage
 from ..stats import paired, proportions
+from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks import registry
 from ..tasks.sample import LETTERS, shown_as
 from .summary import groups_of
@@ -111,7 +112,7 @@ def answers(
     return pd.DataFrame(rows).astype({"named_place": "float64"})
 
 
-def by_order(frame: pd.DataFrame, **boot: int) -> pd.DataFrame:
+def by_order(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> pd.DataFrame:
     """Accuracy per order and task, all tasks ("all") first, and the paired difference from the published order.
 
     Columns: order, task, n, errors, unparsed, accuracy_pct with its interval, first_pct (share of answers that name
@@ -123,29 +124,30 @@ def by_order(frame: pd.DataFrame, **boot: int) -> pd.DataFrame:
         own = frame if task == "all" else frame[frame["task"] == task]
         published = own[own["order"] == PUBLISHED].set_index("id")
         for order, part in own.groupby("order", sort=False):
-            share = proportions.accuracy(part["right"], groups_of(part), **boot)
+            share = proportions.accuracy(part["right"], groups_of(part), bootstrap)
             both = part.set_index("id").join(published["right"].rename("right_published"), how="inner")
-            test = paired.paired_test(both["right"], both["right_published"], groups_of(both), **boot)
+            test = paired.paired_test(both["right"], both["right_published"], groups_of(both), bootstrap)
+            diff = test.difference
             row = {
                 "order": order,
                 "task": task,
                 "n": len(part),
                 "errors": int((part["verdict"] == "error").sum()),
                 "unparsed": int(part["verdict"].isin(["unparsed", "undecided"]).sum()),
-                "accuracy_pct": share.value_pct,
-                "low_pct": share.low_pct,
-                "high_pct": share.high_pct,
+                "accuracy_pct": share.value,
+                "low_pct": share.low,
+                "high_pct": share.high,
                 "first_pct": 100.0 * (part["named_place"] == 0).mean(),
                 "first_right_pct": 100.0 * (part["right_place"] == 0).mean(),
             }
             if order != PUBLISHED:
-                row |= {"diff_pp": test.diff_pp, "diff_low_pp": test.low_pp, "diff_high_pp": test.high_pp}
+                row |= {"diff_pp": diff.value, "diff_low_pp": diff.low, "diff_high_pp": diff.high}
                 row |= {"p_value": test.p_value, "changed": test.b + test.c}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def by_place(frame: pd.DataFrame, **boot: int) -> pd.DataFrame:
+def by_place(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> pd.DataFrame:
     """Accuracy by the place of the right option, over the published order and the rotations, apart for each number
     of options.
 
@@ -156,9 +158,9 @@ def by_place(frame: pd.DataFrame, **boot: int) -> pd.DataFrame:
     rotated = frame[frame["order"] != "shuffled"].drop_duplicates(["id", "right_place"])
     rows = []
     for (options, place), part in rotated.groupby(["options", "right_place"]):
-        share = proportions.accuracy(part["right"], groups_of(part), **boot)
+        share = proportions.accuracy(part["right"], groups_of(part), bootstrap)
         row = {"options": options, "place": LETTERS[place], "n": len(part)}
-        row |= {"accuracy_pct": share.value_pct, "low_pct": share.low_pct, "high_pct": share.high_pct}
+        row |= {"accuracy_pct": share.value, "low_pct": share.low, "high_pct": share.high}
         rows.append(row)
     return pd.DataFrame(rows)
 

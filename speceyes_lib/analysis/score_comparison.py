@@ -14,9 +14,8 @@ from ..gating.scores import SCORES, evidence_scores
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, answer_confidence
 from ..stats.calibration import CalibrationBins, brier_terms
 from ..stats.checks import as_flags, as_scores
-from ..stats.intervals import DRAWS, LEVEL, SEED
 from ..stats.ranking import Ranking
-from ..stats.resampling import draw_counts, grouped, interval_of
+from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap, draw_counts, grouped, interval_of
 
 # ------------------------------------------------------------------ judged by one table
 
@@ -29,9 +28,7 @@ def compare(
     coverages: Sequence[float] = (0.5,),
     reference: str = "min",
     n_bins: int = 10,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = SEED,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> pd.DataFrame:
     """Every score judged on the same samples by the same bootstrap draws, one row a score.
 
@@ -62,7 +59,7 @@ def compare(
     sample = {name: judge(np.ones((1, len(right)), np.int64)) for name, judge in judges.items()}
     drawn: dict[str, dict[str, list]] = {name: {m: [] for m in told} for name, told in sample.items()}
     if n_groups > 1 and judges:
-        for counts in draw_counts(n_groups, len(right), draws, seed):
+        for counts in draw_counts(n_groups, len(right), bootstrap):
             weights = counts[:, group_of]
             for name, judge in judges.items():
                 for measure, told in judge(weights).items():
@@ -82,7 +79,7 @@ def compare(
             base = np.concatenate(drawn[reference]["auroc"] or [np.empty(0)])
             many["auroc_gain"] = many["auroc"] - base
         for measure, value in told.items():
-            low, high = interval_of(many[measure], level)
+            low, high = interval_of(many[measure], bootstrap.level)
             row |= {measure: float(value[0]), f"{measure}_low": low, f"{measure}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -135,7 +132,7 @@ def tie_geometry(
 
 
 def near_tie_geometry(
-    gaps: ArrayLike, k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE, depth: float = 12.0, seed: int = SEED
+    gaps: ArrayLike, k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE, depth: float = 12.0, seed: int = 0
 ) -> pd.DataFrame:
     """What each score says of one token as its runner-up comes closer: columns gap (nats), min, margin, tie_aware.
 

@@ -19,8 +19,10 @@ from ..params import FiguresParams, GateAnalysisParams, StageParams
 from ..paths import notebook_of, resolve
 from ..runs.provenance import environment, folder_hash
 from ..runs.reading import is_finished, read_manifest
-from ..stats import intervals, proportions, ranking
+from ..stats import proportions, ranking
+from ..stats.intervals import Estimate, finite_or_none
 from ..stats.paired import PairedTest, paired_test, speedup
+from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.registry import HARD_BELOW
 from . import results, sample_frame
 from .sample_frame import ARM_PARTS, arm, arms_of, routed
@@ -61,8 +63,7 @@ def summarise(
     run: str = "",
     gate: Mapping | None = None,
     hard_below: float = HARD_BELOW,
-    draws: int = intervals.DRAWS,
-    seed: int = intervals.SEED,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> dict:
     """Everything the run says, as JSON-ready numbers: the content of `summary.json`.
 
@@ -71,7 +72,7 @@ def summarise(
     arms with a gate or router also `alpha`, `beta` (fractions) and `accepted_pct`. `comparisons` are paired on the same
     samples. An arm that did not run is absent and named in `missing`. `gate` is passed through (threshold, rule).
     """
-    arms, boot = arms_of(frame), {"draws": draws, "seed": seed}
+    arms = arms_of(frame)
     present = [a for a in (*SUMMARY_ARMS, *EXTRA_ARMS) if a in arms]
     summary = {
         "run": run,
@@ -80,17 +81,17 @@ def summarise(
         "intervals": "95 %, clustered by question (HR-Bench) and image (POPE) where these repeat, else Wilson",
         "n": len(frame),
         "gate": dict(gate or {}),
-        "arms": {a: _arm_summary(frame, a, boot) for a in present},
+        "arms": {a: _arm_summary(frame, a, bootstrap) for a in present},
         "missing": [a for a in SUMMARY_ARMS if a not in present],
         "comparisons": {
-            f"{a}_vs_{b}": _by_split(frame, lambda part, a=a, b=b: _compared(part, a, b, boot))
+            f"{a}_vs_{b}": _by_split(frame, lambda part, a=a, b=b: _compared(part, a, b, bootstrap))
             for a, b in COMPARISONS
             if a in arms and b in arms
         },
     }
     if "collect" in arms:
-        summary["auroc"] = auroc_by_score(frame, **boot)
-        summary["first_look"] = first_look(frame, hard_below, **boot)
+        summary["auroc"] = auroc_by_score(frame, bootstrap=bootstrap)
+        summary["first_look"] = first_look(frame, hard_below, bootstrap)
     return summary
 
 
@@ -116,10 +117,10 @@ def _scored(part: pd.DataFrame, protocol: str) -> pd.DataFrame:
     return part[part["verdict"] != "error"] if protocol == "paper" else part
 
 
-def _arm_summary(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dict:
-    told = _by_split(frame, lambda part: _measured(part, name, boot))
+def _arm_summary(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
+    told = _by_split(frame, lambda part: _measured(part, name, bootstrap))
     splits = told["splits"].values()
-    average = _average(_scored(arm(frame, name), protocol_of(frame)), boot)
+    average = _average(_scored(arm(frame, name), protocol_of(frame)), bootstrap)
     counted = {key: sum(s[key] for s in splits) for key in ("n", "errors", "unparsed", "undecided")}
     told["average"] = average | counted | {"wall_s": told["pooled"]["wall_s"]}
     if "speedup" in told["pooled"]:
@@ -127,10 +128,10 @@ def _arm_summary(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dic
     return told
 
 
-def _measured(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dict:
+def _measured(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
     part, reference = arm(frame, name), REFERENCE.get(name)
     counted = _scored(part, protocol_of(frame))
-    share = proportions.accuracy(counted["right"], groups_of(counted), **boot)
+    share = proportions.accuracy(counted["right"], groups_of(counted), bootstrap)
     told = {
         **_estimate("accuracy", share),
         "n": share.n,
@@ -140,26 +141,26 @@ def _measured(frame: pd.DataFrame, name: str, boot: Mapping[str, int]) -> dict:
         "wall_s": _wall_s(frame, name),
     }
     if reference in arms_of(frame):
-        told |= _speedup(frame, name, reference, boot)
+        told |= _speedup(frame, name, reference, bootstrap)
     if name.startswith(("gated", "router")):
         shares = proportions.funnel_shares(part["decision"] == "routed", part["decision"] == "accepted")
         told |= {
-            "alpha": _finite(shares.alpha.value_pct / 100),
-            "beta": _finite(shares.beta.value_pct / 100),
+            "alpha": finite_or_none(shares.alpha.value / 100),
+            "beta": finite_or_none(shares.beta.value / 100),
             **_estimate("accepted", shares.accepted),
         }
     return told
 
 
-def _compared(frame: pd.DataFrame, a: str, b: str, boot: Mapping[str, int]) -> dict:
-    return compare(frame, a, b, **boot).as_dict() | _speedup(frame, a, b, boot)
+def _compared(frame: pd.DataFrame, a: str, b: str, bootstrap: Bootstrap) -> dict:
+    return compare(frame, a, b, bootstrap).as_dict() | _speedup(frame, a, b, bootstrap)
 
 
-def _speedup(frame: pd.DataFrame, name: str, reference: str, boot: Mapping[str, int]) -> dict:
+def _speedup(frame: pd.DataFrame, name: str, reference: str, bootstrap: Bootstrap) -> dict:
     both = paired(frame, name, reference)
     if both[["wall_s_a", "wall_s_b"]].notna().all(axis=None):
-        ratio = speedup(both["wall_s_b"], both["wall_s_a"], groups_of(both), **boot)
-        value, low, high = (_finite(v) for v in (ratio.value, ratio.low, ratio.high))
+        ratio = speedup(both["wall_s_b"], both["wall_s_a"], groups_of(both), bootstrap)
+        value, low, high = (finite_or_none(v) for v in (ratio.value, ratio.low, ratio.high))
     else:  # totals have a ratio, seconds per sample, and no interval
         own_s, reference_s = _wall_s(frame, name), _wall_s(frame, reference)
         value = low = high = None
@@ -184,23 +185,19 @@ def paired(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     return pd.concat(columns, axis=1, join="inner")
 
 
-def compare(frame: pd.DataFrame, a: str, b: str, **boot: int) -> PairedTest:
+def compare(frame: pd.DataFrame, a: str, b: str, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> PairedTest:
     """Is arm `a` more often right than arm `b`? Paired on the samples that both ran (and, under `paper`, kept)."""
     both = paired(frame, a, b)
     if protocol_of(frame) == "paper":
         both = both[(both["verdict_a"] != "error") & (both["verdict_b"] != "error")]
-    return paired_test(both["right_a"], both["right_b"], groups_of(both), **boot)
+    return paired_test(both["right_a"], both["right_b"], groups_of(both), bootstrap)
 
 
-def _average(part: pd.DataFrame, boot: Mapping[str, int]) -> dict:
+def _average(part: pd.DataFrame, bootstrap: Bootstrap) -> dict:
     """Unweighted mean of the splits' accuracies; whole groups of all splits are drawn for its interval."""
     weight = len(part) / part.groupby("task")["id"].transform("size") / max(part["task"].nunique(), 1)
-    mean = proportions.cluster_bootstrap(100.0 * part["right"] * weight, groups_of(part), **boot)
-    return {
-        "accuracy_pct": _finite(mean.value),
-        "accuracy_low_pct": _finite(mean.low),
-        "accuracy_high_pct": _finite(mean.high),
-    }
+    mean = proportions.mean(100.0 * part["right"] * weight, groups_of(part), bootstrap)
+    return _estimate("accuracy", mean)
 
 
 def drafted(frame: pd.DataFrame) -> pd.DataFrame:
@@ -228,9 +225,7 @@ def choose_threshold(frame: pd.DataFrame, mode: str = "min", delta_pp: float = 0
     )
 
 
-def funnel_at(
-    frame: pd.DataFrame, threshold: float, mode: str = "min"
-) -> tuple[intervals.Estimate, intervals.Estimate]:
+def funnel_at(frame: pd.DataFrame, threshold: float, mode: str = "min") -> tuple[Estimate, Estimate]:
     """(accuracy, accepted share) that the funnel would have at a threshold, computed from `collect`."""
     part = frame[frame["collect_decision"].notna()]
     to_agent = routed(part)
@@ -246,13 +241,15 @@ def funnel_at(
     return proportions.accuracy(right, groups), proportions.accuracy(accepted, groups)
 
 
-def auroc_by_score(frame: pd.DataFrame, modes: Sequence[str] = MODES, **boot: int) -> dict:
+def auroc_by_score(
+    frame: pd.DataFrame, modes: Sequence[str] = MODES, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+) -> dict:
     """mode -> AUROC of the draft's confidence for its correctness: pooled, per split, and after the router."""
     everywhere = drafted(frame)
     let_through = everywhere[~routed(everywhere)]
 
     def measured(part: pd.DataFrame, mode: str) -> dict:
-        return ranking.auroc(part[f"score_{mode}"], part["right"], groups_of(part), **boot).as_dict()
+        return ranking.auroc(part[f"score_{mode}"], part["right"], groups_of(part), bootstrap).as_dict()
 
     return {
         mode: _by_split(everywhere, lambda part, mode=mode: measured(part, mode))
@@ -261,7 +258,9 @@ def auroc_by_score(frame: pd.DataFrame, modes: Sequence[str] = MODES, **boot: in
     }
 
 
-def first_look(frame: pd.DataFrame, hard_below: float = HARD_BELOW, **boot: int) -> dict:
+def first_look(
+    frame: pd.DataFrame, hard_below: float = HARD_BELOW, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+) -> dict:
     """The agent with its tool against its own forced first look, on hard, easy and all samples.
 
     Hard: `target_fraction` below `hard_below`. Samples of unknown size are in `all` only; where no first look
@@ -278,23 +277,19 @@ def first_look(frame: pd.DataFrame, hard_below: float = HARD_BELOW, **boot: int)
         with_tool, without = part["agent_right"].astype(bool), part["first_look_right"].astype(bool)
         told[name] = {
             "n": len(part),
-            **_estimate("zoom", proportions.accuracy(with_tool, groups_of(part), **boot)),
-            **_estimate("first_look", proportions.accuracy(without, groups_of(part), **boot)),
-            "gain": paired_test(with_tool, without, groups_of(part), **boot).as_dict(),
+            **_estimate("zoom", proportions.accuracy(with_tool, groups_of(part), bootstrap)),
+            **_estimate("first_look", proportions.accuracy(without, groups_of(part), bootstrap)),
+            "gain": paired_test(with_tool, without, groups_of(part), bootstrap).as_dict(),
         }
     return told
 
 
-def _estimate(name: str, estimate: intervals.Estimate) -> dict[str, float | None]:
+def _estimate(name: str, estimate: Estimate) -> dict[str, float | None]:
     return {
-        f"{name}_pct": _finite(estimate.value_pct),
-        f"{name}_low_pct": _finite(estimate.low_pct),
-        f"{name}_high_pct": _finite(estimate.high_pct),
+        f"{name}_pct": finite_or_none(estimate.value),
+        f"{name}_low_pct": finite_or_none(estimate.low),
+        f"{name}_high_pct": finite_or_none(estimate.high),
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -359,8 +354,7 @@ def summarised(params: FiguresParams) -> RunResult | None:
         run=params.run,
         gate=gate_of(params),
         hard_below=params.hard_below,
-        draws=params.bootstrap,
-        seed=params.seed,
+        bootstrap=Bootstrap(draws=params.bootstrap, seed=params.seed),
     )
     return RunResult(frame, summary)
 

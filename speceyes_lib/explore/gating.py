@@ -28,7 +28,8 @@ from ..replay.replay_data import INSTRUMENTED
 from ..report.plots.style import MUTED, RIGHT, WRONG
 from ..report.sample_view import VERDICT_SIGNS, short_id
 from ..runs.reading import is_finished
-from ..stats.intervals import LEVEL, Estimate, Measure, proportion, z_value
+from ..stats.intervals import Estimate, proportion, z_value
+from ..stats.paired import no_difference
 from ..stats.resampling import linearised_ratio
 from .charts import distribution, figure, log_odds, trade_off
 from .reading import Run
@@ -195,12 +196,12 @@ class Outcome:
     n: int
     n_errors: int
     accuracy: Estimate
-    difference_pp: Measure
+    difference_pp: Estimate
     accepted: Estimate
     alpha: Estimate
     beta: Estimate
     risk: Estimate
-    speedup: Measure
+    speedup: Estimate
     wall_s: float
     baseline_wall_s: float
     cost_note: str = ""
@@ -224,6 +225,7 @@ def outcome(gating: Gating, view: GateView, reviewed: bool = False) -> Outcome:
         accuracy=Estimate(
             *(float(row[f"accuracy_{name}pct"]) for name in ("", "low_", "high_")),
             int(row["n"]),
+            "%",
             row["interval"],
         ),
         difference_pp=_difference(gain.to_numpy(dtype=float), groups),
@@ -238,24 +240,22 @@ def outcome(gating: Gating, view: GateView, reviewed: bool = False) -> Outcome:
     )
 
 
-def _difference(gain: np.ndarray, groups: np.ndarray) -> Measure:
+def _difference(gain: np.ndarray, groups: np.ndarray) -> Estimate:
     """Mean of paired differences in percentage points; where none differs, the reach of Agresti and Min."""
     known = np.isfinite(gain)  # the agent's answer to an accepted sample need not be recorded
     gain, groups = gain[known], groups[known]
     if not len(gain):
-        return Measure(math.nan, math.nan, math.nan, 0)
+        return Estimate(math.nan, math.nan, math.nan, 0, "pp")
     if not gain.any():
-        reach = 100.0 * z_value(LEVEL) / (len(np.unique(groups)) + 2)
-        return Measure(0.0, -reach, reach, len(gain))
-    ratio = linearised_ratio(gain, np.ones(len(gain)), groups)
-    return Measure(*(100.0 * v for v in ratio), len(gain))
+        return no_difference(len(gain), groups)
+    return linearised_ratio(gain, np.ones(len(gain)), groups).times_100("pp")
 
 
-def _speedup(value: float, timed: pd.DataFrame, groups: np.ndarray) -> Measure:
+def _speedup(value: float, timed: pd.DataFrame, groups: np.ndarray) -> Estimate:
     """The predicted speedup; its interval is that of the seconds charged to the samples."""
     ratio = linearised_ratio(timed["baseline_wall_s"].to_numpy(), timed["wall_s"].to_numpy(), groups)
-    shift = float(value) - ratio[0]  # calls shared by several samples add up a little differently
-    return Measure(float(value), ratio[1] + shift, ratio[2] + shift, len(timed), "x")
+    shift = float(value) - ratio.value  # calls shared by several samples add up a little differently
+    return replace(ratio, value=float(value), low=ratio.low + shift, high=ratio.high + shift, unit="x")
 
 
 def ledger(decided: pd.DataFrame) -> pd.DataFrame:
@@ -309,8 +309,8 @@ def decisions_of(decided: pd.DataFrame) -> pd.DataFrame:
 
 def current_dot(told: Outcome) -> list[float] | None:
     """Where a setting lies on the chart of `trade_off`; None where its accuracy is not known."""
-    along = told.speedup.value if math.isfinite(told.speedup.value) else told.accepted.value_pct
-    at = [along, told.accuracy.value_pct]
+    along = told.speedup.value if math.isfinite(told.speedup.value) else told.accepted.value
+    at = [along, told.accuracy.value]
     return at if np.isfinite(at).all() else None
 
 
@@ -485,26 +485,26 @@ def outcome_html(told: Outcome, protocol: str, reviewed: Outcome | None = None, 
 
 
 def _alpha_beta(told: Outcome) -> str:
-    return f"alpha {told.alpha.value_pct / 100:.3f} of the {told.beta.value_pct / 100:.3f} that beta drafts"
+    return f"alpha {told.alpha.value / 100:.3f} of the {told.beta.value / 100:.3f} that beta drafts"
 
 
 def _pct(share: Estimate) -> str:
-    return "none" if math.isnan(share.value_pct) else f"{share.value_pct:.1f} %"
+    return "none" if math.isnan(share.value) else f"{share.value:.1f} %"
 
 
 def _interval(share: Estimate) -> str:
-    if math.isnan(share.low_pct):
+    if math.isnan(share.low):
         return f"no interval (n={share.n})"
-    return f"[{share.low_pct:.1f}, {share.high_pct:.1f}] n={share.n}"
+    return f"[{share.low:.1f}, {share.high:.1f}] n={share.n}"
 
 
-def _measure_interval(measure: Measure) -> str:
+def _measure_interval(measure: Estimate) -> str:
     if math.isnan(measure.low):
         return f"no interval (n={measure.n})"
     return f"[{measure.low:.2f}, {measure.high:.2f}] n={measure.n}"
 
 
-def _signed(difference: Measure, n: int) -> str:
+def _signed(difference: Estimate, n: int) -> str:
     interval = "" if math.isnan(difference.low) else f" [{difference.low:+.1f}, {difference.high:+.1f}]"
     told = f"{difference.value:+.1f} pp{interval} against the agent alone"
     return told if difference.n == n else f"{told}, where its answer is recorded (n={difference.n})"

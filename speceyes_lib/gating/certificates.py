@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
 from ..stats.checks import as_flags, as_numbers, as_scores, require_same_length
-from ..stats.intervals import SEED
-from ..stats.resampling import draw_counts, grouped
+from ..stats.resampling import Bootstrap, draw_counts, grouped
 from .gate import NOTHING, accepts, candidate_thresholds, count_accepted, rejecting_threshold
 from .threshold import choose_threshold
 
@@ -304,13 +303,15 @@ def _check(target: float, delta: float = 0.5) -> None:
             raise UserError(f"{name} must lie between 0 and 1, got {value}; it is a risk, such as 0.05.")
 
 
-def window(
-    half: Samples, delta_pp: float = 0.0, reach: float = 0.9, draws: int = 200, seed: int = SEED
-) -> float:
+WINDOW = Bootstrap(level=0.9, draws=200)
+
+
+def window(half: Samples, delta_pp: float = 0.0, bootstrap: Bootstrap = WINDOW) -> float:
     """The upper end of the window in which the chosen threshold itself is uncertain; drafts inside it are deferred.
 
-    `gate.choose_threshold` is repeated on bootstrap draws of whole groups; `reach` of the thresholds it picks lie at
-    or below the value returned. The agent answers whatever scores below that. No guarantee, only less luck.
+    `choose_threshold` is repeated on bootstrap draws of whole groups; a share `bootstrap.level` of the thresholds it
+    picks lies at or below the value returned. The agent answers whatever scores below that. No guarantee, only less
+    luck.
     """
     score = np.where(np.isnan(half.score), -1.0, half.score)
     order = np.argsort(-score, kind="stable")
@@ -323,13 +324,13 @@ def window(
     below = rejecting_threshold(np.append(score[1:], 0.0))
     picked = []
     n_groups, group_of = grouped(half.groups, len(half))
-    for counts in draw_counts(n_groups, len(half), draws, seed):
+    for counts in draw_counts(n_groups, len(half), bootstrap):
         weights = counts[:, group_of]
         gained = np.cumsum(weights[:, order] * gain[order], axis=1)
         fine = (gained >= -delta_pp * weights.sum(axis=1, keepdims=True) / 100.0 - 1e-9) & ends
         last = len(score) - 1 - fine[:, ::-1].argmax(axis=1)
         picked.append(np.where(fine.any(axis=1), below[last], NOTHING))
-    return float(np.quantile(np.concatenate(picked), reach, method="higher"))
+    return float(np.quantile(np.concatenate(picked), bootstrap.level, method="higher"))
 
 
 # ------------------------------------------------------------------ rules, tried over repeated halves
@@ -391,7 +392,7 @@ def rules(
         return Certified(_tuned(calibration, delta_pp), False, len(calibration))
 
     def deferring(calibration: Samples, to_decide: Samples, seed: int) -> Certified:
-        upper = max(window(calibration, delta_pp, seed=seed), _tuned(calibration, delta_pp))
+        upper = max(window(calibration, delta_pp, replace(WINDOW, seed=seed)), _tuned(calibration, delta_pp))
         return Certified(upper, False, len(calibration))
 
     def uncorrected(calibration: Samples, to_decide: Samples, seed: int) -> Certified:
@@ -480,9 +481,7 @@ def outcome(part: Samples, threshold: float | NDArray) -> dict[str, float]:
     return told
 
 
-def held_out(
-    population: Samples, chosen: Sequence[Rule], repeats: int = 20, seed: int = SEED
-) -> pd.DataFrame:
+def held_out(population: Samples, chosen: Sequence[Rule], repeats: int = 20, seed: int = 0) -> pd.DataFrame:
     """`tried` on `repeats` random halves, calibrated on one and measured on the other; `repeat` numbers them."""
     made = []
     for repeat in range(repeats):
@@ -491,7 +490,7 @@ def held_out(
     return pd.concat(made, keys=range(repeats), names=["repeat"]).reset_index("repeat").reset_index(drop=True)
 
 
-def tried(calibration: Samples, test: Samples, chosen: Sequence[Rule], seed: int = SEED) -> pd.DataFrame:
+def tried(calibration: Samples, test: Samples, chosen: Sequence[Rule], seed: int = 0) -> pd.DataFrame:
     """Every rule calibrated on some samples and measured on others, one row a rule.
 
     Columns: `rule threshold certified reason n_calibration n_test`, those of `outcome` on the test samples, and

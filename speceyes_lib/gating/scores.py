@@ -36,7 +36,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..runs.evidence import Evidence
 from ..stats.checks import as_flags
-from ..stats.intervals import SEED
 from ..stats.resampling import grouped
 from .separability import DEFAULT_K, DEFAULT_SLOPE, MODES, score_grid, token_separability
 
@@ -220,7 +219,7 @@ def combination(
     right: ArrayLike,
     groups: ArrayLike | None = None,
     folds: int = 5,
-    seed: int = SEED,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Probability of being right by logistic regression on other scores, cross-fitted over seeded, grouped folds.
 

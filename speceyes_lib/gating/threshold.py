@@ -47,15 +47,15 @@ class OperatingPoint:
 
     @property
     def accuracy_pct(self) -> float:
-        return self.accuracy.value_pct
+        return self.accuracy.value
 
     @property
     def baseline_accuracy_pct(self) -> float:
-        return self.baseline_accuracy.value_pct
+        return self.baseline_accuracy.value
 
     @property
     def accepted_pct(self) -> float:
-        return self.accepted.value_pct
+        return self.accepted.value
 
     def __str__(self) -> str:
         return (

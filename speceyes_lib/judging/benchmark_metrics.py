@@ -60,9 +60,9 @@ def _rows(benchmark: str, split: str, told: Mapping[str, Estimate]) -> list[dict
             "benchmark": benchmark,
             "split": split,
             "measure": measure,
-            "value_pct": e.value_pct,
-            "low_pct": e.low_pct,
-            "high_pct": e.high_pct,
+            "value_pct": e.value,
+            "low_pct": e.low,
+            "high_pct": e.high,
             "n": e.n,
             "interval": e.method,
         }

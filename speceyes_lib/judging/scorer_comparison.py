@@ -153,7 +153,7 @@ def pope_measures(truth: np.ndarray, said: np.ndarray, scorer: str) -> dict[str,
     else:
         told = proportions.yes_no_scores(truth, said)
         accuracy, precision, recall, f1, yes = (
-            e.value_pct for e in (told.accuracy, told.precision, told.recall, told.f1, told.yes_ratio)
+            e.value for e in (told.accuracy, told.precision, told.recall, told.f1, told.yes_ratio)
         )
     measures = {
         "accuracy %": accuracy,

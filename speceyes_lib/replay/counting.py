@@ -115,7 +115,7 @@ def _interval(
         spread = np.maximum(yy - 2 * share * ym + share**2 * mm, 0.0)
         variance = groups / np.maximum(groups - 1, 1) * spread / counted**2
         effect = np.where(groups < samples, variance / (share * (1 - share) / counted), 1.0)
-    # nothing varies at 0 and 100 %: every group counts once, as in `estimates.clustered_share`
+    # nothing varies at 0 and 100 %: every group counts once, as in `proportions.share`
     constant = (right == 0) | (right == counted)
     n_effective = np.where(constant, np.minimum(counted, groups), counted / np.fmax(effect, 1.0))
     low, high = wilson(np.where(right == counted, n_effective, share * n_effective), n_effective, level)

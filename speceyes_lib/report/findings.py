@@ -141,8 +141,8 @@ def threshold_finding(
     accuracy, accepted = at
     return (
         f"The threshold in use is {used['threshold']:.6g}, chosen on {f'run {origin}' if origin else 'other data'}. "
-        f"Here it lets {accepted.value_pct:.1f} % of the samples keep their draft, and the funnel is right on "
-        f"{accuracy.value_pct:.1f} % against the agent's {here.baseline_accuracy_pct:.1f} % (n={here.n}). "
+        f"Here it lets {accepted.value:.1f} % of the samples keep their draft, and the funnel is right on "
+        f"{accuracy.value:.1f} % against the agent's {here.baseline_accuracy_pct:.1f} % (n={here.n}). "
         f"The same rule applied to these very samples would pick {here.threshold:.6g} "
         f"({here.accepted_pct:.1f} % accepted, {here.accuracy_pct:.1f} % right): shown, not used."
     )

@@ -1,4 +1,4 @@
-"""How well a confidence agrees with the observed accuracy: Brier score and reliability bins."""
+"""How well a probability agrees with the observed accuracy: Brier score, reliability bins, calibration error."""
 
 from __future__ import annotations
 
@@ -10,48 +10,76 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import UserError
 from .checks import as_flags, as_scores, require_same_length
 from .intervals import LEVEL, wilson
-from .ranking import _tie_starts
+from .ranking import tie_starts
 
 
-def brier_terms(probability: NDArray, right: NDArray) -> NDArray[np.float64]:
-    """Squared distance of each probability from what happened; their mean is the Brier score (lower is better)."""
+def brier_terms(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Squared difference of each probability and the verdict (1 right, 0 wrong), float64 [n].
+
+    Their mean is the Brier score; lower is better.
+
+    Source: Brier (1950), Verification of forecasts expressed in terms of probability.
+    """
     return (probability - right) ** 2
 
 
 class CalibrationBins:
-    """Equally filled bins of a probability, to hold what was promised against what came true.
+    """Equally filled bins of a probability, to compare it with the accuracy in each bin.
 
-    Bins are cut between distinct probabilities, so equal ones share a bin and there may be fewer than asked for.
+    Bins are cut between distinct probabilities. Equal ones share a bin, so there may be fewer than `n_bins`.
 
     Args:
         probability: in [0, 1], nan for "none" [n].
         right: bool [n].
+        n_bins: at least 1.
+
+    Attributes:
+        index: positions of the m samples with a probability in the input, lowest first, int64 [m].
+        probability: their probabilities [m].
+        right: their verdicts [m].
+        starts: where each bin begins in `index`, int64 [bins].
     """
 
-    def __init__(self, probability: NDArray, right: NDArray, n_bins: int = 10) -> None:
+    def __init__(self, probability: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 10) -> None:
         order = np.argsort(probability, kind="stable")
         self.index = order[: len(probability) - int(np.isnan(probability).sum())]
         self.probability, self.right = probability[self.index], right[self.index]
         n = len(self.index)
         cuts = np.linspace(0, n, n_bins + 1).astype(int)[:-1]
-        ties = _tie_starts(self.probability)
+        ties = tie_starts(self.probability)
         # a cut inside a run of equal probabilities moves to where the run begins
         self.starts = np.unique(ties[np.searchsorted(ties, cuts, side="right") - 1]) if n else ties
 
-    def error(self, weights: NDArray) -> NDArray[np.float64]:
-        """Expected calibration error for weights [draws, n]: mean distance of the bins, by their weight.
+    def error(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Expected calibration error of each draw, a fraction: float64 [draws].
 
-        Zero is perfect. A small sample never reaches it, and draws from it lie further off than the sample does.
+        The mean over bins, by their weight, of |accuracy - mean probability|; 0 is perfect. A small sample never
+        reaches 0, and bootstrap draws lie further away from it than the sample does.
+
+        Args:
+            weights: integer sample weights [draws, n]; weights of 1 are the sample itself.
+
+        Source: Naeini et al. (2015), Obtaining well calibrated probabilities using Bayesian binning, with equally
+        filled bins.
         """
-        own = weights[:, self.index]
-        off = np.add.reduceat(own * (self.right - self.probability), self.starts, axis=1)
+        scored = weights[:, self.index]
+        gap = np.add.reduceat(scored * (self.right - self.probability), self.starts, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.abs(off).sum(axis=1) / own.sum(axis=1)
+            return np.abs(gap).sum(axis=1) / scored.sum(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Per bin: mean probability promised, share that came true with its Wilson interval, and how many."""
+    """Predicted and observed accuracy per bin.
+
+    Attributes:
+        promised_pct: mean probability, in percent, float64 [bins].
+        accuracy_pct: right answers, in percent [bins].
+        low_pct: lower end of its Wilson interval [bins].
+        high_pct: upper end [bins].
+        n_bin: samples, int64 [bins].
+        n: samples with a probability.
+    """
 
     promised_pct: NDArray[np.float64]
     accuracy_pct: NDArray[np.float64]
@@ -64,7 +92,13 @@ class Reliability:
 def reliability(
     probability: ArrayLike, right: ArrayLike, n_bins: int = 10, level: float = LEVEL
 ) -> Reliability:
-    """What was promised and what came true, in equally filled bins; probabilities that are nan are left out.
+    """Mean probability and accuracy in equally filled bins.
+
+    Args:
+        probability: in [0, 1] [samples]; nan is left out.
+        right: bool [samples].
+        n_bins: at least 1.
+        level: of the Wilson intervals, in (0, 1).
 
     Raises:
         UserError: a probability outside [0, 1], unequal lengths, fewer than one bin.
@@ -76,17 +110,17 @@ def reliability(
     if ((probability < 0) | (probability > 1)).any():
         raise UserError("Probabilities must lie in [0, 1]; a score of another kind has no calibration.")
     bins = CalibrationBins(probability, right, n_bins)
-    count = np.diff(np.append(bins.starts, len(bins.index)))
+    n_bin = np.diff(np.append(bins.starts, len(bins.index)))
     promised, hits = (
-        np.add.reduceat(values.astype(np.float64), bins.starts) if len(count) else np.empty(0)
+        np.add.reduceat(values.astype(np.float64), bins.starts) if len(n_bin) else np.empty(0)
         for values in (bins.probability, bins.right)
     )
-    low, high = wilson(hits, count, level)
-    n = len(bins.index)
+    low, high = wilson(hits, n_bin, level)
     return Reliability(
-        _share_pct(promised, count), _share_pct(hits, count), 100.0 * low, 100.0 * high, count, n
+        promised_pct=100.0 * promised / n_bin,
+        accuracy_pct=100.0 * hits / n_bin,
+        low_pct=100.0 * low,
+        high_pct=100.0 * high,
+        n_bin=n_bin,
+        n=len(bins.index),
     )
-
-
-def _share_pct(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
-    return np.divide(100.0 * part, whole, out=np.full(len(part), np.nan), where=whole > 0)

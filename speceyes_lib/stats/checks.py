@@ -9,6 +9,11 @@ from ..errors import UserError
 
 
 def as_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """The values as float64 [samples]; None becomes nan.
+
+    Raises:
+        UserError: values that are no numbers, or more than one dimension.
+    """
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -19,7 +24,11 @@ def as_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def as_scores(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Scores with nan (or None) for "no score"; infinities are refused, they come from a broken score."""
+    """The scores as float64 [samples], nan (or None) for "no score".
+
+    Raises:
+        UserError: as `as_numbers`; also for an infinite score, which only a broken computation gives.
+    """
     array = as_numbers(name, values)
     if np.isinf(array).any():
         raise UserError(f"{name}[{int(np.isinf(array).argmax())}] is infinite; expected a number or nan.")
@@ -27,6 +36,11 @@ def as_scores(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def as_flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:
+    """The values as bool [samples].
+
+    Raises:
+        UserError: as `as_numbers`; also for a value other than true, false, 1 and 0, missing ones included.
+    """
     array = as_numbers(name, values)
     odd = np.flatnonzero((array != 0) & (array != 1))
     if len(odd):
@@ -38,7 +52,8 @@ def as_flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:
 
 
 def require_same_length(**arrays: NDArray) -> None:
+    """Raises UserError where the arrays, given by name, differ in length."""
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UserError(f"The arrays must describe the same samples, but their lengths differ: {told}.")
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"The arrays must describe the same samples, but their lengths differ: {listed}.")

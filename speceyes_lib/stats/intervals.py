@@ -1,9 +1,17 @@
-"""Estimates with intervals: the `Estimate` value and the Wilson interval."""
+"""The result type `Estimate`, and the Wilson interval of a proportion.
+
+Two conventions hold in the whole wing.
+
+- The caller decides what is right or wrong (under the strict protocol an error is wrong). No function here drops a
+  sample that has a verdict.
+- Samples whose score is nan ("no score") are left out by the functions about a score (`auroc`, `risk_coverage`,
+  `rolling_accuracy`, `reliability`), and `n` says how many remain. The gate, in the wing `gating`, rejects them.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -11,71 +19,76 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
 
-LEVEL = 0.95
-DRAWS = 2000
-SEED = 0
-
-
-def as_json(value: float) -> float | None:
-    """The number, or None where it is not finite: JSON has no nan."""
-    return value if math.isfinite(value) else None
-
-
-def _shown(value: float, low: float, high: float, n: int, digits: int, unit: str) -> str:
-    if math.isnan(value):
-        return f"no estimate (n={n})"
-    interval = "no interval" if math.isnan(low) else f"{low:.{digits}f}, {high:.{digits}f}"
-    return f"{value:.{digits}f}{unit} [{interval}] (n={n})"
+LEVEL = 0.95  # of all intervals, where the caller gives no other
+KEY_ENDINGS = {"%": "_pct", "pp": "_pp"}  # how a unit ends the keys of stored results
+DIGITS = {"%": 1, "pp": 1, "x": 2}  # shown after the decimal point; other units: 3
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share in percent with its interval; `n` is its denominator, `method` names the interval."""
+    """A number with its interval.
 
-    value_pct: float
-    low_pct: float
-    high_pct: float
-    n: int
-    method: str = "Wilson"
-
-    def __str__(self) -> str:
-        return _shown(self.value_pct, self.low_pct, self.high_pct, self.n, 1, " %")
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """For JSON: nan becomes null."""
-        return {
-            "value_pct": as_json(self.value_pct),
-            "low_pct": as_json(self.low_pct),
-            "high_pct": as_json(self.high_pct),
-            "n": self.n,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A number that is no share (AUROC, AURC, a speedup) with its bootstrap interval and sample count."""
+    Attributes:
+        value: the estimate; nan where the samples do not determine it.
+        low: lower end of the interval; nan where there is no interval (a single group, no sample).
+        high: upper end.
+        n: samples it is computed from; for a proportion its denominator.
+        unit: "%" (a share), "pp" (a difference of shares), "x" (a ratio of times) or "" (a plain number).
+        method: how the interval was computed, such as "Wilson" or "cluster bootstrap".
+    """
 
     value: float
     low: float
     high: float
     n: int
     unit: str = ""
+    method: str = ""
 
     def __str__(self) -> str:
-        return _shown(self.value, self.low, self.high, self.n, 2 if self.unit else 3, self.unit)
+        if math.isnan(self.value):
+            return f"no estimate (n={self.n})"
+        return f"{self.shown()} (n={self.n})"
+
+    def shown(self) -> str:
+        """Value, unit and interval as text; a difference carries its sign."""
+        number = f"{'+' if self.unit == 'pp' else ''}.{DIGITS.get(self.unit, 3)}f"
+        interval = "no interval" if math.isnan(self.low) else f"{self.low:{number}}, {self.high:{number}}"
+        space = " " if self.unit in KEY_ENDINGS else ""
+        return f"{self.value:{number}}{space}{self.unit} [{interval}]"
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """For JSON: nan becomes null."""
-        return {
-            "value": as_json(self.value),
-            "low": as_json(self.low),
-            "high": as_json(self.high),
-            "n": self.n,
-        }
+        """For JSON: value, low and high with the unit in their keys (`value_pct`), and n. nan becomes None."""
+        ending = KEY_ENDINGS.get(self.unit, "")
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {f"{key}{ending}": finite_or_none(number) for key, number in numbers.items()} | {"n": self.n}
+
+    def times_100(self, unit: str = "%") -> Estimate:
+        """The same estimate of a fraction, in percent (or in percentage points: unit "pp")."""
+        return replace(
+            self, value=100.0 * self.value, low=100.0 * self.low, high=100.0 * self.high, unit=unit
+        )
 
 
-def wilson(successes: ArrayLike, n: ArrayLike, level: float = LEVEL) -> tuple[NDArray, NDArray]:
-    """Wilson interval of successes/n as fractions, element by element; nan where n is 0."""
+def finite_or_none(value: float) -> float | None:
+    """The number, or None where it is not finite: JSON has no nan."""
+    return float(value) if math.isfinite(value) else None
+
+
+def wilson(
+    successes: ArrayLike, n: ArrayLike, level: float = LEVEL
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of the Wilson score interval of successes / n, as fractions.
+
+    Args:
+        successes: counts, any shape; expected counts need not be whole numbers.
+        n: counts they are out of, of a shape that broadcasts with `successes`.
+        level: confidence level in (0, 1).
+
+    Returns:
+        low and high, float64 of the broadcast shape; nan where n is 0.
+
+    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    """
     successes, n = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
     z = z_value(level)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -83,14 +96,14 @@ def wilson(successes: ArrayLike, n: ArrayLike, level: float = LEVEL) -> tuple[ND
         centre = share + z**2 / (2 * n)
         spread = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
         low, high = (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
-    # At the ends rounding may leave the bound a few ulp off the value it must reach.
+    # Rounding may leave the bound a few units in the last place off 0 or 1, which it must reach.
     low = np.where(successes == 0, np.where(n > 0, 0.0, np.nan), low)
     high = np.where(successes == n, np.where(n > 0, 1.0, np.nan), high)
     return low, high
 
 
 def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
-    """successes of n in percent with the Wilson interval; nan for n = 0.
+    """Share of successes in n, in percent with its Wilson interval; nan for n = 0.
 
     Raises:
         UserError: successes is not between 0 and n.
@@ -99,13 +112,15 @@ def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
         raise UserError(f"{successes} successes of {n}: the count must lie between 0 and n.")
     low, high = wilson(successes, n, level)
     value = 100.0 * successes / n if n else math.nan
-    return Estimate(value, 100.0 * float(low), 100.0 * float(high), int(n))
-
-
-# --- checked input ------------------------------------------------------------------------------------
+    return Estimate(value, 100.0 * float(low), 100.0 * float(high), int(n), "%", "Wilson")
 
 
 def z_value(level: float) -> float:
+    """Half-width, in standard deviations, of the two-sided normal interval of this level (0.95: 1.96).
+
+    Raises:
+        UserError: level is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise UserError(f"level must lie between 0 and 1, got {level}; 0.95 is usual.")
     return NormalDist().inv_cdf((1 + level) / 2)

@@ -1,117 +1,121 @@
-"""Comparisons of two arms on the same samples: McNemar test and speedup."""
+"""Comparisons of two arms on the same samples: McNemar's test and the speedup."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import UserError
 from .checks import as_flags, as_numbers, require_same_length
-from .intervals import DRAWS, LEVEL, SEED, Measure, as_json, z_value
-from .resampling import bootstrap_ratio, n_groups_of
-
-# --- results ------------------------------------------------------------------------------------------
+from .intervals import LEVEL, Estimate, finite_or_none, z_value
+from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_ratio, grouped
 
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Two systems on the same samples: difference a - b in percentage points, exact McNemar p-value.
+    """Two systems, A and B, on the same samples.
 
-    `b` samples only the first got right, `c` only the second; the others say nothing about the difference.
+    Attributes:
+        difference: accuracy of A minus accuracy of B, in percentage points.
+        b: samples that only A got right. All other samples but these and `c` do not affect the difference.
+        c: samples that only B got right.
+        p_value: of McNemar's exact two-sided test; nan without samples.
     """
 
-    diff_pp: float
-    low_pp: float
-    high_pp: float
+    difference: Estimate
     b: int
     c: int
     p_value: float
-    n: int
-    method: str
 
     def __str__(self) -> str:
-        if not self.n:
-            return "no estimate (n=0)"
-        interval = "no interval" if math.isnan(self.low_pp) else f"{self.low_pp:+.1f}, {self.high_pp:+.1f}"
+        if not self.difference.n:
+            return str(self.difference)
         p_value = f"p={self.p_value:.3f}" if self.p_value >= 0.001 else "p<0.001"
-        return (
-            f"{self.diff_pp:+.1f} pp [{interval}], McNemar {p_value} "
-            f"({self.b} against {self.c} of n={self.n})"
-        )
+        return f"{self.difference.shown()}, McNemar {p_value} ({self.b} against {self.c} of n={self.difference.n})"
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """For JSON: nan becomes null."""
+        """For JSON, with the keys diff_pp, low_pp, high_pp, b, c, p_value, n; nan becomes None."""
         return {
-            "diff_pp": as_json(self.diff_pp),
-            "low_pp": as_json(self.low_pp),
-            "high_pp": as_json(self.high_pp),
+            "diff_pp": finite_or_none(self.difference.value),
+            "low_pp": finite_or_none(self.difference.low),
+            "high_pp": finite_or_none(self.difference.high),
             "b": self.b,
             "c": self.c,
-            "p_value": as_json(self.p_value),
-            "n": self.n,
+            "p_value": finite_or_none(self.p_value),
+            "n": self.difference.n,
         }
-
-
-# --- comparisons --------------------------------------------------------------------------------------
 
 
 def paired_test(
     a_right: ArrayLike,
     b_right: ArrayLike,
     groups: ArrayLike | None = None,
-    *,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = SEED,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> PairedTest:
-    """Compare two systems on the same samples, sample by sample.
+    """Difference of two systems' accuracies on the same samples, with McNemar's exact test.
 
-    The p-value is McNemar's exact two-sided test on the discordant pairs; it takes samples as independent,
-    also when `groups` are given. The interval is the paired bootstrap (of whole groups). When the systems
-    never differ there is nothing to draw, and the interval is that of Agresti and Min (2005) for paired
-    proportions, with n = groups.
+    The test takes samples as independent, also when `groups` are given. The interval is the paired bootstrap (of whole
+    groups); where the systems never differ, that of `no_difference`.
 
     Args:
-        a_right, b_right: bool [samples] in the same order.
-        groups: as in `accuracy`.
+        a_right: bool [samples].
+        b_right: bool [samples], in the same order.
+        groups: [samples] of anything sortable; samples of one group are drawn together.
+        bootstrap: level, draws and seed.
+
+    Source: McNemar (1947), Note on the sampling error of the difference between correlated proportions.
     """
     a, b = as_flags("a_right", a_right), as_flags("b_right", b_right)
     require_same_length(a_right=a, b_right=b)
     n, only_a, only_b = len(a), int((a & ~b).sum()), int((b & ~a).sum())
     if not n:
-        return PairedTest(math.nan, math.nan, math.nan, 0, 0, math.nan, 0, "none")
+        return PairedTest(Estimate(math.nan, math.nan, math.nan, 0, "pp", "none"), 0, 0, math.nan)
     if only_a + only_b == 0:
-        reach = 100.0 * z_value(level) / (n_groups_of(groups, n) + 2)
-        return PairedTest(0.0, -reach, reach, 0, 0, 1.0, n, "Agresti-Min")
+        return PairedTest(no_difference(n, groups, bootstrap.level), 0, 0, 1.0)
     from scipy.stats import binomtest
 
     p_value = float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
-    difference = a.astype(np.float64) - b
-    _, low, high = bootstrap_ratio(difference, np.ones(n), groups, level=level, draws=draws, seed=seed)
-    method = "paired bootstrap" if groups is None else "paired cluster bootstrap"
-    diff_pp = 100.0 * (only_a - only_b) / n
-    return PairedTest(diff_pp, 100.0 * low, 100.0 * high, only_a, only_b, p_value, n, method)
+    ratio = bootstrap_ratio(a.astype(np.float64) - b, np.ones(n), groups, bootstrap).times_100("pp")
+    # the difference of the counts is exact, where a sum of fractions would round
+    difference = replace(ratio, value=100.0 * (only_a - only_b) / n, method=f"paired {ratio.method}")
+    return PairedTest(difference, only_a, only_b, p_value)
+
+
+def no_difference(n: int, groups: ArrayLike | None = None, level: float = LEVEL) -> Estimate:
+    """The difference, in percentage points, of two systems with equal verdicts on all n >= 1 samples.
+
+    No draw would differ from 0. The interval reaches z / (G + 2) to both sides, with G groups.
+
+    Args:
+        n: samples.
+        groups: [n] of anything sortable; None: every sample is a group.
+        level: confidence level in (0, 1).
+
+    Source: Agresti and Min (2005), Simple improved confidence intervals for comparing matched proportions.
+    """
+    reach = 100.0 * z_value(level) / (grouped(groups, n)[0] + 2)
+    return Estimate(0.0, -reach, reach, n, "pp", "Agresti-Min")
 
 
 def speedup(
     baseline_s: ArrayLike,
     run_s: ArrayLike,
     groups: ArrayLike | None = None,
-    *,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = SEED,
-) -> Measure:
-    """How many times faster the run is: total baseline seconds over total run seconds.
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+) -> Estimate:
+    """How many times faster a run is than its baseline: total baseline seconds / total run seconds.
+
+    The interval is the paired bootstrap over samples. It describes other samples of this kind on the same machine,
+    neither other machines nor a second timing of the same samples.
 
     Args:
-        baseline_s, run_s: seconds charged to each sample by the two arms, in the same order [samples].
-
-    The interval is the paired bootstrap over samples: it speaks about other samples of this kind on the
-    same machine, not about other machines or a second timing of the same samples.
+        baseline_s: seconds charged to each sample by the baseline [samples].
+        run_s: seconds charged to each sample by the run, in the same order [samples].
+        groups: [samples] of anything sortable; samples of one group are drawn together.
+        bootstrap: level, draws and seed.
 
     Raises:
         UserError: a time is negative or not finite, or the lengths differ.
@@ -122,5 +126,4 @@ def speedup(
         bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
         if len(bad):
             raise UserError(f"{name}[{bad[0]}] is {values[bad[0]]}; expected seconds of at least 0.")
-    value, low, high = bootstrap_ratio(*times.values(), groups, level=level, draws=draws, seed=seed)
-    return Measure(value, low, high, len(times["run_s"]), "x")
+    return replace(bootstrap_ratio(*times.values(), groups, bootstrap), unit="x")

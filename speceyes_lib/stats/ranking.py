@@ -1,16 +1,4 @@
-"""What a run is worth: accuracies, comparisons, rankings and shares, each with interval and denominator.
-
-Arrays in, frozen results out (see `estimates` for intervals); no file, no model, no plot. Every result
-carries `n`, and empty input gives nan with n = 0.
-
-Two conventions hold throughout.
-
-- Right or wrong is the caller's decision (under the strict protocol an error is wrong); this module never
-  drops a sample that has a verdict.
-- A score that is nan ("no score") can never be accepted. What judges the *gate* (wing `gating`) keeps such samples
-  in its denominator as rejected; what judges the *score* (`auroc`, `risk_coverage`, `rolling_accuracy`) leaves them
-  out, and its n says how many remain.
-"""
+"""How well a score ranks right answers above wrong ones: AUROC, risk over coverage, accuracy along the score."""
 
 from __future__ import annotations
 
@@ -21,31 +9,44 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
 from .checks import as_flags, as_scores, require_same_length
-from .intervals import DRAWS, LEVEL, SEED, Measure, wilson
-from .resampling import bootstrap
+from .intervals import LEVEL, Estimate, wilson
+from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_statistic
 
 
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:
-    """Risk of answering the most confident first, point by point as the threshold falls.
+    """Selective risk when the most confident samples are answered first.
 
-    Arrays over the distinct scores, highest first; tied samples enter together. `aurc` is the mean selective
-    risk over the coverages 1/n..1 (Geifman and El-Yaniv 2017), a fraction: lower is better. Within a tie the
-    expectation over its orders is taken, so the order of the input does not matter. `excess_aurc` is aurc
-    less that of a score that ranks every wrong answer last (Geifman et al. 2019); 0 is perfect.
+    Attributes:
+        score: the distinct scores, highest first, float64 [points]; tied samples enter together.
+        coverage_pct: samples scored at least that high, in percent of n [points].
+        risk_pct: wrong answers among these, in percent [points].
+        aurc: mean selective risk over the coverages 1/n..1, a fraction; lower is better. Within a tie the expectation
+            over its orders is taken, so the order of the input does not matter.
+        excess_aurc: aurc minus that of a score that ranks every wrong answer last; 0 is perfect.
+        n: samples with a score.
     """
 
     score: NDArray[np.float64]
     coverage_pct: NDArray[np.float64]
     risk_pct: NDArray[np.float64]
-    aurc: Measure
-    excess_aurc: Measure
+    aurc: Estimate
+    excess_aurc: Estimate
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class RollingAccuracy:
-    """Accuracy of `window` neighbours in score, ascending; `score` is their mean. n samples in all."""
+    """Accuracy of windows of samples that are neighbours in score.
+
+    Attributes:
+        score: mean score of each window, ascending, float64 [windows].
+        accuracy_pct: right answers in the window, in percent [windows].
+        low_pct: lower end of its Wilson interval, pointwise [windows]; neighbouring windows share samples.
+        high_pct: upper end [windows].
+        window: samples in each window.
+        n: samples with a score.
+    """
 
     score: NDArray[np.float64]
     accuracy_pct: NDArray[np.float64]
@@ -55,43 +56,45 @@ class RollingAccuracy:
     n: int
 
 
-# --- what a score is worth ----------------------------------------------------------------------------
-
-
 class Ranking:
-    """What a score's ranking of right and wrong answers is worth, for many bootstrap draws at once.
+    """Measures of a score's ranking of right and wrong answers, for many bootstrap draws at once.
 
-    Every method takes integer sample weights [draws, n] and gives float64 [draws]; weights of 1 are the sample
-    itself. Samples without a score (nan) are left out whatever their weight. Tied samples stand for the
-    expectation over their orders, so the order of the input does not matter.
+    Every method takes integer sample weights [draws, n] and returns float64 [draws]; weights of 1 are the sample
+    itself. Samples without a score (nan) are left out whatever their weight. Tied samples stand for the expectation
+    over their orders, so the order of the input does not matter.
 
     Args:
         score: numbers [n], nan for "no score".
         right: bool [n].
+
+    Attributes:
+        index: positions of the m scored samples in the input, highest score first, int64 [m].
+        score: their scores [m].
+        right: their verdicts [m].
+        starts: where each run of tied samples begins in `index`, int64 [runs].
     """
 
-    def __init__(self, score: NDArray, right: NDArray) -> None:
+    def __init__(self, score: NDArray[np.float64], right: NDArray[np.bool_]) -> None:
         order = np.argsort(-score, kind="stable")  # nan sorts last
-        self.index = order[: len(score) - int(np.isnan(score).sum())]  # of the scored samples, best first
-        self.right = right[self.index]
-        self.score = score[self.index]
-        self.starts = _tie_starts(self.score)
+        self.index = order[: len(score) - int(np.isnan(score).sum())]
+        self.score, self.right = score[self.index], right[self.index]
+        self.starts = tie_starts(self.score)
         self._harmonic = np.zeros(1)
-        self._blocks: tuple[NDArray, tuple[NDArray, NDArray]] | None = None  # of the weights asked last
+        self._last_blocks: tuple[NDArray, tuple[NDArray, NDArray]] | None = None
 
-    def blocks(self, weights: NDArray) -> tuple[NDArray, NDArray]:
-        """Weight of every run of tied samples, and that of the right ones among them: [draws, runs] each.
+    def blocks(self, weights: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Weight of every run of tied samples, and of the right ones among them: int64 [draws, runs] each.
 
-        Several measures are asked of the same draws: the blocks of the last weights are kept.
+        Several measures are computed from the same draws, so the blocks of the last weights are kept.
         """
-        if self._blocks is None or self._blocks[0] is not weights:
-            own = weights[:, self.index]
-            size = np.add.reduceat(own, self.starts, axis=1)
-            good = np.add.reduceat(own * self.right, self.starts, axis=1)
-            self._blocks = weights, (size, good)
-        return self._blocks[1]
+        if self._last_blocks is None or self._last_blocks[0] is not weights:
+            scored = weights[:, self.index]
+            size = np.add.reduceat(scored, self.starts, axis=1)
+            good = np.add.reduceat(scored * self.right, self.starts, axis=1)
+            self._last_blocks = weights, (size, good)
+        return self._last_blocks[1]
 
-    def auroc(self, weights: NDArray) -> NDArray[np.float64]:
+    def auroc(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
         """Chance that a right answer outscores a wrong one, ties counting half; nan with one class only."""
         size, good = self.blocks(weights)
         bad = size - good
@@ -100,8 +103,8 @@ class Ranking:
         with np.errstate(invalid="ignore", divide="ignore"):
             return (good * (bad_below + bad / 2)).sum(axis=1) / pairs
 
-    def areas(self, weights: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """AURC, and that of a ranking with every wrong answer last.
+    def areas(self, weights: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """AURC, and the AURC of a ranking with every wrong answer last, both as fractions.
 
         Within a tie block of m samples and e errors that begins after N samples and E errors, the expected
         risk at place i is (E + (i - N) e/m) / i = e/m + (E - N e/m) / i, and 1/i sums to harmonic numbers.
@@ -119,12 +122,13 @@ class Ranking:
         with np.errstate(invalid="ignore", divide="ignore"):
             return area.sum(axis=1) / total, best / total
 
-    def excess_aurc(self, weights: NDArray) -> NDArray[np.float64]:
+    def excess_aurc(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """AURC minus that of a ranking with every wrong answer last, a fraction."""
         area, best = self.areas(weights)
         return area - best
 
-    def accuracy_at(self, weights: NDArray, coverage: float) -> NDArray[np.float64]:
-        """Share of right answers among the `coverage` (a fraction) most confident of the scored samples."""
+    def accuracy_at(self, weights: NDArray[np.int64], coverage: float) -> NDArray[np.float64]:
+        """Share of right answers, a fraction, among the `coverage` (a fraction) most confident samples."""
         size, good = self.blocks(weights)
         end = np.cumsum(size, axis=1)
         taken = np.clip(coverage * end[:, -1:] - (end - size), 0, size)
@@ -141,63 +145,91 @@ def auroc(
     score: ArrayLike,
     right: ArrayLike,
     groups: ArrayLike | None = None,
-    *,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = SEED,
-) -> Measure:
-    """Chance that a right answer outscores a wrong one, ties counting half (Mann-Whitney U).
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+) -> Estimate:
+    """Chance that a right answer outscores a wrong one, ties counting half: a fraction.
 
-    nan when all answers are right or all wrong. Draws of one class only are left out of the interval.
+    nan where all answers are right or all are wrong. Draws of one class only are left out of the interval.
+
+    Args:
+        score: numbers [samples], nan for "no score"; samples without one are left out.
+        right: bool [samples].
+        groups: [samples] of anything sortable; samples of one group are drawn together.
+        bootstrap: level, draws and seed.
+
+    Source: Mann-Whitney U / (n_right n_wrong), Hanley and McNeil (1982).
     """
-    score, right, groups = _scored(score, right, groups)
-    return bootstrap(Ranking(score, right).auroc, len(score), groups, level, draws, seed)
+    ranking, groups = _ranked(score, right, groups)
+    return bootstrap_statistic(ranking.auroc, len(ranking.score), groups, bootstrap)
 
 
 def risk_coverage(
     score: ArrayLike,
     right: ArrayLike,
     groups: ArrayLike | None = None,
-    *,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = SEED,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> RiskCoverage:
-    """Selective risk over coverage, its area and the excess over a perfect ranking; see `RiskCoverage`."""
-    score, right, groups = _scored(score, right, groups)
-    n, starts, wrong = len(score), _tie_starts(score), ~right
-    ranking = Ranking(score, right)
-    aurc = bootstrap(lambda weights: ranking.areas(weights)[0], n, groups, level, draws, seed)
-    excess_aurc = bootstrap(ranking.excess_aurc, n, groups, level, draws, seed)
-    ends = np.append(starts[1:], n) if n else starts
-    risk = np.cumsum(wrong)[ends - 1] / ends if n else np.empty(0)
-    return RiskCoverage(score[starts], 100.0 * ends / max(n, 1), 100.0 * risk, aurc, excess_aurc, n)
+    """Selective risk over coverage, the area below it (AURC), and its excess over a perfect ranking.
+
+    Args as in `auroc`.
+
+    Source: AURC, Geifman and El-Yaniv (2017), Selective classification for deep neural networks; excess AURC, Geifman
+    et al. (2019), Bias-reduced uncertainty estimation for deep neural classifiers.
+    """
+    ranking, groups = _ranked(score, right, groups)
+    n = len(ranking.score)
+    ends = np.append(ranking.starts[1:], n) if n else ranking.starts
+    return RiskCoverage(
+        score=ranking.score[ranking.starts],
+        coverage_pct=100.0 * ends / max(n, 1),
+        risk_pct=100.0 * (np.cumsum(~ranking.right)[ends - 1] / ends if n else np.empty(0)),
+        aurc=bootstrap_statistic(lambda weights: ranking.areas(weights)[0], n, groups, bootstrap),
+        excess_aurc=bootstrap_statistic(ranking.excess_aurc, n, groups, bootstrap),
+        n=n,
+    )
 
 
 def rolling_accuracy(
     score: ArrayLike, right: ArrayLike, window: int = 50, level: float = LEVEL
 ) -> RollingAccuracy:
-    """Accuracy of every run of `window` samples neighbouring in score.
+    """Accuracy of every run of `window` samples that are neighbours in score.
 
-    Tied samples share their mean correctness, so their order does not matter. Fewer samples than the window
-    give one point over all of them. The intervals are Wilson's, pointwise; neighbouring points overlap.
+    Tied samples share their mean correctness, so their order does not matter. Fewer samples than the window give one
+    point over all of them.
+
+    Args:
+        score: numbers [samples], nan for "no score"; samples without one are left out.
+        right: bool [samples].
+        window: samples in a window, at least 1.
+        level: of the Wilson intervals, in (0, 1).
     """
     if window < 1:
         raise UserError(f"window must be at least 1, got {window}.")
-    score, right, _ = _scored(score, right, None)
-    n = len(score)
+    ranking, _ = _ranked(score, right, None)
+    n = len(ranking.score)
     width = min(window, n)
     if not n:
         empty = np.empty(0)
         return RollingAccuracy(empty, empty, empty, empty, 0, 0)
-    score, starts = score[::-1], _tie_starts(score[::-1])
-    block = np.diff(np.append(starts, n))
-    correct = np.repeat(np.add.reduceat(right[::-1].astype(np.float64), starts) / block, block)
+    score, right = ranking.score[::-1], ranking.right[::-1].astype(np.float64)
+    starts = tie_starts(score)
+    size = np.diff(np.append(starts, n))
+    correct = np.repeat(np.add.reduceat(right, starts) / size, size)
     n_right = np.clip(_moving_sum(correct, width), 0, width)  # running sums round
     low, high = wilson(n_right, width, level)
     return RollingAccuracy(
-        _moving_sum(score, width) / width, 100.0 * n_right / width, 100.0 * low, 100.0 * high, width, n
+        score=_moving_sum(score, width) / width,
+        accuracy_pct=100.0 * n_right / width,
+        low_pct=100.0 * low,
+        high_pct=100.0 * high,
+        window=width,
+        n=n,
     )
+
+
+def tie_starts(ordered: NDArray) -> NDArray[np.int64]:
+    """First index of every run of equal values in a sorted array [n]: int64 [runs]."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.empty(0, int)
 
 
 def _moving_sum(values: NDArray, window: int) -> NDArray[np.float64]:
@@ -205,20 +237,13 @@ def _moving_sum(values: NDArray, window: int) -> NDArray[np.float64]:
     return total[window:] - total[:-window]
 
 
-def _tie_starts(ordered: NDArray) -> NDArray[np.int64]:
-    """First index of every run of equal values in a sorted array."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.empty(0, int)
-
-
-def _scored(
-    score: ArrayLike, right: ArrayLike, groups: ArrayLike | None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray | None]:
-    """The samples that have a score, highest score first."""
+def _ranked(score: ArrayLike, right: ArrayLike, groups: ArrayLike | None) -> tuple[Ranking, NDArray | None]:
+    """Ranking of the samples that have a score, in its order, and their groups in the same order."""
     score, right = as_scores("score", score), as_flags("right", right)
     require_same_length(score=score, right=right)
+    index = Ranking(score, right).index
     if groups is not None:
         groups = np.asarray(groups)
         require_same_length(score=score, groups=groups)
-    order = np.argsort(-score, kind="stable")  # nan sorts last
-    order = order[: len(score) - int(np.isnan(score).sum())]
-    return score[order], right[order], None if groups is None else groups[order]
+        groups = groups[index]
+    return Ranking(score[index], right[index]), groups

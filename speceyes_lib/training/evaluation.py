@@ -20,6 +20,7 @@ from ..agents import prompt_sets
 from ..demo import scenes
 from ..gating.separability import token_separability
 from ..stats import ranking
+from ..stats.resampling import Bootstrap
 from .curriculum import ROUTER_W
 from .modeling import Which, load_pair
 
@@ -256,4 +257,4 @@ def _by_w(values: np.ndarray, samples: list[HeldOut]) -> dict[str, float | None]
 def _auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
     if right.all() or not right.any():
         return None
-    return round(ranking.auroc(scores, right, draws=1).value, 4)
+    return round(ranking.auroc(scores, right, bootstrap=Bootstrap(draws=1)).value, 4)

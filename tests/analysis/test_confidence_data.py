@@ -25,6 +25,7 @@ from speceyes_lib.report.plots import confidence, cost, gate
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.runs.records import DraftRecord, RouterRecord
 from speceyes_lib.runs.stage import StageStore
+from speceyes_lib.stats.resampling import Bootstrap
 
 THRESHOLD = 0.97
 K_STORED = 70
@@ -192,7 +193,9 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drafts = run.drafts
-        compared = score_comparison.compare(drafts.drop(columns="right"), drafts["right"], draws=100)
+        compared = score_comparison.compare(
+            drafts.drop(columns="right"), drafts["right"], bootstrap=Bootstrap(draws=100)
+        )
         groups = confidence_tables.twins(drafts, list(compared["score"]))
         names = list(drafts.columns.drop("right"))
         ties = confidence_data.ties(run, {"all": -1.0, "above": THRESHOLD})
@@ -278,7 +281,9 @@ def test_the_reported_points_are_averages_over_all_splits():
 def test_twins_are_scores_that_agree_on_every_draft(whole):
     table = whole.drafts.assign(mean=whole.drafts["min"])
     assert ["min", "mean"] in confidence_tables.twins(table, ["min", "mean", "log"])
-    compared = score_comparison.compare(table[["min", "mean", "log"]], table["right"], draws=100)
+    compared = score_comparison.compare(
+        table[["min", "mean", "log"]], table["right"], bootstrap=Bootstrap(draws=100)
+    )
     shown = confidence_tables.score_table(compared, [["min", "mean"], ["log"]])
     assert next(iter(shown.index)) == "separability, min = separability, mean"
 

@@ -20,6 +20,7 @@ from speceyes_lib.report import tables
 from speceyes_lib.report.plots import position_bias as position_bias_plot
 from speceyes_lib.runs.reading import read_stage
 from speceyes_lib.runs.records import AgentRecord, DraftRecord
+from speceyes_lib.stats.resampling import Bootstrap
 from speceyes_lib.tasks import registry
 from speceyes_lib.tasks.sample import LETTERS, ShownOptions, arranged, shown_as
 from tests.conftest import MODELS
@@ -119,7 +120,9 @@ def frame_of(prefers_first: bool) -> pd.DataFrame:
 
 
 def test_a_model_that_always_takes_the_first_option_is_found_out():
-    orders = position_bias.by_order(frame_of(prefers_first=True), draws=200).set_index(["task", "order"])
+    orders = position_bias.by_order(frame_of(prefers_first=True), bootstrap=Bootstrap(draws=200)).set_index(
+        ["task", "order"]
+    )
     vstar = orders.loc["vstar/direct_attributes"]
     assert vstar["accuracy_pct"].to_list()[:4] == [100.0, 0.0, 0.0, 0.0]
     assert vstar.loc["rotated_1", "diff_pp"] == -100.0
@@ -127,14 +130,14 @@ def test_a_model_that_always_takes_the_first_option_is_found_out():
     assert vstar.loc["rotated_1", "p_value"] < 1e-6
     assert (vstar["first_pct"] == 100.0).all()
     assert 5 < vstar.loc["shuffled", "accuracy_pct"] < 50
-    places = position_bias.by_place(frame_of(prefers_first=True), draws=200)
+    places = position_bias.by_place(frame_of(prefers_first=True), bootstrap=Bootstrap(draws=200))
     assert places["accuracy_pct"].to_list() == [100.0, 0.0, 0.0, 0.0]
     assert places["n"].to_list() == [len(CHOICE)] * 4  # every question once at each place
 
 
 def test_a_model_that_reads_is_the_same_in_every_order_and_place():
-    orders = position_bias.by_order(frame_of(prefers_first=False), draws=200)
-    places = position_bias.by_place(frame_of(prefers_first=False), draws=200)
+    orders = position_bias.by_order(frame_of(prefers_first=False), bootstrap=Bootstrap(draws=200))
+    places = position_bias.by_place(frame_of(prefers_first=False), bootstrap=Bootstrap(draws=200))
     assert set(orders["accuracy_pct"]) == {100.0}
     assert orders["changed"].dropna().eq(0).all()
     told = position_bias.finding(orders, places)
@@ -143,7 +146,10 @@ def test_a_model_that_reads_is_the_same_in_every_order_and_place():
 
 def test_table_and_figure_show_every_order():
     frame = frame_of(prefers_first=True)
-    orders, places = position_bias.by_order(frame, draws=200), position_bias.by_place(frame, draws=200)
+    orders, places = (
+        position_bias.by_order(frame, bootstrap=Bootstrap(draws=200)),
+        position_bias.by_place(frame, bootstrap=Bootstrap(draws=200)),
+    )
     table = tables.order_table(orders)
     assert table.loc[("V* direct", "rotated 1"), "difference [95 %]"].startswith("-100.0 pp")
     assert table.loc[("V* direct", "as published"), "difference [95 %]"] == ""
@@ -193,8 +199,10 @@ def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted
     assert (frame["right_place"] == 0).sum() < 18
     right = frame[frame["verdict"] == "right"]
     assert (right["named_place"] == right["right_place"]).all()
-    orders = position_bias.by_order(frame, draws=200)
-    folder = position_bias.write(params, stages, orders, position_bias.by_place(frame, draws=200))
+    orders = position_bias.by_order(frame, bootstrap=Bootstrap(draws=200))
+    folder = position_bias.write(
+        params, stages, orders, position_bias.by_place(frame, bootstrap=Bootstrap(draws=200))
+    )
     assert sorted(p.name for p in folder.iterdir()) == ["by_order.csv", "by_place.csv", "manifest.json"]
 
 

@@ -52,11 +52,11 @@ def test_the_numbers_are_those_of_replay(data, task, protocol):
     tasks = [t for t in data.run.tasks if in_task(t, task)]
     frame = outcomes.replay(replay_data.population("small", tasks, protocol or None), data.setting(view))
     row = frame[frame["task"] == outcomes.POOLED].iloc[0]
-    assert told.accuracy.value_pct == row["accuracy_pct"]
+    assert told.accuracy.value == row["accuracy_pct"]
     assert told.accuracy.n == row["n"]
-    assert told.alpha.value_pct == pytest.approx(100 * row["alpha"])
-    assert told.accepted.value_pct == pytest.approx(100 * row["coverage"])
-    assert told.risk.value_pct == pytest.approx(100 * row["selective_risk"], nan_ok=True)
+    assert told.alpha.value == pytest.approx(100 * row["alpha"])
+    assert told.accepted.value == pytest.approx(100 * row["coverage"])
+    assert told.risk.value == pytest.approx(100 * row["selective_risk"], nan_ok=True)
     assert told.speedup.value == pytest.approx(row["speedup"])
     assert told.difference_pp.value == pytest.approx(row["accuracy_pct"] - row["baseline_accuracy_pct"])
     assert told.speedup.low < told.speedup.value < told.speedup.high
@@ -66,16 +66,18 @@ def test_the_difference_is_the_paired_one(data):
     decided = data.decided(VIEW)
     known = paired.paired_test(decided["right"], decided["agent_right"], decided["group"])
     told = gating.outcome(data, VIEW).difference_pp
-    assert told.value == pytest.approx(known.diff_pp)
-    assert told.high - told.low == pytest.approx(known.high_pp - known.low_pp, rel=0.35)  # 52 samples
+    assert told.value == pytest.approx(known.difference.value)
+    assert told.high - told.low == pytest.approx(
+        known.difference.high - known.difference.low, rel=0.35
+    )  # 52 samples
 
 
 def test_accepting_nothing_is_the_agent_alone(data):
     told = gating.outcome(data, replace(VIEW, threshold=1.0))
     assert told.difference_pp.value == 0
     assert told.difference_pp.low < 0 < told.difference_pp.high
-    assert told.accepted.value_pct == 0
-    assert math.isnan(told.risk.value_pct)
+    assert told.accepted.value == 0
+    assert math.isnan(told.risk.value)
     page = gating.outcome_html(told, "strict")
     assert "none" in page
     assert "nan" not in page
@@ -272,7 +274,7 @@ def test_a_persons_verdict_changes_the_reviewed_numbers_only(
     data = Gating(Run("judged"))
     assert gating.outcome(data, VIEW) == before
     reviewed = gating.outcome(data, VIEW, reviewed=True)
-    assert reviewed.accuracy.value_pct == pytest.approx(before.accuracy.value_pct - 100 / before.n)
+    assert reviewed.accuracy.value == pytest.approx(before.accuracy.value - 100 / before.n)
     assert "with 1 verdict" in gating.outcome_html(before, "strict", reviewed, 1)
     human.append_override("judged", id=id_, answer=answer, verdict="right", reason="it is", author="me")
     assert gating.outcome(data, VIEW, reviewed=True) == reviewed

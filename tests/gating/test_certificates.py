@@ -15,6 +15,7 @@ from speceyes_lib.errors import UserError
 from speceyes_lib.gating import certificates
 from speceyes_lib.gating.certificates import NOTHING, Certified, samples
 from speceyes_lib.gating.gate import count_accepted
+from speceyes_lib.stats.resampling import Bootstrap
 
 SPLITS = 200
 
@@ -314,9 +315,9 @@ def test_the_outcome_of_a_threshold_by_hand():
 
 def test_the_window_defers_where_the_threshold_is_uncertain():
     half = draw(200, 3)
-    plain = certificates.window(half, reach=0.5)
-    assert certificates.window(half, reach=0.95) >= plain
-    assert certificates.window(half, seed=4) == certificates.window(half, seed=4)
+    plain = certificates.window(half, bootstrap=Bootstrap(level=0.5, draws=200))
+    assert certificates.window(half, bootstrap=Bootstrap(level=0.95, draws=200)) >= plain
+    assert certificates.window(half) == certificates.window(half)
     sure = samples(np.linspace(0.1, 0.9, 50), np.ones(50), np.ones(50))
     assert certificates.window(sure) == 0.0
     assert certificates.window(sure.take(np.zeros(50, bool))) == NOTHING

@@ -13,8 +13,8 @@ from speceyes_lib.errors import UserError
 from speceyes_lib.gating import scores
 from speceyes_lib.gating.separability import flatten_answers
 from speceyes_lib.runs.evidence import Evidence
-from speceyes_lib.stats import calibration
-from speceyes_lib.stats.ranking import Ranking, auroc, risk_coverage
+from speceyes_lib.stats.ranking import auroc, risk_coverage
+from speceyes_lib.stats.resampling import Bootstrap
 
 
 def logprobs(*probabilities: float) -> list[float]:
@@ -155,9 +155,9 @@ def population(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, n
 def test_the_combination_ranks_better_than_either_part():
     table, right, groups = population()
     made = scores.combination(table, right, groups)
-    told = score_comparison.compare(table.assign(combination=made), right, groups, draws=100).set_index(
-        "score"
-    )
+    told = score_comparison.compare(
+        table.assign(combination=made), right, groups, bootstrap=Bootstrap(draws=100)
+    ).set_index("score")
     assert told.loc["combination", "auroc"] > told.loc[["min", "margin"], "auroc"].max()
     assert told.loc["combination", "ece"] < 0.1
     assert np.array_equal(made, scores.combination(table, right, groups))  # seeded
@@ -190,18 +190,24 @@ def test_a_combination_needs_right_and_wrong_drafts_and_bears_holes():
 
 def test_the_table_agrees_with_the_single_measures():
     table, right, groups = population()
-    told = score_comparison.compare(table, right, groups, draws=200, seed=3).set_index("score").loc["min"]
-    one_by_one = auroc(table["min"], right, groups, draws=200, seed=3)
+    told = (
+        score_comparison.compare(table, right, groups, bootstrap=Bootstrap(draws=200, seed=3))
+        .set_index("score")
+        .loc["min"]
+    )
+    one_by_one = auroc(table["min"], right, groups, bootstrap=Bootstrap(draws=200, seed=3))
     assert told["auroc"] == pytest.approx(one_by_one.value)
     assert (told["auroc_low"], told["auroc_high"]) == pytest.approx((one_by_one.low, one_by_one.high))
-    risk = risk_coverage(table["min"], right, groups, draws=200, seed=3)
+    risk = risk_coverage(table["min"], right, groups, bootstrap=Bootstrap(draws=200, seed=3))
     assert told["excess_aurc"] == pytest.approx(risk.excess_aurc.value)
     assert told["auroc_gain"] == told["auroc_gain_low"] == told["auroc_gain_high"] == 0
 
 
 def test_scale_changes_nothing_at_equal_coverage():
     table, right, _ = population()
-    told = score_comparison.compare(table.assign(mean=table["min"] ** 9), right, draws=100, coverages=(0.3,))
+    told = score_comparison.compare(
+        table.assign(mean=table["min"] ** 9), right, bootstrap=Bootstrap(draws=100), coverages=(0.3,)
+    )
     first, second = told.set_index("score").loc[["min", "mean"]].to_numpy()[:, 2:].astype(float)
     assert np.array_equal(first, second, equal_nan=True)
     threshold = 0.7
@@ -213,38 +219,26 @@ def test_scale_changes_nothing_at_equal_coverage():
 def test_a_constant_score_has_the_accuracy_of_everybody_at_any_coverage():
     right = np.arange(30) % 3 > 0
     told = score_comparison.compare(
-        pd.DataFrame({"min": np.full(30, 0.5)}), right, draws=100, coverages=(0.1, 0.9)
+        pd.DataFrame({"min": np.full(30, 0.5)}), right, bootstrap=Bootstrap(draws=100), coverages=(0.1, 0.9)
     ).iloc[0]
     assert told["accuracy_at_10_pct"] == told["accuracy_at_90_pct"] == pytest.approx(100 * right.mean())
-
-
-def test_accuracy_at_a_coverage_is_that_of_the_most_confident():
-    score, right = np.array([0.9, 0.8, 0.7, np.nan]), np.array([True, False, True, False])
-    ranking = Ranking(score, right)
-    ones = np.ones((1, 4), int)
-    assert ranking.accuracy_at(ones, 1 / 3)[0] == pytest.approx(1)
-    assert ranking.accuracy_at(ones, 2 / 3)[0] == pytest.approx(0.5)
-    assert ranking.accuracy_at(2 * ones, 2 / 3)[0] == pytest.approx(0.5)
 
 
 def test_brier_and_calibration_error_by_hand():
     probability = np.array([0.2, 0.2, 0.9, 0.9, np.nan])
     right = np.array([False, False, True, False, True])
-    told = score_comparison.compare(pd.DataFrame({"log": probability}), right, draws=100, n_bins=2).iloc[0]
+    told = score_comparison.compare(
+        pd.DataFrame({"log": probability}), right, bootstrap=Bootstrap(draws=100), n_bins=2
+    ).iloc[0]
     assert told["brier"] == pytest.approx((2 * 0.04 + 0.01 + 0.81) / 4)
     assert told["ece"] == pytest.approx((2 * 0.2 + 2 * 0.4) / 4)
-    curve = calibration.reliability(probability, right, n_bins=2)
-    assert curve.promised_pct == pytest.approx([20, 90])
-    assert curve.accuracy_pct == pytest.approx([0, 50])
-    assert curve.n_bin.tolist() == [2, 2]
-    assert calibration.reliability(np.full(5, 0.3), right, n_bins=4).n_bin.tolist() == [5]  # ties share a bin
-    with pytest.raises(UserError, match="no calibration"):
-        calibration.reliability([1.2], [True])
 
 
 def test_a_score_nobody_has_is_left_out_and_lengths_must_fit():
     table, right, _ = population(40)
-    assert score_comparison.compare(table.assign(router=np.nan), right, draws=100)["score"].tolist() == [
+    assert score_comparison.compare(table.assign(router=np.nan), right, bootstrap=Bootstrap(draws=100))[
+        "score"
+    ].tolist() == [
         "min",
         "margin",
     ]

@@ -86,8 +86,8 @@ def test_a_threshold_from_elsewhere_is_never_called_chosen_here(frame):
 def test_the_funnel_computed_at_a_threshold_is_the_curve_at_that_point(frame):
     here = choose_threshold(frame)
     accuracy, accepted = funnel_at(frame, here.threshold)
-    assert accuracy.value_pct == pytest.approx(here.accuracy_pct)
-    assert accepted.value_pct == pytest.approx(here.accepted_pct)
+    assert accuracy.value == pytest.approx(here.accuracy_pct)
+    assert accepted.value == pytest.approx(here.accepted_pct)
 
 
 def test_zooming_is_judged_on_hard_samples(summary):

@@ -24,6 +24,7 @@ from speceyes_lib.report.outputs import (
 )
 from speceyes_lib.report.plots import gate
 from speceyes_lib.runs.reading import read_manifest
+from speceyes_lib.stats.resampling import Bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def confidence(run: str, threshold_from: str = ""):
     frame = sample_frame.load_run(run, params.tasks, [params.arm])
     here = summary.choose_threshold(frame, params.score, params.delta_pp)
     album = outputs_module.album(params, CONFIDENCE)
-    auroc = summary.auroc_by_score(frame, params.modes, draws=100, seed=0)
+    auroc = summary.auroc_by_score(frame, params.modes, bootstrap=Bootstrap(draws=100))
     curve = plot_data.operating_curve(here)
     album.add(gate.accuracy_over_threshold(curve, here.threshold), "accuracy_over_threshold", curve)
     return here, write_confidence_stage(params, frame, here, auroc, album)

@@ -14,6 +14,7 @@ from speceyes_lib.analysis import results, sample_frame
 from speceyes_lib.analysis.reported import reported
 from speceyes_lib.analysis.summary import summarise
 from speceyes_lib.report import labels, table1
+from speceyes_lib.stats.resampling import Bootstrap
 from speceyes_lib.tasks.registry import AVERAGE, SPLITS
 
 COLUMNS = [labels.split_label(s) for s in (*SPLITS, AVERAGE)]
@@ -22,7 +23,10 @@ COLUMNS = [labels.split_label(s) for s in (*SPLITS, AVERAGE)]
 @pytest.fixture(scope="module")
 def summary():
     return summarise(
-        sample_frame.assemble(*make_run(per_task=8)), run="mine", gate={"score": "min"}, draws=100
+        sample_frame.assemble(*make_run(per_task=8)),
+        run="mine",
+        gate={"score": "min"},
+        bootstrap=Bootstrap(draws=100),
     )
 
 
@@ -218,7 +222,9 @@ def test_what_a_run_lacks_stays_blank_beside_the_papers_number(paper, summary):
 def test_a_run_without_its_agent_alone_has_no_speedups_and_says_so():
     arms, judged = make_run(per_task=4)
     summary = summarise(
-        sample_frame.assemble({"gated": arms["gated"]}, {"gated": judged["gated"]}), run="alone", draws=100
+        sample_frame.assemble({"gated": arms["gated"]}, {"gated": judged["gated"]}),
+        run="alone",
+        bootstrap=Bootstrap(draws=100),
     )
     long = results.measured_results(summary)
     cells = html_cells(table1.html(long))

@@ -14,6 +14,7 @@ from scipy.special import logit
 
 from ...gating import scores
 from ...stats import calibration, ranking
+from ...stats.resampling import Bootstrap
 from .style import (
     _CONFIDENCE_TICKS,
     _TOP,
@@ -195,7 +196,7 @@ def risk_coverage(curves: pd.DataFrame) -> Figure:
 def risk_coverage_data(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     parts = []
     for name in names:
-        curve = ranking.risk_coverage(table[name], table["right"], draws=1)
+        curve = ranking.risk_coverage(table[name], table["right"], bootstrap=Bootstrap(draws=1))
         points = {c: getattr(curve, c) for c in ("coverage_pct", "risk_pct")}
         parts.append(pd.DataFrame({"score": name, **points, "aurc": curve.aurc.value, "n": curve.n}))
     return pd.concat(parts, ignore_index=True)

@@ -118,9 +118,9 @@ def first_look_by_size_data(frame: pd.DataFrame, hard_below: float, n_bins: int 
                     "who": who,
                     "low": low,
                     "high": high,
-                    "accuracy_pct": share.value_pct,
-                    "low_pct": share.low_pct,
-                    "high_pct": share.high_pct,
+                    "accuracy_pct": share.value,
+                    "low_pct": share.low,
+                    "high_pct": share.high,
                     "n": share.n,
                 }
             )
