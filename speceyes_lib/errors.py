@@ -1,4 +1,4 @@
-"""Errors that users can mend. Everything else is a bug and keeps its traceback."""
+"""Errors that users can correct. Everything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in input, configuration or order of work, told in one sentence without a traceback.
+    """A mistake in input, configuration or order of work, shown as one sentence without a traceback.
 
     The message names the file and field, what was expected, and how to mend it.
     """

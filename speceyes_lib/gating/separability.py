@@ -323,7 +323,7 @@ def _checked_ks(ks: Sequence[int], top: NDArray) -> list[int]:
         raise UserError(f"k={min(wanted)} leaves no alternative to compare with; use k >= 2.")
     if len(top) and max(wanted) > top.shape[1]:
         raise UserError(
-            f"k={max(wanted)} was asked for, but only {top.shape[1]} log-probabilities are stored per token; "
+            f"k={max(wanted)} is too large, only {top.shape[1]} log-probabilities are stored per token; "
             f"use k <= {top.shape[1]}, or run the draft again with k_store >= {max(wanted)}."
         )
     return wanted
