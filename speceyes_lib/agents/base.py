@@ -1,4 +1,4 @@
-"""What every agent offers the scheduler. No model call happens inside an agent."""
+"""The interface between agents and the scheduler. No model call happens inside an agent."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from ..runs.records import Trajectory
 
 @runtime_checkable
 class Agent(Protocol):
-    """One agent at work on one sample.
+    """One agent working on one sample.
 
-    The scheduler asks for `next_request`, has it answered and feeds the generation back, until `done`. Between
-    two turns of one agent any number of turns of others may be generated.
+    The scheduler takes `next_request`, lets a model answer it and feeds the generation back, until `done`. Turns of
+    other agents may be generated between two turns of one agent.
     """
 
     @property
     def done(self) -> bool:
-        """Is the run over, by an answer or by an error?"""
+        """True once the agent has ended, with an answer or an error."""
         ...
 
     @property
     def n_turns(self) -> int:
-        """Turns taken so far. Agents at the same turn make good batches: their requests are of similar length."""
+        """Number of turns so far. Requests of agents at the same turn have similar lengths and make good batches."""
         ...
 
     def next_request(self) -> GenerationRequest | None:
-        """The next turn to generate; None when done."""
+        """The request for the next turn; None when done."""
         ...
 
     def feed(self, generation: Generation) -> None:
-        """Take the turn in: parse it, run its tool, decide what is next. Never raises on what a model wrote."""
+        """Parse a turn, run its tool and decide what comes next. No text of a model makes this raise."""
         ...
 
     def trajectory(self) -> Trajectory:
-        """Everything so far, as a record."""
+        """All turns so far, as a record."""
         ...

@@ -1,19 +1,19 @@
-"""The DeepEyes agent: thinks, may zoom into the picture by a JSON tool call, answers inside <answer>.
+"""The DeepEyes agent: it thinks, may zoom into the picture by a JSON tool call, and answers inside <answer>.
 
-What a turn may contain, and what follows (source: the published behaviour of DeepEyes, its defects mended):
+What a turn may contain, and what follows (source: the published behaviour of DeepEyes, without its defects):
 
     <answer>text</answer>             final answer (`answer_from="tag"`), also beside a tool call
-    <tool_call>JSON</tool_call>       zoom; the crop of the original comes back as the next user turn. Of several
-                                      calls in one turn the first counts
+    <tool_call>JSON</tool_call>       zoom; the crop of the original comes back as the next user turn. The first
+                                      of several calls in one turn counts
     a call that cannot be read        error text as the next user turn; the same one twice in a row ends the run
       or a box that marks nothing     (`repeated_call`)
     neither tag, text after </think>  final answer (`answer_from="untagged"`)
-    nothing at all, or thought only   the run ends (`no_answer`)
+    nothing, or a thought only        the run ends (`no_answer`)
     an answer cut off by the token    the run ends (`cut_off`)
       limit
     the last turn still zooms         the run ends (`turn_limit`)
 
-Boxes always refer to the first picture, also after a crop was shown: the tool has no argument for another one.
+Boxes always refer to the first picture, even after a crop was shown: the tool has no argument for another picture.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from .tagged import TaggedAgent
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class DeepEyesAgent(TaggedAgent):
-    """Crops are always cut from `original` (the first picture).
+    """An agent that zooms. Crops are always cut from `original`, the first picture.
 
-    boxes: what the model's coordinates mean: pixels of `view` (Qwen2.5-VL, as DeepEyes is) or thousandths of its
-    sides (Qwen3-VL).
+    Args:
+        boxes: unit of the model's coordinates: pixels of `view` (Qwen2.5-VL, hence DeepEyes) or thousandths of its
+            sides (Qwen3-VL).
     """
 
     tag = "tool_call"

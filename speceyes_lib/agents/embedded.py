@@ -1,16 +1,15 @@
-"""Interpreters for the embedded models, which were trained on one dialogue: DeepEyes' zoom calls.
+"""Interpreters for the embedded models, which were trained on one dialogue: the zoom calls of DeepEyes.
 
-The decisions stay those of the real (tiny) model; what changes is the form. Requests of other kinds (drafts,
-router, DeepEyes turns) pass through untouched. What is said for the embedded models, and its limits:
+The tiny model still makes every decision; only the form changes. Drafts, router requests and turns of DeepEyes pass
+through unchanged. What is translated, and the limits:
 
     Thyme's turns          The model reads and writes zoom calls. A call becomes the program that crops that box,
-                           with the call itself as its first comment; a call that is no JSON becomes the program it
-                           would be, and fails as one. The embedded Thyme agent can crop, and nothing else.
-    a proposed step        The small model knows one picture and one question: it is asked for its direct answer on
-                           the newest picture (the last crop, when there is one). It never proposes to zoom.
-    the score of a step    The large model cannot write digits. It is asked for its own answer at first sight:
-                           ten times its probability of that answer (at most 9) when the step gives the same one,
-                           otherwise 0.
+                           with the call itself as its first comment. A call that is not JSON becomes a program that
+                           fails. The embedded Thyme agent can crop and do nothing else.
+    a proposed step        The small model knows one picture and one question. It gives its direct answer on the
+                           newest picture (the last crop, if there is one). It never proposes to zoom.
+    the score of a step    The large model cannot write digits. It answers without zooming. The score is ten times its
+                           probability of that answer (at most 9) if the step gives the same answer, otherwise 0.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ print("crop.png")
 
 
 def adapt(backend: Backend, prompts: PromptSet) -> Backend:
-    """The backend as agents may ask it: itself, or behind an interpreter for the embedded dialogue."""
+    """The backend itself, or the backend behind an interpreter for the embedded dialogue."""
     return EmbeddedDialogue(backend, prompts) if prompts.embedded else backend
 
 
 class EmbeddedDialogue:
-    """A backend over an embedded model that understands the requests of every agent."""
+    """A backend over an embedded model that understands the requests of all agents."""
 
     def __init__(self, backend: Backend, prompts: PromptSet) -> None:
         self.backend, self.prompts = backend, prompts
@@ -91,7 +90,7 @@ class EmbeddedDialogue:
         return last["role"] == "user" and last["content"] == self.prompts.step_score
 
     def _as_zoom_calls(self, messages: Sequence[dict]) -> Iterator[dict]:
-        """Thyme's one long assistant turn as DeepEyes' turns; a DeepEyes conversation comes out as it is."""
+        """Thyme's single long assistant turn as turns of DeepEyes. A DeepEyes conversation is returned unchanged."""
         for message in messages:
             if message["role"] == "user" and not isinstance(message["content"], str):
                 yield message | {"content": [_without_picture_line(part) for part in message["content"]]}
@@ -101,7 +100,7 @@ class EmbeddedDialogue:
                 yield message
 
     def _split(self, parts: Sequence[dict]) -> Iterator[dict]:
-        output: list[dict] | None = None  # the parts of a tool's output, while inside one
+        output: list[dict] | None = None  # the parts of a tool's output, while one is being read
         for part in parts:
             if part.get("text") == self.prompts.tool_response_before:
                 output = []
@@ -141,7 +140,7 @@ def _as_program(call: str, path: str, view_px: tuple[int, int]) -> str:
 
 
 def _as_call(program: re.Match) -> str:
-    """The zoom call that a program was made from: its first lines of comment."""
+    """The zoom call behind a program: it stands in the first lines of comment."""
     lines = []
     for line in program[1].splitlines():
         if not line.startswith("# "):
@@ -151,7 +150,7 @@ def _as_call(program: re.Match) -> str:
 
 
 def _response(output: Sequence[dict]) -> list[dict]:
-    """A tool's output in the words the embedded agent knows: its picture, or else its text."""
+    """A tool's output in the form that the embedded agent knows: its picture, else its text."""
     pictures = [part for part in output if part["type"] == "image"][:1]
     text = "\n".join(part["text"] for part in output if part["type"] == "text")
     return [
@@ -163,7 +162,7 @@ def _response(output: Sequence[dict]) -> list[dict]:
 
 # -------------------------------------------------------------------------------------------------- steps
 def _without_step(messages: Sequence[dict]) -> tuple[list[dict], str]:
-    """The conversation before the step that is to be scored, and the step."""
+    """The conversation before the step to score, and the step."""
     *before, with_step, _ = messages
     if isinstance(with_step["content"], str):
         return before, with_step["content"]
@@ -172,7 +171,7 @@ def _without_step(messages: Sequence[dict]) -> tuple[list[dict], str]:
 
 
 def _utility(step: str, own: Generation) -> int:
-    """0-9: how likely the large model itself gives the answer that the step gives."""
+    """0 to 9: ten times the probability that the large model gives the same answer as the step."""
     answer = re.search(r"<answer>(.*?)(</answer>|\Z)", own.text, re.DOTALL)
     if own.evidence is None or answer is None or answer[1].strip().lower() != step.strip().lower():
         return 0

@@ -1,4 +1,4 @@
-"""All wording shown to the models, as data files, and the only place that builds messages from it.
+"""All wording shown to the models. It lies in data files, and only this module builds messages from it.
 
 A prompt set is a YAML file in the folder `prompts` beside this module (`demo`, `deepeyes`), or any path the user
 gives. Placeholders are filled literally: user text is never evaluated as a format string.
@@ -55,7 +55,7 @@ class PromptSet(BaseModel):
     embedded: bool = False  # for models that know the dialogue of the embedded agent and no other
 
     def question_block(self, question: str, options: Sequence[str] | None) -> str:
-        """The question with its options as this family wants them; `options=None` means yes/no."""
+        """The question with its options in the form of this family. `options=None` means yes or no."""
         if options is None:
             return _fill(self.yes_no, question=question)
         shown = self.option_separator.join(
@@ -64,15 +64,15 @@ class PromptSet(BaseModel):
         return _fill(self.multiple_choice, options=shown, question=question)
 
     def draft_messages(self, block: str, image: object) -> list[dict]:
-        """Phase II: system, then one user turn with the image first. `image` is passed through."""
+        """Messages of Phase II: system, then one user turn with the image first. `image` is passed through."""
         return self._ask(self.draft_system, _fill(self.draft, question_block=block), image)
 
     def agent_messages(self, block: str, image: object, **values: str) -> list[dict]:
-        """Phase IV, first turn. values: further placeholders of `agent`."""
+        """Messages of Phase IV, first turn. `values` fill further placeholders of `agent`."""
         return self._ask(self.agent_system, _fill(self.agent, question_block=block, **values), image)
 
     def router_messages(self, block: str, image: object, by: str = "large") -> list[dict]:
-        """Phase I: "would a tool help?", put to the large model (default) or to the small one."""
+        """Messages of Phase I, "would a tool help?", for the large model (default) or the small one."""
         system = self.agent_system if by == "large" else self.draft_system
         return self._ask(system, self.router_text(block), image)
 
@@ -98,9 +98,10 @@ def available() -> list[str]:
 
 
 def load(name_or_path: str) -> PromptSet:
-    """Load a shipped prompt set by name, or any YAML file by path.
+    """The prompt set of a shipped name, or of a YAML file given by path.
 
-    Raises ConfigError for an unknown name, an unreadable file, a missing or unknown key.
+    Raises:
+        ConfigError: the name is unknown, the file is unreadable, or a key is missing or unknown.
     """
     name = str(name_or_path)
     if name in available():

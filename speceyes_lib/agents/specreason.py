@@ -1,13 +1,12 @@
-"""SpecReason: step by step, the small model proposes and the large one scores; good steps are taken as they are.
+"""SpecReason: the small model proposes each step and the large model scores it. A good step is used as it is.
 
-Per step (source: arXiv:2504.07891, as the paper's Table 1 uses it, its defect mended: both models see all tool
-results):
+Per step (source: arXiv:2504.07891, as in Table 1 of the SpecEyes paper, but both models see all tool results):
 
     1  the small model writes the next step
-    2  the large model is asked how useful it is; the first digit of at most 10 tokens is the score
-    3  score >= threshold: the step stands. Otherwise, or where there is no score, the large model writes it
-    4  the step is taken like a turn of the agent: its tool call is carried out, the result is shown to both models,
-       its answer ends the run. A step that is thought only goes on to the next one
+    2  the large model rates how useful it is; the first digit of at most 10 tokens is the score
+    3  score >= threshold: the step is used. Otherwise, or without a score, the large model writes the step
+    4  the step counts like a turn of the agent: its tool call is carried out, both models see the result, and an answer
+       ends the run. After a step that is only a thought comes the next one
 
 It wraps an agent (DeepEyes or Thyme), which parses the steps, runs the tools and keeps the conversation.
 """
@@ -32,8 +31,10 @@ from .tagged import TaggedAgent
 class SpecReason:
     """How steps are speculated.
 
-    small_spec: how the small model wants its pictures. threshold: the lowest score (0-9) that accepts a step.
-    small_boxes: what its coordinates mean (Qwen3-VL: thousandths); each model reads boxes in its own measure.
+    Args:
+        small_spec: picture sizes of the small model.
+        threshold: the lowest score (0 to 9) that accepts a step.
+        small_boxes: unit of the small model's coordinates (Qwen3-VL: thousandths). Each model reads boxes in its unit.
     """
 
     small_spec: ImageSpec
@@ -43,7 +44,7 @@ class SpecReason:
 
 
 class SpecReasonAgent:
-    """One run on one sample; its requests name the model they are for. `inner` must have been made with steps=True."""
+    """One sample. Each request names the model that it is for. `inner` must have been built with steps=True."""
 
     def __init__(self, inner: TaggedAgent, how: SpecReason) -> None:
         self.inner, self.how = inner, how
@@ -77,7 +78,7 @@ class SpecReasonAgent:
         return GenerationRequest(request.id, messages, self.how.score_max_new_tokens)
 
     def feed(self, generation: Generation) -> None:
-        """Take a proposal, a score or a turn in, whichever was asked for. Raises RuntimeError when done."""
+        """Use a proposal, a score or a turn, whichever was requested last. Raises RuntimeError when done."""
         if self.done:
             raise RuntimeError(f"{self.id}: the agent is done and takes no further turn")
         getattr(self, f"_take_{self._next}")(generation)
@@ -121,7 +122,7 @@ class SpecReasonAgent:
 
     # ------------------------------------------------------------------------------- what the small model reads
     def _as_small_reads(self, messages: list[dict]) -> list[dict]:
-        """The agent's conversation with the small model's view sizes and boxes, asking for one step."""
+        """The conversation with the view sizes and boxes of the small model, ending with the request for a step."""
         system, question, *rest = (self._message_for_small(m) for m in messages)
         asked = [*question["content"], {"type": "text", "text": self.inner.prompts.step}]
         return [system, question | {"content": asked}, *rest]
@@ -136,9 +137,9 @@ class SpecReasonAgent:
         return part | {"image": self._small_picture(part["image"])} if part["type"] == "image" else part
 
     def _small_picture(self, picture: Image.Image) -> Image.Image:
-        """The same object for the same picture every time, so that backends can remember what they encoded.
+        """The same object for the same picture each time, so that backends can reuse its encoding.
 
-        The conversation holds every picture to the end of the run, so their ids stay theirs.
+        The conversation keeps every picture until the end, so ids are not reused.
         """
         if id(picture) not in self._small_pictures:
             self._small_pictures[id(picture)] = resized_view(picture, self.how.small_spec)
@@ -153,7 +154,7 @@ class SpecReasonAgent:
 
 
 def _with_step(messages: list[dict], step: str) -> list[dict]:
-    """The conversation as it would be had the step been taken."""
+    """The conversation as if the step had been used."""
     last = messages[-1]
     if last["role"] != "assistant":
         return [*messages, {"role": "assistant", "content": step}]

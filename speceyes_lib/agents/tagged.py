@@ -1,8 +1,8 @@
-"""What agents have in common that think in <think>, answer in <answer> and call their one tool by a tag.
+"""The base of agents that think in <think>, answer in <answer> and call their one tool by a tag.
 
-Only what follows </think> counts: tags that are merely thought about do nothing. A tag that was not closed counts
-as closed at the end of the turn, since servers may leave the stop string out. docs/agents.md has the table of
-everything a turn may contain and what follows.
+Only the text after </think> counts, so tags inside a thought have no effect. A tag that was not closed counts as closed
+at the end of the turn, because servers may omit the stop string. docs/agents.md lists everything that a turn may
+contain, and what follows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ _ANSWER = re.compile(r"<answer>(.*?)(</answer>|\Z)", re.DOTALL)
 
 @dataclass(eq=False, repr=False)
 class TaggedAgent:
-    """One run on one sample. A subclass names its tool's tag and carries the call out.
+    """One sample. A subclass names the tag of its tool and carries out the call.
 
-    block: the question as the prompt set words it. original: the picture; view: as the model is shown it.
-    forbid_tool: the first look. One turn, whose opening words (prompts.forced_look_prefix) commit the model to
-    answering from the view.
-    steps: a turn that is thought only is a step of reasoning, after which the run goes on (SpecReason);
-    otherwise it ends the run without an answer.
+    Args:
+        block: the question in the words of the prompt set.
+        original: the picture.
+        view: the picture as the model sees it.
+        forbid_tool: one turn without the tool. Its first words (prompts.forced_look_prefix) commit the model to an
+            answer from the view.
+        steps: a turn that is only a thought is a step of reasoning, and the next step follows (SpecReason). Otherwise
+            such a turn ends the run without an answer.
     """
 
     tag: ClassVar[str]
@@ -70,7 +73,7 @@ class TaggedAgent:
         return GenerationRequest(self.id, list(self.messages), self.max_new_tokens, self.stop, self.prefill)
 
     def feed(self, generation: Generation) -> None:
-        """Take one turn in. `generation.text` continues the prefill. Raises RuntimeError when already done."""
+        """Use one turn. `generation.text` continues the prefill. Raises RuntimeError when already done."""
         if self.done:
             raise RuntimeError(f"{self.id}: the agent is done and takes no further turn")
         text = self.prefill + generation.text
@@ -116,15 +119,15 @@ class TaggedAgent:
         return self.prompts.agent_messages(self.block, self.view)
 
     def use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, object]:
-        """Carry a call out: the turn as recorded, and what `go_on` makes the model see of it. Never raises."""
+        """Carry out a call: returns the recorded turn, and the result for `go_on`. Never raises."""
         raise NotImplementedError
 
     def go_on(self, text: str, result: object | None) -> None:
-        """Add a turn and its tool's result (None: it was a thought only) to the conversation."""
+        """Add a turn and the result of its tool (None for a thought) to the conversation."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what the tool holds; called when the run is over."""
+        """Release what the tool holds. Called at the end."""
 
     # ------------------------------------------------------------------------------- what a turn leads to
     def _answered(self, taken: dict, text: str, where: Literal["tag", "untagged"], *, complete: bool) -> None:
@@ -174,12 +177,12 @@ class TaggedAgent:
 
 
 def _none(taken: dict[str, Any], type: str, message: str) -> Turn:
-    """A turn that neither answers nor acts, and why that ends the run."""
+    """A turn without answer and action, and the reason why that ends the run."""
     return Turn(**taken, action="none", error=Failure(type=type, message=message))
 
 
 def _after_thought(text: str, tag: str) -> str:
-    """What follows the thought; all of it when no thought was marked, nothing when the thought never ended."""
+    """The text after the thought: all of it without a marked thought, nothing if the thought never ended."""
     if "</think>" in text:
         return text.rpartition("</think>")[2]
     has_tag = "<answer>" in text or f"<{tag}>" in text

@@ -1,4 +1,4 @@
-"""The Thyme agent: thinks, may write Python that processes the picture, answers inside <answer>.
+"""The Thyme agent: it thinks, may write Python that processes the picture, and answers inside <answer>.
 
 What a turn may contain, and what follows (source: the published behaviour of Thyme, with a real sandbox):
 
@@ -6,13 +6,13 @@ What a turn may contain, and what follows (source: the published behaviour of Th
     <code>```python ...```</code>     the program runs in the sample's sandbox (tools/sandbox.py), where the picture
                                       lies as image.bmp. What it prints comes back inside <sandbox_output>, in the
                                       same assistant turn: pictures whose paths it prints as pictures, the rest as
-                                      text. Variables live on. Of several programs in one turn the first counts
+                                      text. Variables are kept. The first of several programs in a turn counts
     an error, or no output            comes back as text and counts as a step; the same failing program twice in a
                                       row ends the run (`repeated_call`)
-    a program cut off by the token    is not run; that comes back as text (`cut_off_call`)
+    a program cut off by the token    does not run; the model reads so as text (`cut_off_call`)
       limit
 
-and otherwise as with DeepEyes (agents/deepeyes.py).
+Everything else is as with DeepEyes (agents/deepeyes.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class ThymeAgent(TaggedAgent):
-    """Programs get the original picture; what they show is resized as `spec` wants it."""
+    """An agent that writes programs. They get the original picture; pictures they print are resized by `spec`."""
 
     tag = "code"
 
@@ -74,7 +74,7 @@ class ThymeAgent(TaggedAgent):
         return Turn(**taken, action="tool", tool_output=shown, error=outcome.error), outcome
 
     def go_on(self, text: str, result: object | None) -> None:
-        """The output is appended to the same assistant turn, which the model then continues."""
+        """Append the output to the same assistant turn, which the model continues."""
         if self.messages[-1]["role"] != "assistant":
             self.messages.append({"role": "assistant", "content": []})
         parts = self.messages[-1]["content"] + [{"type": "text", "text": text}]
@@ -98,7 +98,7 @@ class ThymeAgent(TaggedAgent):
 
 
 def program(written: str) -> str:
-    """The program inside <code></code>: what the first fence holds, or all of it where there is none."""
+    """The program inside <code></code>: the content of the first fence, or all of it without a fence."""
     fenced = _FENCE.search(written)
     code = fenced[1] if fenced else written
     return code.strip("\n") if code.strip() else ""

@@ -1,16 +1,16 @@
-"""The code sandbox: runs programs that a model wrote, in a process that can do no harm.
+"""The code sandbox: it runs programs that a model wrote, in a process that can do no harm.
 
-Each sample gets a process of its own (`sandbox_child.py`) that locks itself in before it reads the first
-program: no network, no new processes, no signals to others, files readable only as far as Python, its standard
-library, PIL, numpy and OpenCV need them, one scratch folder to write in, and limits on time, memory, output and
-files. Variables live on between the programs of one sample.
+Each sample gets a process of its own (`sandbox_child.py`), which locks itself in before it reads the first program.
+It has no network, starts no process and signals no other. It reads only the files that Python, its standard library,
+PIL, numpy and OpenCV need, and writes only in one scratch folder. Time, memory, output and files are limited. Variables
+are kept between the programs of one sample.
 
-The kernel enforces this (Landlock and seccomp), not string checks. `Sandbox` tries it out before the first
-program and refuses to work where it does not hold; ``mode="off"`` is for people whose whole session is already
-inside a container they can afford to lose, and every record of the run says so.
+The kernel enforces this with Landlock and seccomp; no program text is inspected. `Sandbox` tests the confinement before
+the first program and refuses to work where it does not hold. ``mode="off"`` is for sessions that already run inside
+a container that may be lost. Every record of such a run says so.
 
-What is not hidden: names, sizes and times of files outside may be looked up by their path (never listed, never
-read); the clock and the machine's kind are visible.
+Not hidden: name, size and time of a file outside can be looked up by its path, but the file cannot be listed or read.
+The clock and the kind of machine are visible.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ _STARTER = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
 
 
 class SandboxError(UserError):
-    """Model-written programs cannot be confined on this machine."""
+    """This machine cannot confine programs that a model wrote."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use (processor time: all programs of one sample together)."""
+    """What one program may use. Processor time counts for all programs of one sample together."""
 
     wall_s: float = 10.0
     cpu_s: int = 60
@@ -74,7 +74,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program came to. `text` and `images` are what it printed, in order; `error` says what went wrong.
+    """The result of a program: the text and the pictures that it printed, and its error if it failed.
 
     Types of error: code_error (it raised), empty_output, timeout, file_limit, process_ended (it crashed, ran out
     of processor time or broke the channel), bad_program (too long or not text).
@@ -86,9 +86,10 @@ class Outcome:
 
 
 class Sandbox:
-    """The policy of one run. Making it tries the confinement out (about 0.2 s).
+    """The confinement of one run. Its construction tests the confinement, which takes about 0.2 s.
 
-    Raises SandboxError where the kernel lacks the means, or where what should be closed turns out open.
+    Raises:
+        SandboxError: the kernel lacks Landlock or seccomp, or the test found something open.
     """
 
     def __init__(self, mode: Mode = "enforced", limits: Limits = Limits()) -> None:
@@ -104,15 +105,15 @@ class Sandbox:
             self.means = self._tried_out()
 
     def session(self, picture: Image.Image) -> Session:
-        """A fresh process for one sample; its picture lies in the folder programs start in, as `PICTURE`."""
+        """A new process for one sample. The picture lies in the folder where programs start, as `PICTURE`."""
         return Session(picture, self.limits, confined=self.mode == "enforced")
 
     def info(self) -> dict:
-        """For the manifest: mode, means of confinement in force, limits."""
+        """Mode, active means of confinement and limits, for the manifest."""
         return {"mode": self.mode, "means": self.means, "limits": asdict(self.limits)}
 
     def _tried_out(self) -> list[str]:
-        """The means in force, after an attempt at everything that must fail and something that must work."""
+        """The active means of confinement, after a test of all that must fail and of one program that must work."""
         outside = Path(tempfile.mkdtemp(prefix="speceyes-canary-"))
         canary, target = outside / "canary.txt", outside / "written.txt"
         canary.write_text("seen", "utf-8")
@@ -143,10 +144,10 @@ class Sandbox:
 
 
 class Session:
-    """One sample's process. `run` as often as wanted; `close` (or the end of `with`) ends it.
+    """The process of one sample. `run` it any number of times; `close`, or the end of `with`, ends it.
 
-    After a program that had to be stopped, the next one gets a new process: its variables are lost, its files
-    stay (unless they were the reason). Between two programs the process stands still.
+    After a program that had to be stopped, the next one gets a new process. Variables are lost; files stay, unless they
+    were the reason. The process is paused between two programs.
     """
 
     def __init__(self, picture: Image.Image, limits: Limits, confined: bool = True) -> None:
@@ -168,9 +169,10 @@ class Session:
         self._close()
 
     def run(self, code: str) -> Outcome:
-        """Run one program. Never raises on what the program is or does.
+        """The result of one program. No program makes this raise.
 
-        Raises SandboxError when the process cannot lock itself in.
+        Raises:
+            SandboxError: the process cannot lock itself in.
         """
         try:
             program = code.encode()
@@ -184,7 +186,7 @@ class Session:
             self._process.send_signal(signal.SIGCONT)
             os.write(self._process.stdin.fileno(), struct.pack("=I", len(program)) + program)
             answer, pictures = self._answer()
-            self._process.send_signal(signal.SIGSTOP)  # nothing it may have left running goes on meanwhile
+            self._process.send_signal(signal.SIGSTOP)  # pauses threads that the program left running
         except _Stopped as e:
             self._end()
             if e.type == "file_limit":
@@ -195,14 +197,14 @@ class Session:
         except (
             OSError,
             ValueError,
-        ):  # a broken channel, or nonsense on it: the program meddled with it, or died
+        ):  # the channel is broken or holds no message: the program changed it, or died
             self._end()
             return _failed("process_ended", "The program ended its own process. Its variables are lost.")
         return self._outcome(answer, pictures)
 
     # ------------------------------------------------------------------------------------ the other process
     def _lay_out(self) -> int:
-        """Put the picture where programs find it; its size in bytes."""
+        """Put the picture where programs find it; returns its size in bytes."""
         path = os.path.join(self.scratch, PICTURE)
         self.picture.convert("RGB").save(path)
         return os.path.getsize(path)
@@ -218,7 +220,7 @@ class Session:
             stderr=subprocess.DEVNULL,
             cwd=self.scratch,
             env=_environment(self.scratch),
-            process_group=0,  # Ctrl-C is for us
+            process_group=0,  # Ctrl-C is meant for this process
             bufsize=0,
         ).result()
         self._held.append(self._process)
@@ -244,9 +246,11 @@ class Session:
         self._process = None
 
     def _answer(self) -> tuple[_Answer, list[bytes]]:
-        """One message of the process and the pictures with it.
+        """One message of the process and its pictures.
 
-        Raises _Stopped when it took too long, wrote too much, or is gone; ValueError when it speaks nonsense.
+        Raises:
+            _Stopped: the program took too long, wrote too much or ended its process.
+            ValueError: the message cannot be read.
         """
         limits, deadline = self.limits, time.monotonic() + self.limits.wall_s
         most = 2**20 + limits.images * limits.file_bytes
@@ -305,7 +309,7 @@ class Session:
                     if image.width * image.height > self.limits.image_pixels:
                         raise ValueError("too many pixels")
                     images.append(image.convert("RGB"))
-            except Exception:  # whatever a decoder makes of a program's bytes
+            except Exception:  # a decoder may raise anything on the bytes of a program
                 error = error or "A picture it names cannot be read."
         if error is not None:
             return Outcome(text, tuple(images), Failure(type="code_error", message=_plain(error, 2000)))
@@ -316,7 +320,7 @@ class Session:
 
 
 class _Answer(BaseModel):
-    """What the process says on one line. Untrusted: a program may have written it."""
+    """One line from the process. It is untrusted, because a program may have written it."""
 
     text: str = ""
     error: str | None = None
@@ -344,19 +348,19 @@ def _refused(why: str) -> SandboxError:
 
 
 def _plain(text: str, most: int) -> str:
-    """Text that can be recorded and shown: no lone surrogates, not too long."""
+    """The text without lone surrogates and cut to a length, so that it can be recorded and shown."""
     return text[:most].encode("utf-8", "replace").decode()
 
 
 def _environment(scratch: str) -> dict[str, str]:
-    """All that a program finds in its environment: nothing of ours."""
+    """The environment variables of a program. None of this process is passed on."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {"HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"} | one_thread
 
 
 @cache
 def _package_folders() -> dict[str, str]:
-    """Where the offered packages lie. Nothing is imported."""
+    """The folders of the offered packages, found without importing them."""
     specs = {name: importlib.util.find_spec(name) for name in PACKAGES}
     return {
         name: next(iter(spec.submodule_search_locations)) for name, spec in specs.items() if spec is not None
@@ -364,7 +368,7 @@ def _package_folders() -> dict[str, str]:
 
 
 def _bundled_libraries(folders: dict[str, str]) -> list[str]:
-    """The folders of shared libraries that wheels keep beside their packages."""
+    """The folders in which wheels keep shared libraries beside their packages."""
     return [
         str(path) for beside in {Path(f).parent for f in folders.values()} for path in beside.glob("*.libs")
     ]
@@ -391,7 +395,7 @@ def _remove(folder: str) -> None:
         subprocess.run(["rm", "-rf", "--", folder], check=False)
 
 
-# Everything here must fail but the last; run inside before anything else is.
+# All of these must fail, except the last. They run inside the sandbox before any other program.
 _ATTEMPTS = """
 import os, socket
 

@@ -1,12 +1,12 @@
-"""The confined side of the sandbox: a program of its own that locks itself in and then runs what it is sent.
+"""The confined side of the sandbox: a separate program that locks itself in and then runs what it receives.
 
-Started by `sandbox.py` as ``python -I -S -B sandbox_child.py``. It uses the standard library alone and never
+Started by `sandbox.py` as ``python -I -S -B sandbox_child.py``. It uses only the standard library and never
 imports the package. Order: limits, no new privileges, no capabilities, Landlock (files, TCP, signals), seccomp
-(a list of allowed system calls; everything else fails). After that nothing can be loosened again.
+(a list of allowed system calls; every other call fails). None of these steps can be undone.
 
 stdin: one line of JSON (the settings), then programs, each a 4-byte length and UTF-8 text.
-stdout: one line of JSON per message ({text, error, sizes}), then the pictures, of those sizes in bytes. What a
-program does to this channel harms its own result only: the other side believes none of it.
+stdout: one line of JSON per message ({text, error, sizes}), then the pictures, of those sizes in bytes. A
+program that writes to this channel can only spoil its own result, because the other side treats it as untrusted.
 
 Sources: landlock(7), seccomp(2), and the kernel's unistd tables of x86_64 and aarch64.
 """
@@ -66,12 +66,12 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
 class CannotConfine(Exception):
-    """The kernel lacks a means of confinement; the message is part of a sentence."""
+    """The kernel lacks a means of confinement. The message is part of a sentence."""
 
 
 # ------------------------------------------------------------------------------------------------ locking in
 def confine(scratch: str, packages: list[str], parent: int) -> list[str]:
-    """Give up everything but computing on the scratch folder. Returns the means in force, for the record."""
+    """Give up every right except work in the scratch folder; returns the active means of confinement."""
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in AUDIT_ARCH:
         raise CannotConfine(f"{sys.platform} on {machine} has no supported Landlock and seccomp")
@@ -114,9 +114,9 @@ def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
 
 
 def _rules(scratch: str, packages: list[str]):
-    """What may be read (and, in the scratch folder, written): Python, shared libraries and the given packages.
+    """The readable paths (Python, shared libraries, the given packages) and the writable scratch folder.
 
-    Of the standard library's folder each entry is named, because site-packages may lie in there.
+    Each entry of the standard library's folder is listed by name, because site-packages may lie inside it.
     """
     yield scratch, SCRATCH
     standard = os.path.dirname(os.__file__)
@@ -175,7 +175,7 @@ def _check(result: int, what: str) -> None:
 
 
 def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """Limits that the kernel keeps: processor time, address space, size of one file, open files, core dumps."""
+    """Set the limits of the kernel: processor time, address space, size of one file, open files, core dumps."""
     for name, value in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_AS, memory_bytes),
@@ -188,7 +188,7 @@ def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 # ------------------------------------------------------------------------------------------ running programs
 class Packages:
-    """Finds the packages a program may import, and those alone; site-packages is neither on the path nor readable."""
+    """Finds only the packages that a program may import. site-packages is neither on the path nor readable."""
 
     def __init__(self, folders: dict[str, str]) -> None:
         self.specs = {name: PathFinder.find_spec(name, [os.path.dirname(f)]) for name, f in folders.items()}
@@ -198,7 +198,7 @@ class Packages:
 
 
 class Printed(io.TextIOBase):
-    """What a program prints, up to a number of characters; the rest is dropped and said to be."""
+    """Collects what a program prints, up to a number of characters, and notes that the rest was dropped."""
 
     def __init__(self, most: int) -> None:
         self.most, self.kept, self.dropped = most, [], 0
@@ -216,15 +216,15 @@ class Printed(io.TextIOBase):
 
 
 def run(code: str, namespace: dict, settings: dict) -> tuple[dict, list[bytes]]:
-    """Execute a program and collect what it printed; printed paths of pictures become the pictures."""
+    """Execute a program; returns what it printed. A printed path of a picture becomes the picture."""
     sys.stdout = sys.stderr = printed = Printed(settings["output_chars"])
     error = None
     try:
         exec(compile(code, "<program>", "exec"), namespace)
     except SystemExit:
         pass
-    except BaseException as e:  # whatever a program raises is its result
-        error = _told(e, code)
+    except BaseException as e:  # an exception of the program is its result
+        error = _summary(e, code)
     lines, names, pictures = [], [], []
     for line in printed.text().splitlines():
         path = line.strip()
@@ -239,8 +239,8 @@ def run(code: str, namespace: dict, settings: dict) -> tuple[dict, list[bytes]]:
     return {"text": "\n".join(lines), "error": error, "sizes": [len(p) for p in pictures]}, pictures
 
 
-def _told(e: BaseException, code: str) -> str:
-    """An exception in few words: where in the program, and what."""
+def _summary(e: BaseException, code: str) -> str:
+    """An exception in short: the place in the program, and the message."""
     source = code.splitlines()
     numbers = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == "<program>"]
     if isinstance(e, SyntaxError) and e.filename == "<program>":

@@ -1,4 +1,4 @@
-"""The zoom tool: what a model asks for, checked, and the enlarged part of the original picture it gets."""
+"""The zoom tool: it checks the call of a model and returns the enlarged part of the original picture."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _CALL = re.compile(r"(?<=<tool_call>)(.*?)(?=</tool_call>|\Z)", re.DOTALL)
 
 
 class CallError(Exception):
-    """A tool call that cannot be carried out. `type` is for records, the message goes back to the model.
+    """A tool call that cannot be carried out. `type` is for records; the message goes back to the model.
 
-    call: the JSON object, as far as it could be read.
+    call: the part of the JSON object that could be read.
     """
 
     def __init__(self, type: str, message: str, call: dict | None = None) -> None:
@@ -32,17 +32,18 @@ class CallError(Exception):
 
 @dataclass(frozen=True)
 class ZoomCall:
-    """A well-formed call: four finite numbers, in pixels of the resized first picture. Not yet a sensible box."""
+    """A well-formed call: four finite numbers, in pixels of the resized first picture. They may still mark nothing."""
 
     raw: dict
     box_px: Box
 
 
 def parse_call(text: str) -> ZoomCall:
-    """Read what stands inside <tool_call>…</tool_call>. Model output is untrusted: everything is checked.
+    """The call inside <tool_call>…</tool_call>. Model output is untrusted, so everything is checked.
 
-    Raises CallError of type malformed_call (no JSON object, too long, wrong shape), unknown_tool or bad_box
-    (not four finite numbers).
+    Raises:
+        CallError: malformed_call (no JSON object, too long, wrong shape), unknown_tool or bad_box (not four finite
+            numbers).
     """
     if len(text) > MAX_CALL_CHARS:
         raise CallError("malformed_call", f"The call is longer than {MAX_CALL_CHARS} characters.")
@@ -66,12 +67,12 @@ def parse_call(text: str) -> ZoomCall:
 
 
 def in_view(call: ZoomCall, units: BoxUnits, view_px: Size) -> ZoomCall:
-    """The call with its box in pixels of the view, whatever the model counts in."""
+    """The call with its box converted to pixels of the view."""
     return call if units == "view_px" else replace(call, box_px=_scaled(call.box_px, view_px, 1 / 1000))
 
 
 def rewritten(text: str, units: BoxUnits, wanted: BoxUnits, view_px: Size) -> str:
-    """A turn for a model that counts otherwise: the boxes of readable calls in it converted, all else untouched."""
+    """A turn for a model with other units: the boxes of readable calls are converted, the rest is unchanged."""
     if units == wanted:
         return text
 
@@ -92,7 +93,7 @@ def rewritten(text: str, units: BoxUnits, wanted: BoxUnits, view_px: Size) -> st
 
 
 def oddities(call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[str, ...]:
-    """What is odd about a call that is carried out all the same, for the record."""
+    """Names of what is unusual about a call that is carried out, for the record."""
     x1, y1, x2, y2 = call.box_px
     seen = {
         "box_clamped": min(x1, y1) < 0 or x2 > view_px[0] or y2 > view_px[1],
@@ -103,9 +104,10 @@ def oddities(call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[str, ...]:
 
 
 def zoom(original: Image.Image, call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[Image.Image, Box]:
-    """Carry out a call: the crop of the original as the model sees it, and the original's pixels it shows.
+    """The crop as the model sees it, and the pixels of the original that it shows.
 
-    Raises images.BoxError for a box that marks nothing (reversed, empty, outside).
+    Raises:
+        BoxError: the box marks nothing (reversed, empty or outside).
     """
     return crop_view(original, call.box_px, view_px, spec)
 
