@@ -17,7 +17,7 @@ from .gating.gate import PASSES
 from .models.endpoint import identity, is_endpoint, parse_endpoints
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, Arm
 from .tasks.hub import ITEMS
-from .tasks.registry import TASKS
+from .tasks.registry import OPTION_TASKS, TASKS
 
 MODES = ("min", "mean", "bottom20", "log")
 
@@ -509,7 +509,7 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
 class PositionBiasParams(StageParams):
     """study_position_bias: the run's drafts again, with the same options in other orders."""
 
-    tasks: Tasks = [task for task in TASKS if not task.startswith("pope/")]
+    tasks: Tasks = list(OPTION_TASKS)
     orders: Annotated[
         list[str],
         _known("order", ("rotated_1", "rotated_2", "rotated_3", "shuffled")),

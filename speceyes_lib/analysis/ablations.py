@@ -16,7 +16,7 @@ from ..replay.outcomes import POOLED
 from ..replay.replay_data import Lacking
 from ..replay.settings import Setting
 from ..runs import arms
-from ..tasks.registry import SPLITS
+from ..tasks.registry import TASKS
 from .confidence_data import Gathered, _eligible, _pooled
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -116,7 +116,7 @@ def measured_sweep(replayed: pd.DataFrame, x: str, agent: str) -> pd.DataFrame:
 
     The agent alone becomes the baseline row of each split.
     """
-    part = replayed[(replayed["status"] == "ok") & replayed["task"].isin(SPLITS)]
+    part = replayed[(replayed["status"] == "ok") & replayed["task"].isin(TASKS)]
     points = pd.DataFrame(
         {
             "source": "measured",

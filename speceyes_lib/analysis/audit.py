@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ..stats.intervals import wilson
-from ..tasks.registry import AVERAGE, SIZES, SPLITS
-from .reported import TABLES
+from ..tasks.registry import AVERAGE, SIZES
+from .reported import REPORTED_TASKS, TABLES
 
 HALF_UNIT = 0.005 + 1e-9  # of a number with two decimals; the slack is for its float
 SMALLEST_SHARE = 0.85  # denominators are searched from this share of the split's size upwards
@@ -152,7 +152,7 @@ def one_threshold(paper: Paper) -> pd.DataFrame:
         reported = table1.loc[(agent, "speceyes", "min", AVERAGE)]
         baseline = table1.loc[(agent, "baseline", "", AVERAGE)]
         for threshold, at in part.groupby("threshold"):
-            whole = at["split"].nunique() == len(SPLITS)
+            whole = at["split"].nunique() == len(REPORTED_TASKS)
             rows.append(
                 {
                     "agent": agent,

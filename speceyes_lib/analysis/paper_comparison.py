@@ -19,7 +19,6 @@ from ..params import FiguresParams
 from ..replay import outcomes, replay_data
 from ..runs import reading
 from ..runs.summary_file import read_summary
-from ..tasks.registry import AVERAGE
 from . import ablations, sample_frame, summary
 from .reported import TABLES, reported
 from .results import measured_results, method_of, reported_results
@@ -78,7 +77,7 @@ class Gathered:
                 "source": "measured",
                 "agent": self.params.run,
                 "method": "speceyes_" + rows["score"],
-                "split": rows["task"].replace("average", AVERAGE),
+                "split": rows["task"],
                 **{
                     c: rows[c]
                     for c in ("accuracy_pct", "accuracy_low_pct", "accuracy_high_pct", "n", "speedup")

@@ -16,10 +16,10 @@ import ipywidgets as w
 from ..errors import UserError
 from ..report import sample_view
 from ..report.labels import split_label
+from ..tasks.registry import BENCHMARKS
 from .browser_parts import PictureView, TokenStrip
 from .state import ALL
 
-BENCHMARKS = {"vstar": "V*, both splits", "hr": "HR-Bench, both", "pope": "POPE, all three"}
 ROW = {"flex_flow": "row wrap", "align_items": "center"}
 COLUMNS = {"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "12px"}
 
@@ -132,4 +132,5 @@ def text_cell(text: str) -> w.HTML:
 def task_options(tasks: Sequence[str]) -> list[tuple[str, str]]:
     """All, each benchmark with several splits here, each split."""
     groups = [b for b in BENCHMARKS if sum(t.startswith(f"{b}/") for t in tasks) > 1]
-    return [("all", ALL), *((BENCHMARKS[b], b) for b in groups), *((split_label(t), t) for t in tasks)]
+    titles = [(f"{BENCHMARKS[b].title}, all splits", b) for b in groups]
+    return [("all", ALL), *titles, *((split_label(t), t) for t in tasks)]

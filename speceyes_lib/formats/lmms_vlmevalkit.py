@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..runs.records import AgentRecord, VerdictValue
+from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS
 from .common import (
     Finder,
@@ -48,6 +49,8 @@ _TASKS = (
     (r"pope_pop\w*", "pope", "popular"),
     (r"pope_rand\w*", "pope", "random"),
     (r"pope", "pope", None),
+    # other benchmarks by the names of their own splits
+    *((re.escape(split), b.name, split) for b in BENCHMARKS.values() if not b.reported for split in b.splits),
 )
 _SPLIT_OF = {"adv": "adversarial", "pop": "popular", "spatial": "relative_position"}
 
@@ -110,7 +113,8 @@ class _StagesByTask:
             self.benchmark, self.split = known[0]
             yield from rows
         else:
-            self.problems.append(Problem(path, "the file name holds no known benchmark (V*, HR-Bench, POPE)"))
+            titles = ", ".join(b.title for b in BENCHMARKS.values())
+            self.problems.append(Problem(path, f"the file name holds no known benchmark ({titles})"))
 
     def running_number(self, row: Mapping) -> str | None:
         """The row number where it identifies a sample, which it does not for POPE (other ids, repeated questions)."""
@@ -170,13 +174,10 @@ class _StagesByTask:
 def _split(benchmark: str, category: str | None) -> str:
     """The split that a row's category names."""
     name = (category or "").strip().lower().replace(" ", "_")
-    splits = {
-        "vstar": ("direct_attributes", "relative_position"),
-        "pope": ("adversarial", "popular", "random"),
-    }
+    splits = BENCHMARKS[benchmark].splits
     name = next((full for short, full in _SPLIT_OF.items() if name.startswith(short)), name)
-    if name not in splits[benchmark]:
-        raise LineError(f"field 'category' is {category!r}, expected one of {', '.join(splits[benchmark])}")
+    if name not in splits:
+        raise LineError(f"field 'category' is {category!r}, expected one of {', '.join(splits)}")
     return name
 
 

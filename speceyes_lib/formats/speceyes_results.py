@@ -2,7 +2,8 @@
 
 V* has {image, question, answer, pred_ans}, the answer being the text of the right option; HR-Bench {idx, question,
 answer, answer_str, category, pred_ans} with its letter; POPE {pid, idx, question_id, question, answer, image_source,
-category, pred_ans}.
+category, pred_ans}. A benchmark that the original does not know is written like HR-Bench where it has options, else
+like POPE.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from ..judging.rules import Judgement, judge
 from ..runs.records import AgentRecord, Failure
 from ..tasks.pictures import ImageRef
+from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS, Sample
 from .common import Finder, ImportedSample, LineError, field_of, imported_sample, text_of
 
@@ -30,7 +32,7 @@ def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str
     if benchmark == "vstar":
         key = PurePosixPath(str(field_of(result, "image")).replace("\\", "/")).stem
     else:
-        key = str(field_of(result, "idx" if benchmark == "hr" else "question_id"))
+        key = str(field_of(result, "question_id" if BENCHMARKS[benchmark].yes_no else "idx"))
     question = str(result.get("question") or "")
     id_, sample = finder.find(task, key, question)
     described = _described(task, key, result, question)
@@ -44,7 +46,7 @@ def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str
         question=question,
         standard=described.standard,
         kind=str(result.get("category") or ""),
-        group=f"pope/{result['image_source']}" if result.get("image_source") else id_,
+        group=f"{benchmark}/{result['image_source']}" if result.get("image_source") else id_,
     )
     return id_, known, facts
 
@@ -56,7 +58,7 @@ def _described(task: str, key: str, result: Mapping[str, Any], question: str) ->
     options: tuple[str, ...] | None = None
     if benchmark == "vstar":
         options, answer = (answer,), LETTERS[0]
-    elif benchmark == "hr":
+    elif not BENCHMARKS[benchmark].yes_no:
         if answer not in LETTERS[:4]:
             raise LineError(f"field 'answer' is {answer!r}, expected one of A, B, C, D")
         options = tuple(str(result.get("answer_str") or "").strip() if c == answer else "" for c in "ABCD")
@@ -69,7 +71,7 @@ def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
     """The `result` object of a sample and an answer, with its fields in the order of the original."""
     if sample.benchmark == "vstar":
         result = {"image": sample.image.path.name, "question": sample.question, "answer": sample.options[0]}
-    elif sample.benchmark == "hr":
+    elif sample.options is not None:
         result = {
             "idx": _number(sample.key),
             "question": sample.question,

@@ -1,9 +1,12 @@
 """What the authors of each benchmark measure, with counts and intervals, from verdicts.
 
-- V*: accuracy per split, and overall over all samples (so weighted by their number).
-- HR-Bench: accuracy over rows per resolution, for all, `single` and `cross`; the four option orders of a question
-  are one draw, so intervals are clustered by question. Cycle-consistent: the questions right in all four orders.
-- POPE: accuracy, precision, recall and F1 with yes as positive, and the ratio of *predicted* yes, per split.
+- V*, and a benchmark without measures of its own: accuracy per split, and overall over all samples (so weighted by
+  their number).
+- HR-Bench (`Benchmark.cycles`): accuracy over rows per resolution, for all, `single` and `cross`; the four option
+  orders of a question are one draw, so intervals are clustered by question. Cycle-consistent: the questions right in
+  all four orders.
+- POPE (`Benchmark.yes_no`): accuracy, precision, recall and F1 with yes as positive, and the ratio of *predicted* yes,
+  per split.
 
 What was said in POPE is read from the words where a rule decided, and from the verdict where a model or a person
 did. Failed samples are wrong under `strict` and left out under `paper`; a question of HR-Bench with a failed order
@@ -20,12 +23,13 @@ import pandas as pd
 from ..runs.arms import BATCHED
 from ..stats import proportions
 from ..stats.intervals import Estimate, proportion
+from ..tasks.registry import BENCHMARKS
 from .rules import named_option
 from .verdicts import counted, of_source
 
 COLUMNS = ("benchmark", "split", "measure", "value_pct", "low_pct", "high_pct", "n", "interval")
 OVERALL = "overall"
-ORDERS = 4  # of each HR-Bench question
+ORDERS = 4  # cyclic orders of each question's options (HR-Bench)
 MEASURES = {
     "accuracy": "accuracy %",
     "single": "single %",
@@ -45,12 +49,13 @@ def benchmark_metrics(frame: pd.DataFrame, protocol: str = "strict") -> pd.DataF
     that should have; for cycle consistency the questions that were asked in all orders.
     """
     rows: list[dict] = []
-    for benchmark, measured in (("vstar", _vstar), ("hr", _hr), ("pope", _pope)):
+    for benchmark, known in BENCHMARKS.items():
+        measured = _yes_no if known.yes_no else _cycles if known.cycles else _plain
         part = frame[frame["benchmark"] == benchmark]
         for split in dict.fromkeys(part["split"]):
             rows += _rows(benchmark, split, measured(part[part["split"] == split], protocol))
-        if benchmark == "vstar" and len(set(part["split"])) > 1:
-            rows += _rows(benchmark, OVERALL, _vstar(part, protocol))
+        if measured is _plain and len(set(part["split"])) > 1:
+            rows += _rows(benchmark, OVERALL, _plain(part, protocol))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -75,11 +80,11 @@ def _accuracy(part: pd.DataFrame) -> Estimate:
     return proportions.accuracy(part["verdict"] == "right", groups)
 
 
-def _vstar(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
+def _plain(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
     return {"accuracy": _accuracy(counted(part, protocol))}
 
 
-def _hr(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
+def _cycles(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
     rows = counted(part, protocol)
     told = {"accuracy": _accuracy(rows)}
     told |= {kind: _accuracy(rows[rows["kind"] == kind]) for kind in ("single", "cross")}
@@ -88,7 +93,7 @@ def _hr(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
     return told | {"cycle_consistent": proportion(int((whole["sum"] == ORDERS).sum()), len(whole))}
 
 
-def _pope(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
+def _yes_no(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
     rows = counted(part, protocol)
     groups = rows["group"].to_numpy() if rows["group"].duplicated().any() else None
     scores = proportions.yes_no_scores(rows["standard"], said_in(rows), groups)

@@ -19,7 +19,7 @@ from ..paths import resolve, runs_dir
 from ..runs.records import Failure, JudgeCall
 from ..tasks.sample import LETTERS, Sample
 from .reply_cache import CachedReply, ReplyCache, reply_key
-from .rules import paper_prediction
+from .rules import paper_prediction, paper_rule
 
 if TYPE_CHECKING:
     from ..params import JudgingParams
@@ -45,7 +45,8 @@ def judge_messages(sample: Sample, answer: str, protocol: str) -> list[dict]:
     """What the model is shown about one answer; of a boxed one `paper` shows what is in the box, as the original."""
     if protocol == "paper":
         answer = paper_prediction(answer) or ""
-    standard = sample.answer if protocol == "paper" and sample.benchmark == "hr" else sample.standard
+    letter_only = protocol == "paper" and paper_rule(sample.benchmark, sample.options) == "letter_anywhere"
+    standard = sample.answer if letter_only else sample.standard
     parts = [f"Question: {sample.question}"]
     if protocol == "strict" and sample.options is not None:
         parts += ["Options:", *(f"{LETTERS[i]}. {text}" for i, text in enumerate(sample.options))]
@@ -69,7 +70,7 @@ def read_reply(reply: str, protocol: str, benchmark: str) -> Literal["right", "w
     """
     _, word, stated = reply.rpartition(_WORD)
     if protocol == "paper":
-        right = "1" in stated if word or benchmark == "hr" else reply == "1"
+        right = "1" in stated if word or paper_rule(benchmark) == "letter_anywhere" else reply == "1"
         return "right" if right else "wrong"
     parts = [part.strip().partition("\n")[0] for part in reply.split(_WORD)[1:]] if word else [reply]
     found = {match[1] if (match := _DIGIT_ALONE.fullmatch(part)) else None for part in parts}

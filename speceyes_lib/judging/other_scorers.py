@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..runs.records import JudgedRecord
-from ..tasks.sample import LETTERS
+from ..tasks.sample import LETTERS, YES_NO
 from .rules import judge
 
 Score = Literal["right", "wrong", "undecided", "dropped"]
@@ -32,7 +32,7 @@ class Asked:
     def of(cls, record: JudgedRecord, standard: str) -> Asked:
         """From a judged record and the standard answer of one of its verdicts ("A. red", "yes")."""
         benchmark = record.id.partition("/")[0]
-        if benchmark == "pope":
+        if standard in YES_NO:
             return cls(benchmark, None, standard, standard)
         return cls(benchmark, record.options, standard[:1], standard)
 
@@ -42,6 +42,7 @@ class Asked:
 
 
 Scorer = Callable[[Asked, str, bool], Score | None]  # asked, said ("" = nothing), failed
+DOCUMENTED = ("vstar", "hr", "pope")  # the benchmarks that lmms-eval and VLMEvalKit document rules for
 
 
 # ------------------------------------------------------------------ ours, and the original's
@@ -78,6 +79,8 @@ _LMMS_VSTAR = (
 
 def lmms_eval(asked: Asked, said: str, failed: bool) -> Score | None:
     """V*: the first pattern that matches the upper-cased reply; HR-Bench: a letter, else an option; POPE: equality."""
+    if asked.benchmark not in DOCUMENTED:
+        return None
     if asked.benchmark == "pope":
         return _score(said.lower().strip() == asked.answer)
     if asked.benchmark == "vstar":
@@ -112,6 +115,8 @@ _VLM_STATED = re.compile(r"(?i)answer\s+is\s*:?\s*\(?([A-Z])\b")
 
 def vlmevalkit(asked: Asked, said: str, failed: bool) -> Score | None:
     """Without a judge: what its rules cannot resolve is wrong."""
+    if asked.benchmark not in DOCUMENTED:
+        return None
     if asked.benchmark == "pope":
         return _score(vlmevalkit_yes_no(said) == asked.answer)
     tokens = said.translate(_VLM_PUNCTUATION).split()

@@ -4,7 +4,7 @@
 `undecided`: a judging model or a person may know, until then it counts as wrong. An empty answer is `unparsed`, a
 failed sample `error`; both count as wrong too. All three are reported beside the accuracy.
 
-`paper` (the original's rules to the letter): see `_paper_*` below. Where the original asks a language model, the
+`paper` (the original's rules to the letter): see `_PAPER` below. Where the original asks a language model, the
 verdict is `undecided`; a failed sample is `error`, which the original drops from numerator and denominator.
 
 Both accept an option's letter (`B`, `(b)`, `B. blue`); `strict` also accepts its words (`blue`), in any case and
@@ -21,6 +21,8 @@ from typing import Literal, NamedTuple, get_args
 
 from ..errors import ConfigError, nearest
 from ..runs.records import VerdictValue
+from ..tasks.benchmark import PaperRule
+from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS, Sample
 
 Protocol = Literal["strict", "paper"]
@@ -201,7 +203,20 @@ def _paper(sample: Sample, text: str) -> Judgement:
     prediction = paper_prediction(text)
     if prediction is None:
         return Judgement("undecided", "boxed_without_brace")
-    return _PAPER[sample.benchmark](sample, prediction)
+    return _PAPER[paper_rule(sample.benchmark, sample.options)](sample, prediction)
+
+
+def paper_rule(benchmark: str, options: tuple[str, ...] | None = ()) -> PaperRule:
+    """The paper's rule for a benchmark; for one that it does not use, its rule for questions of the same kind.
+
+    Args:
+        benchmark: its name; it need not be registered.
+        options: of the sample; None where the answer is yes or no.
+    """
+    known = BENCHMARKS.get(benchmark)
+    if known is not None and known.paper_rule:
+        return known.paper_rule
+    return "equal_length" if options is None else "standard_inside"
 
 
 def paper_prediction(text: str) -> str | None:
@@ -223,8 +238,8 @@ def _paper_letter(letter: str, text: str) -> Judgement | None:
     return None
 
 
-def _paper_vstar(sample: Sample, text: str) -> Judgement:
-    """Letter alone, letter with a dot, the standard answer ("A. red") as a substring, else the LLM."""
+def _standard_inside(sample: Sample, text: str) -> Judgement:
+    """V*: letter alone, letter with a dot, the standard answer ("A. red") as a substring, else the LLM."""
     if (decided := _paper_letter(sample.answer, text)) is not None:
         return decided
     if sample.standard in text:
@@ -232,8 +247,8 @@ def _paper_vstar(sample: Sample, text: str) -> Judgement:
     return Judgement("undecided", "asks_llm")
 
 
-def _paper_hr(sample: Sample, text: str) -> Judgement:
-    """As V*, but the bare letter *anywhere* is right: for truth A so are "C. Apple" and "Answer: C"."""
+def _letter_anywhere(sample: Sample, text: str) -> Judgement:
+    """HR-Bench: as V*, but the bare letter *anywhere* is right: for truth A so are "C. Apple" and "Answer: C"."""
     if (decided := _paper_letter(sample.answer, text)) is not None:
         return decided
     if sample.answer in text:
@@ -241,14 +256,18 @@ def _paper_hr(sample: Sample, text: str) -> Judgement:
     return Judgement("undecided", "asks_llm")
 
 
-def _paper_pope(sample: Sample, text: str) -> Judgement:
-    """Equal length: exact, case-sensitive equality ("Yes" for "yes" is wrong), else the LLM."""
+def _equal_length(sample: Sample, text: str) -> Judgement:
+    """POPE: equal length: exact, case-sensitive equality ("Yes" for "yes" is wrong), else the LLM."""
     if len(text) == len(sample.answer):
         return _is(text == sample.answer, "equal_length")
     return Judgement("undecided", "asks_llm")
 
 
-_PAPER = {"vstar": _paper_vstar, "hr": _paper_hr, "pope": _paper_pope}
+_PAPER: dict[PaperRule, Callable[[Sample, str], Judgement]] = {
+    "standard_inside": _standard_inside,
+    "letter_anywhere": _letter_anywhere,
+    "equal_length": _equal_length,
+}
 
 
 def _is(right: bool, rule: str) -> Judgement:

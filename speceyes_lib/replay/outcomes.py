@@ -25,12 +25,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..gating.gate import accepts, candidate_thresholds, rejecting_threshold
 from ..stats.intervals import LEVEL
+from ..tasks.registry import AVERAGE
 from .counting import N_CLASSES, _Above, _classes, _interval, _per_task, _seconds
 from .one_setting import _Plan, _shortage, _threshold_fault, _View
 from .replay_data import ABSENT, FAILED, RIGHT, Lacking, Population
 from .settings import AXES, Setting, Settings, frame_of, grid
 
-POOLED, AVERAGE = "pooled", "average"  # rows over all samples, and the unweighted mean of the tasks
+POOLED = "pooled"  # rows over all samples; AVERAGE: the unweighted mean of the tasks
 
 
 def replay(population: Population, settings: Settings, *, level: float = LEVEL) -> pd.DataFrame:

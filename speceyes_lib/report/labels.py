@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..runs.arms import BATCHED
-from ..tasks.registry import AVERAGE, SPLITS
+from ..tasks.registry import AVERAGE, SPLITS_BY_TASK
 
 # ------------------------------------------------------------------ names: one per method, split and agent
 
@@ -17,13 +17,7 @@ _METHODS = {
     "speceyes_min": "SpecEyes (min)",
     "router_only": "Router, no gate",
 }
-_SPLITS = dict(
-    zip(
-        (*SPLITS, AVERAGE),
-        ("V* direct", "V* relative", "HR 4K", "HR 8K", "POPE adv.", "POPE pop.", "POPE rand.", "Average"),
-        strict=True,
-    )
-)
+_SPLITS = {task: split.label for task, split in SPLITS_BY_TASK.items()} | {AVERAGE: "Average"}
 _AGENTS = {"deepeyes": "DeepEyes", "thyme": "Thyme", "none": "no agent"}
 
 

@@ -13,7 +13,8 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from ..tasks.registry import AVERAGE, SPLITS
+from ..analysis.reported import REPORTED_TASKS
+from ..tasks.registry import AVERAGE, TASKS
 from .labels import agent_label, method_label, split_label
 
 METHODS = (
@@ -36,11 +37,11 @@ def layout(long: pd.DataFrame) -> pd.DataFrame:
     (bool: decided by replay, its clock predicted) and `how` as given, "run" where the long form does not say.
     The reported draft alone belongs to no agent and is a block of its own.
     """
-    table = long[long["method"].isin(METHODS) & long["split"].isin((*SPLITS, AVERAGE))].copy()
+    table = long[long["method"].isin(METHODS) & long["split"].isin((*TASKS, AVERAGE))].copy()
     table["how"] = table["how"].fillna("run") if "how" in table else "run"
     table["replayed"] = table["how"].eq("replayed")
     table["method"] = pd.Categorical(table["method"], METHODS, ordered=True)
-    table["split"] = pd.Categorical(table["split"], (*SPLITS, AVERAGE), ordered=True)
+    table["split"] = pd.Categorical(table["split"], (*TASKS, AVERAGE), ordered=True)
     order = {key: i for i, key in enumerate(dict.fromkeys(zip(long["source"], long["agent"], strict=True)))}
     table["block"] = [order[key] for key in zip(table["source"], table["agent"], strict=True)]
     table = table.sort_values(["block", "method", "split"], ignore_index=True)
@@ -69,7 +70,7 @@ def missing(long: pd.DataFrame) -> list[str]:
     measured = long[(long["source"] != "reported")]
     for agent, part in measured.groupby("agent", sort=False):
         lacking = [method_label(m) for m in METHODS if m not in set(part["method"])]
-        splits = [split_label(s) for s in SPLITS if s not in set(part["split"])]
+        splits = [split_label(s) for s in REPORTED_TASKS if s not in set(part["split"])]
         if lacking:
             told.append(f"{agent}: not run: {', '.join(lacking)}.")
         if splits:
@@ -92,7 +93,7 @@ _CSS = (
 def html(long: pd.DataFrame, caption: str = "") -> str:
     """Table 1 for a notebook: accuracy in percent over the speedup, intervals and n of measured cells in small type."""
     table = layout(long)
-    splits = [s for s in (*SPLITS, AVERAGE) if s in set(table["split"])]
+    splits = [s for s in (*TASKS, AVERAGE) if s in set(table["split"])]
     head = "".join(f"<th>{escape(split_label(s))}</th>" for s in splits)
     rows = []
     for _, block in table.groupby("block", sort=True):
@@ -152,7 +153,7 @@ def latex(long: pd.DataFrame, caption: str, label: str) -> str:
     Needs the package booktabs.
     """
     table = layout(long)
-    splits = [s for s in (*SPLITS, AVERAGE) if s in set(table["split"])]
+    splits = [s for s in (*TASKS, AVERAGE) if s in set(table["split"])]
     lines = [
         r"\begin{table*}",
         r"\centering",

@@ -19,6 +19,7 @@ from ..judging.benchmark_metrics import COLUMNS, MEASURES, OVERALL
 from ..judging.other_scorers import SCORERS, lmms_eval_yes_no, pope_own_yes_no, vlmevalkit_yes_no
 from ..judging.rules import named_option
 from ..judging.scorer_comparison import pope_measures, scorer_accuracy
+from ..tasks.sample import YES_NO
 from .formatting import number, p_text, with_interval
 from .labels import method_label, split_label
 
@@ -71,13 +72,13 @@ def _scorer_cell(scores: pd.Series) -> str:
 
 
 def pope_table(scored: pd.DataFrame) -> pd.DataFrame:
-    """POPE's five measures in percent as each scorer defines them on the same answers; a row per split and scorer.
+    """The five measures of yes/no answers (POPE) in percent, as each scorer defines them; a row per split and scorer.
 
     lmms-eval counts only a literal "no" as a missed yes and gives the yes ratio of the *truth*; VLMEvalKit takes an
     unknown answer as "no" in precision, recall and F1; POPE's own evaluator knows no unknown answers.
     """
     rows = {}
-    for task, part in scored[scored["benchmark"] == "pope"].groupby("task", sort=False):
+    for task, part in scored[scored["standard"].isin(YES_NO)].groupby("task", sort=False):
         truth = part["standard"].to_numpy(object)
         said = part["answer"].fillna("").mask(part["failed"], "")
         readings = {

@@ -1,4 +1,7 @@
-"""Reader of HR-Bench (4K and 8K) in its published layout."""
+"""HR-Bench (4K and 8K) in its published layout.
+
+hr/<split>.tsv      one row per question and option order, image in base64
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
+from .benchmark import Benchmark, Split
 from .pictures import TsvImage
 from .sample import LETTERS, Sample, _need, _sample, _text
 
@@ -93,3 +97,16 @@ def _split(line: bytes) -> list[tuple[bytes, int]] | None:
 def _field(raw: bytes) -> str:
     text = raw.decode("utf-8-sig", errors="replace")
     return text[1:-1].replace('""', '"') if text[:1] == '"' else text
+
+
+BENCHMARK = Benchmark(
+    name="hr",
+    title="HR-Bench",
+    folders=("hr", "HR-Bench"),
+    splits={"hr_bench_4k": Split("HR 4K", 800), "hr_bench_8k": Split("HR 8K", 800)},
+    read=_read_hr,
+    source="the dataset DreamMr/HR-Bench",
+    cycles=True,
+    paper_rule="letter_anywhere",
+    reported=True,
+)

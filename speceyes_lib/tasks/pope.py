@@ -1,18 +1,19 @@
-"""Reader of POPE (adversarial, popular, random) in its published layouts."""
+"""POPE (adversarial, popular, random) in its published layouts.
+
+pope/Full/<split>-00000-of-00001.parquet
+pope/coco_pope_<split>.json      as first published: JSON lines, pictures in val2014/
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from .benchmark import Benchmark, Split
 from .pictures import ImageRef, ParquetImage
 from .sample import Sample, _need, _sample, _text, _yes_no
-
-if TYPE_CHECKING:
-    pass
 
 # --------------------------------------------------------------------------------------------------- POPE
 _POPE_FIELDS = ("question_id", "question", "answer", "image")
@@ -94,3 +95,20 @@ def _read_pope_lines(path: Path, split: str) -> Iterator[Sample]:
             image=ImageRef(picture),
             meta={"category": split, "image_source": source, "group": f"pope/{source}"},
         )
+
+
+BENCHMARK = Benchmark(
+    name="pope",
+    title="POPE",
+    folders=("pope", "POPE"),
+    splits={
+        "adversarial": Split("POPE adv.", 3000),
+        "popular": Split("POPE pop.", 3000),
+        "random": Split("POPE rand.", 3000),
+    },
+    read=_read_pope,
+    source="the dataset lmms-lab/POPE (or the JSON lines of RUCAIBox/POPE)",
+    yes_no=True,
+    paper_rule="equal_length",
+    reported=True,
+)

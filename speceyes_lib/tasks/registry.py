@@ -1,12 +1,8 @@
-"""V*, HR-Bench and POPE, read from their official on-disk layouts into one kind of `Sample`.
+"""Every benchmark that can be run, read from its official on-disk layout into one kind of `Sample`.
 
-    root/vstar/<split>/NAME.jpg + NAME.json      {target_object, bbox, question, options}, options[0] is right
-    root/hr/<split>.tsv                          one row per question and option order, image in base64
-    root/pope/Full/<split>-00000-of-00001.parquet
-    root/pope/coco_pope_<split>.json             POPE as first published: JSON lines, pictures in val2014/
-
-The folder names of the official downloads (`vstar_bench`, `HR-Bench`, `POPE`) are accepted as well. Pictures
-stay on disk until `Sample.image.open()`: memory does not grow with their number or size.
+Adding a benchmark takes a file beside this one that defines `BENCHMARK`, and its name in `FILES`. The folder names of
+the official downloads are accepted as well as ours. Pictures stay on disk until `Sample.image.open()`: memory does
+not grow with their number or size.
 
 Two kinds of bad input are told apart. A file that is not what it claims to be raises DataError when loading.
 A picture that cannot be decoded raises DataError on opening it: one lost sample must not lose the others.
@@ -16,34 +12,31 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from ..errors import DataError, nearest
-from .hrbench import _read_hr
-from .pope import _read_pope
+from .benchmark import Benchmark
 from .sample import Sample
-from .vstar import _read_vstar
 
-
-# ----------------------------------------------------------------------------------------------- registry
-@dataclass(frozen=True)
-class Benchmark:
-    """One benchmark: its folder names (ours first), splits, reader and where the original is to be had."""
-
-    name: str
-    title: str
-    folders: tuple[str, ...]
-    splits: tuple[str, ...]
-    read: Callable[[Path, str], Iterator[Sample]]
-    source: str
+FILES = ("vstar", "hrbench", "pope")  # the files of this wing that define a BENCHMARK, in the order of tables
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (import_module(f".{file}", __package__).BENCHMARK for file in FILES)
+}
+SPLITS_BY_TASK = {f"{b.name}/{name}": split for b in BENCHMARKS.values() for name, split in b.splits.items()}
+TASKS = tuple(SPLITS_BY_TASK)  # every "benchmark/split" that can be run
+OPTION_TASKS = tuple(f"{b.name}/{split}" for b in BENCHMARKS.values() if not b.yes_no for split in b.splits)
+SIZES = {task: split.size for task, split in SPLITS_BY_TASK.items() if split.size}  # as published
+AVERAGE = "average"  # the split name of the unweighted mean over splits
+SPLITS = TASKS
+HARD_BELOW = 0.42  # target_fraction under which a sample is called hard
 
 
 def load(benchmark: str, split: str, root: str | Path) -> list[Sample]:
     """All samples of one split, sorted by key (numbers by value), validated, with unique ids.
 
-    root: the folder that holds `vstar`, `hr` and `pope`. Raises DataError for an unknown benchmark or split,
+    root: the folder that holds the benchmarks' folders. Raises DataError for an unknown benchmark or split,
     a missing folder, a malformed file, duplicate ids and an empty split.
     """
     known = BENCHMARKS.get(benchmark)
@@ -89,40 +82,3 @@ def _folder(benchmark: Benchmark, root: Path) -> Path:
 def _natural(key: str) -> list[tuple[int, int, str]]:
     """Sort key by which "9" comes before "10"; total on all strings."""
     return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", key) if p]
-
-
-BENCHMARKS = {
-    b.name: b
-    for b in (
-        Benchmark(
-            "vstar",
-            "V*",
-            ("vstar", "vstar_bench"),
-            ("direct_attributes", "relative_position"),
-            _read_vstar,
-            "the dataset craigwu/vstar_bench",
-        ),
-        Benchmark(
-            "hr",
-            "HR-Bench",
-            ("hr", "HR-Bench"),
-            ("hr_bench_4k", "hr_bench_8k"),
-            _read_hr,
-            "the dataset DreamMr/HR-Bench",
-        ),
-        Benchmark(
-            "pope",
-            "POPE",
-            ("pope", "POPE"),
-            ("adversarial", "popular", "random"),
-            _read_pope,
-            "the dataset lmms-lab/POPE (or the JSON lines of RUCAIBox/POPE)",
-        ),
-    )
-}
-TASKS = tuple(f"{b.name}/{split}" for b in BENCHMARKS.values() for split in b.splits)
-AVERAGE = "average"  # the split name of the unweighted mean over the seven splits
-SPLITS = TASKS  # the order of Table 1's columns
-# samples of each split as its authors publish it
-SIZES = dict(zip(SPLITS, (115, 76, 800, 800, 3000, 3000, 3000), strict=True))
-HARD_BELOW = 0.42  # target_fraction under which a sample is called hard

@@ -1,4 +1,7 @@
-"""Reader of V* (direct attributes and relative position) in its published layout."""
+"""V* (direct attributes and relative position) in its published layout.
+
+vstar/<split>/NAME.jpg + NAME.json      {target_object, bbox, question, options}; options[0] is right
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .benchmark import Benchmark, Split
 from .pictures import ImageRef
 from .sample import LETTERS, Box, Sample, _need, _sample, _text
 
@@ -45,7 +49,7 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
             path.stem,
             question=_text(entry["question"], str(path), "question"),
             options=tuple(_text(o, str(path), "options") for o in options),
-            answer=LETTERS[0],  # by the benchmark's own convention (facts §2)
+            answer=LETTERS[0],  # V* lists the right option first
             image=ImageRef(pictures[0]),
             boxes=_boxes(entry.get("bbox") or [], str(path)),
             meta={"targets": [targets] if isinstance(targets, str) else list(targets)},
@@ -60,3 +64,15 @@ def _boxes(boxes: Any, where: str) -> tuple[Box, ...]:
     if any(len(box) != 4 or not (box[2] >= 0 and box[3] >= 0) for box in found):
         raise DataError(f"{where}: field 'bbox' is {boxes!r}, expected a list of [x, y, width, height] in px")
     return found
+
+
+BENCHMARK = Benchmark(
+    name="vstar",
+    title="V*",
+    folders=("vstar", "vstar_bench"),
+    splits={"direct_attributes": Split("V* direct", 115), "relative_position": Split("V* relative", 76)},
+    read=_read_vstar,
+    source="the dataset craigwu/vstar_bench",
+    paper_rule="standard_inside",
+    reported=True,
+)

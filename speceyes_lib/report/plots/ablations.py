@@ -12,12 +12,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from ...analysis.ablations import marginal_gain
-from ...tasks.registry import SPLITS
+from ...tasks.registry import BENCHMARKS, TASKS
 from ..labels import agent_label, split_label
 from .confidence import short_label
 from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, SERIES, _drawn
 
-BENCHMARKS = {"vstar": "V*", "hr": "HR-Bench", "pope": "POPE"}
 SOURCES = {"reported": "reported", "measured": "this run"}
 _LINES = {"reported": "-", "measured": "--"}
 _HATCH = {"reported": "", "measured": "////"}
@@ -41,7 +40,7 @@ def threshold_ablation(sweep: pd.DataFrame) -> Figure:
             part = sweep[(sweep["agent"] == agent) & sweep["split"].str.startswith(benchmark + "/")]
             ax = axes[i, j]
             _bars_and_lines(ax, part, "threshold", descending=True)
-            ax.set_title(f"{BENCHMARKS[benchmark]}, {agent_label(agent)}")
+            ax.set_title(f"{BENCHMARKS[benchmark].title}, {agent_label(agent)}")
             if i == len(agents) - 1:
                 ax.set_xlabel("threshold of the gate")
             if j == 0:
@@ -53,7 +52,7 @@ def threshold_ablation(sweep: pd.DataFrame) -> Figure:
 @_drawn
 def topk_ablation(sweep: pd.DataFrame) -> Figure:
     """Accuracy (line) and speedup (bars) over K, the number of alternatives compared: a panel per split."""
-    splits = [s for s in SPLITS if s in set(sweep["split"])]
+    splits = [s for s in TASKS if s in set(sweep["split"])]
     columns = min(4, max(1, len(splits)))
     rows = -(-len(splits) // columns) or 1
     figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.8 + 1.55 * rows), squeeze=False)
@@ -123,7 +122,7 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
 
 def _look(split: str) -> tuple[str, str]:
     """Colour and marker of a split: its place among the splits of its benchmark."""
-    own = [s for s in SPLITS if s.split("/")[0] == split.split("/")[0]]
+    own = [s for s in TASKS if s.split("/")[0] == split.split("/")[0]]
     return SERIES[1 + own.index(split)] if split in own else SERIES[0]
 
 
@@ -151,7 +150,7 @@ def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
 
 def _split_handles(sweep: pd.DataFrame) -> list[Line2D]:
     by_look: dict[tuple[str, str], list[str]] = {}
-    for split in [s for s in SPLITS if s in set(sweep["split"])]:
+    for split in [s for s in TASKS if s in set(sweep["split"])]:
         by_look.setdefault(_look(split), []).append(split_label(split))
     return [
         Line2D([], [], color=color, marker=marker, ms=3.5, lw=1.1, label=", ".join(names))
@@ -206,7 +205,7 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
         inset.set_title("gain per query", fontsize=6, fontweight="normal", pad=2)
         inset.tick_params(labelsize=5.5, pad=1, length=2)
         inset.set_facecolor("white")
-        ax.set_title(BENCHMARKS[benchmark])
+        ax.set_title(BENCHMARKS[benchmark].title)
         ax.set_xlabel("batch size")
         if j == 0:
             ax.set_ylabel("speedup over the agent alone")
@@ -227,9 +226,9 @@ def router_ablation(replayed: pd.DataFrame) -> Figure:
     routers = list(dict.fromkeys(replayed["router"]))
     labels = {"large": "large model", "small": "small model", "none": "nobody: all drafted"}
     ok = replayed[
-        (replayed["status"] == "ok") & (replayed["task"].isin(SPLITS) | replayed["task"].eq("pooled"))
+        (replayed["status"] == "ok") & (replayed["task"].isin(TASKS) | replayed["task"].eq("pooled"))
     ]
-    tasks = [t for t in (*SPLITS, "pooled") if t in set(ok["task"])]
+    tasks = [t for t in (*TASKS, "pooled") if t in set(ok["task"])]
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.6))
     for i, router in enumerate(routers):
         part = ok[ok["router"] == router].set_index("task").reindex(tasks)

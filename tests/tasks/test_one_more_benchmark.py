@@ -1,0 +1,122 @@
+"""A benchmark is one file and one line: with a toy one registered, every stage of the pipeline takes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# The registry with the toy's name among its files, before anything else has imported it.
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+
+import toy_benchmark
+sys.modules["speceyes_lib.tasks.toy"] = toy_benchmark
+import speceyes_lib.tasks.registry as registry
+
+source = Path(registry.__file__).read_text("utf-8")
+line = 'FILES = ("vstar", "hrbench", "pope")'
+assert source.count(line) == 1
+exec(compile(source.replace(line, line[:-1] + ', "toy")'), registry.__file__, "exec"), registry.__dict__)
+
+from synthetic_run import write_run
+from speceyes_lib.analysis import audit, paper_comparison, position_bias, sample_frame, summary
+from speceyes_lib.analysis.reported import REPORTED_TASKS, TABLES, reported
+from speceyes_lib.explore.gating import Gating, outcome
+from speceyes_lib.explore.reading import Run
+from speceyes_lib.explore.state import GateView
+from speceyes_lib.explore.widgets import task_options
+from speceyes_lib.formats.importing import import_files
+from speceyes_lib.formats.speceyes_export import export
+from speceyes_lib.judging import benchmark_metrics, scorer_comparison, verdicts
+from speceyes_lib.judging.stage import run_judging_stage
+from speceyes_lib.params import FiguresParams, JudgingParams, PositionBiasParams
+from speceyes_lib.replay import outcomes, replay_data
+from speceyes_lib.replay.settings import Setting
+from speceyes_lib.report import table1, tables
+from speceyes_lib.report.labels import split_label
+from speceyes_lib.runs.reading import read_stage
+from speceyes_lib.runs.records import JudgedRecord
+
+folder = Path(sys.argv[1])
+os.environ["SPECEYES_RUNS"] = str(folder / "runs")
+toy_benchmark.write(folder / "data")
+TASK = "toy/easy"
+found = {"tasks": list(registry.TASKS), "reported": list(REPORTED_TASKS), "label": split_label(TASK)}
+
+samples = registry.load_task(TASK, folder / "data")
+found["loaded"] = len(samples)
+arms = ["collect", "baseline", "gated"]
+write_run("toy", samples, folder / "data", arms)
+frames = {}
+for protocol in ("paper", "strict"):
+    run_judging_stage(JudgingParams(run="toy", tasks=[TASK], arms=arms, data_root=str(folder / "data"),
+                                    protocol=protocol, if_changed="restart"))
+    stages = [read_stage("toy", f"03_judging/{arm}", TASK, JudgedRecord) for arm in arms]
+    judged = verdicts.of_stages(stages)
+    metrics = benchmark_metrics.benchmark_metrics(verdicts.of_source(judged, "final", "baseline"), protocol)
+    found[f"metrics, {protocol}"] = list(zip(metrics["measure"], metrics["n"]))
+found["metric table"] = list(tables.benchmark_tables(benchmark_metrics.metrics_by_arm(judged)))
+records = [record for stage in stages for record in stage.records.values()]
+scored = scorer_comparison.score_all(records)
+found["scorers"] = {name: bool(scored[name].notna().any()) for name in ("paper", "strict", "lmms-eval")}
+
+params = FiguresParams(run="toy", tasks=[TASK], arms=arms, threshold_from="", bootstrap=100)
+run = summary.summarised(params)
+found["frame"] = len(run.frame)
+found["splits"] = {arm: list(told["splits"]) for arm, told in run.summary["arms"].items()}
+gathered = paper_comparison.gather(params, run)
+long = gathered.results()
+found["table 1"] = sorted(set(table1.layout(long)["split"]))
+found["table 1 in HTML"] = "Toy easy" in table1.html(long)
+found["table 1 in LaTeX"] = "Toy easy" in table1.latex(long, "caption", "label")
+found["audit"] = len(audit.audit({name: reported(name) for name in TABLES}))
+
+data = replay_data.population("toy", [TASK])
+rows = outcomes.replay(data, Setting(threshold=0.5, k=64))
+found["replay"] = dict(zip(rows["task"], rows["n"].astype(int)))
+explorer = Gating(Run("toy"))
+found["explorer"] = outcome(explorer, GateView(threshold=0.5)).n
+found["choices"] = [label for label, _ in task_options([*registry.TASKS])]
+found["position bias"] = TASK in PositionBiasParams().tasks
+
+export("toy", folder / "files")
+runs, problems = import_files("speceyes", [folder / "files"], "again", str(folder / "data"))
+found["imported"] = sorted({part.task for parts in runs.values() for part in parts})
+found["problems"] = [str(problem) for problem in problems]
+print(json.dumps(found))
+"""
+
+
+def test_every_stage_takes_a_benchmark_that_the_paper_does_not_report(tmp_path):
+    paths = [str(ROOT), str(ROOT / "tests/worlds")]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{PROGRAM}", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["tasks"] == [*found["reported"], "toy/easy"]
+    assert len(found["reported"]) == 7
+    assert found["label"] == "Toy easy"
+    assert found["loaded"] == found["frame"] == found["explorer"] == 6
+    assert found["metrics, strict"] == found["metrics, paper"] == [["accuracy", 6]]
+    assert found["metric table"] == ["toy"]
+    assert found["scorers"] == {"paper": True, "strict": True, "lmms-eval": False}
+    assert all(splits == ["toy/easy"] for splits in found["splits"].values())
+    assert found["table 1"] == sorted([*found["reported"], "toy/easy", "average"])
+    assert found["table 1 in HTML"]
+    assert found["table 1 in LaTeX"]
+    assert found["audit"] == 7
+    assert found["replay"] == {"toy/easy": 6, "pooled": 6, "average": 6}
+    assert "Toy easy" in found["choices"]
+    assert found["position bias"]
+    assert found["imported"] == ["toy/easy"]
+    assert found["problems"] == []
