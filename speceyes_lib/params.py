@@ -1,38 +1,72 @@
 """The parameters of every notebook: the single definition of their names, types, defaults and allowed values.
 
-Each notebook's `parameters` cell repeats its model literally (`cell` prints it, `speceyes_lib.run check`
-compares), papermill overrides the cell, and the model checks what arrives: strictly, so 8 is not "8" and
-True is not 1. A parameter that several notebooks share is one annotated type here.
+A notebook's `parameters` cell repeats the part of its model that a reader may want to change (`shown`). What it leaves
+out keeps the model's default and can still be passed: by papermill, by `speceyes stage --set`, or from a config, whose
+keys are these parameters again. Every value is checked strictly, so 8 is not "8" and True is not 1.
+
+The file has one subject and is not split: most parameters are shared by several notebooks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .agents.registry import AgentKind
 from .errors import ConfigError, nearest
 from .gating.gate import PASSES
+from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
 from .models.endpoint import identity, is_endpoint, parse_endpoints
-from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, Arm
+from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
 from .tasks.hub import ITEMS
-from .tasks.registry import OPTION_TASKS, TASKS
+from .tasks.registry import HARD_BELOW, OPTION_TASKS, TASKS
 
-MODES = ("min", "mean", "bottom20", "log")
+# the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
+OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
 
 
-def _known(what: str, valid: tuple[str, ...]) -> AfterValidator:
+def parameter(default: Any, description: str, key: str | None = "", **limits: Any) -> Any:
+    """A field of a parameter model.
+
+    Args:
+        default: its default; `...` where the models that share it have their own.
+        description: its comment in the parameters cell.
+        key: where a config gives it ("gate.k"). Empty: its name in the `section` of its model. None: nowhere, because
+            the plan of the run decides it.
+        limits: of `pydantic.Field`, such as `ge`.
+    """
+    return Field(default, description=description, json_schema_extra={"key": key}, **limits)
+
+
+# ------------------------------------------------------------------ what names and texts are checked against
+
+
+def _check_known(what: str, name: str, valid: Collection[str]) -> None:
+    if name not in valid:
+        raise ValueError(f"no {what} {name!r}{nearest(name, valid)}; valid are {', '.join(valid)}")
+
+
+def _one_of(what: str, valid: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        _check_known(what, name, valid)
+        return name
+
+    return AfterValidator(check)
+
+
+def _several_of(what: str, valid: Collection[str], if_empty: Collection[str] | None = None) -> AfterValidator:
+    """Names, none of them twice. An empty list stands for `if_empty`; where that is None it is refused."""
+
     def check(names: list[str]) -> list[str]:
         for name in names:
-            if name not in valid:
-                hint = nearest(name, valid)
-                raise ValueError(f"no {what} {name!r}{hint}; valid are {', '.join(valid)}")
-        if not names:
-            raise ValueError(f"name at least one {what}")
+            _check_known(what, name, valid)
         if len(set(names)) < len(names):
             raise ValueError(f"a {what} is named twice")
-        return names
+        if not names and if_empty is None:
+            raise ValueError(f"name at least one {what}")
+        return names or list(if_empty)
 
     return AfterValidator(check)
 
@@ -43,21 +77,7 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _items(names: list[str]) -> list[str]:
-    for name in names:
-        if name not in ITEMS:
-            raise ValueError(
-                f"nothing is called {name!r}{nearest(name, ITEMS)}; there are {', '.join(ITEMS)}"
-            )
-    return names
-
-
-def _model(text: str) -> str:
-    """A folder, or endpoints that can be read."""
-    return _endpoint_or_none(text) if is_endpoint(text) else text
-
-
-def _endpoint_or_none(text: str) -> str:
+def _endpoints_or_none(text: str) -> str:
     try:
         if text:
             parse_endpoints(text)
@@ -66,98 +86,68 @@ def _endpoint_or_none(text: str) -> str:
     return text
 
 
+def _folder_or_endpoints(text: str) -> str:
+    return _endpoints_or_none(text) if is_endpoint(text) else text
+
+
+Model = Annotated[str, AfterValidator(_folder_or_endpoints)]
+Pixels = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
 # ------------------------------------------------------------------ parameters that several notebooks share
 
 Run = Annotated[
-    str, AfterValidator(_plain_name), Field(description="name of the run: its folder in data/runs")
+    str, AfterValidator(_plain_name), parameter(..., "name of the run: its folder in data/runs", "name")
 ]
-Tasks = Annotated[list[str], _known("task", TASKS), Field(description="benchmark/split, in this order")]
 DataRoot = Annotated[
-    str, Field(min_length=1, description="folder of the benchmarks in their official layouts")
+    str, parameter(..., "folder of the benchmarks in their official layouts", "data.root", min_length=1)
 ]
-Limit = Annotated[int, Field(ge=0, description="samples per task, from the front; 0: all")]
-IfChanged = Annotated[
-    Literal["refuse", "restart"],
-    Field(description="results made from something else: refuse to mix, or restart the stage"),
-]
-OptionOrder = Annotated[
-    str,
-    Field(
-        pattern=r"^(as_published|shuffled|rotated_[1-9]\d?)$",
-        description="as_published, shuffled, or rotated_N: each option N places later",
-    ),
-]
-OptionSeed = Annotated[int, Field(ge=0, description="seed of shuffled options, mixed with each sample's id")]
-DraftModel = Annotated[
-    str,
-    AfterValidator(_model),
-    Field(min_length=1, description="M_S, small, tool-free: its folder, or endpoints that serve it"),
+OptionSeed = Annotated[
+    int, parameter(..., "seed of shuffled options, mixed with each sample's id", "data.option_seed", ge=0)
 ]
 AgentModel = Annotated[
-    str,
-    AfterValidator(_model),
-    Field(min_length=1, description="M_L, large, with tools: its folder, or endpoints that serve it"),
-]
-IfFewerAlternatives = Annotated[
-    Literal["refuse", "lower"],
-    Field(description="where a server gives fewer than k_store: refuse, or lower both"),
-]
-Prompts = Annotated[str, Field(min_length=1, description="prompt set: a shipped name or a .yaml file")]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    Field(description="weights and arithmetic; auto: as stored"),
-]
-Device = Annotated[
-    str,
-    Field(
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?|spread)$",
-        description="cpu, mps, cuda, cuda:N, spread (over all GPUs); auto: best, a GPU per model",
+    Model,
+    parameter(
+        ..., "M_L, large, with tools: its folder, or endpoints that serve it", "models.agent", min_length=1
     ),
 ]
-Attention = Annotated[
-    Literal["auto", "flash_attention_2", "sdpa", "eager"],
-    Field(description="auto: flash-attn 2 on a GPU where installed, else sdpa"),
+DraftTokens = Annotated[int, parameter(..., "new tokens of a draft at most", "draft.max_new_tokens", ge=1)]
+AgentsTogether = Annotated[
+    int, parameter(..., "agents at once in collect and the _batched arms", "agent.batch_size_batched", ge=2)
 ]
-MinPixels = Annotated[
-    int | None, Field(ge=1, description="smallest model view in pixels; None: the model's own")
-]
-MaxPixels = Annotated[
-    int | None, Field(ge=1, description="largest model view in pixels; None: the model's own")
-]
-BatchSize = Annotated[int, Field(ge=1, description="queries per batch of router and draft (the paper's B)")]
-DraftTokens = Annotated[int, Field(ge=1, description="new tokens of a draft at most")]
-KStore = Annotated[
-    int, Field(ge=2, description="alternatives stored per token, at least the largest K analysed")
-]
-Score = Annotated[Literal["min", "mean", "bottom20", "log"], Field(description="confidence the gate goes by")]
-K = Annotated[int, Field(ge=2, description="alternatives in the separability (the paper's K)")]
-Slope = Annotated[float, Field(gt=0, allow_inf_nan=False, description="slope of the sigmoid (the paper's a)")]
-Threshold = Annotated[
-    float | None,
-    Field(ge=0, le=1, description=f"accept drafts {PASSES}; None: read it from threshold_from"),
-]
-ThresholdFrom = Annotated[str, Field(description="from 04_threshold")]
 Arms = Annotated[
-    list[str],
-    _known("arm", ARMS),
-    Field(description="ways to run: a run mode, _batched: several agents at once"),
+    list[str], _several_of("arm", ARMS), parameter(..., "ways to run; _batched: many at once", "arms")
 ]
+Score = Annotated[
+    str, _one_of("score", MODES), parameter(..., "score that is compared with the threshold", "gate.score")
+]
+K = Annotated[int, parameter(..., "alternatives in the separability (the paper's K)", "gate.k", ge=2)]
+Slope = Annotated[float, parameter(..., "slope of the sigmoid (the paper's a)", "gate.slope", gt=0)]
+ThresholdFrom = Annotated[str, parameter(..., "from 04_threshold", key=None)]
 Protocol = Annotated[
     Literal["strict", "paper"],
-    Field(description="strict: errors count as wrong; paper: the published rules to the letter"),
+    parameter(..., "strict: errors count as wrong; paper: the published rules to the letter"),
 ]
-Bootstrap = Annotated[int, Field(ge=100, description="resamples behind the intervals")]
-Seed = Annotated[int, Field(ge=0, description="seed of everything random here")]
-# the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
-OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
+Bootstrap = Annotated[int, parameter(..., "resamples behind the intervals", ge=100)]
+Seed = Annotated[int, parameter(..., "seed of everything random here", ge=0)]
 
 
-class NotebookParams(BaseModel):
-    """Base of all: literals only (what papermill can pass), nothing unknown, no silent conversion."""
+class Params(BaseModel):
+    """Base of all: literals only (what papermill can pass), nothing unknown, no silent conversion.
+
+    section: where a config gives the parameters that name no key. shown: names in the parameters cell, in order;
+    empty: all.
+    """
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
+    section: ClassVar[str] = ""
+    shown: ClassVar[tuple[str, ...]] = ()
+
+
+class NotebookParams(Params):
+    """Parameters of a notebook that works on a run."""
 
     run: Run = "demo"
 
@@ -169,8 +159,12 @@ class NotebookParams(BaseModel):
 class StageParams(NotebookParams):
     """Parameters of a notebook that works on the tasks of a run and writes a stage of it."""
 
-    tasks: Tasks = list(TASKS)
-    if_changed: IfChanged = "refuse"
+    tasks: Annotated[list[str], _several_of("task", TASKS, if_empty=TASKS)] = parameter(
+        [], "benchmark/split, in this order; empty: all", "data.tasks"
+    )
+    if_changed: Literal["refuse", "restart"] = parameter(
+        "refuse", "results made from something else: refuse to mix, or restart the stage", key=None
+    )
 
     def stage_config(self) -> dict[str, Any]:
         """What the records of one task depend on: the parameters without the run's name and the task list.
@@ -181,24 +175,112 @@ class StageParams(NotebookParams):
         return {key: identity(v) if key.endswith("_model") else v for key, v in values.items()}
 
 
+class ModelRunParams(StageParams):
+    """What the notebooks that run models have in common: samples, the draft model, and where it is computed."""
+
+    data_root: DataRoot = "data/demo/benchmark"
+    limit: int = parameter(0, "samples per task, from the front; 0: all", "data.limit", ge=0)
+    draft_model: Model = parameter(
+        "data/demo/models/draft",
+        "M_S, small, tool-free: its folder, or endpoints that serve it",
+        "models.draft",
+        min_length=1,
+    )
+    prompts: str = parameter("demo", "prompt set: a shipped name or a .yaml file", "prompts", min_length=1)
+    batch_size: int = parameter(
+        16, "queries per batch of router and draft (the paper's B)", "draft.batch_size", ge=1
+    )
+    k_store: int = parameter(
+        128, "alternatives stored per token, at least the largest K analysed", "draft.k_store", ge=2
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = parameter(
+        "float32", "weights and arithmetic; auto: as stored", "models.dtype"
+    )
+    device: str = parameter(
+        "auto",
+        "cpu, mps, cuda, cuda:N, spread (over all GPUs); auto: best, a GPU per model",
+        "models.device",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?|spread)$",
+    )
+
+
+class FunnelParams(ModelRunParams):
+    """What drafting and the funnel have in common: the order of options, separability, the size of a view."""
+
+    option_order: str = parameter(
+        "as_published",
+        "as_published, shuffled, or rotated_N: each option N places later",
+        "data.option_order",
+        pattern=r"^(as_published|shuffled|rotated_[1-9]\d?)$",
+    )
+    option_seed: OptionSeed = 0
+    if_fewer_alternatives: Literal["refuse", "lower"] = parameter(
+        "refuse",
+        "where a server gives fewer than k_store: refuse, or lower both",
+        "draft.if_fewer_alternatives",
+    )
+    k: K = DEFAULT_K
+    slope: Slope = DEFAULT_SLOPE
+    attn: Literal["auto", "flash_attention_2", "sdpa", "eager"] = parameter(
+        "auto", "auto: flash-attn 2 on a GPU where installed, else sdpa", "models.attn"
+    )
+    min_pixels: Pixels | None = parameter(
+        None, "smallest model view in pixels; None: the model's own", "models.min_pixels"
+    )
+    max_pixels: Pixels | None = parameter(
+        None, "largest model view in pixels; None: the model's own", "models.max_pixels"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.k > self.k_store:
+            raise ValueError(
+                f"k = {self.k} needs k_store of at least as many alternatives, but k_store = {self.k_store}"
+            )
+        low, high = self.min_pixels, self.max_pixels
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_pixels = {low} is more than max_pixels = {high}")
+        return self
+
+
+class GateParams(Params):
+    """The gate of a run, apart from K and slope."""
+
+    router: Annotated[str, _one_of("router", ROUTERS)] = parameter(
+        "large", "model that answers Phase I: large, small, or none (every sample is drafted)", "gate.router"
+    )
+    score: Score = "min"
+    threshold: float | None = parameter(
+        None,
+        f"accept drafts {PASSES}; None: read it from threshold_from",
+        "gate.threshold",
+        ge=0,
+        le=1,
+    )
+    threshold_from: ThresholdFrom = OPERATING_POINT
+
+
+# ------------------------------------------------------------------ the pipeline
+
+
 class PrepareParams(StageParams):
     """00_prepare_data: generate the embedded benchmark and its validation set, or check what is there."""
 
-    kind: Annotated[
-        Literal["demo", "check"],
-        Field(description="demo: generate the embedded benchmark; check: read the data given"),
-    ] = "demo"
-    fetch: Annotated[
-        list[str],
-        AfterValidator(_items),
-        Field(description="what to fetch from the hub first (speceyes fetch)"),
-    ] = []
-    data_root: DataRoot = "data/demo/benchmark"
-    seed: Annotated[int, Field(ge=0, description="seed of the embedded benchmark")] = 2026
-    validation_root: Annotated[str, Field(description="folder of the validation set; empty: none")] = (
-        "data/demo/validation"
+    section = "data"
+    shown = ("run", "tasks", "kind", "fetch", "data_root", "validation_root", "seed", "validation_seed")
+
+    kind: Literal["demo", "check"] = parameter(
+        "demo", "demo: generate the embedded benchmark; check: read the data given"
     )
-    validation_seed: Annotated[int, Field(ge=0, description="seed of the validation set")] = 4052
+    fetch: Annotated[list[str], _several_of("item", ITEMS, if_empty=())] = parameter(
+        [], "what to fetch from the hub first (speceyes fetch)"
+    )
+    data_root: DataRoot = "data/demo/benchmark"
+    seed: int = parameter(2026, "seed of the embedded benchmark", ge=0)
+    validation_root: str = parameter(
+        "data/demo/validation", "folder of the validation set; empty: none", "validation.root"
+    )
+    validation_seed: int = parameter(4052, "seed of the validation set", "validation.seed", ge=0)
 
     @model_validator(mode="after")
     def _kept_apart(self) -> Self:
@@ -211,35 +293,19 @@ class PrepareParams(StageParams):
         return self
 
 
-class DraftParams(StageParams):
+class DraftParams(FunnelParams):
     """01_small_model_inference: the small model answers every sample, evidence kept."""
 
-    data_root: DataRoot = "data/demo/benchmark"
-    limit: Limit = 0
-    option_order: OptionOrder = "as_published"
-    option_seed: OptionSeed = 0
-    draft_model: DraftModel = "data/demo/models/draft"
-    prompts: Prompts = "demo"
-    batch_size: BatchSize = 16
+    section = "draft"
+    shown = (
+        *("run", "tasks", "data_root", "limit", "draft_model", "prompts"),
+        *("batch_size", "max_new_tokens", "k_store", "k", "slope"),
+    )
+
     max_new_tokens: DraftTokens = 20
-    k_store: KStore = 128
-    if_fewer_alternatives: IfFewerAlternatives = "refuse"
-    k: K = 64
-    slope: Slope = 0.6
-    dtype: Dtype = "float32"
-    device: Device = "auto"
-    attn: Attention = "auto"
-    min_pixels: MinPixels = None
-    max_pixels: MaxPixels = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _check_k(self.k, self.k_store)
-        _check_pixels(self.min_pixels, self.max_pixels)
-        return self
 
 
-class AgentParams(StageParams):
+class AgentParams(FunnelParams, GateParams):
     """02_gated_agent_eval: one or more arms, run one after another in one kernel.
 
     An arm is named after its run mode; `_batched` lets up to `agent_batch_size_batched` agents advance
@@ -251,67 +317,45 @@ class AgentParams(StageParams):
     so arms can be added or repeated one by one.
     """
 
+    section = "agent"
+    shown = (
+        *("run", "tasks", "arms", "data_root", "limit", "draft_model", "agent_model", "prompts"),
+        *("agent", "router", "score", "threshold"),
+    )
+
     arms: Arms = list(DEFAULT_ARMS)
-    data_root: DataRoot = "data/demo/benchmark"
-    limit: Limit = 0
-    option_order: OptionOrder = "as_published"
-    option_seed: OptionSeed = 0
-    draft_model: DraftModel = "data/demo/models/draft"
     agent_model: AgentModel = "data/demo/models/agent"
-    prompts: Prompts = "demo"
-    agent: Annotated[
-        Literal["deepeyes", "thyme"],
-        Field(description="how the large model works: zooms by tool calls, or writes Python"),
-    ] = "deepeyes"
-    sandbox: Annotated[
-        Literal["enforced", "off"],
-        Field(description="thyme: confine the programs it writes; off: only in a container of your own"),
-    ] = "enforced"
-    router: Annotated[
-        Literal["large", "small", "none"],
-        Field(description="who answers Phase I: the large model, the small one, or nobody (all drafted)"),
-    ] = "large"
-    router_max_new_tokens: Annotated[int, Field(ge=1, description="new tokens of the router at most")] = 10
-    batch_size: BatchSize = 16
+    agent: Annotated[str, _one_of("agent", get_args(AgentKind))] = parameter(
+        "deepeyes",
+        "how the large model works: deepeyes zooms by tool calls, thyme writes Python",
+        "agent.kind",
+    )
+    sandbox: Literal["enforced", "off"] = parameter(
+        "enforced", "thyme: confine the programs it writes; off: only in a container of your own"
+    )
+    router_max_new_tokens: int = parameter(
+        10, "new tokens of the router at most", "gate.router_max_new_tokens", ge=1
+    )
     draft_max_new_tokens: DraftTokens = 20
-    agent_batch_size: Annotated[
-        int, Field(ge=1, description="agents at once in baseline and gated; 1: the paper")
-    ] = 1
-    agent_batch_size_batched: Annotated[
-        int, Field(ge=2, description="agents at once in collect and the _batched arms")
-    ] = 32
-    concurrent: Annotated[
-        bool,
-        Field(description="both models at once in collect and the _batched arms (each its own device)"),
-    ] = False
-    max_turns: Annotated[int, Field(ge=1, description="agent turns at most")] = 6
-    max_new_tokens: Annotated[int, Field(ge=1, description="new tokens of an agent turn at most")] = 512
-    first_look: Annotated[
-        bool, Field(description="collect also asks the agent for its answer without the tool")
-    ] = True
-    router_small: Annotated[
-        bool, Field(description="collect also asks the small model whether a tool would help")
-    ] = True
-    specreason_threshold: Annotated[
-        int, Field(ge=0, le=9, description="specreason keeps a proposed step from this score on")
-    ] = 7
-    score: Score = "min"
-    k: K = 64
-    slope: Slope = 0.6
-    k_store: KStore = 128
-    if_fewer_alternatives: IfFewerAlternatives = "refuse"
-    threshold: Threshold = None
-    threshold_from: ThresholdFrom = OPERATING_POINT
-    dtype: Dtype = "float32"
-    device: Device = "auto"
-    attn: Attention = "auto"
-    min_pixels: MinPixels = None
-    max_pixels: MaxPixels = None
+    agent_batch_size: int = parameter(
+        1, "agents at once in baseline and gated; 1: the paper", "agent.batch_size", ge=1
+    )
+    agent_batch_size_batched: AgentsTogether = 32
+    concurrent: bool = parameter(
+        False, "both models at once in collect and the _batched arms (each its own device)"
+    )
+    max_turns: int = parameter(6, "agent turns at most", ge=1)
+    max_new_tokens: int = parameter(512, "new tokens of an agent turn at most", ge=1)
+    first_look: bool = parameter(True, "collect also asks the agent for its answer without the tool")
+    router_small: bool = parameter(
+        True, "collect also asks the small model whether a tool would help", "gate.router_small"
+    )
+    specreason_threshold: int = parameter(
+        7, "specreason keeps a proposed step from this score on", ge=0, le=9
+    )
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _check_k(self.k, self.k_store)
-        _check_pixels(self.min_pixels, self.max_pixels)
+    def _has_a_threshold(self) -> Self:
         gated = [name for name in self.arms if name.startswith("gated")]
         if gated and self.threshold is None and not self.threshold_from:
             raise ValueError(f"arm {gated[0]!r} needs a threshold: give threshold or threshold_from")
@@ -360,52 +404,54 @@ class AgentParams(StageParams):
 class JudgingParams(StageParams):
     """03_judging: is each answer right, by which rule, under which protocol."""
 
+    section = "judging"
+    shown = ("run", "tasks", "arms", "data_root", "protocol", "judge", "judge_all", "human_checks")
+
     arms: Arms = list(DEFAULT_ARMS)
     data_root: DataRoot = "data/demo/benchmark"
     protocol: Protocol = "strict"
-    judge: Annotated[
-        str,
-        AfterValidator(_endpoint_or_none),
-        Field(description="endpoint of a judging model for what no rule decides; empty: rules only"),
-    ] = ""
-    judge_all: Annotated[
-        bool, Field(description="the model also judges what a rule decides, to measure their agreement")
-    ] = False
-    judge_max_requests: Annotated[int, Field(ge=0, description="questions to the model; 0: no limit")] = 0
-    judge_max_tokens: Annotated[
-        int, Field(ge=0, description="tokens of prompts and replies together; 0: no limit")
-    ] = 0
-    judge_cache: Annotated[
-        str, Field(description="where the model's replies are kept; empty: a file beside the runs")
-    ] = ""
-    human_checks: Annotated[
-        Literal["apply", "ignore"],
-        Field(description="verdicts that people overruled (human_checks.csv of the run)"),
-    ] = "apply"
+    judge: Annotated[str, AfterValidator(_endpoints_or_none)] = parameter(
+        "", "endpoint of a judging model for what no rule decides; empty: rules only"
+    )
+    judge_all: bool = parameter(
+        False, "the model also judges what a rule decides, to measure their agreement"
+    )
+    judge_max_requests: int = parameter(0, "questions to the model; 0: no limit", ge=0)
+    judge_max_tokens: int = parameter(0, "tokens of prompts and replies together; 0: no limit", ge=0)
+    judge_cache: str = parameter("", "where the model's replies are kept; empty: a file beside the runs")
+    human_checks: Literal["apply", "ignore"] = parameter(
+        "apply", "verdicts that people overruled (human_checks.csv of the run)"
+    )
 
 
-CollectArm = Annotated[Literal["collect"], Field(description="the instrumented arm that is analysed")]
-DeltaPp = Annotated[
-    float,
-    Field(ge=0, le=100, description="accuracy in points the gate may cost when the threshold is chosen"),
-]
+class CollectParams(StageParams):
+    """What the notebooks that analyse the instrumented arm of a finished run have in common."""
+
+    arm: Literal["collect"] = parameter("collect", "the instrumented arm that is analysed", key=None)
+    score: Score = "min"
+    delta_pp: float = parameter(
+        0.0,
+        "accuracy in points the gate may cost when the threshold is chosen",
+        "gate.delta_pp",
+        ge=0,
+        le=100,
+    )
 
 
-class ThresholdParams(StageParams):
+class ThresholdParams(CollectParams):
     """04_threshold: the threshold a stated rule picks on a validation run, for the gate of another run."""
 
+    section = "gate"
+    shown = ("run", "tasks", "score", "delta_pp")
+
     run: Run = "demo_validation"
-    arm: CollectArm = "collect"
-    score: Score = "min"
-    delta_pp: DeltaPp = 0.0
 
 
-class GateAnalysisParams(StageParams):
+class GateAnalysisParams(CollectParams):
     """What the notebooks that analyse the gate of a finished run have in common."""
 
-    arm: CollectArm = "collect"
-    score: Score = "min"
-    delta_pp: DeltaPp = 0.0
+    section = "confidence"
+
     threshold_from: ThresholdFrom = OPERATING_POINT
     seed: Seed = 0
 
@@ -413,108 +459,91 @@ class GateAnalysisParams(StageParams):
 class ConfidenceParams(GateAnalysisParams):
     """04_confidence_analysis: which score knows right drafts from wrong ones, and what no score can see."""
 
-    modes: Annotated[
-        list[str], _known("confidence mode", MODES), Field(description="confidence modes to compare")
-    ] = list(MODES)
+    shown = ("run", "tasks", "score", "modes", "threshold_from", "bootstrap", "seed")
+
+    modes: Annotated[list[str], _several_of("score", MODES)] = parameter(list(MODES), "scores to compare")
     bootstrap: Bootstrap = 2000
 
 
 class CertifiedParams(GateAnalysisParams):
     """04_certified_thresholds: what the threshold in use gains and loses, and which thresholds hold on unseen data."""
 
-    risk_target: Annotated[
-        float, Field(gt=0, lt=1, description="certified: share of wrong ones among accepted drafts, at most")
-    ] = 0.05
-    loss_target: Annotated[
-        float, Field(gt=0, lt=1, description="certified: share of samples accepted and wrong, at most")
-    ] = 0.015
-    pass_target: Annotated[
-        float, Field(gt=0, lt=1, description="certified: share of wrong drafts that are accepted, at most")
-    ] = 0.2
-    delta: Annotated[
-        float, Field(gt=0, lt=1, description="how often a bound that is certified with probability may fail")
-    ] = 0.1
-    repeats: Annotated[int, Field(ge=1, description="random halves that rules are tried on")] = 20
+    shown = (
+        *("run", "tasks", "score", "threshold_from", "risk_target", "loss_target", "pass_target"),
+        *("delta", "repeats", "seed"),
+    )
+
+    risk_target: Share = parameter(0.05, "certified: share of wrong ones among accepted drafts, at most")
+    loss_target: Share = parameter(0.015, "certified: share of samples accepted and wrong, at most")
+    pass_target: Share = parameter(0.2, "certified: share of wrong drafts that are accepted, at most")
+    delta: Share = parameter(0.1, "how often a bound that is certified with probability may fail")
+    repeats: int = parameter(20, "random halves that rules are tried on", ge=1)
 
 
 class CostsParams(GateAnalysisParams):
     """04_costs: when the gate pays, where the time goes, and how many replicas of which model answer most."""
 
+    shown = ("run", "tasks", "score", "threshold_from", "seed")
+
 
 class FiguresParams(StageParams):
     """05_paper_figures: summary, tables and figures of this run, of the reported numbers, or of both."""
 
+    section = "figures"
+    shown = ("run", "tasks", "arms", "source", "more_runs", "score", "threshold_from", "bootstrap", "seed")
+
     arms: Arms = list(DEFAULT_ARMS)
-    source: Annotated[
-        Literal["run", "reported", "both"],
-        Field(description="numbers shown: of this run, as reported in the paper, or both"),
-    ] = "both"
-    more_runs: Annotated[
-        list[str], Field(description="further finished runs for the table, another agent's for example")
-    ] = []
+    source: Literal["run", "reported", "both"] = parameter(
+        "both", "numbers shown: of this run, as reported in the paper, or both"
+    )
+    more_runs: list[str] = parameter([], "further finished runs for the table, another agent's for example")
     score: Score = "min"
     threshold_from: ThresholdFrom = OPERATING_POINT
-    hard_below: Annotated[
-        float,
-        Field(gt=0, le=1, description="a sample is hard when its target is under this share of the side"),
-    ] = 0.42
+    hard_below: float = parameter(
+        HARD_BELOW, "a sample is hard when its target is under this share of the side", gt=0, le=1
+    )
     bootstrap: Bootstrap = 2000
     seed: Seed = 0
 
 
-class FidelityParams(StageParams):
+# ------------------------------------------------------------------ started by hand: no config gives these
+
+
+class FidelityParams(ModelRunParams):
     """study_replay_fidelity: the funnel really run at several settings, beside what replay says of them."""
 
+    shown = ("run", "tasks", "limit", "settings")
+
     run: Run = "fidelity"
-    data_root: DataRoot = "data/demo/benchmark"
-    limit: Limit = 0
-    settings: Annotated[
-        list[str],
-        Field(min_length=1, description="score and threshold, then K, router, batch, slope, agents at once"),
-    ] = [
-        "min > 0.9986",
-        "min > 0.97",
-        "mean > 0.99, K 96",
-        "log > 0.95, router none",
-        "bottom20 > 0.99, K 32, router none, batch 8",
-        "min > 0.98, router small, batch 4",
-        "min > 0.995, slope 0.5, batch 32, agents 16",
-    ]
-    draft_model: DraftModel = "data/demo/models/draft"
+    settings: list[str] = parameter(
+        [
+            "min > 0.9986",
+            "min > 0.97",
+            "mean > 0.99, K 96",
+            "log > 0.95, router none",
+            "bottom20 > 0.99, K 32, router none, batch 8",
+            "min > 0.98, router small, batch 4",
+            "min > 0.995, slope 0.5, batch 32, agents 16",
+        ],
+        "score and threshold, then K, router, batch, slope, agents at once",
+        min_length=1,
+    )
     agent_model: AgentModel = "data/demo/models/agent"
-    prompts: Prompts = "demo"
-    batch_size: BatchSize = 16
-    agent_batch_size_batched: Annotated[int, Field(ge=2, description="agents at once in collect")] = 32
-    k_store: KStore = 128
-    dtype: Dtype = "float32"
-    device: Device = "auto"
+    agent_batch_size_batched: AgentsTogether = 32
 
 
-NOTEBOOKS: dict[str, type[StageParams]] = {
-    "00_prepare_data": PrepareParams,
-    "01_small_model_inference": DraftParams,
-    "02_gated_agent_eval": AgentParams,
-    "03_judging": JudgingParams,
-    "04_threshold": ThresholdParams,
-    "04_confidence_analysis": ConfidenceParams,
-    "04_certified_thresholds": CertifiedParams,
-    "04_costs": CostsParams,
-    "05_paper_figures": FiguresParams,
-}
-
-
-# ------------------------------------------------------------------ notebooks started by hand: no config speaks of them
+ORDERS = ("rotated_1", "rotated_2", "rotated_3", "shuffled")
 
 
 class PositionBiasParams(StageParams):
     """study_position_bias: the run's drafts again, with the same options in other orders."""
 
-    tasks: Tasks = list(OPTION_TASKS)
-    orders: Annotated[
-        list[str],
-        _known("order", ("rotated_1", "rotated_2", "rotated_3", "shuffled")),
-        Field(description="orders to draft in, beside as_published"),
-    ] = ["rotated_1", "rotated_2", "rotated_3", "shuffled"]
+    tasks: Annotated[list[str], _several_of("task", TASKS, if_empty=OPTION_TASKS)] = parameter(
+        [], "benchmark/split, in this order; empty: all with options"
+    )
+    orders: Annotated[list[str], _several_of("order", ORDERS)] = parameter(
+        list(ORDERS), "beside as_published"
+    )
     option_seed: OptionSeed = 0
     protocol: Protocol = "strict"
     bootstrap: Bootstrap = 2000
@@ -527,57 +556,73 @@ class ReportedNumbersParams(NotebookParams):
     run: Run = "paper"
 
 
-MEASUREMENTS: dict[str, type[NotebookParams]] = {
-    "study_replay_fidelity": FidelityParams,
-    "study_position_bias": PositionBiasParams,
-    "study_reported_numbers": ReportedNumbersParams,
-}
+class TrainParams(Params):
+    """train_demo_models: one training run of one of the embedded models."""
+
+    which: Literal["draft", "agent"] = parameter("draft", "model to train: draft or agent")
+    seed: int = parameter(0, "seed of weights, scenes and questions", ge=0)
+    out: str = parameter(
+        "data/runs/models/draft",
+        "folder to write; the committed ones are data/demo/models/<which>",
+        min_length=1,
+    )
+    threads: int = parameter(2, "CPU threads; one per model trains two models at once", ge=1)
+    held_out: int = parameter(300, "samples of the final measurement", ge=5)
+    smoke: bool = parameter(False, "two steps a phase: shows that everything runs, learns nothing")
+
+    @property
+    def run(self) -> str:
+        """How the header names this: training belongs to no run."""
+        return f"training of the demo {self.which}"
 
 
-# ------------------------------------------------------------------ notebooks for people
-
-
-class GatingExplorerParams(NotebookParams):
+class GatingExplorerParams(NotebookParams, GateParams):
     """explore_gating: where to begin, and in whose name marks are kept."""
 
-    score: Score = "min"
-    k: K = 64
-    slope: Slope = 0.6
-    router: Annotated[
-        Literal["large", "small", "none"],
-        Field(description="whose word in Phase I counts; none: all drafted"),
-    ] = "large"
-    threshold: Threshold = None
-    threshold_from: ThresholdFrom = OPERATING_POINT
-    author: Annotated[str, Field(description="your name, kept with every mark; can be typed in later")] = ""
-    review_n: Annotated[int, Field(ge=1, description="samples in the random queue for review")] = 50
-    seed: Annotated[int, Field(ge=0, description="seed of the random queue")] = 0
+    shown = (
+        *("run", "score", "k", "slope", "router", "threshold", "threshold_from"),
+        *("author", "review_n", "seed"),
+    )
+
+    k: K = DEFAULT_K
+    slope: Slope = DEFAULT_SLOPE
+    author: str = parameter("", "your name, kept with every mark; can be typed in later")
+    review_n: int = parameter(50, "samples in the random queue for review", ge=1)
+    seed: int = parameter(0, "seed of the random queue", ge=0)
 
 
 class TraceExplorerParams(NotebookParams):
     """explore_traces: whose trajectories, and what to put beside them."""
 
-    arm: Annotated[str, Field(min_length=1, description="arm whose trajectories are listed")] = "collect"
-    text: Annotated[str, Field(description="words to look for, in any case; empty: none")] = ""
-    other_run: Annotated[str, Field(description="run shown beside it; empty: none")] = "demo"
-    other_arm: Annotated[str, Field(description="arm of the run beside it")] = "baseline"
+    arm: str = parameter("collect", "arm whose trajectories are listed", min_length=1)
+    text: str = parameter("", "words to look for, in any case; empty: none")
+    other_run: str = parameter("demo", "run shown beside it; empty: none")
+    other_arm: str = parameter("baseline", "arm of the run beside it")
 
 
-EXPLORERS: dict[str, type[NotebookParams]] = {
+# ------------------------------------------------------------------ which notebook has which parameters
+
+# the notebooks that a config runs, in their order
+NOTEBOOKS: dict[str, type[StageParams]] = {
+    "00_prepare_data": PrepareParams,
+    "01_small_model_inference": DraftParams,
+    "02_gated_agent_eval": AgentParams,
+    "03_judging": JudgingParams,
+    "04_threshold": ThresholdParams,
+    "04_confidence_analysis": ConfidenceParams,
+    "04_certified_thresholds": CertifiedParams,
+    "04_costs": CostsParams,
+    "05_paper_figures": FiguresParams,
+}
+BY_HAND: dict[str, type[Params]] = {
+    "study_replay_fidelity": FidelityParams,
+    "study_position_bias": PositionBiasParams,
+    "study_reported_numbers": ReportedNumbersParams,
+    "train_demo_models": TrainParams,
     "explore_gating": GatingExplorerParams,
     "explore_traces": TraceExplorerParams,
 }
-ALL_NOTEBOOKS: dict[str, type[NotebookParams]] = NOTEBOOKS | MEASUREMENTS | EXPLORERS
-
-
-def _check_k(k: int, k_store: int) -> None:
-    if k > k_store:
-        raise ValueError(f"k = {k} needs k_store of at least as many alternatives, but k_store = {k_store}")
-
-
-def _check_pixels(low: int | None, high: int | None) -> None:
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"min_pixels = {low} is more than max_pixels = {high}")
+ALL_NOTEBOOKS: dict[str, type[Params]] = {**NOTEBOOKS, **BY_HAND}
 
 
 # ------------------------------------------------------------------ building, with errors for people
@@ -604,5 +649,5 @@ def _fault(item: Mapping[str, Any], model: type[BaseModel]) -> str:
             model = model.model_fields[part].annotation
         hint = nearest(item["loc"][-1], model.model_fields)
         return f"{where}: there is no such key{hint}; valid are {', '.join(model.model_fields)}"
-    told = item["msg"].removeprefix("Value error, ")
-    return f"{where}: {told}, got {item['input']!r}" if where else told
+    reason = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {reason}, got {item['input']!r}" if where else reason

@@ -33,7 +33,7 @@ def export(
     run: str,
     folder: Path,
     arms: Sequence[str] = ("baseline", "gated"),
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] = (),
     data_root: str | None = None,
 ) -> list[Path]:
     """Write a run's drafts and arms into `eval_results_<agent>` and `judge_results_<agent>` below `folder`.
@@ -54,7 +54,7 @@ def export(
     """
     written: dict[Path, str] = {}
     seconds: dict[Path, dict[str, float]] = {}
-    for task in tasks:
+    for task in tasks or TASKS:
         for stage in (DRAFT_STAGE, *(f"02_{arm}" for arm in arms)):
             if not is_finished(run, stage, task):
                 continue

@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("run")
     command.add_argument("folder", type=Path)
     command.add_argument("--arms", nargs="+", default=["baseline", "gated"], help="arms beside the drafts")
-    command.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK")
+    command.add_argument("--tasks", nargs="+", default=[], choices=TASKS, metavar="TASK", help="default: all")
     command.add_argument("--data-root", help="folder of the benchmarks, where the run does not name it")
 
     command = add("train", "train one of the embedded models from scratch")

@@ -16,14 +16,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import ConfigDict, create_model
 
 from ..errors import ConfigError, JobError, UserError, nearest
-from ..params import ALL_NOTEBOOKS, NOTEBOOKS, build
+from ..params import ALL_NOTEBOOKS, NOTEBOOKS, Params, build
 from ..paths import repo_root, resolve, run_dir, shown
 from ..report.formatting import duration
 from ..runs.shards import Shard
-from .parameters_cell import plain_type
+from .parameters_cell import plain_type, read_cell, shown_fields
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PLAIN_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "None": None}
@@ -53,27 +53,21 @@ def parameters_of(notebook: Path) -> dict[str, tuple[str, Any]]:
         raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
     if source is None:
         raise ConfigError(f"{shown(notebook)}: no cell is tagged `parameters`; tag the one that holds them")
-    found: dict[str, tuple[str, Any]] = {}
     try:
-        for line in ast.parse(source).body:
-            if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value):
-                raise ValueError(f"`{ast.unparse(line)}` is not `name: type = literal`")
-            found[line.target.id] = (ast.unparse(line.annotation), ast.literal_eval(line.value))
+        return read_cell(source)
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"{shown(notebook)}: parameters cell: {error}") from None
-    return found
 
 
-def check_notebook(notebook: Path, model: type[BaseModel]) -> None:
-    """Refuse a parameters cell that differs from its model in names, types or defaults."""
+def check_notebook(notebook: Path, model: type[Params]) -> None:
+    """Refuse a parameters cell whose names, types or defaults are not those of its model, or that lacks a shown one."""
     written = parameters_of(notebook)
     fields = model.model_fields
     faults = [f"{name} is not a parameter{nearest(name, fields)}" for name in written if name not in fields]
-    for name, field in fields.items():
-        expected = (plain_type(field.annotation), field.get_default())
-        if name not in written:
-            faults.append(f"{name} is missing")
-        elif repr(written[name]) != repr(expected):  # repr tells 1 from True and 1.0
+    faults += [f"{name} is missing" for name in shown_fields(model) if name not in written]
+    for name in [name for name in written if name in fields]:
+        expected = (plain_type(fields[name].annotation), fields[name].get_default())
+        if repr(written[name]) != repr(expected):  # repr tells 1 from True and 1.0
             faults.append(
                 f"{name} is {written[name][0]} = {written[name][1]!r}, expected {expected[0]} = {expected[1]!r}"
             )

@@ -7,7 +7,6 @@ still fails, and so does the papermill run.
 
 from __future__ import annotations
 
-import ast
 import io
 import sys
 import time
@@ -15,23 +14,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pydantic import BaseModel
-
-from ..params import build
+from ..params import Params, build
 from ..paths import resolve, shown
 from ..report.formatting import duration, size
+from .parameters_cell import given_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..runs.records import Manifest
 
-Params = TypeVar("Params", bound=BaseModel)
+P = TypeVar("P", bound=Params)
 PACKAGES_SHOWN = ("torch", "transformers", "numpy", "pandas")
 SECONDS_BETWEEN_UPDATES = 0.25  # often enough for the eye, cheap for kernel and file
 
 
-def start(model: type[Params], namespace: Mapping[str, Any]) -> Params:
+def start(model: type[P], namespace: Mapping[str, Any]) -> P:
     """The checked parameters of a notebook; displays where its numbers come from.
 
     Args:
@@ -39,48 +37,24 @@ def start(model: type[Params], namespace: Mapping[str, Any]) -> Params:
         namespace: the notebook's `globals()`.
 
     Returns:
-        The parameters: those of the cell, those that papermill injected, and the model's defaults for all others.
+        The parameters: those of the parameters cell, those that papermill injected (whether the cell has them or not),
+        and the model's defaults for all others.
 
     Raises:
         ConfigError: names every parameter at fault, what was expected, and the nearest valid name.
     """
-    params = checked(model, namespace)
-    header(params)
+    from ..runs.provenance import environment
+
+    # in a plain script there is no history of cells: any global of a parameter's name is taken
+    history = namespace.get("_ih")
+    names = model.model_fields if history is None else given_names(history)
+    values = {name: namespace[name] for name in names if name in namespace}
+    params = build(model, values, "this notebook's parameters")
+    _display_markdown(provenance(params, environment()))
     return params
 
 
-def checked(model: type[Params], namespace: Mapping[str, Any]) -> Params:
-    """Build the stage's parameter model from a notebook's `globals()`.
-
-    Takes the names the model declares; those the notebook lacks keep the model's default. Papermill only
-    warns about parameters the notebook does not know and passes wrong types through, so both are refused here.
-
-    Raises ConfigError naming every parameter at fault, what was expected, and the nearest valid name.
-    """
-    names = [*model.model_fields, *_injected_names(namespace.get("_ih", ()))]
-    return build(
-        model, {name: namespace[name] for name in names if name in namespace}, "this notebook's parameters"
-    )
-
-
-def _injected_names(history: Iterable[str]) -> list[str]:
-    """Names assigned by the cell that papermill injected, known by its first line."""
-    names = []
-    for source in history:
-        if source.startswith("# Parameters\n"):
-            body = ast.parse(source).body
-            names += [t.id for node in body if isinstance(node, ast.Assign) for t in node.targets]
-    return names
-
-
-def header(params: BaseModel) -> None:
-    """Display where this notebook's numbers come from: run, commit, packages, hardware, parameters."""
-    from ..runs.provenance import environment
-
-    _display_markdown(provenance(params, environment()))
-
-
-def provenance(params: BaseModel, environment: Mapping[str, Any]) -> str:
+def provenance(params: Params, environment: Mapping[str, Any]) -> str:
     """The header's text (Markdown): one line of provenance, the resolved parameters folded below it."""
     packages = environment["packages"]
     versions = [f"{name} {packages[name]}" for name in PACKAGES_SHOWN if name in packages]

@@ -1,13 +1,35 @@
-"""The text of a parameters cell, written from the parameter model of the notebook."""
+"""The parameters cell of a notebook: written from its parameter model, and read back."""
 
 from __future__ import annotations
 
+import ast
 import types
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from ..params import Params
 
-# ------------------------------------------------------------------ the parameters cell
+LINE_LENGTH = 110  # the formatter's, which lists longer than that are broken by
+
+
+def shown_fields(model: type[Params]) -> tuple[str, ...]:
+    """Names of the parameters that a notebook's cell shows, in order."""
+    return model.shown or tuple(model.model_fields)
+
+
+def cell(model: type[Params]) -> str:
+    """The parameters cell of a notebook, ready to paste: one typed literal a line, described."""
+    lines = []
+    for name in shown_fields(model):
+        field = model.model_fields[name]
+        start = f"{name}: {plain_type(field.annotation)} = "
+        value = field.get_default()
+        if isinstance(value, list) and len(f"{start}{_literal(value)}  # {field.description}") > LINE_LENGTH:
+            items = "".join(f"    {_literal(item)},\n" for item in value)
+            lines.append(f"{start}[  # {field.description}\n{items}]")
+        else:
+            lines.append(f"{start}{_literal(value)}  # {field.description}")
+    return "\n".join(lines) + "\n"
 
 
 def plain_type(annotation: Any) -> str:
@@ -24,25 +46,46 @@ def plain_type(annotation: Any) -> str:
     return annotation.__name__ if origin is None else str(annotation)
 
 
-LINE_LENGTH = 110  # the formatter's, which lists longer than that are broken by
-
-
-def cell(model: type[BaseModel]) -> str:
-    """The parameters cell of a notebook, ready to paste: one typed literal a line, described."""
-    lines = []
-    for name, field in model.model_fields.items():
-        start = f"{name}: {plain_type(field.annotation)} = "
-        value = field.get_default()
-        if isinstance(value, list) and len(f"{start}{_literal(value)}  # {field.description}") > LINE_LENGTH:
-            items = "".join(f"    {_literal(item)},\n" for item in value)
-            lines.append(f"{start}[  # {field.description}\n{items}]")
-        else:
-            lines.append(f"{start}{_literal(value)}  # {field.description}")
-    return "\n".join(lines) + "\n"
-
-
 def _literal(value: Any) -> str:
     """Python source in the formatter's style: double quotes."""
     if isinstance(value, list):
         return f"[{', '.join(_literal(item) for item in value)}]"
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def read_cell(source: str) -> dict[str, tuple[str, Any]]:
+    """Name -> (type as written, value) of a parameters cell.
+
+    Raises:
+        ValueError: a line is not `name: type = literal` (SyntaxError: not Python).
+    """
+    written = {}
+    for line in ast.parse(source).body:
+        if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value):
+            raise ValueError(f"`{ast.unparse(line)}` is not `name: type = literal`")
+        written[line.target.id] = (ast.unparse(line.annotation), ast.literal_eval(line.value))
+    return written
+
+
+def given_names(cells: Iterable[str]) -> list[str]:
+    """Names of the parameters that the executed cells of a notebook give.
+
+    They stand in the cell of typed literals that is tagged `parameters`, or in the one that papermill injects after it,
+    which is known by its first line. Where a reader adds an untyped line to the first of the two, it counts as well.
+    """
+    names: list[str] = []
+    for source in cells:
+        try:
+            body = ast.parse(source).body
+            targets = [
+                t
+                for line in body
+                for t in ([line.target] if isinstance(line, ast.AnnAssign) else line.targets)
+            ]
+            typed = any(isinstance(line, ast.AnnAssign) for line in body)
+            literals = [ast.literal_eval(line.value) for line in body]
+        except (SyntaxError, AttributeError, ValueError, TypeError):
+            continue  # any other cell
+        if literals and (typed or source.startswith("# Parameters\n")):
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return list(dict.fromkeys(names))

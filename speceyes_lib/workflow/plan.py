@@ -32,7 +32,7 @@ from ..params import (
 from ..paths import PACKAGE, repo_root, resolve, run_dir, shown, stage_dir
 from ..runs.provenance import library_files
 from ..runs.shards import Shard
-from .config import KEYS, RunConfig
+from .config import SECTIONS, RunConfig
 
 
 def load_config(path: str | Path) -> RunConfig:
@@ -54,7 +54,7 @@ def load_config(path: str | Path) -> RunConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys with values, such as `name: demo`")
     # an empty section (`gate:` with nothing below) reads as null: it means the defaults
-    values = {key: {} if value is None and key in KEYS else value for key, value in values.items()}
+    values = {key: {} if value is None and key in SECTIONS else value for key, value in values.items()}
     config = build(RunConfig, values, where)
     try:
         plan(config)
@@ -127,10 +127,10 @@ def groups(tasks: list[str], group_by: str) -> dict[str, list[str]]:
     return found
 
 
-def dealt(tasks: list[str], kernels: int) -> dict[str, list[str]]:
-    """Tasks dealt in turn over at most so many kernels, by the name of the kernel ("" where there is one)."""
-    hands = [hand for i in range(1, kernels + 1) if (hand := Shard(i, kernels).of(tasks))]
-    return {f"part{i}" if len(hands) > 1 else "": hand for i, hand in enumerate(hands, 1)}
+def split_round_robin(tasks: list[str], kernels: int) -> dict[str, list[str]]:
+    """Tasks shared in turn by at most so many kernels, by the name of the kernel ("" where there is one)."""
+    parts = [part for i in range(1, kernels + 1) if (part := Shard(i, kernels).of(tasks))]
+    return {f"part{i}" if len(parts) > 1 else "": part for i, part in enumerate(parts, 1)}
 
 
 def plan(config: RunConfig) -> list[Job]:
@@ -155,7 +155,7 @@ def plan(config: RunConfig) -> list[Job]:
             raise ConfigError(
                 "validation.root: a threshold has to come from somewhere; give a validation set or gate.threshold"
             )
-        for group, tasks in dealt(config.data.tasks, config.workflow.validation_kernels).items():
+        for group, tasks in split_round_robin(config.data.tasks, config.workflow.validation_kernels).items():
             jobs += _inference(config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **own)
         point = _path(stage_dir(run, "04_threshold") / "operating_point.json")
         jobs.append(_analysis(config, ThresholdParams, "04_threshold", [point], run=run))

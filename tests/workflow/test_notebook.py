@@ -114,10 +114,30 @@ def test_a_misspelt_papermill_parameter_is_refused_with_the_nearest_name(tmp_pat
 # ------------------------------------------------------------------ parameters
 
 
-def test_checked_takes_the_notebooks_names_and_ignores_its_other_globals():
-    params = notebook.checked(DraftParams, {"batch_size": 4, "unrelated": 1, "_ih": [""]})
-    assert params.batch_size == 4
-    assert params.run == "demo"
+def test_a_script_gives_parameters_by_its_globals():
+    params = notebook.start(DraftParams, {"batch_size": 4, "unrelated": 1})
+    assert (params.batch_size, params.run) == (4, "demo")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["", "batch_size: int = 4"], {"batch_size": 4}),
+        (
+            ["batch_size: int = 4", "# Parameters\nbatch_size = 5\nk_store = 96\n"],
+            {"batch_size": 5, "k_store": 96},
+        ),
+        (["batch_size: int = 4\nk_store = 96"], {"batch_size": 4, "k_store": 96}),
+        (["%matplotlib inline", "import os", "k = 3", "limit = len('abc')"], {}),
+    ],
+)
+def test_a_notebook_gives_parameters_by_its_parameters_cells(cells, expected):
+    """Other names of the notebook are not parameters, even where they are called as one."""
+    namespace = {"_ih": cells}
+    for source in cells:
+        exec(source.replace("%matplotlib inline", ""), namespace)
+    params = notebook.start(DraftParams, namespace)
+    assert params == DraftParams(**expected)
 
 
 @pytest.mark.parametrize(
@@ -129,16 +149,16 @@ def test_checked_takes_the_notebooks_names_and_ignores_its_other_globals():
         ({"tasks": ["vstar/direct_atributes"]}, "did you mean 'vstar/direct_attributes'?"),
     ],
 )
-def test_checked_names_the_parameter_and_what_was_expected(given, told):
+def test_a_wrong_parameter_is_named_with_what_was_expected(given, told):
     with pytest.raises(ConfigError) as error:
-        notebook.checked(DraftParams, given)
+        notebook.start(DraftParams, given)
     assert told in str(error.value)
     assert str(error.value).startswith("this notebook's parameters: ")
 
 
-def test_checked_names_every_fault_at_once():
+def test_every_fault_is_named_at_once():
     with pytest.raises(ConfigError, match=r"batch_size.*slope"):
-        notebook.checked(DraftParams, {"batch_size": 0, "slope": -1.0})
+        notebook.start(DraftParams, {"batch_size": 0, "slope": -1.0})
 
 
 # ------------------------------------------------------------------ in a script
