@@ -1,25 +1,26 @@
-"""The funnel: what is asked about a sample in Phases I-IV, and how many samples share the models' time.
+"""The funnel: Phases I to IV of each sample, and how samples share the models' time.
 
-    I   route      "would a tool help?"; an answer that starts with "no" goes on to II, all else to IV
+    I   route      "would a tool help?"; an answer that starts with "no" leads to II, any other to IV
     II  draft      the small model answers directly
-    III gate       confidence strictly above the threshold accepts the draft
-    IV  fall back  the agent loop, for what was routed or rejected
+    III gate       a confidence strictly above the threshold accepts the draft
+    IV  fall back  the agent loop, for samples that were routed or rejected
 
-Source: SpecEyes (arXiv:2603.23483), section 3. The funnel knows neither wording (prompts build the messages)
-nor tools (agents are state machines), and leaves to the scheduler what is done next. What fails, fails for its
-sample alone and becomes a record: a picture that cannot be read ends the sample; a failed router or draft sends it
-to the agent and stays on record.
+Source: SpecEyes (arXiv:2603.23483), section 3. The funnel knows no wording (prompt sets build messages) and no tools
+(agents are state machines). The scheduler decides the order of the work. A failure concerns only its sample and becomes
+a record: an unreadable picture ends the sample; a failed router or draft is recorded and sends it to the agent.
+
+This file is not split: the phases share the state of a case and the accounting of its time.
 
 Two ways to run, with the same answers:
 
     one at a time   the paper's setting: route a batch, draft it, run the agents (one by one, or several turn by
                     turn), next batch
-    concurrent      both models and the tools at work at once: the small model drafts the next batches while the
-                    large one works on the fallbacks. A backend with `max_in_flight` (a server) is sent that many
-                    single requests at a time, a local one a batch
+    concurrent      both models and the tools work at the same time: the small model drafts the next batches while the
+                    large one works on the fallbacks. A server gets up to `max_in_flight` single requests at a time, a
+                    local backend gets batches
 
-Timing: every second of the loop is charged to a sample, batched calls in equal shares and simultaneous ones by the
-scheduler's rule, so the records' `wall_s` sum to the clock of the loop (less a per cent or two of bookkeeping).
+Timing: every second of the loop is charged to a sample. Batched calls count in equal shares, simultaneous calls by the
+scheduler's rule. So the `wall_s` of the records sum to the clock of the loop, up to one or two per cent of bookkeeping.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from ..runs.evidence import Evidence
     from ..tasks.sample import Sample
 
-ROUTER_EVIDENCE_K = 20  # alternatives of the router's first token among which yes and no are looked for
+ROUTER_EVIDENCE_K = 20  # alternatives of the router's first token that are searched for yes and no
 HOST_WORKERS = 4  # pictures decoded and tools run at once, in the concurrent way
 # make_agent(sample id, question block, original picture, its view, forbid_tool=False): an agent at its first turn
 AgentFactory = Callable[..., "Agent"]
@@ -56,7 +57,7 @@ AgentFactory = Callable[..., "Agent"]
 
 @dataclass(frozen=True)
 class Drafting:
-    """How Phase II asks and scores: token limit, alternatives kept per token, and the scores' K and slope."""
+    """Settings of Phase II: token limit, alternatives kept per token, K and slope of the scores."""
 
     max_new_tokens: int = 20
     k_store: int = 128
@@ -66,7 +67,7 @@ class Drafting:
 
 @dataclass(frozen=True)
 class Router:
-    """Who answers Phase I, in at most how many tokens."""
+    """Settings of Phase I: the model that answers, and its token limit."""
 
     by: Literal["large", "small"] = "large"
     max_new_tokens: int = 10

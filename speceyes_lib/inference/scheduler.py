@@ -1,16 +1,16 @@
-"""Takes cases from station to station: one job at a time, or with every worker busy at once.
+"""Moves cases from station to station: one job at a time, or with all workers busy.
 
-At a station cases wait for one kind of work (a router's word, an agent's next turn). A job is that work on up to
-`size` of them. Stations of one `lane` share its workers: a local model answers one batch at a time, a server many
-requests. What the work is, the scheduler does not know.
+At a station, cases wait for one kind of work (a router verdict, the next turn of an agent). A job is that work on up to
+`size` cases. Stations of one `lane` share its workers: a local model answers one batch at a time, a server answers many
+requests. The scheduler does not know what the work is.
 
-Which job is next depends on what waits and on nothing else. The station furthest down the line comes first, so
-that what was begun is finished before more is begun, and little is held at a time. `patient` stations wait for a
-full job as long as anything else can be done in their lane.
+The next job depends only on the waiting cases. The last station of the line comes first, so that started cases are
+finished before new ones start, and few pictures are held at a time. A `patient` station waits for a full job as long
+as its lane has other work.
 
-Time: every second of the clock belongs to the jobs under way in it, in equal parts. What a job measured of itself
-is scaled by its share (charged / measured seconds; 1 when jobs run one at a time), so that the cases' costs sum to
-the clock, however much runs at once.
+Time: the jobs running in a second of the clock share it equally. The seconds that a job measured are scaled by its
+share (charged / measured seconds; 1 when jobs run one at a time). So the costs of the cases sum to the clock, however
+many jobs run at once.
 """
 
 from __future__ import annotations
@@ -36,11 +36,16 @@ def _same(case: object) -> int:
 class Station(Generic[C]):
     """One kind of work.
 
-    name: where cases are sent to. lane: whose workers do it. size: cases in a job at most.
-    work: done by a worker; a result for every case, in order. It touches nothing but these cases.
-    take: done by the scheduler's thread with each result and the job's share of the clock (see above).
-    patient: rather waits for a full job than starts with fewer. brief: jobs so short that the patient wait for them.
-    alike: cases go together only where this agrees; of groups equally large, the one with the highest value goes first.
+    Attributes:
+        name: the station's name.
+        lane: the workers that it uses.
+        size: cases per job at most.
+        work: called by a worker; returns a result for every case, in order. It changes only these cases.
+        take: called in the scheduler's thread with each result and the job's share of the clock.
+        patient: waits for a full job instead of starting with fewer cases.
+        brief: its jobs are so short that patient stations wait for them.
+        alike: key function. Only cases with equal keys share a job. Of equally large groups, the highest
+            key goes first.
     """
 
     name: str
@@ -66,18 +71,19 @@ class _Job(Generic[C]):
         start = time.perf_counter()
         try:
             self.results = self.station.work(self.cases)
-        except BaseException as error:  # raised again where the cases are waited for
+        except BaseException as error:  # raised in the thread that waits for the cases
             self.error = error
         self.measured_s = time.perf_counter() - start
 
 
 class Scheduler(Generic[C]):
-    """Runs cases through `stations` (furthest down the line first; the last is where all enter).
+    """Runs cases through `stations`, given from the last of the line to the first, where all cases enter.
 
-    destination: the name of the station a case goes to next; None when it is done.
-    workers: by lane, how many jobs at once, each in a thread of its own. None: one job at a time over all lanes,
-        in the thread that iterates.
-    window: cases under way at most (with workers; without, as few as the stations' sizes allow).
+    Args:
+        destination: name of the next station of a case; None when it is done.
+        workers: lane -> number of jobs at once, each in its own thread. None: one job at a time over all lanes, in the
+            thread that iterates.
+        window: cases in work at most (with workers; without, as few as the stations' sizes allow).
     """
 
     def __init__(
@@ -95,9 +101,9 @@ class Scheduler(Generic[C]):
         self._clock_s = 0.0
 
     def run(self, arrivals: Iterable[C]) -> Iterator[C]:
-        """The cases, each as soon as it is done. What a job raises is raised here, after the jobs under way ended.
+        """The cases, each as soon as it is done. An exception of a job is raised here, after the running jobs ended.
 
-        Stopping early (closing the iterator, an interrupt) waits for the jobs under way and starts no other.
+        Stopping early (closing the iterator, an interrupt) waits for the running jobs and starts no other.
         """
         self._arrivals, done = iter(arrivals), []
         with ExitStack() as stack:
@@ -110,7 +116,7 @@ class Scheduler(Generic[C]):
                         start(job)
                 if done:
                     yield from done
-                    self._live -= len(done)  # until then whoever takes them holds what they hold
+                    self._live -= len(done)  # until then the caller holds what they hold
                     done = []
                 elif self._running:
                     done = self._settle(self._ended.get())
@@ -131,7 +137,7 @@ class Scheduler(Generic[C]):
         return lambda job: pools[job.station.lane].submit(run, job)
 
     def _settle(self, job: _Job[C]) -> list[C]:
-        """Take the results of an ended job in; the cases that are done."""
+        """Use the results of an ended job; returns the cases that are done."""
         self._elapse()
         self._running.remove(job)
         if job.error is not None:
@@ -167,7 +173,7 @@ class Scheduler(Generic[C]):
         return sum(job.station.lane == station.lane for job in self._running) < self.workers[station.lane]
 
     def _cases_for(self, station: Station[C], full: bool) -> list[C]:
-        """Cases for a job, taken out of their queue; none where none wait, or a patient station waits for more."""
+        """Cases for a job, removed from their queue; none if none wait or a patient station waits for more."""
         if station is self.stations[-1]:
             return self._arrive(station.size) if full else []
         waiting = self._waiting[station.name]

@@ -1,4 +1,4 @@
-"""The one contract between those who ask (agents, funnel) and those who generate."""
+"""The contract between callers (agents, funnel) and the backends that generate."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ FinishReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One assistant turn to write, greedily.
+    """A request for one assistant turn, decoded greedily.
 
     id: of the sample, for error messages and scripted answers.
-    messages: chat messages, oldest first; image parts are ``{"type": "image", "image": PIL.Image}``. When the last
-        one is the assistant's, the model writes on in that turn.
+    messages: chat messages, oldest first; image parts are ``{"type": "image", "image": PIL.Image}``. If the last
+        one is the assistant's, the model continues that turn.
     max_new_tokens: upper bound, the end token included.
-    stop: strings that end the turn; the one that ended it stays in the text.
-    prefill: text the assistant turn already opens with; it is not repeated in the generation's text.
+    stop: strings that end the turn; the string that ended it stays in the text.
+    prefill: the first words of the assistant turn; the generation's text does not repeat them.
     evidence_k: how many of the highest log-probabilities per token to keep; 0 keeps none.
-    reuse: what a backend may take from earlier requests with the same picture objects, and keep for later ones: the
-        pictures' features, or the whole conversation as far as it is the same. Answers do not depend on it.
-    role: which model an agent wants to hear; a backend, being one model, need not look.
+    reuse: what a backend may keep between requests with the same picture objects: the pictures' features, or the
+        common beginning of the conversation. Answers do not depend on it.
+    role: the model that an agent wants; a backend is one model and ignores it.
     """
 
     id: str
@@ -46,15 +46,15 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Generation:
-    """What came of one request.
+    """The result of one request.
 
     text: without special tokens, tags such as <tool_call> kept.
     token_ids: without the end token; -1 each where a server names tokens by their text only.
     finish_reason: "stop" (end token or stop string), "length" (cut off at max_new_tokens) or "error".
     generate_s: this request's share of the clock: seconds of its batch / batch_size.
-    evidence: one row per token of `token_ids`, when asked for.
-    first_texts: the texts of the first token's alternatives, highest first, beside evidence.
-    error: set when this request failed; the other requests of its batch are unharmed.
+    evidence: one row per token of `token_ids`, if requested.
+    first_texts: the texts of the first token's alternatives, highest first, if evidence was requested.
+    error: set when this request failed; the other requests of its batch are not affected.
     """
 
     id: str
@@ -70,23 +70,24 @@ class Generation:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A model that can be asked. `image_spec` says how it wants its pictures resized.
+    """A model that answers requests. `image_spec` holds its picture sizes.
 
-    vocab_size: the tokens it knows; of a server, the alternatives per token it was found to give.
+    vocab_size: size of the vocabulary; for a server, the number of alternatives per token that it returns.
     """
 
     image_spec: ImageSpec
     vocab_size: int
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """Answer every request, in order. A request that fails comes back with `error`, never as a raise.
+        """The generations, in the order of the requests. A failed request has `error` set and does not raise.
 
-        Raises UserError for what the user must mend (such as a K larger than the vocabulary).
+        Raises:
+            UserError: a mistake of the user's, such as a K larger than the vocabulary.
         """
         ...
 
     def warm_up(self) -> None:
-        """Pay one-off costs (lazy initialisation, kernels) before a clock starts."""
+        """Pay one-off costs (lazy initialisation, kernels) before the clock starts."""
         ...
 
     def info(self) -> dict:
@@ -97,10 +98,10 @@ class Backend(Protocol):
 def generate_isolated(
     generate: Callable[[list[GenerationRequest]], list[Generation]], requests: Sequence[GenerationRequest]
 ) -> list[Generation]:
-    """Run a batch and fill in timings; when it raises, run its requests one by one so that only the culprit fails.
+    """The generations of a batch, with timings. If the batch raises, its requests run one by one, so that one fails.
 
-    The time lost in the failed attempt is shared by all its requests, so that shares still sum to the clock.
-    UserError is passed on: it concerns every request alike.
+    All requests share the time of the failed attempt, so that shares still sum to the clock. UserError is passed on,
+    because it concerns all requests.
     """
     requests = list(requests)
     start = time.perf_counter()
@@ -119,6 +120,6 @@ def generate_isolated(
 
 
 def failed(request: GenerationRequest, error: Exception, generate_s: float = 0.0) -> Generation:
-    """The generation of a request that could not be answered."""
+    """The generation of a request that failed."""
     failure = Failure(type="generation_error", message=f"{type(error).__name__}: {error}"[:500])
     return Generation(request.id, "", (), "error", generate_s, 1, error=failure)

@@ -1,8 +1,8 @@
-"""Greedy decoding, a token a step for every conversation of a batch, and the evidence that is kept on the way.
+"""Greedy decoding, one token per step for every conversation of a batch, and the evidence that it keeps.
 
-A step is one call of the model, as transformers' `generate` makes it: the same tokens and logits (tests compare),
-without what `generate` prepares for every token in case somebody decodes in another way. Beside the step of a small
-model that is a good part of the time (benchmarks/bench_decoding.py).
+A step is one call of the model, with the same tokens and logits as transformers' `generate` (tests compare them). It
+omits what `generate` prepares for other ways of decoding, which takes a good part of the time of a small model
+(benchmarks/bench_decoding.py).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def greedy(
     stopped: Callable[[list[int]], bool] | None = None,
     recorder: EvidenceRecorder | None = None,
 ) -> list[tuple[list[int], bool]]:
-    """Per row of the batch the new tokens (at most `limit`, no end token) and whether the row ended of itself.
+    """Per row of the batch: the new tokens (at most `limit`, no end token), and whether the row ended by itself.
 
     inputs: input_ids and attention_mask [batch, T], padded on the left; position_ids [4, batch, T] (text, then
-        time, row, column); past_key_values, a cache that may already know the first tokens and is filled; what
-        else the first call takes, such as pictures.
-    ends: tokens that end a row. stopped: asked with a row's tokens after each one, whether it ends here.
-    recorder: hears the raw logits of every step, those of rows that have ended included.
+        time, row, column); past_key_values, a cache that may already hold the first tokens and is filled; and
+        whatever else the first call takes, such as pictures.
+    ends: tokens that end a row. stopped: called with the tokens of a row after each one; True ends the row.
+    recorder: records the raw logits of every step, including those of rows that have ended.
     """
     inputs = dict(inputs)
     ids, mask, positions = (inputs.pop(name) for name in ("input_ids", "attention_mask", "position_ids"))
@@ -57,7 +57,7 @@ def greedy(
             del going[i]
         if not going:
             break
-        # rows that have ended are fed on, unread
+        # rows that have ended are still fed; their tokens are not read
         step = {"input_ids": tokens[:, None], "position_ids": positions[..., -1:] + (new + 1)}
     return [(row, i not in going) for i, row in enumerate(rows)]
 
@@ -71,13 +71,12 @@ def _followed_by_ones(mask: torch.Tensor, count: int) -> torch.Tensor:
 class EvidenceRecorder:
     """Keeps the k highest log-probabilities of every step of a greedy generation.
 
-    Everything stays on the device until `arrays`, without a host synchronisation per step. Memory is O(k) per token:
-    whole logits are held for a block of steps at most, which spares a model with a small vocabulary most of the small
-    operations.
+    Everything stays on the device until `arrays`, without a host synchronisation per step. Memory is O(k) per token.
+    Whole logits are held for one block of steps at most, which saves small operations for a small vocabulary.
     """
 
-    BLOCK = 2**17  # logits held before they are condensed; a real vocabulary exceeds it with every step
-    # steps for which room is made at a time: small results between large ones would fragment the heap
+    BLOCK = 2**17  # logits held before they are condensed; a real vocabulary exceeds this in each step
+    # steps per allocation: small results between large ones would fragment the heap
     ROOM = 64
 
     def __init__(self, k: int) -> None:
@@ -88,7 +87,7 @@ class EvidenceRecorder:
         self._steps = 0
 
     def hear(self, logits: torch.Tensor) -> None:
-        """Take in the raw logits [batch, vocabulary] of a step."""
+        """Record the raw logits [batch, vocabulary] of a step."""
         self._held.append(logits)
         if len(self._held) * logits.numel() >= self.BLOCK:
             self._condense()

@@ -1,4 +1,4 @@
-"""OpenAI-compatible servers: one line says where one is and how to ask it; `Client` keeps many requests in flight.
+"""OpenAI-compatible servers: one line holds the address and settings; `Client` keeps many requests in flight.
 
     http://127.0.0.1:8000/v1?model=Qwen/Qwen3-VL-2B-Instruct&processor=qwen3_vl&concurrency=64
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FailureKind = Literal["timeout", "unreachable", "rate_limited", "server_error", "refused", "bad_reply"]
 _STARTING = threading.Lock()
-# Requests start one after the other, not all at once: replies that come in bunches wait for each other, and so would
-# the requests that follow them. It costs no throughput, since a request takes this process about that long.
+# Requests start one after the other. Replies that arrive together wait for each other, and so would the requests that
+# follow them. The pause costs no throughput, because this process needs about that long for a request.
 PACE_S = 0.001
 LOOP = "endpoints"  # the thread of the loop that all clients share
-REST_S = 30.0  # how long a server that could not be reached is passed over while others answer
+REST_S = 30.0  # how long an unreachable server is skipped while others answer
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One server and how to ask it.
+    """One server and its settings.
 
     base_url: up to and including /v1. model: the name it serves. key_env: environment variable with its key;
     empty: it asks for none. concurrency: requests in flight at most. timeout_s: seconds an attempt may take.
@@ -56,9 +56,10 @@ class Endpoint:
 
     @property
     def key(self) -> str:
-        """The key from the environment; servers that ask for none get a placeholder.
+        """The key from the environment; a placeholder for servers without a key.
 
-        Raises ConfigError where the variable is not set.
+        Raises:
+            ConfigError: the variable is not set.
         """
         if not self.key_env:
             return "none"
@@ -70,14 +71,15 @@ class Endpoint:
 
 
 def is_endpoint(model: str) -> bool:
-    """Does this name servers rather than a folder?"""
+    """True if the text names servers, False for a folder."""
     return model.lstrip().startswith(("http://", "https://"))
 
 
 def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
-    """The endpoints that a text names, one a line (or separated by blanks).
+    """The endpoints in a text, one per line (or separated by blanks).
 
-    Raises ConfigError naming the option at fault, what it expects, and the nearest valid one.
+    Raises:
+        ConfigError: an option is unknown, missing, given twice or has a wrong value.
     """
     endpoints = tuple(_parse(part) for part in text.split())
     if not endpoints:
@@ -91,9 +93,9 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
 
 
 def identity(model: str) -> str:
-    """What a model is called in manifests: a folder as it is, a served model without the place it is served at.
+    """The name of a model in manifests: the folder, or the served model without its address.
 
-    So results carry no host, and a run goes on when its server has moved or another one joins.
+    So results hold no host, and a run can continue when its server has moved or another one joins.
     """
     return f"served:{parse_endpoints(model)[0].model}" if is_endpoint(model) else model
 
@@ -143,7 +145,7 @@ def _value(base_url: str, name: str, text: str, kind: str) -> Any:
 
 
 class EndpointError(Exception):
-    """A request that finally failed. `kind` says how, the message what the server said; it never holds a key."""
+    """A request that finally failed: `kind`, and a message with the server's reply. It never holds a key."""
 
     def __init__(self, kind: FailureKind, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -152,7 +154,7 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's answer: its text, why it ended, the tokens it counted, and the first choice as it was sent."""
+    """A server's answer: its text, finish reason and token count, and the first choice as it was sent."""
 
     text: str
     finish_reason: str
@@ -163,36 +165,36 @@ class Reply:
 
 
 class Client:
-    """Asks the replicas of one model. `max_in_flight` requests at a time over all of them; more may wait.
+    """Sends requests to the replicas of one model, `max_in_flight` at a time over all of them; more may wait.
 
-    Everything runs on one background event loop of this process, so it works under a running loop (Jupyter) too:
-    `submit` returns a future at once, `ask` is for callers on that loop.
+    Everything runs on one background event loop of this process, so that it also works under a running loop (Jupyter).
+    `submit` returns a future at once; `ask` is for callers on that loop.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self.endpoints = tuple(endpoints)
-        self._seats = [_Seat(e) for e in self.endpoints]
+        self._seats = [_Replica(e) for e in self.endpoints]
         self.max_in_flight = sum(e.concurrency for e in self.endpoints)
         self._free: asyncio.Semaphore | None = None
         self._next_start_s = 0.0
         self._close = weakref.finalize(self, _hang_up, [seat.openai for seat in self._seats])
 
     def submit(self, messages: Sequence[dict], **body: Any) -> Future[Reply]:
-        """Start one request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
+        """The future reply to a request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
 
         The future raises EndpointError for a request that finally failed.
         """
         return on_loop(self.ask(messages, **body))
 
     async def ask(self, messages: Sequence[dict], **body: Any) -> Reply:
-        """As `submit`, to be awaited on the client's loop (see `on_loop`)."""
+        """The reply, as `submit`, awaited on the client's loop (see `on_loop`)."""
         if self._free is None:
             self._free = asyncio.Semaphore(self.max_in_flight)
         async with self._free:
             await self._paced()
             untried = list(self._seats)
             while True:
-                seat = min(untried, key=_Seat.load)
+                seat = min(untried, key=_Replica.load)
                 untried.remove(seat)
                 try:
                     return await seat.post({"messages": list(messages), **body})
@@ -209,12 +211,12 @@ class Client:
             await asyncio.sleep(wait_s)
 
     def close(self) -> None:
-        """Give the connections back; a client nobody holds any more, or the end of the process, does so too."""
+        """Close the connections. This also happens when the client is freed or the process ends."""
         self._close()
 
 
-class _Seat:
-    """One endpoint at work."""
+class _Replica:
+    """One endpoint in use."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.in_flight, self.rests_until_s = endpoint, 0, 0.0
@@ -222,7 +224,7 @@ class _Seat:
         self.openai = _openai(endpoint, self.key)
 
     def load(self) -> tuple[bool, float]:
-        """What makes it a worse choice: resting after a failure, then how full it is."""
+        """Sort key of a replica: skipped after a failure, then its load."""
         return time.monotonic() < self.rests_until_s, self.in_flight / self.endpoint.concurrency
 
     async def post(self, body: dict) -> Reply:
@@ -232,7 +234,7 @@ class _Seat:
         self.in_flight += 1
         began_s = time.perf_counter()
         try:
-            # the raw reply: building typed objects of 128 alternatives per token costs more than the request
+            # the raw reply: typed objects of 128 alternatives per token would cost more than the request
             answer = await self.openai.post(
                 "/chat/completions",
                 body={"model": self.endpoint.model, **body},
@@ -279,17 +281,17 @@ def _openai(endpoint: Endpoint, key: str) -> AsyncOpenAI:
             timeout=endpoint.timeout_s,
             limits=httpx2.Limits(max_connections=endpoint.concurrency),
             verify=_trust(),
-            trust_env=not loopback,  # a proxy has no business with a server on this machine
+            trust_env=not loopback,  # no proxy for a server on this machine
         ),
     )
-    # it takes these from the environment; they are nobody's business but openai.com's
+    # openai reads these from the environment; they are meant for openai.com only
     client.organization = client.project = None
     return client
 
 
 @cache
 def _trust() -> Any:
-    """The certificates to trust: read once, not for every client."""
+    """The trusted certificates, read once for all clients."""
     import httpx2
 
     return httpx2.create_ssl_context()
@@ -328,8 +330,8 @@ def _the_loop() -> asyncio.AbstractEventLoop:
 
 
 def _hang_up(clients: Sequence[AsyncOpenAI]) -> None:
-    """Close the connections of some clients, waiting for it unless that would be for itself."""
-    if not _the_loop.cache_info().currsize:  # nobody has been asked anything
+    """Close the connections of clients, and wait for it unless this runs on their own loop."""
+    if not _the_loop.cache_info().currsize:  # no request was ever sent
         return
     closing = [on_loop(client.close()) for client in clients]
     if threading.current_thread().name != LOOP:

@@ -1,11 +1,11 @@
 """Models behind OpenAI-compatible servers (vLLM, the embedded server, hosted ones), many requests in flight.
 
 Evidence comes from `top_logprobs`. Separability does not change when a constant is added to every logit, so
-log-probabilities give the scores that the logits would. What a server must be able to do is probed before a run.
+log-probabilities give the scores that the logits would. The abilities of a server are probed before a run.
 
-Pictures travel as PNG at the size the model sees them, so that boxes mean the same pixels on both sides and
-nothing is lost on the way. Two answers of vLLM go beyond OpenAI's and are used where they are given: `stop_reason`
-(the stop string, which is missing in the text) and `continue_final_message` (for a turn that is already begun).
+Pictures are sent as PNG at the size that the model sees, so that boxes mean the same pixels on both sides and no pixel
+changes. Two extensions of vLLM are used where a server has them: `stop_reason` (the stop string, which the text lacks)
+and `continue_final_message` (for a turn that has begun).
 """
 
 from __future__ import annotations
@@ -37,24 +37,26 @@ from .transformers import normalise
 if TYPE_CHECKING:
     from PIL import Image
 
-# what the published processors say: patch size x merge size, and the pixels of a view
+# values of the published processors: patch size x merge size, and the pixels of a view
 PROCESSORS = {
     "qwen3_vl": ImageSpec(factor=32, min_pixels=65_536, max_pixels=16_777_216),
     "qwen2_5_vl": ImageSpec(factor=28, min_pixels=3_136, max_pixels=12_845_056),
 }
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 EXCLUDED = -9999.0  # what vLLM and the embedded server write for -inf, which JSON has not
-GIVE_UP_AFTER = 20  # requests in a row that no server took, retries included
+GIVE_UP_AFTER = 20  # requests in a row that no server accepted, retries included
 UNKNOWN = -1  # token ids: servers name tokens by their text
 
 
 class ServerBackend:
-    """The model that one or more servers offer (see `endpoint` for how `model` names them).
+    """The model of one or more servers (`endpoint` explains the text `model`).
 
-    min_pixels, max_pixels: image budget; by default that of the model's processor, as the endpoint's
-    `processor` tells it: a key of PROCESSORS, or a folder with the model's processor configuration.
+    Args:
+        min_pixels, max_pixels: image budget; by default that of the model's processor. The endpoint's `processor` is a
+            key of PROCESSORS, or a folder with the model's processor configuration.
 
-    Raises ConfigError for endpoints that cannot be right, without asking them anything.
+    Raises:
+        ConfigError: the endpoints cannot be right. No request is sent for this check.
     """
 
     def __init__(
@@ -66,18 +68,18 @@ class ServerBackend:
         self.image_spec = ImageSpec(spec.factor, min_pixels or spec.min_pixels, max_pixels or spec.max_pixels)
         self.client = Client(self.endpoints)
         self.max_in_flight = self.client.max_in_flight
-        self.vocab_size = 0  # alternatives per token: none before `probe` has found some
+        self.vocab_size = 0  # alternatives per token: none before `probe` has run
         self._lost_in_a_row = 0
         self._encoded: dict[int, tuple[weakref.ref, str]] = {}
 
     # ------------------------------------------------------------------------------------ the contract
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """Answer every request, in order, as many at a time as the endpoints take; see `Backend.generate`.
+        """The generations, in order, with as many requests in flight as the endpoints allow; see `Backend.generate`.
 
         Each request is charged an equal share of the clock.
         """
         began_s = time.perf_counter()
-        waiting = threading.Semaphore(2 * self.max_in_flight)  # no more pictures are held encoded at a time
+        waiting = threading.Semaphore(2 * self.max_in_flight)  # limits the number of encoded pictures held
         futures: list[Future[Generation]] = []
         try:
             for request in requests:
@@ -85,7 +87,7 @@ class ServerBackend:
                 futures.append(self.submit(request))
                 futures[-1].add_done_callback(lambda _: waiting.release())
             answers = [f.result() for f in futures]
-        except BaseException:  # Ctrl-C: nothing goes on being asked
+        except BaseException:  # Ctrl-C: cancel what is in flight
             for future in futures:
                 future.cancel()
             raise
@@ -93,10 +95,10 @@ class ServerBackend:
         return [replace(a, generate_s=share_s, batch_size=len(answers)) for a in answers]
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:
-        """Start one request; its generation comes with the future and is charged its own latency.
+        """The future generation of one request, charged with its own latency.
 
-        The future raises UserError once GIVE_UP_AFTER requests in a row found nobody there: a run that goes on
-        would only fill up with failures.
+        The future raises UserError once GIVE_UP_AFTER requests in a row reached no server, because the run would
+        then only collect failures.
         """
         messages, body = self.body(request)
 
@@ -117,9 +119,10 @@ class ServerBackend:
         return on_loop(answer())
 
     def warm_up(self) -> None:
-        """One short answer about a grey picture from every endpoint.
+        """Request one short answer about a grey picture from every endpoint.
 
-        Raises UserError for one that does not answer, with what it said.
+        Raises:
+            UserError: an endpoint does not answer. The message holds its reply.
         """
         for endpoint in self.endpoints:
             try:
@@ -128,7 +131,7 @@ class ServerBackend:
                 raise _unusable(error) from None
 
     def info(self) -> dict:
-        """As of every backend; no host is named."""
+        """What identifies the model, without a host; see `Backend.info`."""
         return {
             "role": self.role,
             "name": self.name,
@@ -144,15 +147,16 @@ class ServerBackend:
 
     # ------------------------------------------------------------------------------------------ probing
     def probe(self, evidence_k: int) -> int:
-        """How many alternatives per token every endpoint gives, at most `evidence_k`; kept as `vocab_size`.
+        """The number of alternatives per token that every endpoint returns, at most `evidence_k`; kept as `vocab_size`.
 
-        Raises UserError for a server that does not answer at all.
+        Raises:
+            UserError: a server does not answer.
         """
         self.vocab_size = min(self._probe(e, evidence_k) for e in self.endpoints)
         return self.vocab_size
 
     def check_alternatives(self, evidence_k: int) -> None:
-        """Refuse a run whose evidence the servers cannot give. Raises UserError with the ways out."""
+        """Refuse a run whose evidence the servers cannot return. Raises UserError with the remedies."""
         found = self.probe(evidence_k)
         if found == 0:
             raise UserError(
@@ -168,7 +172,7 @@ class ServerBackend:
             )
 
     def _probe(self, endpoint: Endpoint, evidence_k: int) -> int:
-        """What is given when evidence_k are asked for; when that is refused, what the refusal says is allowed."""
+        """Alternatives returned for evidence_k requested; if that is refused, the number that the refusal allows."""
         wanted = [evidence_k]
         while wanted:
             k = wanted.pop(0)
@@ -233,7 +237,7 @@ class ServerBackend:
         return messages, body
 
     def _url(self, picture: Image.Image) -> str:
-        """A picture as a data URL. An agent sends its first view with every turn: it is encoded once."""
+        """A picture as a data URL. It is encoded once, because an agent sends its first view with every turn."""
         key = id(picture)
         if (known := self._encoded.get(key)) and known[0]() is picture:
             return known[1]
@@ -245,12 +249,12 @@ class ServerBackend:
 
 
 def fingerprint(endpoint: Endpoint) -> str:
-    """What is known of a served model: its name and how it wants pictures. Weights are out of sight."""
+    """Hash of what is known about a served model: its name and picture sizes. Its weights cannot be seen."""
     return text_hash([endpoint.model, repr(image_spec_of(endpoint.processor))])
 
 
 def image_spec_of(processor: str) -> ImageSpec:
-    """How a served model wants its pictures. Raises ConfigError that names the ways to say it."""
+    """Picture sizes of a served model. Raises ConfigError with the ways to give them."""
     if processor in PROCESSORS:
         return PROCESSORS[processor]
     valid = f"one of {', '.join(PROCESSORS)} or a folder with the model's processor configuration"
@@ -279,7 +283,7 @@ def image_spec_of(processor: str) -> ImageSpec:
 
 
 def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
-    """The generation that a server's reply stands for; a reply that lacks what was asked for is a failure."""
+    """The generation of a server's reply. A reply that lacks what was requested is a failure."""
     if reply.finish_reason not in ("stop", "length"):
         return _failed(request, f"bad_reply: the answer ended by {reply.finish_reason!r}", reply.latency_s)
     text, stop = reply.text, reply.choice.get("stop_reason")
@@ -293,7 +297,7 @@ def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
             return _failed(request, f"bad_reply: {error}", reply.latency_s)
         n = evidence.n_tokens
     else:
-        # servers that tell stop_reason count the end token, which is none of the answer's
+        # servers that send stop_reason count the end token, which is not part of the answer
         ended = reply.finish_reason == "stop" and "stop_reason" in reply.choice and stop is None
         n = max(0, reply.completion_tokens - ended)
     ids = (UNKNOWN,) * n
@@ -303,10 +307,11 @@ def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
 def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str, ...]]:
     """Evidence of an answer from the logprobs of a choice, and the texts of its first token's alternatives.
 
-    Servers differ in whether the end token has an entry, and in how much they tell beyond k: entries behind the
-    text are dropped, alternatives are sorted and cut to k. Token ids are UNKNOWN.
+    Servers differ in whether the end token has an entry, and in how many alternatives they send. Entries after the text
+    are dropped; alternatives are sorted and cut to k. Token ids are UNKNOWN.
 
-    Raises ValueError for logprobs that are missing, unreadable or of fewer than k alternatives.
+    Raises:
+        ValueError: logprobs are missing, unreadable or have fewer than k alternatives.
     """
     content = (choice.get("logprobs") or {}).get("content")
     if content is None:
@@ -328,7 +333,7 @@ def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str,
 
 
 def _length(entries: Sequence[dict], text: str) -> int:
-    """How many entries make up the text."""
+    """Number of entries that make up the text."""
     wanted, read = text.encode(), b""
     for n, entry in enumerate(entries):
         if read.startswith(wanted):
@@ -336,7 +341,7 @@ def _length(entries: Sequence[dict], text: str) -> int:
         told = entry.get("bytes")
         read += bytes(told) if told is not None else str(entry["token"]).encode()
     n = len(entries)
-    if not read.startswith(wanted):  # bytes of a character that is split over tokens may be lost on the way
+    if not read.startswith(wanted):  # bytes of a character that is split over tokens may be lost
         while n and entries[n - 1]["token"] in END_TOKENS:
             n -= 1
     return n
@@ -351,7 +356,7 @@ def _logprobs(entries: Sequence[dict]) -> np.ndarray:
 
 
 def _alternatives(reply: Reply, asked: int) -> int:
-    """How many of the alternatives asked for came with every token; all, as it seems, of an answer without tokens."""
+    """Number of requested alternatives that every token has; all of them for an answer without tokens."""
     content = (reply.choice.get("logprobs") or {}).get("content")
     if content == [] and not reply.text:
         return asked

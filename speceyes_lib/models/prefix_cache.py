@@ -1,11 +1,11 @@
-"""What a local model has already computed, for as long as the picture it belongs to is in use.
+"""What a local model has already computed, kept as long as its picture is in use.
 
-Two things are kept with a picture: its features (every request that shows the same picture object takes them
-again, whoever asks) and the keys and values of the last conversation that began with it and goes on (its next turn
-computes only what is new). They go when the picture goes, so memory is bounded by the pictures held.
+Two things are kept with a picture. Its features serve every request with the same picture object. The keys and values
+of the last conversation that began with it serve the next turn, which computes only what is new. Both are freed with
+the picture, so memory is bounded by the pictures held.
 
-Keys and values are found again by their tokens. A picture's tokens all look alike; they are told apart by the
-picture's number, so a conversation is taken up exactly as far as tokens and pictures agree.
+Keys and values are found by their tokens. All tokens of a picture are equal, so the number of the picture is compared
+instead. A conversation is reused exactly as far as tokens and pictures agree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Kept:
     """What is kept with one picture.
 
-    features: [tokens, width] of the language model's input, then one such tensor per deeper layer that wants one.
+    features: [tokens, width] of the language model's input, then one such tensor per deeper layer that needs one.
     codes: int64 [T] of the last conversation: token ids, and minus the picture's number for a picture's tokens.
     layers: its keys and values, one pair of [heads, T, width] per layer.
     """
@@ -37,9 +37,9 @@ class Kept:
     layers: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def known(self, codes: np.ndarray) -> int:
-        """With how many of these codes the kept conversation begins; the last is always left to compute.
+        """The number of these codes with which the kept conversation begins. The last one is always computed.
 
-        It never ends within a picture: prompts end in text, and the same picture has the same tokens.
+        The common part never ends within a picture: prompts end in text, and equal pictures have equal tokens.
         """
         n = min(len(codes) - 1, len(self.codes))
         differ = np.flatnonzero(codes[:n] != self.codes[:n])
@@ -66,7 +66,7 @@ class PictureMemory:
 
 @dataclass(frozen=True)
 class Row:
-    """One request as the model sees it: its first `start` tokens are known, their layers are in `kept`.
+    """One request as the model sees it. Its first `start` tokens are known, and `kept` holds their layers.
 
     ids: int64 [T] token ids. codes: int64 [T], see `Kept`. pictures, in order, with the number of cells (t, h, w) each
     is made of, and where its tokens begin.
@@ -82,5 +82,5 @@ class Row:
 
     @property
     def new_pictures(self) -> list[Image.Image]:
-        """The pictures among what is still to compute; a picture is known as a whole or not at all."""
+        """The pictures that are still to compute. A picture is known as a whole or not at all."""
         return [p for p, begin in zip(self.pictures, self.begins, strict=True) if begin >= self.start]

@@ -1,7 +1,6 @@
 """Local models through Hugging Face transformers: batched, left-padded, greedy, with evidence on the fly.
 
-The embedded pair and the real models take this same path. torch and transformers are imported when a backend
-is made, not before.
+The embedded pair and the real models use the same code. torch and transformers are imported when a backend is built.
 """
 
 from __future__ import annotations
@@ -35,19 +34,21 @@ SUPPORTED = ("Qwen3VLForConditionalGeneration", "Qwen2_5_VLForConditionalGenerat
 
 
 class TransformersBackend:
-    """A model folder as saved by `save_pretrained` (weights, config, processor), ready to be asked.
+    """A loaded model folder as saved by `save_pretrained` (weights, config, processor).
 
     model: the folder. role: "draft" or "agent", for messages and manifests.
     dtype: "auto" (as stored) or a torch dtype's name. device: "cpu", "mps", "cuda", "cuda:N"; "spread" splits the
-    layers over all GPUs (needs accelerate); "auto" takes the best present, and of several GPUs the second for
+    layers over all GPUs (needs accelerate); "auto" takes the best device, and the second of several GPUs for
     the agent, so that draft and agent work side by side.
     attn: "auto" (flash-attn 2 on a GPU where it is installed, otherwise sdpa) or an implementation's name.
     min_pixels, max_pixels: image budget; by default that of the model's processor.
 
-    Decoding is greedy over the raw logits: penalties and sampling settings of the model's own
-    generation_config.json are dropped, its end tokens are kept.
+    Decoding is greedy over the raw logits. Penalties and sampling settings of the model's generation_config.json are
+    dropped; its end tokens are kept.
 
-    Raises UserError for a folder without a model, ConfigError for an unsupported architecture or setting.
+    Raises:
+        UserError: the folder holds no model.
+        ConfigError: the architecture or a setting is not supported.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class TransformersBackend:
 
     # ------------------------------------------------------------------------------------ the contract
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """Answer every request, in order; see `Backend.generate`. Requests with equal settings share a batch."""
+        """The generations, in order; see `Backend.generate`. Requests with equal settings share a batch."""
         for r in requests:
             if r.evidence_k > self.vocab_size:
                 raise UserError(
@@ -125,7 +126,7 @@ class TransformersBackend:
         return [answers[i] for i in range(len(requests))]
 
     def warm_up(self) -> None:
-        """One short answer about a grey picture, alone and in a pair."""
+        """Generate one short answer about a grey picture, alone and in a pair."""
         from PIL import Image
 
         side = self.image_spec.factor * max(
@@ -188,7 +189,7 @@ class TransformersBackend:
         return generations
 
     def _row(self, request: GenerationRequest) -> Row:
-        """A request's tokens and pictures, and how far they are known from its conversation's last turn."""
+        """The tokens and pictures of a request, and how many are known from the last turn of its conversation."""
         messages, pictures = normalise(request.messages, self.image_spec)
         goes_on = messages[-1]["role"] == "assistant"
         prompt = self.processor.apply_chat_template(
@@ -213,7 +214,7 @@ class TransformersBackend:
         return replace(row, kept=kept, start=kept.known(codes))
 
     def _tensors(self, rows: Sequence[Row], remember: bool = False) -> dict:
-        """What `greedy` takes: a batch padded on the left, what is known of each row before what is new.
+        """The input of `greedy`: a batch padded on the left, in each row the known part before the new one.
 
         padding  known  |  padding  new
         """
@@ -246,7 +247,7 @@ class TransformersBackend:
         return inputs
 
     def _features(self, pictures: Sequence[Image.Image], remember: bool) -> object:
-        """The pictures' features as the model takes them; those not yet known are computed, all in one pass."""
+        """The features of the pictures. Those that are not known are computed in one pass."""
         kept = [self._memory.of(p) if remember else Kept(i) for i, p in enumerate(pictures)]
         unknown = {k.number: (k, p) for k, p in zip(kept, pictures, strict=True) if not k.features}
         if unknown:
@@ -263,7 +264,7 @@ class TransformersBackend:
         return SimpleNamespace(pooler_output=first, deepstack_features=deeper)
 
     def _known(self, rows: Sequence[Row], past: int) -> DynamicCache:
-        """The keys and values of what is known, padded on the left to `past` tokens."""
+        """The known keys and values, padded on the left to `past` tokens."""
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.config)
@@ -281,10 +282,10 @@ class TransformersBackend:
         return padded
 
     def _keep(self, row: Row, i: int, said: Sequence[int], inputs: dict) -> None:
-        """Remember row i of a batch that was just generated, for the next turn of its conversation."""
+        """Keep row i of a finished batch for the next turn of its conversation."""
         cache = inputs["past_key_values"]
         if any(layer.is_sliding for layer in cache.layers):
-            return  # it has forgotten its beginning
+            return  # its beginning is no longer kept
         prompt_length = inputs["input_ids"].shape[1]
         said = said[: cache.get_seq_length() - prompt_length]  # the last token was never fed
         where = inputs["attention_mask"][i].nonzero()[:, 0]
@@ -305,10 +306,10 @@ class TransformersBackend:
         return self._token_texts[token_id]
 
     def _stopping(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
-        """Tells whether these tokens now spell one of the stop strings, which they did not without the last one.
+        """A function that returns True once the tokens end in one of the stop strings.
 
-        They are decoded only where the last can complete one: it contains its last character. In byte-level
-        vocabularies ASCII characters stand for themselves; for others every token may.
+        Tokens are decoded only if the last one contains the last character of a stop string. In byte-level
+        vocabularies an ASCII character stands for itself; any token may end another character.
         """
         if stop not in self._closers:
             ends = {s[-1] for s in stop}
@@ -329,7 +330,7 @@ class TransformersBackend:
 
 
 def normalise(messages: Sequence[dict], spec: ImageSpec) -> tuple[list[dict], list]:
-    """Chat messages as a template wants them, and their pictures in order at their final size.
+    """Chat messages in the form of a template, and their pictures in order at their final size.
 
     Image parts may be ``{"type": "image", "image": PIL or path}`` or OpenAI's ``{"type": "image_url",
     "image_url": {"url": ...}}``; qwen-vl-utils expects a plain string there, so the form is unified here and
@@ -362,7 +363,7 @@ def _picture(source: object, spec: ImageSpec):
 
 
 def _is_view(width: int, height: int, spec: ImageSpec) -> bool:
-    """Is this a size that smart_resize gives? Whole cells, within the budget but for one cell of rounding a side."""
+    """True for a size that smart_resize returns: whole cells, within the budget up to one cell of rounding per side."""
     f = spec.factor
     whole_cells = width % f == 0 and height % f == 0
     return (
@@ -373,9 +374,10 @@ def _is_view(width: int, height: int, spec: ImageSpec) -> bool:
 
 
 def _placed(device: str, role: str) -> tuple[str, str | None]:
-    """The device that takes a model's inputs, and transformers' device map where the model is split.
+    """The device for a model's inputs, and transformers' device map if the model is split.
 
-    Raises ConfigError for a device this machine has not.
+    Raises:
+        ConfigError: this machine does not have the device.
     """
     import importlib.util
 
@@ -400,10 +402,10 @@ def _placed(device: str, role: str) -> tuple[str, str | None]:
 
 
 def _read_in_one_stream(model: torch.nn.Module) -> None:
-    """Store the weights of layers that widen column by column; shapes and values stay.
+    """Store the weights of widening layers column by column. Shapes and values stay the same.
 
-    A token that is decoded alone multiplies each weight once, so reading them is the time it takes. Row by row, MKL
-    needs up to three times as long for tall matrices (benchmarks/bench_decoding.py).
+    A token that is decoded alone uses each weight once, so the time is that of reading them. Row by row, MKL needs up
+    to three times as long for tall matrices (benchmarks/bench_decoding.py).
     """
     from torch.nn import Linear
 
@@ -413,9 +415,11 @@ def _read_in_one_stream(model: torch.nn.Module) -> None:
 
 
 def check_architecture(folder: Path) -> str:
-    """Name of the model class in the folder's config.json. Cheap: no model library is imported.
+    """Name of the model class in the folder's config.json. No model library is imported.
 
-    Raises UserError when there is no model, ConfigError when its architecture is not supported.
+    Raises:
+        UserError: the folder holds no model.
+        ConfigError: the architecture is not supported.
     """
     config = folder / "config.json"
     if not config.is_file():
@@ -452,7 +456,7 @@ def _as_list(value) -> list:
 
 
 class _quiet_loading:
-    """Progress bars of weight loading stay out of executed notebooks."""
+    """Keeps progress bars of weight loading out of executed notebooks."""
 
     def __enter__(self):
         from transformers.utils import logging
