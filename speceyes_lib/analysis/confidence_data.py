@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..gating import certificates, scores
+from ..gating import calibration_samples, certificates, scores
 from ..gating.gate import accepts
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
 from ..params import GateAnalysisParams
@@ -124,7 +124,7 @@ def _evidence(run: str, tasks: Sequence[str]) -> dict[str, Evidence]:
     return found
 
 
-def to_certify(run: Gathered, score: str | None = None) -> certificates.Samples:
+def to_certify(run: Gathered, score: str | None = None) -> calibration_samples.GateSamples:
     """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.
 
     Samples whose draft or agent was not recorded are left out.
@@ -138,7 +138,7 @@ def to_certify(run: Gathered, score: str | None = None) -> certificates.Samples:
     )
     everything, nothing = (outcomes.decisions(population, replace(setting, threshold=t)) for t in (-1.0, 1.0))
     times = (everything["wall_s"], nothing["wall_s"], nothing["baseline_wall_s"])
-    return certificates.samples(
+    return calibration_samples.gate_samples(
         everything["confidence"],
         population.draft_right,
         population.agent_right,
@@ -152,7 +152,7 @@ def to_certify(run: Gathered, score: str | None = None) -> certificates.Samples:
 def tried_here(
     params: GateAnalysisParams, used: Mapping, run: Gathered, rules: Sequence[certificates.Rule]
 ) -> pd.DataFrame:
-    """`certify.tried`: rules calibrated on the run that chose the threshold in use, measured on this one.
+    """`gating.evaluate_rules`: rules calibrated on the run that chose the threshold in use, measured on this one.
 
     `used` is the operating point. Empty where it was chosen here, or its run is not at hand.
     """
@@ -166,7 +166,7 @@ def tried_here(
     if not tasks or name == params.run:
         return pd.DataFrame()
     other = gather(params.model_copy(update={"run": name, "tasks": tasks}))
-    return certificates.tried(to_certify(other), to_certify(run), rules, params.seed)
+    return certificates.evaluate_rules(to_certify(other), to_certify(run), rules, params.seed)
 
 
 def ties(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:

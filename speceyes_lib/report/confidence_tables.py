@@ -159,7 +159,7 @@ def rule_labels(rules: Sequence[Rule]) -> dict[str, str]:
 
 
 def certificate_table(points: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
-    """`certify.held_out` (or one `certify.tried`) as text, one row a rule, means over the repeats.
+    """`gating.certify` or `gating.evaluate_rules` as text, one row a rule, means over the repeats.
 
     "held-out risk" is that of the test half in percent, with its largest value; a test half is a sample itself, so a
     certified threshold may exceed its target there now and then.

@@ -135,7 +135,7 @@ def test_samples_to_certify_are_those_that_the_gate_sees(whole):
     made = confidence_data.to_certify(whole)
     routed = ~whole.frame["router_verdict"].eq("no").to_numpy()
     assert np.isnan(made.score[routed]).all()
-    told = certificates.outcome(made, THRESHOLD)
+    told = certificates.threshold_outcome(made, THRESHOLD)
     setting = replace(whole.setting, threshold=THRESHOLD)
     pooled = outcomes.replay(whole.population, setting).set_index("task").loc["pooled"]
     assert told["coverage_pct"] == pytest.approx(100 * pooled["coverage"])
@@ -178,7 +178,7 @@ def test_the_front_runs_from_the_agent_to_every_draft(whole):
 
 def test_rules_are_calibrated_on_the_run_that_chose_the_threshold(whole):
     used = {"threshold": THRESHOLD, "chosen_on": {"run": "bare", "tasks": list(TASKS)}}
-    rules = certificates.rules(0.2, 0.1)
+    rules = certificates.certification_rules(0.2, 0.1)
     told = confidence_data.tried_here(params("whole"), used, whole, rules)
     assert set(told["n_test"]) == {len(whole.frame)}
     assert told["certified"].any()
@@ -200,8 +200,8 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
         names = list(drafts.columns.drop("right"))
         ties = confidence_data.ties(run, {"all": -1.0, "above": THRESHOLD})
         ablations = ablations_module.ablations(run, THRESHOLD, (0.9, 0.98))
-        rules = certificates.rules()
-        points = certificates.held_out(confidence_data.to_certify(run), rules, 3)
+        rules = certificates.certification_rules()
+        points = certificates.certify(confidence_data.to_certify(run), rules, 3)
         balance, steps, parts = confidence_data.economics_of(run, THRESHOLD)
         fleets, load = confidence_data.fleet_plan(run, THRESHOLD, replicas=3, users=(1, 20))
         promising = [n for n in names if scores.SCORES[n].is_probability]
@@ -289,8 +289,8 @@ def test_twins_are_scores_that_agree_on_every_draft(whole):
 
 
 def test_a_certificate_that_failed_is_told_with_its_reason():
-    rules = certificates.rules()
-    points = certificates.held_out(
+    rules = certificates.certification_rules()
+    points = certificates.certify(
         confidence_data.to_certify(confidence_data.gather(params("tiny"))), rules, 2
     )
     told = confidence_tables.certificate_finding(points, rules)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from speceyes_lib.errors import UserError
-from speceyes_lib.gating import certificates
-from speceyes_lib.gating.certificates import NOTHING, Certified, samples
+from speceyes_lib.gating import calibration_samples, certificates
+from speceyes_lib.gating.calibration_samples import gate_samples
+from speceyes_lib.gating.certificates import NOTHING, Certified
 from speceyes_lib.gating.gate import count_accepted
 from speceyes_lib.stats.resampling import Bootstrap
 
@@ -28,12 +29,12 @@ SPLITS = 200
 # The agent is right with probability 0.8 whatever the draft does: regret = 0.8 P(accepted and wrong).
 
 
-def draw(n: int, seed: int, per_group: int = 1) -> certificates.Samples:
+def draw(n: int, seed: int, per_group: int = 1) -> calibration_samples.GateSamples:
     """Scores of one group lie close together; the distribution of a single sample is that of the formulas."""
     rng = np.random.default_rng(seed)
     shared = np.repeat(rng.uniform(size=-(-n // per_group)), per_group)[:n]
     score = (shared + 0.05 * rng.uniform(size=n)) % 1
-    return samples(
+    return gate_samples(
         score,
         rng.uniform(size=n) >= 0.5 * (1 - score),
         rng.uniform(size=n) < 0.8,
@@ -54,14 +55,14 @@ def true_risks(rule: certificates.Rule, n: int, per_group: int = 1) -> np.ndarra
     told = []
     for seed in range(SPLITS):
         population = draw(2 * n, seed, per_group)
-        inside = certificates.calibration_half(population.groups, population.strata, seed)
+        inside = calibration_samples.calibration_half(population.groups, population.strata, seed)
         made = rule.choose(population.take(inside), population.take(~inside), seed)
         told.append(0.0 if made.threshold >= NOTHING else TRUE_RISK[rule.risk](made.threshold))
     return np.array(told)
 
 
 def rule(name: str, **targets: float) -> certificates.Rule:
-    return next(r for r in certificates.rules(**targets) if r.name == name)
+    return next(r for r in certificates.certification_rules(**targets) if r.name == name)
 
 
 DELTA = 0.1
@@ -133,11 +134,11 @@ def test_a_guarantee_for_groups_needs_groups():
     for seed in range(SPLITS):
         once = draw(100, seed)
         copies = once.take(np.repeat(np.arange(100), 4))
-        part = certificates.one_per_group(copies.groups, seed)
-        kept += certificates.risk_with_probability(
-            once.score, once.wrong, 0.08, DELTA
-        ).threshold < 1 - math.sqrt(0.32)
-        naive = certificates.risk_with_probability(copies.score, copies.wrong, 0.08, DELTA)
+        part = calibration_samples.one_per_group(copies.groups, seed)
+        kept += certificates.binomial_bound(once.score, once.wrong, 0.08, DELTA).threshold < 1 - math.sqrt(
+            0.32
+        )
+        naive = certificates.binomial_bound(copies.score, copies.wrong, 0.08, DELTA)
         broken += TRUE_RISK["accepted_wrong"](naive.threshold) > 0.08
         assert np.array_equal(copies.score[part], once.score)
     assert kept / SPLITS <= SLACK < broken / SPLITS
@@ -194,7 +195,7 @@ def test_conformal_risk_control_agrees_with_mapie(target):
     from mapie.risk_control.methods import find_best_predict_param, get_r_hat_plus
 
     part = draw(120, 5)
-    ours = certificates.risk_in_expectation(part.score, part.wrong, part.groups, target)
+    ours = certificates.conformal_risk_control(part.score, part.wrong, part.groups, target)
     thresholds = np.concatenate([[0.0], np.sort(part.score)])
     risks = part.wrong[:, None] * (part.score[:, None] > thresholds)
     _, bound = get_r_hat_plus(risks.astype(float), thresholds, "crc", None, None, None)
@@ -240,11 +241,11 @@ def test_the_lowest_threshold_that_keeps_within_the_errors_allowed():
     score = np.array([0.9, 0.8, 0.7, 0.6, 0.5, np.nan])
     loss = np.array([0, 1, 0, 1, 1, 1], bool)
     # 6 groups, target 0.3: 0.3 * 7 - 1 = 1.1 errors allowed, so the second one (0.6) must not be accepted
-    assert certificates.risk_in_expectation(score, loss, np.arange(6), 0.3) == Certified(0.6, True, 6)
-    assert certificates.risk_in_expectation(score, loss, np.arange(6), 0.9) == Certified(0.0, True, 6)
-    assert certificates.risk_in_expectation(score, loss, np.arange(6), 0.1).reason.endswith("needs 9")
+    assert certificates.conformal_risk_control(score, loss, np.arange(6), 0.3) == Certified(0.6, True, 6)
+    assert certificates.conformal_risk_control(score, loss, np.arange(6), 0.9) == Certified(0.0, True, 6)
+    assert certificates.conformal_risk_control(score, loss, np.arange(6), 0.1).reason.endswith("needs 9")
     # in one group with the first, the error at 0.8 counts half
-    assert certificates.risk_in_expectation(score, loss, [0, 0, 1, 2, 3, 4], 0.45).threshold == 0.5
+    assert certificates.conformal_risk_control(score, loss, [0, 0, 1, 2, 3, 4], 0.45).threshold == 0.5
 
 
 def test_a_wrong_draft_among_the_surest_stops_the_sequence_at_once():
@@ -262,8 +263,8 @@ def test_a_wrong_draft_among_the_surest_stops_the_sequence_at_once():
 def test_a_looser_target_never_gives_a_higher_threshold(loss, target):
     score = np.linspace(0.99, 0.01, len(loss))
     groups = np.arange(len(loss))
-    strict = certificates.risk_in_expectation(score, loss, groups, target)
-    loose = certificates.risk_in_expectation(score, loss, groups, min(0.99, 1.5 * target))
+    strict = certificates.conformal_risk_control(score, loss, groups, target)
+    loose = certificates.conformal_risk_control(score, loss, groups, min(0.99, 1.5 * target))
     assert loose.threshold <= strict.threshold
 
 
@@ -271,27 +272,27 @@ def test_a_looser_target_never_gives_a_higher_threshold(loss, target):
 def test_halves_keep_groups_whole_and_strata_even(groups, seed):
     groups = np.array(groups)
     strata = groups % 3  # groups lie in one stratum each
-    inside = certificates.calibration_half(groups, strata, seed)
+    inside = calibration_samples.calibration_half(groups, strata, seed)
     for group in np.unique(groups):
         assert len(set(inside[groups == group])) == 1
     for stratum in np.unique(strata):
         members = np.unique(groups[strata == stratum])
         chosen = sum(inside[groups == group][0] for group in members)
         assert abs(2 * chosen - len(members)) <= 1
-    assert np.array_equal(inside, certificates.calibration_half(groups, strata, seed))
+    assert np.array_equal(inside, calibration_samples.calibration_half(groups, strata, seed))
 
 
 def test_a_picture_asked_about_in_several_splits_stays_in_one_half():
     groups = np.array(["a", "a", "b", "b", "c", "d"])
     strata = np.array(["x", "y", "x", "y", "x", "x"])
     for seed in range(5):
-        inside = certificates.calibration_half(groups, strata, seed)
+        inside = calibration_samples.calibration_half(groups, strata, seed)
         assert inside[0] == inside[1] != inside[2] == inside[3]
         assert inside[4] != inside[5]
 
 
 def test_the_outcome_of_a_threshold_by_hand():
-    part = samples(
+    part = gate_samples(
         score=[0.9, 0.8, 0.3, 0.7],
         draft_right=[1, 0, 0, 1],
         agent_right=[1, 1, 0, 0],
@@ -299,7 +300,7 @@ def test_the_outcome_of_a_threshold_by_hand():
         groups=[0, 1, 1, 2],
         times=([1, 1, 1, 9], [4, 4, 4, 4], [3, 3, 3, 3]),
     )
-    told = certificates.outcome(part, 0.5)
+    told = certificates.threshold_outcome(part, 0.5)
     assert told["coverage_pct"] == 50
     assert told["accuracy_pct"] == 25  # right, wrong, agent wrong, routed and agent wrong
     assert told["agent_pct"] == 50
@@ -307,7 +308,7 @@ def test_the_outcome_of_a_threshold_by_hand():
     assert told["accepted_wrong_pct"] == told["regret_pct"] == pytest.approx(100 / 6)
     assert told["wrong_passes_pct"] == 50
     assert told["speedup"] == pytest.approx(12 / 10)
-    nothing = certificates.outcome(part, NOTHING)
+    nothing = certificates.threshold_outcome(part, NOTHING)
     assert nothing["coverage_pct"] == 0
     assert math.isnan(nothing["selective_pct"])
     assert nothing["accuracy_pct"] == nothing["agent_pct"]
@@ -315,18 +316,20 @@ def test_the_outcome_of_a_threshold_by_hand():
 
 def test_the_window_defers_where_the_threshold_is_uncertain():
     half = draw(200, 3)
-    plain = certificates.window(half, bootstrap=Bootstrap(level=0.5, draws=200))
-    assert certificates.window(half, bootstrap=Bootstrap(level=0.95, draws=200)) >= plain
-    assert certificates.window(half) == certificates.window(half)
-    sure = samples(np.linspace(0.1, 0.9, 50), np.ones(50), np.ones(50))
-    assert certificates.window(sure) == 0.0
-    assert certificates.window(sure.take(np.zeros(50, bool))) == NOTHING
+    plain = certificates.deferral_threshold(half, bootstrap=Bootstrap(level=0.5, draws=200))
+    assert certificates.deferral_threshold(half, bootstrap=Bootstrap(level=0.95, draws=200)) >= plain
+    assert certificates.deferral_threshold(half) == certificates.deferral_threshold(half)
+    sure = gate_samples(np.linspace(0.1, 0.9, 50), np.ones(50), np.ones(50))
+    assert certificates.deferral_threshold(sure) == 0.0
+    assert certificates.deferral_threshold(sure.take(np.zeros(50, bool))) == NOTHING
 
 
 def test_held_out_measures_every_rule_on_samples_it_did_not_see():
     population = draw(300, 7)
-    made = certificates.held_out(population, certificates.rules(risk=0.15, loss=0.1), repeats=3, seed=1)
-    names = {r.name for r in certificates.rules()} | {"per_split", "per_split_on_test"}
+    made = certificates.certify(
+        population, certificates.certification_rules(risk=0.15, loss=0.1), repeats=3, seed=1
+    )
+    names = {r.name for r in certificates.certification_rules()} | {"per_split", "per_split_on_test"}
     assert set(made["rule"]) == names
     assert (made.groupby("rule").size() == 3).all()
     assert (made["n_calibration"] + made["n_test"] == 300).all()
@@ -334,14 +337,16 @@ def test_held_out_measures_every_rule_on_samples_it_did_not_see():
     assert (
         flattered["accuracy_pct"] >= flattered["agent_pct"]
     ).all()  # by construction, and no proof of anything
-    again = certificates.held_out(population, certificates.rules(risk=0.15, loss=0.1), repeats=3, seed=1)
+    again = certificates.certify(
+        population, certificates.certification_rules(risk=0.15, loss=0.1), repeats=3, seed=1
+    )
     assert made.equals(again)
 
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match=r"\[0, 1\]"):
-        samples([1.5], [True], [True])
+        gate_samples([1.5], [True], [True])
     with pytest.raises(UserError, match="target must lie"):
-        certificates.risk_in_expectation([0.5], [True], [0], 5)
+        certificates.conformal_risk_control([0.5], [True], [0], 5)
     with pytest.raises(UserError, match="delta must lie"):
         certificates.learn_then_test([0.5], [True], [0.1], 0.1, 0)

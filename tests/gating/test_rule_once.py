@@ -34,7 +34,7 @@ from test_funnel import run as run_funnel
 from speceyes_lib.explore import charts, gating
 from speceyes_lib.explore.reading import Run
 from speceyes_lib.explore.state import Chosen, GateView
-from speceyes_lib.gating import certificates
+from speceyes_lib.gating import calibration_samples, certificates
 from speceyes_lib.gating.threshold import choose_threshold
 from speceyes_lib.inference.funnel import Gate
 from speceyes_lib.replay import outcomes, replay_data
@@ -60,9 +60,9 @@ point = choose_threshold([low, high], [False, True], [True, True])
 assert gate.accepts([low, high], point.threshold).tolist() == [False, True]
 counts["chosen threshold"] = int(point.threshold == high)
 
-samples = certificates.samples(scores, right, right)
-counts["certificate, measured"] = round(certificates.outcome(samples, 0.7)["coverage_pct"] * 3 / 100) - 1
-bound = certificates.risk_in_expectation(scores, [False, True, False], [0, 1, 2], 0.3)
+samples = calibration_samples.gate_samples(scores, right, right)
+counts["certificate, measured"] = round(certificates.threshold_outcome(samples, 0.7)["coverage_pct"] * 3 / 100) - 1
+bound = certificates.conformal_risk_control(scores, [False, True, False], [0, 1, 2], 0.3)
 assert gate.accepts(scores, bound.threshold).tolist() == [False, False, True]
 counts["certificate, chosen"] = int(bound.threshold > 0.7)
 

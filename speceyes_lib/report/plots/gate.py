@@ -226,7 +226,7 @@ def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | N
 
 @_drawn
 def certified_points(points: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Rules over repeated halves (`certify.held_out`): the risk each bounds, coverage, and speedup, held out.
+    """Rules over repeated halves (`gating.certify`): the risk each bounds, coverage, and speedup, held out.
 
     A dot per repeat, hollow where nothing was certified; the bar is the mean, the cross the target. `labels`: by rule,
     in the order shown.
