@@ -3,11 +3,11 @@
     speceyes benchmark                  write data/demo/benchmark and data/demo/validation
     speceyes benchmark --accept         the same, and record the checksums as the right ones
 
-Same seed and same package versions give the same bytes. Nothing is shared with training: scenes are drawn from
-string seeds where training uses integers, and the grounds come from a bank of their own seed.
+The same seed and the same package versions give the same bytes. Nothing is shared with training: scenes are drawn from
+string seeds while training uses integers, and the backgrounds come from a bank with another seed.
 
-What the layouts cannot say (the kind of question, where the scene's window lies and how large it is) stands in
-`difficulty.csv` beside them, for the analysis only: no model and no gate ever reads it.
+The layouts have no place for the kind of question and for the place and size of the scene's window. These are in
+`difficulty.csv`, for the analysis only. No model and no gate reads it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from ..tasks.sample import LETTERS
 from . import scenes
 from .scenes import HARD_W, SHAPES, W_MAX, W_MIN, Question, Scene
 
-GENERATOR_VERSION = 1  # raise it whenever the same seed would give other data
+GENERATOR_VERSION = 1  # raise it when the same seed gives other data
 # Samples per V* split, questions per HR split (x4), POPE pictures (x2). The benchmark has 60 samples a split. The
-# validation set has more, since a threshold that costs nothing on it rests on its few confident wrong drafts.
+# validation set has more, because a threshold that costs nothing on it rests on a few confident wrong drafts.
 SIZES = {
     "benchmark": {"vstar": 60, "hr": 15, "pope": 30},
     "validation": {"vstar": 72, "hr": 20, "pope": 36},
@@ -51,7 +51,7 @@ SIZES = {
 ORDERS = 4  # cyclic option orders of each HR-Bench question
 # Share of pictures whose window is at least HARD_W wide, so that a 96 px view shows it reliably. The mixes follow
 # the real benchmarks: POPE asks about whole objects, V* about small ones, HR-Bench 8K about the smallest. They
-# were set once, before any model was run on this data, and are not to be tuned on results.
+# were set once, before any model was run on this data, and must not be tuned on results.
 EASY_SHARE = {
     "vstar/direct_attributes": 0.60,
     "vstar/relative_position": 0.60,
@@ -59,7 +59,7 @@ EASY_SHARE = {
     "hr/hr_bench_8k": 0.55,
     "pope": 0.78,
 }
-KINDS = {  # of questions, taking turns
+KINDS = {  # kinds of questions, in turn
     "vstar/direct_attributes": ("color", "shape"),
     "vstar/relative_position": ("side", "place"),
     "hr/hr_bench_4k": ("color", "place", "shape", "place"),
@@ -68,8 +68,8 @@ KINDS = {  # of questions, taking turns
 HR_SIDE_PX = {"hr_bench_4k": 1008, "hr_bench_8k": 1408}  # the originals have 4,032 and 7,680 px
 SMALL_SIDE_PX = (640, 768)  # V* and POPE, drawn from this range
 JPEG_QUALITY = {"vstar": 90, "hr": 85, "pope": 90}
-# Which shapes occur together in POPE's pictures, and how often. Circles and stars are frequent but keep apart; the
-# rarer triangle is met beside both. So the popular absent object is not the adversarial one.
+# Which shapes occur together in POPE's pictures, and how often. Circles and stars are frequent but never together. The
+# rarer triangle occurs with both. So the popular absent object is not the adversarial one.
 HABITS = {
     ("circle", "square"): 10,
     ("circle", "square", "triangle"): 3,
@@ -99,7 +99,7 @@ class _Picture:
 
 
 def _easy(task: str, count: int, seed: int) -> list[bool]:
-    """Which of `count` pictures are easy: exactly the stated share, in random order."""
+    """For each of `count` pictures whether it is easy: exactly the stated share, in random order."""
     n_easy = round(EASY_SHARE[task] * count)
     mask = [True] * n_easy + [False] * (count - n_easy)
     random.Random(f"{seed}/{task}/easy").shuffle(mask)
@@ -110,10 +110,10 @@ def _window(easy: bool) -> tuple[float, float]:
     return (HARD_W, W_MAX) if easy else (W_MIN, HARD_W)
 
 
-def _asked(
+def _with_questions(
     task: str, count: int, seed: int, side_px: int | None = None
 ) -> Iterator[tuple[_Picture, Question]]:
-    """`count` scenes of a task, each with a question of the kind whose turn it is."""
+    """`count` scenes of a task, each with a question; the kinds of questions alternate."""
     for i, easy in enumerate(_easy(task, count, seed)):
         rng = random.Random(f"{seed}/{task}/{i}")
         kind = KINDS[task][i % len(KINDS[task])]
@@ -127,9 +127,9 @@ def _asked(
 
 # ---------------------------------------------------------------------------------------------- the layouts
 class _Writer:
-    """Writes one benchmark folder after the other, and remembers what `difficulty.csv` will say.
+    """Writes the benchmark folders one by one, and collects the rows of `difficulty.csv`.
 
-    `threads` draw the pictures: that is Pillow's and numpy's work, which lets go of the interpreter.
+    `threads` draw the pictures. Pillow and numpy release the interpreter while they work.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class _Writer:
         folder = self.root / "vstar" / split
         folder.mkdir(parents=True)
         task = f"vstar/{split}"
-        pictures, questions = zip(*_asked(task, self.sizes["vstar"], self.seed), strict=True)
+        pictures, questions = zip(*_with_questions(task, self.sizes["vstar"], self.seed), strict=True)
         jpegs = self._jpegs(pictures, "vstar")
         for picture, question, jpeg in zip(pictures, questions, jpegs, strict=True):
             targets = [o for s in question.target_shapes for o in picture.scene.objects if o.shape == s]
@@ -181,7 +181,7 @@ class _Writer:
             columns = ["index", "question", "answer", "category", *"ABCD", "cycle_category", "image"]
             file.write("\t".join(columns) + "\n")
             pictures, questions = zip(
-                *_asked(task, self.sizes["hr"], self.seed, HR_SIDE_PX[split]), strict=True
+                *_with_questions(task, self.sizes["hr"], self.seed, HR_SIDE_PX[split]), strict=True
             )
             jpegs = self._jpegs(pictures, "hr")
             for i, (picture, question, jpeg) in enumerate(zip(pictures, questions, jpegs, strict=True)):
@@ -274,7 +274,7 @@ def _box_px(box: Sequence[float], side_px: int) -> list[int]:
 
 
 def _bank_seed(seed: int) -> int:
-    return 1_000_000 + seed  # far from the training grounds' seed
+    return 1_000_000 + seed  # far from the seed of the training backgrounds
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -286,10 +286,12 @@ def generate(
 ) -> dict:
     """Write the embedded benchmark into `root` and return its manifest {generator, seed, sizes, files: sha256}.
 
-    sizes: any of SIZES["benchmark"], which is the default. Nothing is done when `root` already holds exactly this,
-    intact. All is written beside `root` and moved there when complete, so an interrupted run leaves nothing that looks
-    finished.
-    Raises UserError for a negative seed, unknown or non-positive sizes, and a folder that holds other data.
+    sizes: any of SIZES["benchmark"], which is the default. Nothing is written if `root` already holds this data.
+    Everything is written beside `root` and moved there when complete, so nothing looks finished after an
+    interruption.
+
+    Raises:
+        UserError: a negative seed, an unknown or non-positive size, or a folder with other data.
     """
     known = SIZES["benchmark"]
     root, sizes = Path(root), {**known, **(sizes or {})}
@@ -339,7 +341,7 @@ def _pictures(sizes: Mapping[str, int]) -> int:
 
 
 def read_manifest(root: str | Path) -> dict | None:
-    """What `generate` wrote about the data in `root`; None where it did not write any."""
+    """The manifest that `generate` wrote for the data in `root`; None without one."""
     try:
         return json.loads((Path(root) / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
@@ -347,7 +349,7 @@ def read_manifest(root: str | Path) -> dict | None:
 
 
 def damaged(root: str | Path) -> list[str]:
-    """Files of a generated folder that are missing or no longer what was written."""
+    """Files of a generated folder that are missing or have changed."""
     root = Path(root)
     manifest = read_manifest(root)
     if manifest is None:
@@ -358,9 +360,9 @@ def damaged(root: str | Path) -> list[str]:
 
 
 class SceneRow(NamedTuple):
-    """What `difficulty.csv` says of a sample: kind of question, side and upper left corner of the scene's window.
+    """The row of a sample in `difficulty.csv`: kind of question, side and upper left corner of the scene's window.
 
-    w, x0, y0 are fractions of the picture's side; a window with w < HARD_W is hard to read in a 96 px view.
+    w, x0, y0 are fractions of the picture's side. A window with w < HARD_W is hard to read in a 96 px view.
     """
 
     kind: str
@@ -370,7 +372,7 @@ class SceneRow(NamedTuple):
 
 
 def scene_rows(root: str | Path) -> dict[str, SceneRow]:
-    """Sample id -> its scene. Empty for data without `difficulty.csv`, as every real benchmark is."""
+    """Sample id -> its scene. Empty for data without `difficulty.csv`, hence for every real benchmark."""
     path = Path(root) / DIFFICULTY_FILE
     if not path.is_file():
         return {}
@@ -382,7 +384,7 @@ def scene_rows(root: str | Path) -> dict[str, SceneRow]:
 # --------------------------------------------------------------------------------------- committed checksums
 @dataclass(frozen=True)
 class Comparison:
-    """Generated data against the committed checksums. `note` says in one sentence what that means."""
+    """Comparison of generated data with the committed checksums. `note` explains it in one sentence."""
 
     comparable: bool
     differing: tuple[str, ...]
@@ -394,7 +396,7 @@ class Comparison:
 
 
 def compare(root: str | Path, name: str) -> Comparison:
-    """Is the data in `root` byte for byte what the committed results were made from?
+    """Whether the data in `root` equals, byte for byte, the data behind the committed results.
 
     name: "benchmark" or "validation". Other data is usable, but figures may differ from the committed ones.
     """

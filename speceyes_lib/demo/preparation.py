@@ -1,4 +1,4 @@
-"""Notebook 00 without the notebook: the data is made or checked, every picture opened once, the stage written."""
+"""The work of notebook 00: generate or check the data, open every picture once, write the stage."""
 
 from __future__ import annotations
 

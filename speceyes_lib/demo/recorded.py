@@ -1,10 +1,10 @@
-"""The embedded run as it was recorded by its makers: packed into one committed file, unpacked to look around in.
+"""The recorded embedded run: packed into one committed file, and unpacked to explore it before running anything.
 
-    speceyes recorded unpack     put it into data/runs where there is no such run
+    speceyes recorded unpack     put it into data/runs, unless such a run exists
     speceyes recorded pack       after `make reproduce`: renew the committed file
 
 It holds what stages recorded (records, evidence, verdicts, manifests, the operating point, the summary), no executed
-notebook and no figure. `make reproduce` never takes it for its own work: it sets an unpacked run aside and runs anew.
+notebook and no figure. `make reproduce` never uses it as a result: it sets an unpacked run aside.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..paths import resolve, run_dir, runs_dir, shown
 
 ARCHIVE = "data/demo/recorded_run.tar.xz"
 RUNS = {"demo": "05_figures", "demo_validation": "04_threshold"}  # run -> the stage that ends it
-MARK = "RECORDED"  # stands in the folder of a run that was unpacked, not run here
+MARK = "RECORDED"  # this file marks a run that was unpacked, not run here
 KEPT = (".json", ".jsonl", ".parquet", ".csv")
 LEFT_OUT = ("figures", "notebooks")
 _NOTE = "This run was unpacked from {archive}; it was not run on this machine.\n"
 
 
 def is_recorded(run: str) -> bool:
-    """Was this run unpacked rather than run here?"""
+    """True if this run was unpacked instead of run here."""
     return (run_dir(run) / MARK).is_file()
 
 

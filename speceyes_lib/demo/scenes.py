@@ -3,9 +3,9 @@
 A scene is one cluster of two or three coloured shapes inside a square window of side `w` (a fraction of the
 image side) on cluttered grey ground. Both demo models look at pictures at 96 x 96 px: at w = .12 the whole
 cluster is about 11 px wide and unreadable, at w = .9 it fills the view. The picture itself is drawn sharply at
-384 px or more, so a crop around the cluster is readable at every w. That makes zooming worth something.
+384 px or more, so a crop around the cluster is readable at every w. So zooming helps.
 
-Everything here is a pure function of its arguments and of the generator passed in.
+Everything here is a pure function of its arguments and of the given generator.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def _draw_shape(pen: ImageDraw.ImageDraw, shape: str, fill: tuple, x: float, y: 
 
 
 def view(picture: Image.Image, box: Sequence[float] | None = None) -> Image.Image:
-    """What a model sees, 96 x 96 px: the whole picture, or the part in `box` (px of the 96 px view) of the original."""
+    """The 96 x 96 px view of a model: the whole picture, or the part of the original in `box` (px of the view)."""
     scale = picture.width / VIEW_PX
     if box is not None:
         picture = picture.crop(tuple(round(v * scale) for v in box))
@@ -253,7 +253,7 @@ def view(picture: Image.Image, box: Sequence[float] | None = None) -> Image.Imag
 
 # ------------------------------------------------------------------------------------------- questions
 def admits(scene: Scene, kind: str) -> bool:
-    """Can this kind of question be asked? `side` and `place` need two objects that differ in the right way."""
+    """True if the scene admits this kind of question. `side` and `place` need two objects that differ suitably."""
     if kind not in KINDS:
         raise ValueError(f"unknown question kind {kind!r}; known are {KINDS}")
     if kind in ("color", "shape", "exist"):

@@ -4,9 +4,9 @@
     speceyes serve --model draft=FOLDER --port 8001    any model the transformers backend loads
 
 /v1/models and /v1/chat/completions with pictures (data URLs), stop strings and up to `--max-logprobs` alternatives
-per token, computed from the real logits. Requests that wait together are answered as one batch. It decodes greedily
-and refuses what it does not do instead of ignoring it. Beyond OpenAI's form it speaks vLLM's `stop_reason`,
-`add_generation_prompt` and `continue_final_message`. It asks for no key and listens to this machine only.
+per token, computed from the real logits. Requests that wait at the same time are answered as one batch. It decodes
+greedily, and refuses what it does not support instead of ignoring it. It also supports vLLM's `stop_reason`,
+`add_generation_prompt` and `continue_final_message`. It needs no key and listens on this machine only.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
 HOST, PORT = "127.0.0.1", 8765
 EMBEDDED = {"draft": "data/demo/models/draft", "agent": "data/demo/models/agent"}
-MAX_TOKENS = 512  # of an answer, where the request does not say
+MAX_TOKENS = 512  # default for a request without a limit
 MAX_LOGPROBS, MAX_BATCH = 128, 16
-GATHER_S = 0.004  # how long a request waits for company
+GATHER_S = 0.004  # how long a request waits for others to share a batch
 
 
 # ------------------------------------------------------------------ requests
@@ -77,7 +77,7 @@ class Message(_Strict):
 
 
 class ChatRequest(_Strict):
-    """The part of a chat completion request that is served; anything else in it is refused."""
+    """The supported part of a chat completion request. Anything else in it is refused."""
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -103,7 +103,7 @@ class ChatRequest(_Strict):
 
 
 class ApiError(Exception):
-    """What goes back in OpenAI's error form."""
+    """An error in OpenAI's form."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -117,7 +117,7 @@ class ApiError(Exception):
 
 
 def to_request(chat: ChatRequest, max_logprobs: int) -> GenerationRequest:
-    """A chat completion request as the backends take it. Raises ApiError for what cannot be served."""
+    """A chat completion request in the form of the backends. Raises ApiError for what is not supported."""
     k = chat.top_logprobs or 0
     if k and not chat.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", "top_logprobs")
@@ -177,7 +177,7 @@ def _picture(url: str) -> Image.Image:
 
 
 class Engine:
-    """One model and the thread that asks it, taking what has come together as one batch."""
+    """One model and its thread, which answers all waiting requests as one batch."""
 
     def __init__(self, backend: TransformersBackend, max_batch: int = MAX_BATCH) -> None:
         self.backend, self.max_batch = backend, max_batch
@@ -193,7 +193,7 @@ class Engine:
         return future
 
     def close(self) -> None:
-        """Answer what waits, then stop."""
+        """Answer the waiting requests, then stop."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -236,7 +236,7 @@ class Engine:
 
 
 def completion(chat: ChatRequest, request: GenerationRequest, said: Generation, engine: Engine) -> dict:
-    """The chat completion that a generation is sent as."""
+    """A generation as a chat completion."""
     stop = next((s for s in request.stop if said.finish_reason == "stop" and said.text.endswith(s)), None)
     ended = said.finish_reason == "stop" and stop is None
     prompt, answer = engine.prompt_tokens(request), len(said.token_ids) + ended

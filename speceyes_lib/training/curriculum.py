@@ -1,8 +1,8 @@
-"""What the models are trained on: scenes turned into packed rows of tokens with per-token goals.
+"""The training data: scenes as packed rows of tokens with a goal per token.
 
 One row holds one picture and several independent continuations ("tails": questions, a tool call with its crop,
-the router's question). A block mask lets every tail see the shared prefix and itself, and nothing else, so a
-picture is encoded once and asked often.
+the router's question). A block mask lets every tail see only the shared prefix and itself. So a picture is encoded once
+and used for many questions.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Curriculum:
         return Row([(self._chat["open"], None)], tails, self.look(scene, symbolic, self._shaken(box)))
 
     def _compact_tails(self, scene: Scene) -> list[list[Segment]]:
-        """A few of the shortest questions, so that the look-up learned first is not forgotten."""
+        """A few of the shortest questions, so that the first learned look-up is not forgotten."""
         return [self._answer_tail(self.question(scene), scene, "compact") for _ in range(2)]
 
     def _scene(self, hard_share: float, pairs_only: bool = False, filling_share: float = 0.0) -> Scene:
@@ -196,7 +196,7 @@ class Curriculum:
         return scenes.sample_scene(self.rng, *bounds, n_objects)
 
     def _shaken(self, box: tuple[int, ...]) -> tuple[int, ...]:
-        """Now and then a box that is one visual token off: the answer must survive slightly wrong calls."""
+        """Sometimes a box that is off by one visual token, because an answer must survive slightly wrong calls."""
         step = [0, 0]
         step[self.rng.randrange(2)] = self.rng.choice((CELL_PX, -CELL_PX))
         moved = tuple(v + step[i % 2] for i, v in enumerate(box))

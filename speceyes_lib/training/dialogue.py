@@ -1,4 +1,4 @@
-"""What the teacher of the demo agent writes in its own turns: thoughts, tool calls, answers.
+"""The turns of the demo agent's teacher: thoughts, tool calls, answers.
 
 The user's side of the dialogue (questions, system texts, tool responses) is in `agents/prompts/demo.yaml`.
 """
@@ -27,7 +27,7 @@ def zoom_thought(question: Question) -> str:
 def answer_thought(question: Question) -> str:
     """What the agent looks up before it answers. Its first word ("I") is the decision not to zoom.
 
-    All start with "I check", the `forced_look_prefix` of the demo prompts: with these words put into its mouth
+    All start with "I check", the `forced_look_prefix` of the demo prompts: after these words
     the agent has to answer from what it sees.
     """
     shapes = question.target_shapes

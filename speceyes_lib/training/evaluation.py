@@ -1,6 +1,6 @@
 """Held-out measurement of the demo models with plain Hugging Face generate, and their model cards.
 
-Nothing of the suite's own backends, agents or gate takes part, so the figures here are a check on those too.
+The suite's backends, agents and gate are not used, so these figures also check them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model card of a demo model, written from the facts of its training run and nothing else."""
+"""The model card of a demo model, written only from the facts of its training run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tokenizer, processors and the two tiny models, built from scratch without any download.
 
 The architectures are the real ones (Qwen3-VL for the draft, Qwen2.5-VL for the agent) at a few million
-parameters, with the real processor classes, so that every line that serves the large models serves these.
+parameters, with the real processor classes, so that the same code serves the large models and these.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CHAT_TEMPLATE = """\
 
 # ------------------------------------------------------------------------------------------- tokenizer
 def _corpus(prompts: PromptSet, n_scenes: int = 3000) -> Iterator[str]:
-    """Text the vocabulary is learned from: both sides of seeded dialogues, without the markup."""
+    """The text for learning the vocabulary: both sides of seeded dialogues, without the markup."""
     rng = random.Random(7)
     for _ in range(n_scenes):
         scene = scenes.sample_scene(rng)

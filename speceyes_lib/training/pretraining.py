@@ -1,6 +1,6 @@
 """Train the two demo models from scratch: ``speceyes train draft --seed 0 --out FOLDER``.
 
-Trained on real pictures from the start, models of this size learn the wording and never the look-up. So:
+Models of this size that are trained on real pictures from the start learn the wording but not the look-up. So:
 
 1. *look*: the language model alone, on symbolic visual tokens (the sum of its own embeddings of the shape's and
    the colour's word, plus noise), first with queries of two words, then in the full dialogue;
@@ -76,7 +76,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run apart from the seed."""
+    """Everything that determines a training run, except the seed."""
 
     phases: tuple[Phase, ...]
     rows: int  # packed rows a step
@@ -113,7 +113,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def smoke_recipe(which: Which) -> Recipe:
-    """The same phases with two steps each on a few rows: exercises every line, learns nothing."""
+    """The same phases with two steps each on a few rows. It runs every line and learns nothing."""
     recipe = RECIPES[which]
     phases = tuple(dataclasses.replace(phase, steps=2, mastery=None) for phase in recipe.phases)
     return dataclasses.replace(recipe, phases=phases, rows=3, vision_images=4)
