@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -147,17 +146,3 @@ def joined(*sweeps: pd.DataFrame | None) -> pd.DataFrame:
     """Sweeps of several sources below each other; None and empty ones are passed over."""
     there = [sweep for sweep in sweeps if sweep is not None and len(sweep)]
     return pd.concat(there, ignore_index=True) if there else pd.DataFrame()
-
-
-def marginal_gain(line: pd.DataFrame) -> pd.DataFrame:
-    """Speedup added per query added to the batch, between neighbouring batch sizes of one split and source."""
-    ordered = line.sort_values("batch_size")
-    steps = pairwise(ordered[["batch_size", "speedup"]].itertuples(index=False))
-    rows = [
-        {
-            "batch_size": b.batch_size,
-            "gain_per_query": (b.speedup - a.speedup) / (b.batch_size - a.batch_size),
-        }
-        for a, b in steps
-    ]
-    return pd.DataFrame(rows, columns=["batch_size", "gain_per_query"])

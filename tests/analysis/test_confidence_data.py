@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
 from speceyes_lib.analysis import ablations as ablations_module
-from speceyes_lib.analysis import confidence_data, score_comparison
+from speceyes_lib.analysis import confidence_data, plot_data, score_comparison
 from speceyes_lib.analysis.ablations import points_at
 from speceyes_lib.analysis.reported import reported, reported_points
 from speceyes_lib.gating import certificates, scores
@@ -207,9 +207,9 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
         promising = [n for n in names if scores.SCORES[n].is_probability]
         made = {
             "density": confidence.confidence_density(drafts, names[:4], {"min": THRESHOLD}),
-            "rolling": confidence.rolling_by_rank(confidence.rolling_by_rank_data(drafts, names)),
-            "risk": confidence.risk_coverage(confidence.risk_coverage_data(drafts, names)),
-            "reliability": confidence.reliability(confidence.reliability_data(drafts, promising)),
+            "rolling": confidence.rolling_by_rank(plot_data.rolling_by_rank_data(drafts, names)),
+            "risk": confidence.risk_coverage(plot_data.risk_coverage_data(drafts, names)),
+            "reliability": confidence.reliability(plot_data.reliability_data(drafts, promising)),
             "ties": confidence.tie_geometry(score_comparison.near_tie_geometry([0.0, 4.0]), ties),
             "ablations": ablations_plot.ablations(ablations),
             "front": gate.front(

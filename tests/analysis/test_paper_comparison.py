@@ -7,7 +7,7 @@ import json
 import pytest
 from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
-from speceyes_lib.analysis import paper_comparison, sample_frame, summary
+from speceyes_lib.analysis import paper_comparison, plot_data, sample_frame, summary
 from speceyes_lib.errors import StageError
 from speceyes_lib.gating.threshold import write_operating_point
 from speceyes_lib.params import FiguresParams
@@ -57,7 +57,7 @@ def shown(found: paper_comparison.Gathered) -> dict:
     for name, sweep, draw in (
         ("threshold", found.threshold_sweep(), ablations.threshold_ablation),
         ("topk", found.topk_sweep(), ablations.topk_ablation),
-        ("batch", found.batch_sweep(), ablations.batch_size_ablation),
+        ("batch", found.batch_sweep(), lambda s: ablations.batch_size_ablation(s, plot_data.batch_gains(s))),
         ("router", found.router_sweep(), ablations.router_ablation),
         ("throughput", found.throughput(), cost.throughput),
     ):

@@ -81,7 +81,7 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
         confidence_data.to_certify(gathered), certificates.certification_rules(), 2
     ).empty
     gate.accuracy_over_threshold(plot_data.operating_curve(choose_threshold(frame)))
-    times = cost.phase_times_data(frame, ["baseline", "gated"])
+    times = plot_data.phase_times_data(frame, ["baseline", "gated"])
     assert times.empty
     cost.phase_times(times)
 

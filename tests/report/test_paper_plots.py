@@ -17,6 +17,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.testing.compare import compare_images
 
 from speceyes_lib.analysis import ablations as ablations_analysis
+from speceyes_lib.analysis import plot_data
 from speceyes_lib.analysis.reported import reported
 from speceyes_lib.report.album import save_figure
 from speceyes_lib.report.labels import agent_label, split_label
@@ -30,7 +31,11 @@ TOLERANCE = 2.0  # root mean square of grey values: fonts may be rasterised a li
 DRAWN = {
     "threshold": (ablations.threshold_ablation, "ablation_threshold", "threshold"),
     "topk": (ablations.topk_ablation, "ablation_topk", "top_k"),
-    "batch_size": (ablations.batch_size_ablation, "ablation_batch_size", "batch_size"),
+    "batch_size": (
+        lambda sweep: ablations.batch_size_ablation(sweep, plot_data.batch_gains(sweep)),
+        "ablation_batch_size",
+        "batch_size",
+    ),
 }
 
 
@@ -163,9 +168,7 @@ def test_the_batch_figure_shows_every_number_and_the_gain_between_them(sweep_of)
         )
         assert across(ax) == [1.0]
         (inset,) = ax.child_axes
-        gains = pd.concat(
-            ablations_analysis.marginal_gain(line) for _, line in part.groupby(["source", "split"])
-        )
+        gains = plot_data.batch_gains(part)
         assert sorted(tuple(p) for line in inset.lines for p in zip(*line.get_data(), strict=True)) == sorted(
             zip(gains["batch_size"], gains["gain_per_query"], strict=True)
         )
@@ -184,10 +187,12 @@ def test_a_changed_number_moves_its_point_and_no_other():
     assert len(set(after) - set(before)) == 1
 
 
-def test_marginal_gain_is_the_slope_between_neighbours():
+def test_the_gain_per_query_is_the_slope_between_neighbours():
     line = pd.DataFrame({"batch_size": [4.0, 1.0, 2.0], "speedup": [2.0, 1.0, 1.5]})
-    assert ablations_analysis.marginal_gain(line).to_numpy().tolist() == [[2.0, 0.5], [4.0, 0.25]]
-    assert ablations_analysis.marginal_gain(line.head(1)).empty
+    line = line.assign(source="measured", split="pope/random", is_baseline=False)
+    gains = plot_data.batch_gains(line)
+    assert gains[["batch_size", "gain_per_query"]].to_numpy().tolist() == [[2.0, 0.5], [4.0, 0.25]]
+    assert plot_data.batch_gains(line.head(1)).empty
 
 
 def test_a_sweep_leaves_out_what_was_refused_and_totals():

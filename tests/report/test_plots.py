@@ -43,15 +43,15 @@ def drawn(figure: Figure) -> FigureCanvasAgg:
 
 
 def all_figures(frame, summary) -> dict[str, Figure]:
-    sizes = cost.first_look_by_size_data(frame, 0.42)
+    sizes = plot_data.first_look_by_size_data(frame, 0.42)
     return {
         "threshold": gate.accuracy_over_threshold(
             plot_data.operating_curve(choose_threshold(frame)), THRESHOLD, 0.9
         ),
         "speedup": gate.accuracy_speedup(results.measured_results(summary)),
         "first_look": cost.first_look_by_size(sizes, 0.42),
-        "quadrants": gate.quadrants(gate.quadrants_data(frame, THRESHOLD)),
-        "phases": cost.phase_times(cost.phase_times_data(frame, list(summary["arms"]))),
+        "quadrants": gate.quadrants(plot_data.quadrants_data(frame, THRESHOLD)),
+        "phases": cost.phase_times(plot_data.phase_times_data(frame, list(summary["arms"]))),
     }
 
 
@@ -129,7 +129,7 @@ def test_a_method_has_one_colour_and_methods_differ():
 
 
 def test_the_quadrants_count_every_sample_once(frame):
-    table = gate.quadrants_data(frame, THRESHOLD)
+    table = plot_data.quadrants_data(frame, THRESHOLD)
     assert table["n"].sum() == int(frame["router_verdict"].notna().sum())
     cell = table[(table["router"] == "no") & (table["gate"] == "accepts")].iloc[0]
     part = frame[(frame["router_verdict"] == "no") & (frame["score_min"] > THRESHOLD)]
@@ -138,14 +138,14 @@ def test_the_quadrants_count_every_sample_once(frame):
 
 
 def test_the_size_bins_part_hard_from_easy_and_lose_nobody(frame):
-    table = cost.first_look_by_size_data(frame, 0.42)
+    table = plot_data.first_look_by_size_data(frame, 0.42)
     known = frame["first_look_verdict"].notna() & frame["target_fraction"].notna()
     assert table.groupby("who")["n"].sum().tolist() == [known.sum()] * 2
     assert 0.42 in set(table["high"])
 
 
 def test_the_phase_bars_add_up_to_the_mean_clock(frame):
-    table = cost.phase_times_data(frame, ["gated"])
+    table = plot_data.phase_times_data(frame, ["gated"])
     assert table["ms"].sum() == pytest.approx(1000 * sample_frame.arm(frame, "gated")["wall_s"].mean())
 
 

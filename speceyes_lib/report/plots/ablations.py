@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from ...analysis.ablations import marginal_gain
 from ...tasks.registry import BENCHMARKS, TASKS
 from ..labels import agent_label, split_label
 from .confidence import short_label
@@ -174,10 +173,11 @@ def _source_handle(source: str, what: str) -> Line2D:
 
 # ------------------------------------------------------------------ batch size
 @_drawn
-def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
+def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     """Speedup over the batch size of router and draft, a panel per benchmark; the inset is the gain per added query.
 
-    The line across is the serial agent alone (batch size 0 in the reported numbers).
+    The line across is the serial agent alone (batch size 0 in the reported numbers). `gains`: see
+    `plot_data.batch_gains`.
     """
     names = [b for b in BENCHMARKS if sweep["split"].str.startswith(b + "/").any()]
     figure, axes = plt.subplots(1, max(1, len(names)), figsize=(PAGE_IN, 2.5), squeeze=False)
@@ -194,7 +194,7 @@ def batch_size_ablation(sweep: pd.DataFrame) -> Figure:
                 "markerfacecolor": color if source == "reported" else "white",
             }
             ax.plot(line["batch_size"], line["speedup"], lw=1.1, ms=3.5, **style)
-            gain = marginal_gain(line)
+            gain = gains[(gains["source"] == source) & (gains["split"] == split)]
             inset.plot(gain["batch_size"], gain["gain_per_query"], lw=0.9, ms=2, **style)
         ax.axhline(1.0, color=INK, lw=0.7, ls=_ALONE["reported"])
         bottom, top = min(1.0, part["speedup"].min()), max(1.05, part["speedup"].max())

@@ -13,8 +13,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.special import logit
 
 from ...gating import scores
-from ...stats import calibration, ranking
-from ...stats.resampling import Bootstrap
 from .style import (
     _CONFIDENCE_TICKS,
     _TOP,
@@ -134,7 +132,7 @@ def _distance(ax: Axes, right: float, wrong: float, y: float) -> None:
 
 @_drawn
 def rolling_by_rank(curves: pd.DataFrame) -> Figure:
-    """Accuracy of the drafts among neighbours in confidence, over their rank. `curves`: see `rolling_by_rank_data`."""
+    """Accuracy of drafts among neighbours in confidence, over rank. `curves`: `plot_data.rolling_by_rank_data`."""
     figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.15, 2.5))
     names = list(dict.fromkeys(curves["score"]))
     for name, part in curves.groupby("score", sort=False):
@@ -156,26 +154,9 @@ def rolling_by_rank(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def rolling_by_rank_data(table: pd.DataFrame, names: Sequence[str], window: int = 50) -> pd.DataFrame:
-    """`metrics.rolling_accuracy` of several scores; `rank_pct` is the middle of the window. `table` as above."""
-    parts = []
-    for name in names:
-        curve = ranking.rolling_accuracy(table[name], table["right"], window)
-        middle = (np.arange(len(curve.score)) + curve.window / 2) / max(curve.n, 1)
-        columns = {"rank_pct": 100 * middle, "accuracy_pct": curve.accuracy_pct}
-        columns |= {
-            "low_pct": curve.low_pct,
-            "high_pct": curve.high_pct,
-            "window": curve.window,
-            "n": curve.n,
-        }
-        parts.append(pd.DataFrame({"score": name, **columns}))
-    return pd.concat(parts, ignore_index=True)
-
-
 @_drawn
 def risk_coverage(curves: pd.DataFrame) -> Figure:
-    """Wrong ones among the most confident drafts, over how many are kept. `curves`: see `risk_coverage_data`."""
+    """Wrong ones among the most confident drafts, over how many are kept. `curves`: `plot_data.risk_coverage_data`."""
     figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.15, 2.7))
     for name, part in curves.groupby("score", sort=False):
         label = f"{short_label(name)}: {part['aurc'].iloc[0]:.4f}"
@@ -193,18 +174,9 @@ def risk_coverage(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def risk_coverage_data(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    parts = []
-    for name in names:
-        curve = ranking.risk_coverage(table[name], table["right"], bootstrap=Bootstrap(draws=1))
-        points = {c: getattr(curve, c) for c in ("coverage_pct", "risk_pct")}
-        parts.append(pd.DataFrame({"score": name, **points, "aurc": curve.aurc.value, "n": curve.n}))
-    return pd.concat(parts, ignore_index=True)
-
-
 @_drawn
 def reliability(bins: pd.DataFrame) -> Figure:
-    """What probabilities promise and what comes true, in equally filled bins. `bins`: see `reliability_data`."""
+    """What probabilities promise and what comes true, in equally filled bins. `bins`: `plot_data.reliability_data`."""
     if not len(bins):
         return _nothing("none of the run's scores is a probability")
     names = list(dict.fromkeys(bins["score"]))
@@ -224,15 +196,6 @@ def reliability(bins: pd.DataFrame) -> Figure:
         ax.set(title=scores.SCORES[name].label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
     axes.flat[0].set_ylabel("came true, %")
     return figure
-
-
-def reliability_data(table: pd.DataFrame, names: Sequence[str], n_bins: int = 10) -> pd.DataFrame:
-    parts = []
-    for name in names:
-        told = calibration.reliability(table[name], table["right"], n_bins)
-        columns = ("promised_pct", "accuracy_pct", "low_pct", "high_pct", "n_bin")
-        parts.append(pd.DataFrame({"score": name, **{c: getattr(told, c) for c in columns}}))
-    return pd.concat(parts, ignore_index=True)
 
 
 # ------------------------------------------------------------------ what separability cannot see

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ...analysis import sample_frame, summary
-from ...analysis.results import method_of
 from ...replay.payoff import DECISIONS
-from ...runs import records
 from ...runs.records import PHASES
-from ...stats import proportions
 from ..labels import method_label, split_label
 from .confidence import NOT_TIMED, _nothing
 from .style import (
@@ -60,7 +53,7 @@ def throughput(table: pd.DataFrame) -> Figure:
 def first_look_by_size(table: pd.DataFrame, hard_below: float) -> Figure:
     """Accuracy of the agent with its tool and at its forced first look, by size of the target.
 
-    `table` comes from `first_look_by_size_data`.
+    `table` comes from `plot_data.first_look_by_size_data`.
     """
     figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.6))
     for name, label, color, marker, shift in (
@@ -94,48 +87,13 @@ def first_look_by_size(table: pd.DataFrame, hard_below: float) -> Figure:
     return figure
 
 
-def first_look_by_size_data(frame: pd.DataFrame, hard_below: float, n_bins: int = 3) -> pd.DataFrame:
-    """Accuracy per size bin; `hard_below` is always an edge, with up to `n_bins` equally filled bins each side."""
-    looked = frame[frame["first_look_verdict"].notna() & frame["target_fraction"].notna()]
-    size = looked["target_fraction"]
-    edges = {hard_below}
-    for side in (size[size < hard_below], size[size >= hard_below]):
-        if len(side):
-            cuts = np.quantile(side, np.linspace(0, 1, n_bins + 1))
-            edges |= {round(float(c), 2) for c in cuts[1:-1]} | {
-                float(np.floor(cuts[0] * 100) / 100) if side.iloc[0] < hard_below else hard_below,
-                hard_below if side.iloc[0] < hard_below else float(np.ceil(cuts[-1] * 100) / 100),
-            }
-    rows = []
-    bounds = sorted(edges)
-    for low, high in itertools.pairwise(bounds):
-        last = high == bounds[-1]
-        part = looked[(size >= low) & ((size <= high) if last else (size < high))]
-        for who, column in (("first_look", "first_look_right"), ("zoom", "agent_right")):
-            share = proportions.accuracy(part[column].fillna(False).astype(bool), summary.groups_of(part))
-            rows.append(
-                {
-                    "who": who,
-                    "low": low,
-                    "high": high,
-                    "accuracy_pct": share.value,
-                    "low_pct": share.low,
-                    "high_pct": share.high,
-                    "n": share.n,
-                }
-            )
-    columns = ["who", "low", "high", "accuracy_pct", "low_pct", "high_pct", "n"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table[table["n"] > 0].reset_index(drop=True)
-
-
 @_drawn
 def phase_times(table: pd.DataFrame) -> Figure:
-    """Milliseconds per sample and phase, one bar per arm. `table`: see `phase_times_data`."""
+    """Milliseconds per sample and phase, one bar per arm. `table`: see `plot_data.phase_times_data`."""
     figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.3, 0.34 * table["method"].nunique() + 1.25))
     methods = list(dict.fromkeys(table["method"]))
     left = np.zeros(len(methods))
-    for phase in records.PHASES:
+    for phase in PHASES:
         part = table[table["phase"] == phase].set_index("method").reindex(methods)["ms"].to_numpy("float64")
         ax.barh(
             [method_label(m) for m in methods],
@@ -159,20 +117,6 @@ def phase_times(table: pd.DataFrame) -> Figure:
     )
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.0)
     return figure
-
-
-def phase_times_data(frame: pd.DataFrame, arms: Sequence[str], score: str = "min") -> pd.DataFrame:
-    """Mean milliseconds per sample of every phase: columns method, phase, ms. Arms without times are left out."""
-    rows = []
-    for name in arms:
-        part = sample_frame.arm(frame, name)
-        if part["wall_s"].isna().all():
-            continue
-        rows += [
-            {"method": method_of(name, score), "phase": p, "ms": 1000.0 * float(part[p].mean())}
-            for p in records.PHASES
-        ]
-    return pd.DataFrame(rows, columns=["method", "phase", "ms"])
 
 
 # ------------------------------------------------------------------ economics

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from ...gating.gate import accepts
 from ...runs.arms import BATCHED
 from ...tasks.registry import AVERAGE
 from ..labels import agent_label, method_label
@@ -38,7 +37,7 @@ from .style import (
 def accuracy_over_threshold(
     curve: pd.DataFrame, threshold: float | None = None, local: float | None = None, chosen_here: bool = False
 ) -> Figure:
-    """The funnel's accuracy and its accepted share over the threshold; see `operating_curve` for the frame.
+    """The funnel's accuracy and its accepted share over the threshold; see `plot_data.operating_curve` for the frame.
 
     `threshold` is the operating point in use; `local` is what the same rule would pick on these very samples,
     drawn only to show the difference.
@@ -140,7 +139,7 @@ def _error(value: float, low: float, high: float) -> np.ndarray | None:
 
 @_drawn
 def quadrants(table: pd.DataFrame) -> Figure:
-    """Router x gate: how many samples fall where, and who is right there. `table`: see `quadrants_data`."""
+    """Router x gate: how many samples fall where, and who is right there. `table`: see `plot_data.quadrants_data`."""
     figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.5))
     total = table["n"].sum()
     colors = mpl.colormaps["Blues"]
@@ -160,25 +159,6 @@ def quadrants(table: pd.DataFrame) -> Figure:
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
     return figure
-
-
-def quadrants_data(frame: pd.DataFrame, threshold: float, mode: str = "min") -> pd.DataFrame:
-    """What router and gate say of every sample of the instrumented pass, and how often each answer is right.
-
-    The funnel asks the gate only where the router says "no"; here it is asked everywhere.
-    """
-    part = frame[frame["collect_verdict"].notna() & frame["router_verdict"].notna()]
-    gate = np.where(accepts(part[f"score_{mode}"], threshold), "accepts", "rejects")
-    rows = []
-    for router in ("yes", "no"):
-        for said in ("rejects", "accepts"):
-            cell = part[(part["router_verdict"] == router) & (gate == said)]
-            shares = {
-                f"{who}_pct": 100.0 * cell[f"{who}_right"].fillna(False).astype(bool).mean()
-                for who in ("draft", "agent")
-            }
-            rows.append({"router": router, "gate": said, "n": len(cell), **shares})
-    return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------ operating points

@@ -3,8 +3,8 @@
 Colours have one meaning everywhere: a method keeps its colour in every figure (palette of Okabe and Ito, its
 yellow darkened for white paper), right and wrong keep theirs (palette "muted" of Tol). Both are told apart with
 any colour vision, and line styles, markers and labels differ as well.
-Every figure function has a partner `<name>_data` where the plotted numbers are not simply its argument:
-`save_figure` stores them beside the picture.
+Where the plotted numbers are not simply the argument, `analysis/plot_data.py` computes them; `save_figure` stores
+them beside the picture.
 """
 
 from __future__ import annotations
