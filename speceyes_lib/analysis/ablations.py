@@ -1,4 +1,9 @@
-"""Sweeps over threshold, K and batch size, as reported and as measured."""
+"""Ablations: the gate with another threshold, K, score, batch size or router, as replayed and as reported.
+
+One value changes, everything else stays as the run was gated. K and the score change the scale on which a threshold
+is read. So these two are shown in two lines: at the same threshold, and at the same coverage, which is the threshold
+that accepts as many drafts as the run's own setting.
+"""
 
 from __future__ import annotations
 
@@ -7,103 +12,111 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ..gating.gate import accepts, rejecting_threshold
-from ..gating.separability import MODES
+from ..gating.gate import NOTHING, accepts, rejecting_threshold
 from ..replay import outcomes
 from ..replay.outcomes import POOLED
-from ..replay.replay_data import Lacking
-from ..replay.settings import Setting
-from ..runs import arms
+from ..replay.replay_data import Lacking, Population
+from ..replay.settings import AXES, Setting
 from ..tasks.registry import TASKS
-from .confidence_data import Gathered, _eligible, _pooled
+from .confidence_data import Gathered
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-KS = (32, 48, 64, 80, 96)  # the paper's
+SAME_THRESHOLD, SAME_COVERAGE = "same threshold", "same coverage"
 
-
-def points_at(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Where thresholds lie on the front: columns `label threshold speedup gain_pp` (accuracy less the agent's)."""
-    settings = [replace(run.setting, threshold=threshold) for threshold in thresholds.values()]
-    told = outcomes.replay(run.population, settings)
-    told = told[told["task"] == POOLED].reset_index(drop=True)
-    gain = told["accuracy_pct"] - told["baseline_accuracy_pct"]
-    return told[["threshold", "speedup"]].assign(label=list(thresholds), gain_pp=gain)
-
-
-# ------------------------------------------------------------------ the same pass under other settings
+# ------------------------------------------------------------------ accuracy against speedup
 
 
 def front(run: Gathered, names: Sequence[str], points: int = 200) -> pd.DataFrame:
-    """Accuracy and speedup of the funnel over its threshold, one line per score: columns of `replay.curve` (pooled).
+    """Accuracy and speedup of the funnel over its threshold, one line per score.
 
-    `points` is how many thresholds are tried at most, spread evenly over the drafts; a score that the run cannot be
-    gated by gives no rows.
+    Args:
+        run: the run; other parts of its setting stay.
+        names: scores. A score that the run cannot be gated by gives no rows.
+        points: thresholds at most, spread evenly over the drafts.
+
+    Returns:
+        Columns of `outcomes.curve`, pooled over the tasks.
     """
-    lines = []
+    lines = [pd.DataFrame(columns=[*AXES, "task", "accuracy_pct", "speedup"])]
     for name in names:
         setting = replace(run.setting, score=name)
         try:
-            values = np.sort(_eligible(run, setting))
+            values = np.sort(eligible_scores(run.population, setting))
         except Lacking:
             continue
         at = np.unique(np.linspace(0, len(values) - 1, points).astype(int)) if len(values) else []
         lines.append(outcomes.curve(run.population, setting, np.unique([0.0, *values[at], 1.0])))
-    return _pooled(lines)
+    rows = pd.concat(lines[1:] or lines, ignore_index=True)
+    return rows[rows["task"] == POOLED].reset_index(drop=True)
 
 
-def ablations(run: Gathered, threshold: float, thresholds: Sequence[float]) -> pd.DataFrame:
-    """The paper's ablations from the one pass: a row per `panel`, `line` and `x`, with the columns of `replay`.
+def points_at(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """Where thresholds lie on the front: threshold, speedup, label, gain_pp (accuracy less the agent's)."""
+    settings = [replace(run.setting, threshold=threshold) for threshold in thresholds.values()]
+    rows = outcomes.replay(run.population, settings)
+    rows = rows[rows["task"] == POOLED].reset_index(drop=True)
+    gain = rows["accuracy_pct"] - rows["baseline_accuracy_pct"]
+    return rows[["threshold", "speedup"]].assign(label=list(thresholds), gain_pp=gain)
 
-    Panels: threshold, K, score, router, batch. K and the score change the scale on which a threshold is read, so
-    these two are shown at the same threshold and at the same coverage as the run's setting.
+
+# ------------------------------------------------------------------ sweeps
+
+
+def replayed_sweep(
+    population: Population, base: Setting, axis: str, values: Sequence[object], same_coverage: bool = False
+) -> pd.DataFrame:
+    """`outcomes.replay` of a setting with one axis changed.
+
+    Args:
+        population: the recorded pass.
+        base: the setting that all rows share but for the axis.
+        axis: the field of `Setting` that changes.
+        values: what it changes to.
+        same_coverage: add a second line, at the coverage of `base`. A value at which that coverage cannot be
+            reached has no row there.
+
+    Returns:
+        Columns of `outcomes.replay`; with `same_coverage` also `line`, which is SAME_THRESHOLD or SAME_COVERAGE.
     """
-    base = replace(run.setting, threshold=threshold)
-    share = int(accepts(_eligible(run, base), threshold).sum())
-    asked: list[tuple[str, str, object, Setting]] = []
-
-    def ask(panel: str, line: str, x: object, **changes: object) -> None:
-        asked.append((panel, line, x, replace(base, **changes)))
-
-    for value in thresholds:
-        ask("threshold", base.score, value, threshold=float(value))
-    for k in KS:
-        ask("K", "same threshold", k, k=k)
-        ask("K", "same coverage", k, k=k, threshold=_at_coverage(run, replace(base, k=k), share))
-    for name in MODES:
-        ask("score", "same threshold", name, score=name)
-    for name in run.scores:
-        fair = _at_coverage(run, replace(base, score=name), share)
-        if fair is not None:
-            ask("score", "same coverage", name, score=name, threshold=fair)
-    for router in arms.ROUTERS:
-        ask("router", "same threshold", router, router=router)
-    for size in BATCH_SIZES:
-        ask("batch", "agents one at a time", size, batch_size=size)
-        ask("batch", "agents together too", size, batch_size=size, agents_in_parallel=size)
-    told = outcomes.replay(run.population, [setting for *_, setting in asked])
-    told = told[told["task"] == POOLED].reset_index(drop=True)
-    names = pd.DataFrame([row[:3] for row in asked], columns=["panel", "line", "x"])
-    return pd.concat([names, told.drop(columns=["setting", "task"])], axis=1)
+    settings = [replace(base, **{axis: value}) for value in values]
+    rows = outcomes.replay(population, settings)
+    if not same_coverage:
+        return rows
+    accepted = int(accepts(eligible_scores(population, base), base.threshold).sum())
+    thresholds = [threshold_at_coverage(population, setting, accepted) for setting in settings]
+    fair = [replace(s, threshold=t) for s, t in zip(settings, thresholds, strict=True) if t is not None]
+    lines = {SAME_THRESHOLD: rows, SAME_COVERAGE: outcomes.replay(population, fair)}
+    return pd.concat([part.assign(line=line) for line, part in lines.items()], ignore_index=True)
 
 
-def _at_coverage(run: Gathered, setting: Setting, accepted: int) -> float | None:
-    """The threshold at which a setting accepts as many drafts; None where it never does.
+def threshold_at_coverage(population: Population, setting: Setting, accepted: int) -> float | None:
+    """The threshold at which a setting accepts that many drafts.
 
-    1 where the setting cannot be done at all: replay says why.
+    None where it has fewer drafts to accept; the threshold that accepts nothing where the run lacks what the setting
+    needs (replay says what).
     """
     try:
-        values = -np.sort(-_eligible(run, setting))
+        values = -np.sort(-eligible_scores(population, setting))
     except Lacking:
-        return 1.0
+        return NOTHING
     if accepted > len(values):
         return None
     return float(rejecting_threshold(values[accepted])) if accepted < len(values) else 0.0
 
 
-# ------------------------------------------------------------------ sweeps from the two sources
+def eligible_scores(population: Population, setting: Setting) -> NDArray[np.float64]:
+    """Scores of the drafts that the gate may accept, float64 [drafts].
+
+    Raises:
+        Lacking: the run did not record what the setting needs.
+    """
+    rows = outcomes.decisions(population, replace(setting, threshold=-1.0))
+    return rows.loc[rows["decision"] == "accepted", "confidence"].to_numpy()
+
+
 def reported_sweep(table: pd.DataFrame, x: str) -> pd.DataFrame:
-    """A reported ablation (`paper.reported`) as a sweep over its column `x`."""
+    """A reported ablation (`reported.reported`) as a sweep over its column `x`."""
     baseline = table["is_baseline"] if "is_baseline" in table else table[x].eq(0)
     sweep = table.assign(source="reported", is_baseline=baseline)
     columns = ["source", "agent", "split", x, "accuracy_pct", "speedup", "is_baseline"]
@@ -111,38 +124,34 @@ def reported_sweep(table: pd.DataFrame, x: str) -> pd.DataFrame:
 
 
 def measured_sweep(replayed: pd.DataFrame, x: str, agent: str) -> pd.DataFrame:
-    """Rows of `replay.replay` as a sweep over the setting `x`; refused settings and totals are left out.
+    """Rows of `replayed_sweep` as a sweep over `x`; refused settings and totals are left out.
 
-    The agent alone becomes the baseline row of each split.
+    The agent alone becomes the baseline row of each split, of the line SAME_THRESHOLD where there are two.
     """
     part = replayed[(replayed["status"] == "ok") & replayed["task"].isin(TASKS)]
-    points = pd.DataFrame(
-        {
-            "source": "measured",
-            "agent": agent,
-            "split": part["task"],
-            x: part[x].astype("float64"),
-            "accuracy_pct": part["accuracy_pct"],
-            "speedup": part["speedup"],
-            "is_baseline": False,
-        }
-    )
     alone = part.drop_duplicates("task")
+    lines = ["line"] if "line" in part else []
+    keys = {"source": "measured", "agent": agent}
+    points = pd.DataFrame(
+        keys
+        | {"split": part["task"], x: part[x]}
+        | {name: part[name] for name in (*lines, "accuracy_pct", "speedup")}
+        | {"is_baseline": False}
+    )
     baseline = pd.DataFrame(
-        {
-            "source": "measured",
-            "agent": agent,
-            "split": alone["task"],
-            x: np.nan,
-            "accuracy_pct": alone["baseline_accuracy_pct"],
-            "speedup": 1.0,
-            "is_baseline": True,
-        }
+        keys
+        | {"split": alone["task"], x: np.nan}
+        | dict.fromkeys(lines, SAME_THRESHOLD)
+        | {"accuracy_pct": alone["baseline_accuracy_pct"], "speedup": 1.0, "is_baseline": True}
     )
     return pd.concat([baseline, points], ignore_index=True)
 
 
 def joined(*sweeps: pd.DataFrame | None) -> pd.DataFrame:
-    """Sweeps of several sources below each other; None and empty ones are passed over."""
-    there = [sweep for sweep in sweeps if sweep is not None and len(sweep)]
-    return pd.concat(there, ignore_index=True) if there else pd.DataFrame()
+    """Sweeps of several sources below each other; None and empty ones are passed over.
+
+    Where one of them has lines, the others are at the same threshold.
+    """
+    parts = [sweep for sweep in sweeps if sweep is not None and len(sweep)]
+    sweep = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return sweep.fillna({"line": SAME_THRESHOLD}) if "line" in sweep else sweep

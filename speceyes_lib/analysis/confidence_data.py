@@ -20,9 +20,8 @@ from ..params import GateAnalysisParams
 from ..paths import stage_dir
 from ..replay import outcomes, payoff, replay_data
 from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate
-from ..replay.outcomes import POOLED
 from ..replay.replay_data import ABSENT, DRAFT_STAGE, Lacking, Population
-from ..replay.settings import AXES, Setting
+from ..replay.settings import Setting
 from ..runs.evidence import Evidence
 from ..runs.reading import is_finished, read_evidence, read_manifest
 from . import sample_frame, score_comparison
@@ -237,16 +236,3 @@ def fleet_plan(
             row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
             load.append(row | vars(outcome))
     return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)
-
-
-def _eligible(run: Gathered, setting: Setting) -> NDArray[np.float64]:
-    """Scores of the drafts that the gate may accept."""
-    told = outcomes.decisions(run.population, replace(setting, threshold=-1.0))
-    return told.loc[told["decision"] == "accepted", "confidence"].to_numpy()
-
-
-def _pooled(lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    if not lines:
-        return pd.DataFrame(columns=[*AXES, "accuracy_pct", "speedup"])
-    told = pd.concat(lines, ignore_index=True)
-    return told[told["task"] == POOLED].reset_index(drop=True)

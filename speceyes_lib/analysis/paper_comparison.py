@@ -6,7 +6,7 @@ Nothing measured is ever filled in from the paper. What a run lacks for a figure
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,16 +17,15 @@ from ..gating.separability import MODES
 from ..gating.threshold import read_operating_point
 from ..params import FiguresParams
 from ..replay import outcomes, replay_data
+from ..replay.settings import Setting
 from ..runs import reading
+from ..runs.arms import ROUTERS
 from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
-from .reported import TABLES, reported
+from .reported import BATCH_SIZES, KS, TABLES, reported
 from .results import measured_results, method_of, reported_results
 from .summary import RunResult, gate_of
 
-TOP_K = (32, 48, 64, 80, 96)
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-ROUTERS = ("large", "small", "none")
 AGENTS = (1, 2, 4, 8, 16, 32)
 
 
@@ -66,9 +65,9 @@ class Gathered:
             return pd.DataFrame()
         thresholds = self._thresholds()
         here = [mode for mode in MODES if mode != self.gate["score"] and mode in thresholds]
-        settings = pd.DataFrame([self._at(score=mode, threshold=thresholds[mode]) for mode in here])
-        if settings.empty:
+        if not here:
             return pd.DataFrame()
+        settings = [replace(self.setting, score=mode, threshold=thresholds[mode]) for mode in here]
         rows = outcomes.replay(self.population, settings)
         self._note_refusals(rows, "score")
         rows = rows[(rows["status"] == "ok") & (rows["task"] != "pooled")]
@@ -112,8 +111,12 @@ class Gathered:
         return self._sweep("ablation_threshold", "threshold", sorted(asked))
 
     def topk_sweep(self) -> pd.DataFrame:
-        """Reported and measured over K, at one threshold each: K changes the scale of the score as well."""
-        return self._sweep("ablation_topk", "top_k", TOP_K, key="k")
+        """Reported and measured over K: at the same threshold, and this run at the same coverage as well."""
+        return self._sweep("ablation_topk", "top_k", KS, axis="k", same_coverage=True)
+
+    def score_sweep(self) -> pd.DataFrame:
+        """This run over the scores of the paper, at the same threshold and at the same coverage."""
+        return self._sweep(None, "score", MODES, same_coverage=True)
 
     def batch_sweep(self) -> pd.DataFrame:
         """Reported and predicted over the batch size of router and draft."""
@@ -123,7 +126,7 @@ class Gathered:
         """Rows of `replay.replay` for each router; the paper's router ablation is not among the reported numbers."""
         if self.population is None or "threshold" not in self.gate:
             return pd.DataFrame()
-        rows = outcomes.replay(self.population, pd.DataFrame([self._at(router=r) for r in ROUTERS]))
+        rows = ablations.replayed_sweep(self.population, self.setting, "router", ROUTERS)
         self._note_refusals(rows, "router")
         return rows
 
@@ -135,8 +138,7 @@ class Gathered:
         if self.population is None or self.population.cost is None or "threshold" not in self.gate:
             return pd.DataFrame()
         method = method_of("gated", self.gate["score"])
-        settings = pd.DataFrame([self._at(agents_in_parallel=n) for n in AGENTS])
-        rows = outcomes.replay(self.population, settings)
+        rows = ablations.replayed_sweep(self.population, self.setting, "agents_in_parallel", AGENTS)
         rows = rows[(rows["task"] == "pooled") & (rows["status"] == "ok")]
         parts = [
             rows.assign(method=name, samples_per_s=rows["n"] / rows[clock], how="predicted")
@@ -175,24 +177,31 @@ class Gathered:
         there = sorted(set(sweep["source"])) if len(sweep) else []
         return "both" if len(there) > 1 else "".join(there)
 
-    def _sweep(self, table: str, x: str, values: Sequence[float], key: str | None = None) -> pd.DataFrame:
-        given = ablations.reported_sweep(self.paper[table], x) if self.wants_reported else None
+    def _sweep(
+        self,
+        table: str | None,
+        x: str,
+        values: Sequence[object],
+        axis: str | None = None,
+        same_coverage: bool = False,
+    ) -> pd.DataFrame:
+        """The reported table (None: there is none) and the run over `x`, which replay may call by another `axis`."""
+        given = None
+        if table and self.wants_reported:
+            given = ablations.reported_sweep(self.paper[table], x)
         if self.population is None or "threshold" not in self.gate:
             return ablations.joined(given)
-        settings = pd.DataFrame([self._at(**{key or x: value}) for value in values])
-        rows = outcomes.replay(self.population, settings)
-        self._note_refusals(rows, key or x)
-        rows = rows.rename(columns={key: x} if key else {})
+        axis = axis or x
+        rows = ablations.replayed_sweep(self.population, self.setting, axis, values, same_coverage)
+        self._note_refusals(rows, axis)
+        rows = rows.rename(columns={axis: x})
         return ablations.joined(given, ablations.measured_sweep(rows, x, self.agent))
 
-    def _at(self, **changed: object) -> dict:
-        """The run's own setting with something changed."""
-        own = {
-            name: self.gate[name]
-            for name in ("score", "k", "slope", "router", "threshold")
-            if name in self.gate
-        }
-        return own | changed
+    @property
+    def setting(self) -> Setting:
+        """The run's own setting, which every ablation starts from."""
+        names = ("score", "k", "slope", "router", "threshold")
+        return Setting(**{name: self.gate[name] for name in names if name in self.gate})
 
     def _note_refusals(self, rows: pd.DataFrame, what: str) -> None:
         refused = rows[rows["status"] == "refused"].drop_duplicates([what, "reason"])

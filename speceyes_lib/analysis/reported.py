@@ -19,6 +19,8 @@ TABLES = {
     "ablation_topk": ("agent", "split", "top_k", "accuracy_pct", "speedup"),
     "ablation_batch_size": ("agent", "split", "batch_size", "speedup"),
 }
+KS = (32, 48, 64, 80, 96)  # K of the paper's ablation
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # of router and draft, in the paper's ablation
 _NUMERIC = ("threshold", "accuracy_pct", "speedup", "top_k", "batch_size")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,38 +95,7 @@ def tie_finding(ties: pd.DataFrame) -> str:
     return f"Near ties (margin below {NEAR_TIE:g}) among the drafts. {'; '.join(told)}."
 
 
-# ------------------------------------------------------------------ other settings
-
-
-def k_finding(table: pd.DataFrame) -> str:
-    """What K does at the same threshold, and what is left of it at the same coverage."""
-    part = table[(table["panel"] == "K") & (table["status"] == "ok")]
-    same, fair = (part[part["line"] == line] for line in ("same threshold", "same coverage"))
-    if len(same) < 2 or len(fair) < 2:
-        return "This run has the evidence of one K only, or none: what K changes is not known."
-    first, last = same.iloc[0], same.iloc[-1]
-    return (
-        f"At the same threshold, K from {first['x']} to {last['x']} moves the accepted share from "
-        f"{100 * first['coverage']:.1f} to {100 * last['coverage']:.1f} % and the accuracy over "
-        f"{_span(same['accuracy_pct'])} points; at the same coverage the accuracy moves over "
-        f"{_span(fair['accuracy_pct'])}. The first is mostly a change of scale, the second is discrimination."
-    )
-
-
-def _span(values: pd.Series) -> str:
-    return f"{values.max() - values.min():.1f}"
-
-
-def refused_finding(table: pd.DataFrame, missing: Mapping[str, str]) -> str:
-    """What cannot be shown of this run, and why."""
-    told = [f"{what}: {why}" for what, why in missing.items()]
-    refused = table[table["status"] == "refused"]
-    for panel, part in refused.groupby("panel", sort=False):
-        values = ", ".join(str(value) for value in dict.fromkeys(part["x"]))
-        told.append(f"{panel} {values}: {part['reason'].iloc[0]}")
-    return (
-        f"Not in this run: {'; '.join(told)}." if told else "The run has everything that is asked of it here."
-    )
+# ------------------------------------------------------------------ ledger
 
 
 def ledger_table(ledger: pd.DataFrame) -> pd.DataFrame:

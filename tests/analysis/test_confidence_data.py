@@ -11,17 +11,16 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
-from speceyes_lib.analysis import ablations as ablations_module
-from speceyes_lib.analysis import confidence_data, plot_data, score_comparison
-from speceyes_lib.analysis.ablations import points_at
-from speceyes_lib.analysis.reported import reported, reported_points
+from speceyes_lib.analysis import ablations, confidence_data, plot_data, score_comparison
+from speceyes_lib.analysis.reported import KS, reported, reported_points
 from speceyes_lib.gating import certificates, scores
+from speceyes_lib.gating.separability import MODES
 from speceyes_lib.params import ConfidenceParams
 from speceyes_lib.paths import stage_dir
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.report import confidence_tables
-from speceyes_lib.report.plots import ablations as ablations_plot
 from speceyes_lib.report.plots import confidence, cost, gate
+from speceyes_lib.runs.arms import ROUTERS
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.runs.records import DraftRecord, RouterRecord
 from speceyes_lib.runs.stage import StageStore
@@ -114,13 +113,11 @@ def test_a_bare_run_says_what_it_lacks():
     told = confidence_data.gather(params("bare"))
     assert set(told.scores) == {"min", "mean", "bottom20", "log", "combination"}
     assert set(told.missing) == {"scores from evidence, other K", "router's own score"}
-    ablations = ablations_module.ablations(told, THRESHOLD, (0.9, 0.99))
-    refused = ablations[ablations["status"] == "refused"]
-    assert set(refused["panel"]) == {"K", "router"}
-    assert (ablations.loc[ablations["status"] == "ok", "accuracy_pct"] > 0).all()
-    sentence = confidence_tables.refused_finding(ablations, told.missing)
-    assert "K 32, 48, 80, 96" in sentence
-    assert "small router" in sentence
+    base = replace(told.setting, threshold=THRESHOLD)
+    for axis, values, lacks in (("k", KS, {32, 48, 80, 96}), ("router", ROUTERS, {"small"})):
+        rows = ablations.replayed_sweep(told.population, base, axis, values, same_coverage=True)
+        assert set(rows.loc[rows["status"] == "refused", axis]) == lacks
+        assert (rows.loc[rows["status"] == "ok", "accuracy_pct"] > 0).all()
 
 
 def test_scores_of_a_stored_run_are_those_of_its_evidence(whole):
@@ -151,29 +148,29 @@ def test_samples_whose_agent_was_not_recorded_are_left_out_and_told(whole):
 
 
 def test_the_same_coverage_is_the_same_coverage(whole):
-    table = ablations_module.ablations(whole, THRESHOLD, (0.9,))
-    fair = table[(table["line"] == "same coverage") & (table["status"] == "ok")]
-    assert fair["accepted"].max() - fair["accepted"].min() <= 1
-    assert set(fair["panel"]) == {"K", "score"}
-    batches = table[(table["panel"] == "batch") & (table["line"] == "agents one at a time")]
-    assert len(set(batches["accuracy_pct"])) == 1  # a batch size changes seconds only
-    refused = table[table["status"] == "refused"]
-    assert set(zip(refused["panel"], refused["x"], strict=True)) == {
-        ("K", 80),
-        ("K", 96),
-        ("router", "small"),
-    }
+    base = replace(whole.setting, threshold=THRESHOLD)
+    accepted = {}
+    for axis, values in (("k", KS), ("score", MODES)):
+        rows = ablations.replayed_sweep(whole.population, base, axis, values, same_coverage=True)
+        rows = rows[(rows["task"] == "pooled") & (rows["status"] == "ok")]
+        accepted[axis] = rows.groupby("line")["accepted"].agg(["min", "max"])
+        fair = accepted[axis].loc[ablations.SAME_COVERAGE]
+        assert fair["max"] - fair["min"] <= 1
+    same = accepted["k"].loc[ablations.SAME_THRESHOLD]
+    assert same["max"] > same["min"]  # K changes the scale
+    batches = ablations.replayed_sweep(whole.population, base, "batch_size", (1, 4, 16))
+    assert batches[batches["task"] == "pooled"]["accuracy_pct"].nunique() == 1  # it changes seconds only
 
 
 def test_the_front_runs_from_the_agent_to_every_draft(whole):
-    front = ablations_module.front(whole, ["min", "router"])
+    front = ablations.front(whole, ["min", "router"])
     for _, line in front.groupby("score"):
         assert line["coverage"].min() == 0
         assert line["coverage"].max() == pytest.approx(line["beta"].max(), abs=0.02)
         assert line.loc[line["coverage"].idxmin(), "accuracy_pct"] == pytest.approx(
             line["baseline_accuracy_pct"].max()
         )
-    assert ablations_module.front(whole, ["unheard of"]).empty
+    assert ablations.front(whole, ["unheard of"]).empty
 
 
 def test_rules_are_calibrated_on_the_run_that_chose_the_threshold(whole):
@@ -199,7 +196,6 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
         groups = confidence_tables.twins(drafts, list(compared["score"]))
         names = list(drafts.columns.drop("right"))
         ties = confidence_data.ties(run, {"all": -1.0, "above": THRESHOLD})
-        ablations = ablations_module.ablations(run, THRESHOLD, (0.9, 0.98))
         rules = certificates.certification_rules()
         points = certificates.certify(confidence_data.to_certify(run), rules, 3)
         balance, steps, parts = confidence_data.economics_of(run, THRESHOLD)
@@ -211,11 +207,10 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
             "risk": confidence.risk_coverage(plot_data.risk_coverage_data(drafts, names)),
             "reliability": confidence.reliability(plot_data.reliability_data(drafts, promising)),
             "ties": confidence.tie_geometry(score_comparison.near_tie_geometry([0.0, 4.0]), ties),
-            "ablations": ablations_plot.ablations(ablations),
             "front": gate.front(
-                ablations_module.front(run, ["min"]),
+                ablations.front(run, ["min"]),
                 reported_points(reported("table1"), reported("ablation_threshold")),
-                points_at(run, {"here": THRESHOLD}),
+                ablations.points_at(run, {"here": THRESHOLD}),
             ),
             "certified": gate.certified_points(points, confidence_tables.rule_labels(rules)),
             "break even": cost.break_even(balance),
@@ -236,8 +231,6 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
             confidence_tables.ledger_finding(ledger),
             confidence_tables.score_finding(compared),
             confidence_tables.tie_finding(ties),
-            confidence_tables.k_finding(ablations),
-            confidence_tables.refused_finding(ablations, run.missing),
             confidence_tables.certificate_finding(points, rules),
             confidence_tables.economics_finding(balance),
             confidence_tables.planner_finding(fleets),

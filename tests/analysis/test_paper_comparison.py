@@ -57,6 +57,7 @@ def shown(found: paper_comparison.Gathered) -> dict:
     for name, sweep, draw in (
         ("threshold", found.threshold_sweep(), ablations.threshold_ablation),
         ("topk", found.topk_sweep(), ablations.topk_ablation),
+        ("score", found.score_sweep(), ablations.score_ablation),
         ("batch", found.batch_sweep(), lambda s: ablations.batch_size_ablation(s, plot_data.batch_gains(s))),
         ("router", found.router_sweep(), ablations.router_ablation),
         ("throughput", found.throughput(), cost.throughput),
@@ -66,7 +67,7 @@ def shown(found: paper_comparison.Gathered) -> dict:
     return made
 
 
-ALL = {"table", "scatter", "method", "threshold", "topk", "batch", "router", "throughput"}
+ALL = {"table", "scatter", "method", "threshold", "topk", "score", "batch", "router", "throughput"}
 
 
 # ------------------------------------------------------------------ whole

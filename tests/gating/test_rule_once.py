@@ -31,6 +31,7 @@ exec(compile(source.replace(rule, rule.replace(">", sys.argv[1])), gate.__file__
 from explore_run import K_STORED, store_run
 from synthetic_run import make_samples
 from test_funnel import run as run_funnel
+from speceyes_lib.analysis.plot_data import quadrants_data
 from speceyes_lib.explore import charts, gating
 from speceyes_lib.explore.reading import Run
 from speceyes_lib.explore.state import Chosen, GateView
@@ -39,7 +40,6 @@ from speceyes_lib.gating.threshold import choose_threshold
 from speceyes_lib.inference.funnel import Gate
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay.settings import Setting
-from speceyes_lib.report.plots.gate import quadrants_data
 from speceyes_lib.report.sample_view import gate_lines
 
 counts = {}

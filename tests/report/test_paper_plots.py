@@ -61,7 +61,12 @@ def measured(name: str) -> pd.DataFrame:
         for j, value in enumerate(values)
     ]
     rows.append({"task": SPLITS[0], x: 128.0, "status": "refused", "accuracy_pct": np.nan, "speedup": np.nan})
-    return ablations_analysis.measured_sweep(pd.DataFrame(rows), x, "deepeyes")
+    replayed = pd.DataFrame(rows)
+    if x == "top_k":  # a second line, two points lower
+        fair = replayed.assign(accuracy_pct=replayed["accuracy_pct"] - 2)
+        parts = {ablations_analysis.SAME_THRESHOLD: replayed, ablations_analysis.SAME_COVERAGE: fair}
+        replayed = pd.concat([part.assign(line=line) for line, part in parts.items()], ignore_index=True)
+    return ablations_analysis.measured_sweep(replayed, x, "deepeyes")
 
 
 def both(name: str) -> pd.DataFrame:
@@ -121,8 +126,11 @@ def across(ax: Axes) -> list[float]:
 def check_panel(figure: Figure, ax: Axes, part: pd.DataFrame, x: str) -> None:
     sweep, alone = part[~part["is_baseline"]], part[part["is_baseline"]]
     style = {"reported": "-", "measured": "--"}
+    sweep = sweep.assign(style=sweep["source"].map(style))
+    if "line" in sweep:
+        sweep["style"] = sweep["style"].mask(sweep["line"].eq("same coverage"), ":")
     assert points(ax) == sorted(
-        (named(r[x]), round(r["accuracy_pct"], 9), ablations._look(r["split"])[0], style[r["source"]])
+        (named(r[x]), round(r["accuracy_pct"], 9), ablations.split_look(r["split"])[0], r["style"])
         for r in sweep.to_dict("records")
     )
     assert bars(behind(figure, ax), labels(ax)) == sorted(
@@ -215,6 +223,7 @@ def test_the_legend_says_whose_numbers_are_drawn(name):
     assert "reported" in told(given)
     assert "this run" not in told(given)
     assert "this run" in told(measured)
+    assert ("same coverage" in told(measured)) == (name == "topk")
     assert "reported" not in told(measured)
     assert "reported" in told(both)
     assert "this run" in told(both)
@@ -229,16 +238,30 @@ def test_the_agent_alone_of_each_source_has_a_line_style_of_its_own():
 
 
 def test_a_split_has_one_colour_in_every_figure():
-    colors = [ablations._look(s) for s in SPLITS if s.startswith("pope/")]
+    colors = [ablations.split_look(s) for s in SPLITS if s.startswith("pope/")]
     assert len(set(colors)) == 3
     assert (
-        ablations._look("vstar/direct_attributes")
-        == ablations._look("hr/hr_bench_4k")
-        == ablations._look("pope/adversarial")
+        ablations.split_look("vstar/direct_attributes")
+        == ablations.split_look("hr/hr_bench_4k")
+        == ablations.split_look("pope/adversarial")
     )
 
 
-# ------------------------------------------------------------------ router, throughput, the method
+# ------------------------------------------------------------------ score, router, throughput, the method
+def scores() -> pd.DataFrame:
+    sweep = measured("topk")
+    return sweep.assign(score=sweep["top_k"].map({32: "min", 64: "bottom20", 96: "log"})).drop(
+        columns="top_k"
+    )
+
+
+def test_scores_keep_their_order_and_have_both_lines():
+    figure = ablations.score_ablation(scores())
+    ax = panels(figure)["V* direct"]
+    assert labels(ax) == ["min", "bottom", "log"]
+    assert {style for *_, style in points(ax)} == {"--", ":"}
+
+
 def routers() -> pd.DataFrame:
     rows = [
         {
@@ -302,6 +325,7 @@ def all_figures() -> dict[str, Figure]:
     made = {
         f"{name} {s.__name__}": DRAWN[name][0](s(name)) for name in DRAWN for s in (given, both, measured)
     }
+    made["scores"] = ablations.score_ablation(scores())
     made["routers"] = ablations.router_ablation(routers())
     made["throughput"] = cost.throughput(throughput())
     return made

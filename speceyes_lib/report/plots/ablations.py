@@ -1,4 +1,4 @@
-"""Figures of the ablations over threshold, K, batch size and router."""
+"""Figures of the ablations over threshold, K, score, batch size and router."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
 
+from ...analysis.ablations import SAME_COVERAGE, SAME_THRESHOLD
 from ...tasks.registry import BENCHMARKS, TASKS
 from ..labels import agent_label, split_label
 from .confidence import short_label
-from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, SERIES, _drawn
+from .style import INK, MUTED, PAGE_IN, SERIES, _drawn
 
 SOURCES = {"reported": "reported", "measured": "this run"}
-_LINES = {"reported": "-", "measured": "--"}
-_HATCH = {"reported": "", "measured": "////"}
+_LINES = {"reported": "-", "measured": "--", SAME_COVERAGE: ":"}
+_HATCH = {"reported": "", "measured": "////", SAME_COVERAGE: "\\\\\\\\"}
 _ALONE = {"reported": (0, (1, 1)), "measured": (0, (6, 1.5, 1, 1.5))}  # thin lines across: the agent alone
 
 
@@ -50,7 +50,17 @@ def threshold_ablation(sweep: pd.DataFrame) -> Figure:
 
 @_drawn
 def topk_ablation(sweep: pd.DataFrame) -> Figure:
-    """Accuracy (line) and speedup (bars) over K, the number of alternatives compared: a panel per split."""
+    """Accuracy (lines) and speedup (bars) over K, the number of alternatives compared: a panel per split."""
+    return _by_split(sweep, "top_k", "K")
+
+
+@_drawn
+def score_ablation(sweep: pd.DataFrame) -> Figure:
+    """Accuracy (lines) and speedup (bars) with each score of the paper: a panel per split."""
+    return _by_split(sweep, "score", "score")
+
+
+def _by_split(sweep: pd.DataFrame, x: str, label: str) -> Figure:
     splits = [s for s in TASKS if s in set(sweep["split"])]
     columns = min(4, max(1, len(splits)))
     rows = -(-len(splits) // columns) or 1
@@ -58,9 +68,9 @@ def topk_ablation(sweep: pd.DataFrame) -> Figure:
     for ax in axes.flat[len(splits) :]:
         ax.set_axis_off()
     for at, (ax, split) in enumerate(zip(axes.flat, splits, strict=False)):
-        _bars_and_lines(ax, sweep[sweep["split"] == split], "top_k")
+        _bars_and_lines(ax, sweep[sweep["split"] == split], x)
         ax.set_title(split_label(split))
-        ax.set_xlabel("K")
+        ax.set_xlabel(label)
         if at % columns == 0:
             ax.set_ylabel("accuracy, %")
     _legend(figure, sweep)
@@ -70,29 +80,32 @@ def topk_ablation(sweep: pd.DataFrame) -> Figure:
 def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = False) -> None:
     """One panel: accuracy lines in front, speedup bars behind on an axis of their own."""
     points = part[~part["is_baseline"]]
-    values = sorted(points[x].unique(), reverse=descending)
+    named = pd.api.types.is_string_dtype(points[x])
+    values = list(points[x].unique()) if named else sorted(points[x].unique(), reverse=descending)
     places = {value: at for at, value in enumerate(values)}
     behind = ax.twinx()
-    keys = list(dict.fromkeys(zip(points["source"], points["split"], strict=True)))
+    points = points.assign(kind=_kinds(points))
+    keys = list(dict.fromkeys(zip(points["source"], points["kind"], points["split"], strict=True)))
     width = 0.8 / max(1, len(keys))
-    for k, (source, split) in enumerate(keys):
-        line = points[(points["source"] == source) & (points["split"] == split)].sort_values(x)
+    for k, (source, kind, split) in enumerate(keys):
+        line = points[points["source"].eq(source) & points["kind"].eq(kind) & points["split"].eq(split)]
+        line = line.sort_values(x, key=(lambda column: column.map(places)) if named else None)
         at = np.array([places[v] for v in line[x]])
-        color, marker = _look(split)
+        color, marker = split_look(split)
         behind.bar(
             at + width * (k - (len(keys) - 1) / 2),
             line["speedup"],
             width,
             color=color if source == "reported" else "none",
             edgecolor="none" if source == "reported" else color,
-            hatch=_HATCH[source],
+            hatch=_HATCH[kind],
             linewidth=0.5,
             alpha=0.25 if source == "reported" else 0.5,
         )
         ax.plot(
             at,
             line["accuracy_pct"],
-            _LINES[source],
+            _LINES[kind],
             color=color,
             marker=marker,
             markerfacecolor=color if source == "reported" else "white",
@@ -100,7 +113,7 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
             ms=3.5,
         )
     for row in part[part["is_baseline"]].itertuples():
-        ax.axhline(row.accuracy_pct, color=_look(row.split)[0], lw=0.7, ls=_ALONE[row.source])
+        ax.axhline(row.accuracy_pct, color=split_look(row.split)[0], lw=0.7, ls=_ALONE[row.source])
     behind.axhline(1.0, color=MUTED, lw=0.6)
     behind.set_ylim(0, 2.6 * max(1.0, points["speedup"].max()))  # bars stay in the lower part
     top = int(np.ceil(max(1.0, points["speedup"].max())))
@@ -110,8 +123,8 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
     behind.tick_params(axis="y", length=0, labelcolor=MUTED)
     low, high = part["accuracy_pct"].min(), part["accuracy_pct"].max()
     ax.set_ylim(low - 0.7 * max(2.0, high - low), high + 0.1 * max(2.0, high - low))
-    names = [f"{v:.4g}".removeprefix("0") for v in values]
-    if sum(map(len, names)) > 26:  # more than fits side by side in a panel
+    names = [short_label(v) if named else f"{v:.4g}".removeprefix("0") for v in values]
+    if named or sum(map(len, names)) > 26:  # more than fits side by side in a panel
         ax.set_xticks(range(len(values)), names, rotation=60, fontsize=6)
     else:
         ax.set_xticks(range(len(values)), names)
@@ -119,56 +132,58 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
     ax.patch.set_visible(False)
 
 
-def _look(split: str) -> tuple[str, str]:
+def _kinds(sweep: pd.DataFrame) -> pd.Series:
+    """How each row is drawn: as its source is, or as a second line of it at the same coverage."""
+    fair = sweep["line"].eq(SAME_COVERAGE) if "line" in sweep else pd.Series(False, index=sweep.index)
+    return sweep["source"].mask(fair, SAME_COVERAGE)
+
+
+def split_look(split: str) -> tuple[str, str]:
     """Colour and marker of a split: its place among the splits of its benchmark."""
     own = [s for s in TASKS if s.split("/")[0] == split.split("/")[0]]
     return SERIES[1 + own.index(split)] if split in own else SERIES[0]
 
 
 def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
-    """Splits by colour in the first column, then a column per source: its lines, bars, and the agent alone."""
-    sources = [s for s in SOURCES if s in set(sweep["source"])]
+    """Splits by colour in the first column, then a column per source or line: its lines, bars, and the agent alone."""
+    kinds = list(dict.fromkeys(zip(sweep["source"], _kinds(sweep), strict=True)))
+    lines = SAME_COVERAGE in (kind for _, kind in kinds)
     handles: list[object] = _split_handles(sweep)
-    for source in sources:
-        if len(sources) > 1:  # fill the column before: each has three entries
+    for source, kind in kinds:
+        if len(kinds) > 1:  # fill the column before: each has three entries
             handles += [Line2D([], [], lw=0, label="") for _ in range(-len(handles) % 3)]
-        told, filled = SOURCES[source], source == "reported"
+        name, filled = SOURCES[source], source == "reported"
+        if lines and not filled:
+            name = SAME_THRESHOLD if kind == source else SAME_COVERAGE
         box = Patch(
             facecolor=MUTED if filled else "none",
             edgecolor="none" if filled else MUTED,
-            hatch=_HATCH[source],
+            hatch=_HATCH[kind],
             alpha=0.5,
-            label=f"speedup, {told}",
+            label=f"speedup, {name}",
         )
-        handles += [_source_handle(source, "accuracy"), box]
-        if (sweep["is_baseline"] & sweep["source"].eq(source)).any():
-            handles.append(Line2D([], [], color=INK, lw=0.7, ls=_ALONE[source], label=f"agent alone, {told}"))
-    columns = 1 + len(sources) if len(sources) > 1 else 3
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2)
+        handles += [_source_handle(source, f"accuracy, {name}", _LINES[kind]), box]
+        if kind == source and (sweep["is_baseline"] & sweep["source"].eq(source)).any():
+            alone = f"agent alone, {SOURCES[source]}"
+            handles.append(Line2D([], [], color=INK, lw=0.7, ls=_ALONE[source], label=alone))
+    columns = 1 + len(kinds) if len(kinds) > 1 else 3
+    spacing = {"columnspacing": 1.2} if columns > 3 else {}
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, **spacing)
 
 
 def _split_handles(sweep: pd.DataFrame) -> list[Line2D]:
     by_look: dict[tuple[str, str], list[str]] = {}
     for split in [s for s in TASKS if s in set(sweep["split"])]:
-        by_look.setdefault(_look(split), []).append(split_label(split))
+        by_look.setdefault(split_look(split), []).append(split_label(split))
     return [
         Line2D([], [], color=color, marker=marker, ms=3.5, lw=1.1, label=", ".join(names))
         for (color, marker), names in by_look.items()
     ]
 
 
-def _source_handle(source: str, what: str) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        color=INK,
-        ls=_LINES[source],
-        marker="o",
-        ms=3.5,
-        lw=1.1,
-        markerfacecolor=INK if source == "reported" else "white",
-        label=f"{what}, {SOURCES[source]}",
-    )
+def _source_handle(source: str, label: str, style: str) -> Line2D:
+    face = INK if source == "reported" else "white"
+    return Line2D([], [], color=INK, ls=style, marker="o", ms=3.5, lw=1.1, markerfacecolor=face, label=label)
 
 
 # ------------------------------------------------------------------ batch size
@@ -186,7 +201,7 @@ def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
         inset = ax.inset_axes((0.6, 0.1, 0.39, 0.28))
         for (source, split), line in part.groupby(["source", "split"], sort=False):
             line = line.sort_values("batch_size")
-            color, marker = _look(split)
+            color, marker = split_look(split)
             style = {
                 "color": color,
                 "ls": _LINES[source],
@@ -210,7 +225,9 @@ def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
         if j == 0:
             ax.set_ylabel("speedup over the agent alone")
     sources = [s for s in SOURCES if s in set(sweep["source"])]
-    handles = _split_handles(sweep) + [_source_handle(source, "speedup") for source in sources]
+    handles = _split_handles(sweep) + [
+        _source_handle(s, f"speedup, {SOURCES[s]}", _LINES[s]) for s in sources
+    ]
     handles.append(Line2D([], [], color=INK, lw=0.7, ls=_ALONE["reported"], label="agent alone"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=2.2)
     return figure
@@ -256,61 +273,4 @@ def router_ablation(replayed: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(tasks)), names, rotation=35, ha="right")
         ax.set_ylabel(title)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
-
-
-@_drawn
-def ablations(table: pd.DataFrame) -> Figure:
-    """The ablations from one pass: accuracy above, speedup below, a column per panel of `confidence_run.ablations`.
-
-    Settings that the run refuses leave a gap marked "n/a"; hollow points rest on extrapolated costs.
-    """
-    panels = list(dict.fromkeys(table["panel"]))
-    figure, axes = plt.subplots(
-        2, len(panels), figsize=(PAGE_IN, 3.9), sharey="row", sharex="col", squeeze=False,
-        gridspec_kw={"width_ratios": [max(4, table[table["panel"] == p]["x"].nunique()) for p in panels]},
-    )  # fmt: skip
-    for column, panel in enumerate(panels):
-        part = table[table["panel"] == panel]
-        ticks = list(dict.fromkeys(part["x"]))
-        for number, (line, own) in enumerate(part.groupby("line", sort=False)):
-            x = np.array([ticks.index(v) for v in own["x"]])
-            style = {
-                "color": (METHOD_COLORS["speceyes_min"], METHOD_COLORS["router_only"])[number],
-                "lw": 1.1,
-            }
-            joined = "-" if panel not in ("score", "router") else ""
-            for row, measure in enumerate(("accuracy_pct", "speedup")):
-                ax = axes[row, column]
-                ax.plot(x, own[measure], joined + "os"[number], ms=3.2, **style, label=line)
-                rough = (own["cost_note"].fillna("") != "").to_numpy() & (measure == "speedup")
-                ax.plot(x[rough], own[measure][rough], "os"[number], ms=3.2, mfc="white", mec=style["color"])
-        refused = part[part["status"] == "refused"]
-        for value in dict.fromkeys(refused["x"]):
-            if part[(part["x"] == value)]["accuracy_pct"].isna().all():
-                axes[0, column].annotate(
-                    "n/a",
-                    (ticks.index(value), 0.04),
-                    xycoords=("data", "axes fraction"),
-                    ha="center",
-                    fontsize=6,
-                )
-        axes[0, column].axhline(table["baseline_accuracy_pct"].max(), color=MUTED, lw=0.8, ls="--")
-        axes[1, column].axhline(1, color=MUTED, lw=0.8, ls="--")
-        labels = [short_label(v) if isinstance(v, str) else f"{v:g}".replace("0.", ".") for v in ticks]
-        crowded = panel in ("score", "threshold", "router")
-        axes[1, column].set_xticks(range(len(ticks)), labels, rotation=90 if crowded else 0)
-        axes[1, column].set_xlabel({"batch": "batch size"}.get(panel, panel))
-        axes[0, column].set_title(panel)
-        axes[0, column].set_xlim(-0.6, len(ticks) - 0.4)
-        if len(set(part["line"])) > 1:
-            names = {"agents one at a time": "agents 1 by 1", "agents together too": "agents too"}
-            handles, told = axes[0, column].get_legend_handles_labels()
-            axes[1, column].legend(
-                handles, [names.get(t, t.removeprefix("same ")) for t in told], fontsize=6, handlelength=1,
-                title="same" if panel in ("K", "score") else None, title_fontsize=6,
-            )  # fmt: skip
-    axes[0, 0].set_ylabel(f"accuracy, % (n={int(table['n'].max())})")
-    axes[1, 0].set_ylabel("speedup (predicted)")
-    axes[1, 0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
     return figure
