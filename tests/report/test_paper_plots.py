@@ -22,7 +22,7 @@ from speceyes_lib.analysis.reported import reported
 from speceyes_lib.report.album import save_figure
 from speceyes_lib.report.labels import agent_label, split_label
 from speceyes_lib.report.plots import ablations, cost, method, pipeline
-from speceyes_lib.tasks.registry import SPLITS
+from speceyes_lib.tasks.registry import BENCHMARKS, TASKS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_DPI = 50
@@ -57,10 +57,10 @@ def measured(name: str) -> pd.DataFrame:
             "speedup": 1.1 + i / 10 + j / 8,
             "baseline_accuracy_pct": 91.5 + i / 8,
         }
-        for i, task in enumerate((*SPLITS, "pooled", "average"))
+        for i, task in enumerate((*TASKS, "pooled", "average"))
         for j, value in enumerate(values)
     ]
-    rows.append({"task": SPLITS[0], x: 128.0, "status": "refused", "accuracy_pct": np.nan, "speedup": np.nan})
+    rows.append({"task": TASKS[0], x: 128.0, "status": "refused", "accuracy_pct": np.nan, "speedup": np.nan})
     replayed = pd.DataFrame(rows)
     if x == "top_k":  # a second line, two points lower
         fair = replayed.assign(accuracy_pct=replayed["accuracy_pct"] - 2)
@@ -146,10 +146,10 @@ def test_the_threshold_figure_shows_every_number(sweep_of):
     figure = drawn("threshold", sweep_of)
     found = panels(figure)
     assert len(found) == 6
-    for agent, (benchmark, name) in itertools.product(("deepeyes", "thyme"), ablations.BENCHMARKS.items()):
+    for agent, benchmark in itertools.product(("deepeyes", "thyme"), BENCHMARKS):
         part = sweep[(sweep["agent"] == agent) & sweep["split"].str.startswith(benchmark + "/")]
         assert len(part)
-        check_panel(figure, found[f"{name}, {agent_label(agent)}"], part, "threshold")
+        check_panel(figure, found[f"{BENCHMARKS[benchmark].title}, {agent_label(agent)}"], part, "threshold")
 
 
 @pytest.mark.parametrize("sweep_of", [given, both])
@@ -167,9 +167,9 @@ def test_the_batch_figure_shows_every_number_and_the_gain_between_them(sweep_of)
     sweep = sweep_of("batch_size")
     figure = drawn("batch_size", sweep_of)
     found = panels(figure)
-    for benchmark, name in ablations.BENCHMARKS.items():
+    for benchmark in BENCHMARKS:
         part = sweep[sweep["split"].str.startswith(benchmark + "/") & ~sweep["is_baseline"]]
-        ax = found[name]
+        ax = found[BENCHMARKS[benchmark].title]
         lines = [line for line in ax.lines if line.get_marker() != "None"]
         assert sorted((x, y) for line in lines for x, y in zip(*line.get_data(), strict=True)) == sorted(
             zip(part["batch_size"], part["speedup"], strict=True)
@@ -188,7 +188,7 @@ def test_a_changed_number_moves_its_point_and_no_other():
     changed = sweep.copy()
     changed.loc[at, "accuracy_pct"] -= 3.0
     row = sweep.loc[at]
-    title = f"{ablations.BENCHMARKS[row['split'].split('/')[0]]}, {agent_label(row['agent'])}"
+    title = f"{BENCHMARKS[row['split'].split('/')[0]].title}, {agent_label(row['agent'])}"
     before, after = (points(panels(ablations.threshold_ablation(s))[title]) for s in (sweep, changed))
     gone = set(before) - set(after)
     assert {(p[0], p[1]) for p in gone} == {(named(row["threshold"]), row["accuracy_pct"])}
@@ -205,7 +205,7 @@ def test_the_gain_per_query_is_the_slope_between_neighbours():
 
 def test_a_sweep_leaves_out_what_was_refused_and_totals():
     sweep = measured("threshold")
-    assert set(sweep["split"]) == set(SPLITS)
+    assert set(sweep["split"]) == set(TASKS)
     assert sweep["threshold"].max() < 1
     assert sweep[sweep["is_baseline"]]["accuracy_pct"].tolist() == [91.5 + i / 8 for i in range(7)]
 
@@ -238,7 +238,7 @@ def test_the_agent_alone_of_each_source_has_a_line_style_of_its_own():
 
 
 def test_a_split_has_one_colour_in_every_figure():
-    colors = [ablations.split_look(s) for s in SPLITS if s.startswith("pope/")]
+    colors = [ablations.split_look(s) for s in TASKS if s.startswith("pope/")]
     assert len(set(colors)) == 3
     assert (
         ablations.split_look("vstar/direct_attributes")
@@ -275,7 +275,7 @@ def routers() -> pd.DataFrame:
             "baseline_accuracy_pct": 91.0 + j,
         }
         for i, router in enumerate(("large", "small", "none"))
-        for j, task in enumerate((SPLITS[0], SPLITS[4], "pooled"))
+        for j, task in enumerate((TASKS[0], TASKS[4], "pooled"))
     ]
     return pd.DataFrame(rows)
 
