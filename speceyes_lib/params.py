@@ -234,12 +234,12 @@ class FunnelParams(ModelRunParams):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.k > self.k_store:
-            raise ValueError(
-                f"k = {self.k} needs k_store of at least as many alternatives, but k_store = {self.k_store}"
-            )
+            raise ValueError(f"k = {self.k} is more than k_store = {self.k_store}; lower k or raise k_store")
         low, high = self.min_pixels, self.max_pixels
         if low is not None and high is not None and low > high:
-            raise ValueError(f"min_pixels = {low} is more than max_pixels = {high}")
+            raise ValueError(
+                f"min_pixels = {low} is more than max_pixels = {high}; lower one or raise the other"
+            )
         return self
 
 

@@ -41,7 +41,7 @@ def repo_root() -> Path:
         for folder in (start, *start.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "speceyes_lib").is_dir():
                 return folder
-    raise UserError("the repository was not found from here; start inside it or set SPECEYES_HOME")
+    raise UserError("no repository above the working directory; start inside it or set SPECEYES_HOME")
 
 
 def resolve(path: str | Path) -> Path:

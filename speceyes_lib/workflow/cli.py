@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--threads", type=int, default=1)
     command.add_argument(
-        "--smoke", action="store_true", help="two steps a phase, to see that everything runs"
+        "--smoke", action="store_true", help="two steps per phase, to check that everything runs"
     )
 
     command = commands.add_parser("job", description="one job of the Snakefile")
@@ -206,7 +206,7 @@ def _recorded(action: str) -> None:
         print(f"wrote {shown(path)}, {path.stat().st_size / 1e6:.1f} MB")
         return
     folders = recorded.unpack()
-    print("\n".join(f"unpacked {shown(f)}" for f in folders) or "nothing to unpack: the runs are there")
+    print("\n".join(f"unpacked {shown(f)}" for f in folders) or "nothing to unpack: the runs exist already")
 
 
 def _fetch(names: list[str], only_check: bool) -> int:

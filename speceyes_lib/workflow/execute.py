@@ -52,7 +52,9 @@ def parameters_of(notebook: Path) -> dict[str, tuple[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
     if source is None:
-        raise ConfigError(f"{shown(notebook)}: no cell is tagged `parameters`; tag the one that holds them")
+        raise ConfigError(
+            f"{shown(notebook)}: no cell has the tag `parameters`; add it to the cell that holds them"
+        )
     try:
         return read_cell(source)
     except (SyntaxError, ValueError) as error:
@@ -74,7 +76,7 @@ def check_notebook(notebook: Path, model: type[Params]) -> None:
     if faults:
         raise ConfigError(
             f"{shown(notebook)}: parameters cell: {'; '.join(faults)}. "
-            f"`speceyes cell {notebook.stem}` prints it as it has to be"
+            f"`speceyes cell {notebook.stem}` prints the expected cell"
         )
 
 
@@ -96,7 +98,9 @@ def _type(annotation: str) -> Any:
     try:
         return eval(annotation, {"__builtins__": {}}, PLAIN_TYPES)
     except (NameError, SyntaxError, TypeError):
-        raise ConfigError(f"a parameter of type {annotation}: use {', '.join(PLAIN_TYPES)} and | ") from None
+        raise ConfigError(
+            f"a parameter cannot have the type {annotation}; use {', '.join(PLAIN_TYPES)} and | "
+        ) from None
 
 
 # ------------------------------------------------------------------ running one notebook

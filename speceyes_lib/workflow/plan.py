@@ -46,7 +46,7 @@ def load_config(path: str | Path) -> RunConfig:
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(sorted(shown(p) for p in repo_root().glob("configs/*.yaml")))
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{where}: cannot be read ({reason}); configs here: {known}") from None
+        raise ConfigError(f"{where}: cannot be read ({reason}); there are {known}") from None
     try:
         values = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
@@ -153,7 +153,7 @@ def plan(config: RunConfig) -> list[Job]:
         own |= {"first_look": False, "router_small": False}  # what no threshold needs
         if not config.validation.root:
             raise ConfigError(
-                "validation.root: a threshold has to come from somewhere; give a validation set or gate.threshold"
+                "validation.root: there is no threshold; name a validation set here, or give gate.threshold"
             )
         for group, tasks in split_round_robin(config.data.tasks, config.workflow.validation_kernels).items():
             jobs += _inference(config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **own)

@@ -45,7 +45,7 @@ def check(config: RunConfig) -> None:
         for key, root in roots.items():
             if not resolve(root).is_dir():
                 raise ConfigError(
-                    f"{key}: there is no folder {root}; name that of the benchmarks, or fetch them: "
+                    f"{key}: there is no folder {root}; give the folder of the benchmarks, or fetch them: "
                     "speceyes fetch vstar hr-bench pope"
                 )
     prompt_sets.load(config.prompts)
@@ -106,15 +106,18 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
         for file in (*job.outputs, job.executed):
             resolve(file).parent.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
-    print(f"run {config.name}: {len(jobs)} jobs, those that are finished are kept", flush=True)
+    print(f"run {config.name}: {len(jobs)} jobs; finished ones are kept", flush=True)
     with _only_one() as lock:
         where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or usable_cores())]
         code, ran = _snakemake(path, config, where, lock)
     if code == INTERRUPTED:
-        print("interrupted; the same command continues", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         return code
     if code:
-        print(f"run {config.name} stopped: mend what failed, the same command continues", file=sys.stderr)
+        print(
+            f"run {config.name} stopped; fix what failed, then run the same command to resume",
+            file=sys.stderr,
+        )
         return 1
     if ran or profile:  # on a cluster jobs tell their own logs
         from ..report import site  # brings numpy: too slow to start with for each single job
@@ -178,7 +181,9 @@ def _only_one() -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StageError("another run is at work in this checkout; wait for it or stop it") from None
+            raise StageError(
+                "another `speceyes reproduce` works in this checkout; wait for it or stop it"
+            ) from None
         yield lock
     finally:
         os.close(lock)

@@ -145,7 +145,7 @@ def test_a_notebook_gives_parameters_by_its_parameters_cells(cells, expected):
     [
         ({"batch_size": "8"}, "batch_size: Input should be a valid integer, got '8'"),
         ({"batch_size": True}, "batch_size: Input should be a valid integer, got True"),
-        ({"k": 300}, "k = 300 needs k_store of at least as many"),
+        ({"k": 300}, "k = 300 is more than k_store = 128"),
         ({"tasks": ["vstar/direct_atributes"]}, "did you mean 'vstar/direct_attributes'?"),
     ],
 )

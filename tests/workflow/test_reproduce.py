@@ -52,7 +52,7 @@ def config(home, text: str):
         ("gate: {k: 200}", r"k = 200.*k_store = 128"),
         ("data: {tasks: [pope/randm]}", r"data\.tasks: .*'pope/randm' \(did you mean 'pope/random'\?\)"),
         ("arms: [gatd]", r"arms: .*did you mean 'gated'"),
-        ("validation: {root: ''}", r"validation\.root: a threshold has to come from somewhere"),
+        ("validation: {root: ''}", r"validation\.root: there is no threshold"),
         ("workflow: {group_by: task}", r"workflow\.group_by: .*'split'"),
         ("name: a\nname: b", r"key 'name' is given twice"),
         ("name: [", r"not valid YAML"),
@@ -201,7 +201,7 @@ def test_a_notebook_without_parameters_cell_is_told(home):
     notebook = json.loads(path.read_text())
     notebook["cells"][0]["metadata"] = {}
     path.write_text(json.dumps(notebook))
-    with pytest.raises(ConfigError, match="no cell is tagged `parameters`"):
+    with pytest.raises(ConfigError, match="no cell has the tag `parameters`"):
         reproduce.check(load_config("configs/small.yaml"))
 
 
