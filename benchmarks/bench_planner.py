@@ -30,7 +30,7 @@ from bench_confidence import write_between_markers
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.paths import repo_root
-from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload, simulate
+from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload, simulate_fleet
 from speceyes_lib.tasks.registry import TASKS, load_task
 from speceyes_lib.tasks.sample import Sample
 
@@ -187,15 +187,15 @@ def workload(alone: Measured, together: Measured, n: int) -> Workload:
         aside.setdefault(kind, []).append(latency_s - sum(s for _, s in chain) - GATHER_S * len(chain))
     width = 1 + max(len(chain[0]) for chain in chains.values())
     pool = np.full((n, width), NONE, np.int8)
-    own_s, fixed_s = np.zeros((n, width)), np.zeros((n, width))
+    added_s, fixed_s = np.zeros((n, width)), np.zeros((n, width))
     for kind, repeats in chains.items():
-        pool[kind, 0], own_s[kind, 0] = ASIDE, max(0.0, float(np.median(aside[kind])))
+        pool[kind, 0], added_s[kind, 0] = ASIDE, max(0.0, float(np.median(aside[kind])))
         for place, (where, _) in enumerate(repeats[0], start=1):
             seconds = float(np.median([chain[place - 1][1] for chain in repeats]))
             pool[kind, place] = where
-            own_s[kind, place] = max(seconds - fixed[where], 0.0)
+            added_s[kind, place] = max(seconds - fixed[where], 0.0)
             fixed_s[kind, place] = fixed[where] + GATHER_S
-    return Workload(pool, own_s, fixed_s)
+    return Workload(pool, added_s, fixed_s)
 
 
 def main() -> None:
@@ -242,7 +242,7 @@ def main() -> None:
     ]
     off = []
     for n in USERS:
-        told, real = simulate(work, fleet, users=n, requests=4000), found[n]
+        told, real = simulate_fleet(work, fleet, users=n, requests=4000), found[n]
         skip = max(n, len(real.ended_s) // 5)
         latency = np.array(real.latency_s[skip:])
         pairs = [

@@ -19,7 +19,7 @@ from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
 from ..params import GateAnalysisParams
 from ..paths import stage_dir
 from ..replay import outcomes, payoff, replay_data
-from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate
+from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate_fleet
 from ..replay.replay_data import ABSENT, DRAFT_STAGE, Lacking, Population
 from ..replay.settings import Setting
 from ..runs.evidence import Evidence
@@ -200,7 +200,7 @@ def ledger(run: Gathered, threshold: float) -> pd.DataFrame:
 
 
 def economics_of(run: Gathered, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """`economics.break_even`, `waterfall` and `time_by_decision` at a threshold; empty where the run was not timed."""
+    """`break_even`, `waterfall` and `time_by_decision` at a threshold; empty where the run was not timed."""
     try:
         seconds = payoff.phase_seconds(run.population, replace(run.setting, threshold=threshold))
     except Lacking:
@@ -215,7 +215,7 @@ def fleet_plan(
     users: Sequence[int] = (1, 4, 16, 64, 256, 1024),
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`planner.best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.
+    """`best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.
 
     Column `workload` is "funnel" or "agent". Empty where the run was not timed.
     """
@@ -232,7 +232,7 @@ def fleet_plan(
         fleets.append(told.assign(workload=name))
         fleet = Fleet(int(told.loc[0, "small"]), int(told.loc[0, "large"]))
         for n in users:
-            outcome = simulate(workload, fleet, users=n, requests=1500, seed=seed)
+            outcome = simulate_fleet(workload, fleet, users=n, requests=1500, seed=seed)
             row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
             load.append(row | vars(outcome))
     return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)

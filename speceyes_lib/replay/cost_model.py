@@ -1,18 +1,18 @@
-"""What a gate setting would take, from what one run took: seconds per phase, batch effects included.
+"""Predicted seconds of a gate setting, from the seconds of one recorded run; effects of batching included.
 
-A batched call of the router, the draft model or the agent lasts
+A batched call of the router, the draft model or the agent takes
 
     fixed + per_step * (tokens of its longest answer) + sum over its samples of what each adds
 
-`fixed` and `per_step` are fitted to the recorded calls (non-negative least squares on relative errors). What a
-sample adds is not fitted: it is the share the sample was charged less its part of the fixed cost. So at the
-batch size that was recorded the model returns the recorded seconds, and a fit decides only what another batch
-size saves or costs. Agents one at a time are charged what `baseline` measured for each sample.
+`fixed` and `per_step` are fitted to the recorded calls (non-negative least squares on relative errors). What a sample
+adds is not fitted. It is the sample's recorded share of its call, minus its part of the fixed cost. At the recorded
+batch size the model therefore returns the recorded seconds, and the fit decides only what another batch size saves or
+costs. An agent that runs one sample at a time is charged what the arm `baseline` measured for the sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,19 +29,25 @@ ASSUMES = (
     "A picture is decoded once; a second model's view of another size is not charged apart.",
     "Loading and warming up the models is not included.",
 )
-SERIAL_ARMS = ("baseline", "gated")  # agents one at a time, unless the run was told otherwise
+SERIAL_ARMS = ("baseline", "gated")  # agents one at a time, unless the run's parameters say otherwise
 BATCHED_ARMS = ("collect", "baseline_batched", "gated_batched")
 
 
 @dataclass(frozen=True, eq=False)
 class CallCost:
-    """The calls of one phase. `own_s` and `tokens` are [n] or, for the agent, [n, turns]; nan: no such call.
+    """Costs of the calls of one phase.
 
-    sizes: smallest and largest recorded call, in samples. fitted: whether calls of several sizes were
-    recorded; if not, the fixed part cannot be told apart, and is 0.
+    Attributes:
+        added_s: seconds that each sample adds to its call, [n] or, for the agent, [n, turns]; nan: no such call.
+        tokens: of each sample's answer, in the same shape.
+        fixed_s: fixed seconds of a call; 0 where all recorded calls have one size and it cannot be told apart.
+        per_step_s: seconds per token of the longest answer.
+        sizes: samples in the smallest and in the largest recorded call.
+        calls: recorded calls.
+        r2: coefficient of determination of the fit; nan where nothing was fitted.
     """
 
-    own_s: NDArray[np.float64]
+    added_s: NDArray[np.float64]
     tokens: NDArray[np.float64]
     fixed_s: float
     per_step_s: float
@@ -51,22 +57,27 @@ class CallCost:
 
     @property
     def fitted(self) -> bool:
+        """Whether calls of several sizes were recorded."""
         return self.sizes[0] < self.sizes[1]
 
     def beyond(self, size: int) -> bool:
-        """Whether a call of this many samples is outside of what was recorded."""
+        """Whether a call of this many samples is outside the recorded sizes."""
         return not self.sizes[0] <= size <= self.sizes[1]
 
-    def take(self, at: NDArray) -> CallCost:
-        return replace(self, own_s=self.own_s[at], tokens=self.tokens[at])
+    def take(self, index: NDArray) -> CallCost:
+        """The same fit for the samples of a mask or at some positions."""
+        return replace(self, added_s=self.added_s[index], tokens=self.tokens[index])
 
 
 @dataclass(frozen=True, eq=False)
 class AgentPlan:
-    """Agent seconds as sums: `linear_s` per sample, and for agents in parallel an overhead per call.
+    """Seconds of the agent as sums over samples and calls.
 
-    takes_turn: bool [n, turns]; call_s: by task [turns], the fixed seconds of one call at that turn.
-    Both are None when agents run one at a time.
+    Attributes:
+        linear_s: seconds of each sample that do not depend on the other samples [n].
+        size: agents that run at once.
+        takes_turn: bool [n, turns]; None where agents run one at a time.
+        call_s: task -> fixed seconds of a call at each turn [turns]; None where agents run one at a time.
     """
 
     linear_s: NDArray[np.float64]
@@ -75,7 +86,12 @@ class AgentPlan:
     call_s: Mapping[str, NDArray[np.float64]] | None = None
 
     def shares(self, who: NDArray[np.bool_], tasks: NDArray) -> NDArray[np.float64]:
-        """Seconds charged to each sample [n] when the samples `who` go to the agent."""
+        """Seconds charged to each sample, float64 [n]; 0 where it does not go to the agent.
+
+        Args:
+            who: bool [n], samples that go to the agent.
+            tasks: of the samples [n].
+        """
         seconds = np.where(who, self.linear_s, 0.0)
         for task, call_s in (self.call_s or {}).items():
             turns = self.takes_turn & (who & (tasks == task))[:, None]
@@ -89,8 +105,16 @@ class AgentPlan:
 class CostModel:
     """Fitted costs of a run of n samples. Arrays [n] are seconds; nan where a sample was not timed.
 
-    decode_s, baseline_decode_s: read, decode, resize the picture, in the instrumented pass and in `baseline`.
-    router: by router. serial_s: the agent's turns as they ran one at a time. agent: its batched calls.
+    Attributes:
+        decode_s: reading, decoding and resizing the picture, in the instrumented pass [n].
+        baseline_decode_s: the same in the arm `baseline` [n].
+        tool_s: the agent's tools [n].
+        router: router ("large", "small") -> its calls.
+        draft: calls of the draft model.
+        agent: batched calls of the agent.
+        serial_s: the agent's turns, one sample at a time [n].
+        serial_recorded: whether all of `serial_s` is recorded; if not, the rest follows from `agent`.
+        assumes: what a prediction assumes, in sentences.
     """
 
     decode_s: NDArray[np.float64]
@@ -105,14 +129,20 @@ class CostModel:
 
     @property
     def fits(self) -> pd.DataFrame:
-        """One row per phase: what was fitted, from how many calls of which sizes."""
+        """A row per phase, with how many calls of which sizes it was fitted to.
+
+        Columns: phase, fixed_ms, per_step_ms, own_ms (mean of what a sample adds; nan: no call), smallest_call and
+        largest_call (samples), calls, r2.
+        """
         phases = {f"router ({name})": cost for name, cost in self.router.items()}
         rows = [
             {
                 "phase": phase,
                 "fixed_ms": 1e3 * cost.fixed_s,
                 "per_step_ms": 1e3 * cost.per_step_s,
-                "own_ms": 1e3 * float(np.nanmean(cost.own_s)) if np.isfinite(cost.own_s).any() else np.nan,
+                "own_ms": 1e3 * float(np.nanmean(cost.added_s))
+                if np.isfinite(cost.added_s).any()
+                else np.nan,
                 "smallest_call": cost.sizes[0],
                 "largest_call": cost.sizes[1],
                 "calls": cost.calls,
@@ -122,65 +152,79 @@ class CostModel:
         ]
         return pd.DataFrame(rows)
 
-    def take(self, at: NDArray) -> CostModel:
-        """The same fits for some of the samples."""
+    def take(self, index: NDArray) -> CostModel:
+        """The same fits for the samples of a mask or at some positions."""
+        columns = ("decode_s", "baseline_decode_s", "tool_s", "serial_s")
         return replace(
             self,
-            **{
-                name: getattr(self, name)[at]
-                for name in ("decode_s", "baseline_decode_s", "tool_s", "serial_s")
-            },
-            router={name: cost.take(at) for name, cost in self.router.items()},
-            draft=self.draft.take(at),
-            agent=self.agent.take(at),
+            **{name: getattr(self, name)[index] for name in columns},
+            router={name: cost.take(index) for name, cost in self.router.items()},
+            draft=self.draft.take(index),
+            agent=self.agent.take(index),
         )
 
     def notes(self, router: str, batch_size: int, agents_in_parallel: int) -> str:
-        """What of a prediction is not backed by recorded calls of such a size; empty when all of it is."""
-        told = []
+        """Which parts of a prediction are not backed by recorded calls of such a size; empty where all are.
+
+        Args:
+            router: "large", "small" or "none".
+            batch_size: samples in a call of the router and of the draft model.
+            agents_in_parallel: agents that run at once.
+        """
+        extrapolated = []
         batched = {f"{router} router": self.router.get(router)} if router != "none" else {}
         for phase, cost in (batched | {"draft": self.draft}).items():
             if cost is None:
-                told.append(f"the {phase} was not timed")
+                extrapolated.append(f"the {phase} was not timed")
             elif cost.calls and cost.beyond(batch_size):
-                told.append(f"{phase} in batches of {batch_size}, recorded {_range(cost.sizes)}")
+                extrapolated.append(f"{phase} in batches of {batch_size}, recorded {_range(cost.sizes)}")
         if agents_in_parallel == 1:
             if not self.serial_recorded:
-                told.append("agents one at a time, recorded together only")
+                extrapolated.append("agents one at a time, recorded together only")
         elif self.agent.beyond(agents_in_parallel):
-            told.append(f"{agents_in_parallel} agents at once, recorded {_range(self.agent.sizes)}")
-        return f"extrapolated: {'; '.join(told)}" if told else ""
+            extrapolated.append(f"{agents_in_parallel} agents at once, recorded {_range(self.agent.sizes)}")
+        return f"extrapolated: {'; '.join(extrapolated)}" if extrapolated else ""
 
     def router_shares(
         self, router: str, who: NDArray[np.bool_], tasks: NDArray, batch_size: int
     ) -> NDArray[np.float64]:
-        """Seconds of Phase I charged to each sample [n]; nan where this router was not timed."""
+        """Seconds of the router charged to each sample, float64 [n]; nan where this router was not timed.
+
+        Args:
+            router: "large", "small" or "none".
+            who: bool [n], samples that the router sees.
+            tasks: of the samples [n]; the samples of a task stand together.
+            batch_size: samples in a call.
+        """
         if router == "none":
             return np.zeros(len(who))
         cost = self.router.get(router)
         return np.full(len(who), np.nan) if cost is None else _shares(cost, who, tasks, batch_size)
 
     def draft_shares(self, who: NDArray[np.bool_], tasks: NDArray, batch_size: int) -> NDArray[np.float64]:
-        """Seconds of Phase II charged to each sample [n] when the samples `who` are drafted."""
+        """Seconds of drafting charged to each sample, float64 [n]; args as in `router_shares`."""
         return _shares(self.draft, who, tasks, batch_size)
 
     def agents(self, tasks: NDArray, in_parallel: int) -> AgentPlan:
-        """How the agent's seconds add up, for any choice of samples that go to it."""
+        """How the agent's seconds add up, for any choice of samples that go to it.
+
+        Args:
+            tasks: of the samples [n].
+            in_parallel: agents that run at once.
+        """
         if in_parallel == 1:
             return AgentPlan(self.serial_s + self.tool_s)
         cost = self.agent
-        takes_turn = np.isfinite(cost.own_s)
-        longest = {
-            task: np.array(
-                [
-                    _mean_longest(cost.tokens[(tasks == task) & takes_turn[:, turn], turn], in_parallel)
-                    for turn in range(takes_turn.shape[1])
-                ]
-            )
-            for task in dict.fromkeys(tasks)
-        }
-        linear = np.where(takes_turn.any(axis=1), np.nansum(cost.own_s, axis=1), np.nan) + self.tool_s
-        call_s = {task: cost.fixed_s + cost.per_step_s * steps for task, steps in longest.items()}
+        takes_turn = np.isfinite(cost.added_s)
+        call_s = {}
+        for task in dict.fromkeys(tasks):
+            members = takes_turn & (tasks == task)[:, None]
+            steps = [
+                _mean_longest(cost.tokens[members[:, turn], turn], in_parallel)
+                for turn in range(members.shape[1])
+            ]
+            call_s[task] = cost.fixed_s + cost.per_step_s * np.array(steps)
+        linear = np.where(takes_turn.any(axis=1), np.nansum(cost.added_s, axis=1), np.nan) + self.tool_s
         return AgentPlan(linear, in_parallel, takes_turn, call_s)
 
 
@@ -190,7 +234,7 @@ def _range(sizes: tuple[int, int]) -> str:
 
 
 def _shares(cost: CallCost, who: NDArray, tasks: NDArray, batch_size: int) -> NDArray[np.float64]:
-    """What the samples `who` are charged when each task's samples are called in batches, in their order."""
+    """Seconds charged to the samples `who` when each task's samples are called in batches, in their order."""
     shares = np.zeros(len(who))
     if not who.any():
         return shares
@@ -202,7 +246,7 @@ def _shares(cost: CallCost, who: NDArray, tasks: NDArray, batch_size: int) -> ND
     members = np.diff(np.append(first, len(batch)))
     longest = np.maximum.reduceat(cost.tokens[who], first)
     overhead = (cost.fixed_s + cost.per_step_s * longest) / members
-    shares[who] = cost.own_s[who] + np.repeat(overhead, members)
+    shares[who] = cost.added_s[who] + np.repeat(overhead, members)
     return shares
 
 
@@ -218,14 +262,16 @@ def _mean_longest(tokens: NDArray, size: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One sample's part in one call: who, in which call (its equal share tells them apart), of what kind."""
+    """A sample's part in a call."""
 
     sample: int
-    call: tuple
+    call: tuple  # equal for the samples of a call, and of calls that took equally long
     share_s: float
     size: int
     tokens: int
-    kind: int  # samples of one kind are taken to add about the same: a task's pictures, an agent's n-th turn
+    kind: (
+        int  # samples of one kind are assumed to add about the same: a task's pictures, an agent's n-th turn
+    )
     turn: int = 0
 
 
@@ -235,60 +281,50 @@ def fit(
     tasks: Sequence[str],
     routers: Mapping[str, str],
 ) -> CostModel | None:
-    """Fit the model to the records of a run; None where nothing was timed.
+    """The cost model fitted to the records of a run; None where nothing was timed.
 
     Args:
-        arms: by arm name its records by id; the first one is the instrumented pass.
-        ids, tasks: the samples in their order.
-        routers: by arm name who was asked in Phase I ("large", "small", "none").
+        arms: arm -> its records by id; the first arm is the instrumented pass.
+        ids: of the samples, in their order [n].
+        tasks: of the samples [n].
+        routers: arm -> its router ("large", "small", "none").
     """
-    main = next(iter(arms.values()))
-    place = {id_: i for i, id_ in enumerate(ids)}
+    if not any(r.timed and r.wall_s > 0 for records in arms.values() for r in records.values()):
+        return None
+    n, place = len(ids), {id_: i for i, id_ in enumerate(ids)}
     task_kind = {task: kind for kind, task in enumerate(dict.fromkeys(tasks))}
     kinds = [task_kind[task] for task in tasks]
     calls: dict[str, list[_Part]] = {"large": [], "small": [], "draft": []}
-    agent_parts: dict[str, list[_Part]] = {}
+    turns: dict[str, list[_Part]] = {arm: [] for arm in arms}
+
+    def part(i: int, arm: str, seconds: float, size: int, tokens: int | None, **which: int) -> _Part:
+        call = (arm, kinds[i], seconds, size)
+        return _Part(i, call, seconds, size, tokens or 0, **{"kind": kinds[i]} | which)
+
     for arm, records in arms.items():
-        own = [(place[id_], r) for id_, r in records.items() if id_ in place and r.timed]
-        for i, r in own:
-            for who, said in ((routers[arm], r.router), ("small", r.router_small)):
-                if said is not None:
-                    key = (arm, kinds[i], said.router_s, said.batch_size)
-                    calls[who].append(_Part(i, key, said.router_s, said.batch_size, 0, kinds[i]))
-            if (d := r.draft) is not None and d.timed:
-                key = (arm, kinds[i], d.draft_s, d.batch_size)
-                calls["draft"].append(_Part(i, key, d.draft_s, d.batch_size, d.n_tokens or 0, kinds[i]))
-        agent_parts[arm] = [
-            _Part(
-                i,
-                (arm, kinds[i], t.turn_s, t.batch_size),
-                t.turn_s,
-                t.batch_size,
-                t.n_tokens or 0,
-                turn,
-                turn,
-            )
-            for i, r in own
-            for turn, t in enumerate(r.trajectory.turns if r.trajectory else ())
-        ]
-    if not any(r.timed and r.wall_s > 0 for records in arms.values() for r in records.values()):
-        return None
-    n = len(ids)
-    first = next((agent_parts[arm] for arm in (*BATCHED_ARMS, *SERIAL_ARMS) if agent_parts.get(arm)), [])
-    agent = _fitted([p for parts in agent_parts.values() for p in parts], first, n, by_turn=True)
-    agent.own_s[_never_asked(arms, place), 0] = 0.0
+        for i, record in ((place[id_], r) for id_, r in records.items() if id_ in place and r.timed):
+            for router, reply in ((routers[arm], record.router), ("small", record.router_small)):
+                if reply is not None:
+                    calls[router].append(part(i, arm, reply.router_s, reply.batch_size, 0))
+            if (draft := record.draft) is not None and draft.timed:
+                calls["draft"].append(part(i, arm, draft.draft_s, draft.batch_size, draft.n_tokens))
+            for number, turn in enumerate(record.trajectory.turns if record.trajectory else ()):
+                which = {"kind": number, "turn": number}
+                turns[arm].append(part(i, arm, turn.turn_s, turn.batch_size, turn.n_tokens, **which))
+    preferred = next((turns[arm] for arm in (*BATCHED_ARMS, *SERIAL_ARMS) if turns.get(arm)), [])
+    agent = _fitted([p for parts in turns.values() for p in parts], preferred, n, by_turn=True)
+    agent.added_s[_failed_before_agent(arms, place), 0] = 0.0
     serial = _serial(arms, place)
-    takes_turn = np.isfinite(agent.own_s)
-    alone = np.where(takes_turn, agent.own_s + agent.fixed_s + agent.per_step_s * agent.tokens, 0.0).sum(
-        axis=1
-    )
-    derived = np.where(takes_turn.any(axis=1), alone, np.nan)
-    baseline = arms.get("baseline") or main
+    takes_turn = np.isfinite(agent.added_s)
+    turn_s = np.where(takes_turn, agent.added_s + agent.fixed_s + agent.per_step_s * agent.tokens, 0.0)
+    derived = np.where(takes_turn.any(axis=1), turn_s.sum(axis=1), np.nan)
+    instrumented = next(iter(arms.values()))
+    baseline = arms.get("baseline") or instrumented
     return CostModel(
-        decode_s=_column(main, place, lambda r: r.decode_s),
+        decode_s=_column(instrumented, place, lambda r: r.decode_s),
         baseline_decode_s=_column(baseline, place, lambda r: r.decode_s),
         tool_s=_column(baseline, place, lambda r: r.tool_s),
-        router={who: _fitted(calls[who], calls[who], n) for who in ("large", "small") if calls[who]},
+        router={name: _fitted(calls[name], calls[name], n) for name in ("large", "small") if calls[name]},
         draft=_fitted(calls["draft"], calls["draft"], n),
         agent=agent,
         serial_s=np.where(np.isnan(serial), derived, serial),
@@ -296,7 +332,9 @@ def fit(
     )
 
 
-def _column(records: Mapping[str, AgentRecord], place: Mapping[str, int], seconds) -> NDArray[np.float64]:
+def _column(
+    records: Mapping[str, AgentRecord], place: Mapping[str, int], seconds: Callable[[AgentRecord], float]
+) -> NDArray[np.float64]:
     column = np.full(len(place), np.nan)
     for id_, record in records.items():
         if id_ in place and record.timed:
@@ -304,21 +342,20 @@ def _column(records: Mapping[str, AgentRecord], place: Mapping[str, int], second
     return column
 
 
-def _never_asked(arms: Mapping[str, Mapping[str, AgentRecord]], place: Mapping[str, int]) -> list[int]:
-    """Samples that failed before the agent was asked: it costs them nothing."""
-    failed = {
-        i for records in arms.values() for i, r in records.items() if r.status == "error" and not r.trajectory
-    }
-    asked = {
-        i for records in arms.values() for i, r in records.items() if r.trajectory and r.trajectory.turns
-    }
-    return [place[i] for i in failed - asked if i in place]
+def _failed_before_agent(
+    arms: Mapping[str, Mapping[str, AgentRecord]], place: Mapping[str, int]
+) -> list[int]:
+    """Samples that failed before the agent got them, in every arm: the agent costs them nothing."""
+    records = [(id_, r) for records in arms.values() for id_, r in records.items() if id_ in place]
+    failed = {id_ for id_, r in records if r.status == "error" and not r.trajectory}
+    with_turns = {id_ for id_, r in records if r.trajectory and r.trajectory.turns}
+    return [place[id_] for id_ in failed - with_turns]
 
 
 def _serial(arms: Mapping[str, Mapping[str, AgentRecord]], place: Mapping[str, int]) -> NDArray[np.float64]:
-    """The agent's seconds per sample as it ran alone; nan where it did not."""
+    """The agent's seconds per sample where it ran one sample at a time; nan elsewhere."""
     serial = np.full(len(place), np.nan)
-    for arm in reversed(SERIAL_ARMS):  # the baseline's last: it counts where both ran
+    for arm in reversed(SERIAL_ARMS):  # the baseline comes last: it counts where both ran
         for id_, record in arms.get(arm, {}).items():
             path = record.trajectory
             if id_ not in place or not record.timed or (path is None and record.status == "ok"):
@@ -332,14 +369,14 @@ def _alone(path: Trajectory | None) -> bool:
     return path is None or all(turn.batch_size == 1 for turn in path.turns)
 
 
-def _fitted(parts: Sequence[_Part], own: Sequence[_Part], n: int, by_turn: bool = False) -> CallCost:
-    """Fit the calls that `parts` are of; `own` are the parts whose shares say what each sample adds.
+def _fitted(parts: Sequence[_Part], preferred: Sequence[_Part], n: int, by_turn: bool = False) -> CallCost:
+    """The cost of the calls that `parts` belong to. What each sample adds comes from the `preferred` parts.
 
-    Where a sample has several (an arm that ran again), the first one counts.
+    Where a sample has several of these (an arm that ran again), the first one counts.
     """
-    turns = 1 + max((p.turn for p in own), default=0)
+    turns = 1 + max((p.turn for p in preferred), default=0)
     shape = (n, turns) if by_turn else (n,)
-    own_s, tokens = np.full(shape, np.nan), np.zeros(shape)
+    added_s, tokens = np.full(shape, np.nan), np.zeros(shape)
     calls = _calls(parts)
     longest = [max(p.tokens for p in members) for members in calls]
     steps = {p: steps for members, steps in zip(calls, longest, strict=True) for p in members}
@@ -347,26 +384,26 @@ def _fitted(parts: Sequence[_Part], own: Sequence[_Part], n: int, by_turn: bool 
     fixed_s, per_step_s, r2 = 0.0, 0.0, np.nan
     if min(sizes) < max(sizes):
         fixed_s, per_step_s, r2 = _solve(calls, longest)
-    for p in own:
+    for p in preferred:
         at = (p.sample, p.turn) if by_turn else p.sample
-        if np.isnan(own_s[at]):
+        if np.isnan(added_s[at]):
             overhead = fixed_s + per_step_s * steps.get(p, p.tokens)
-            own_s[at] = max(0.0, p.share_s - overhead / p.size)
+            added_s[at] = max(0.0, p.share_s - overhead / p.size)
             tokens[at] = p.tokens
-    return CallCost(own_s, tokens, fixed_s, per_step_s, (min(sizes), max(sizes)), len(calls), r2)
+    return CallCost(added_s, tokens, fixed_s, per_step_s, (min(sizes), max(sizes)), len(calls), r2)
 
 
 def _calls(parts: Iterable[_Part]) -> list[list[_Part]]:
-    """The parts call by call; a call of which some members are not on record is left out.
+    """The parts call by call; a call with unrecorded members is left out.
 
-    Equal shares tell which samples shared a call. Where two calls lasted equally long, each took the next ones.
+    Samples with equal shares shared a call. Where two calls took equally long, each is given the next samples.
     """
-    found: dict[tuple, list[_Part]] = {}
+    by_share: dict[tuple, list[_Part]] = {}
     for part in parts:
         if part.share_s > 0:
-            found.setdefault(part.call, []).append(part)
+            by_share.setdefault(part.call, []).append(part)
     calls = []
-    for members in found.values():
+    for members in by_share.values():
         size = members[0].size
         if len(members) % size == 0:
             calls += [members[at : at + size] for at in range(0, len(members), size)]
@@ -374,7 +411,7 @@ def _calls(parts: Iterable[_Part]) -> list[list[_Part]]:
 
 
 def _solve(calls: Sequence[Sequence[_Part]], longest: Sequence[int]) -> tuple[float, float, float]:
-    """fixed_s, per_step_s and R2 of the module's formula with one own part per kind and one per token."""
+    """fixed_s, per_step_s and R2 of the module's formula; a sample adds a constant of its kind and some per token."""
     from scipy.optimize import nnls
 
     seconds = np.array([members[0].share_s * members[0].size for members in calls])
@@ -385,6 +422,10 @@ def _solve(calls: Sequence[Sequence[_Part]], longest: Sequence[int]) -> tuple[fl
     tokens = np.array([sum(p.tokens for p in members) for members in calls], dtype=np.float64)
     design = np.column_stack([np.ones(len(calls)), longest, tokens, counts])
     solution, _ = nnls(design / seconds[:, None], np.ones(len(calls)))
-    left = seconds - design @ solution
+    residual = seconds - design @ solution
     spread = ((seconds - seconds.mean()) ** 2).sum()
-    return float(solution[0]), float(solution[1]), float(1 - (left**2).sum() / spread) if spread else np.nan
+    return (
+        float(solution[0]),
+        float(solution[1]),
+        float(1 - (residual**2).sum() / spread) if spread else np.nan,
+    )

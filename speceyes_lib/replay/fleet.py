@@ -1,18 +1,18 @@
-"""How many replicas of each model? The funnel as queues, simulated with the service times of a recorded run.
+"""How many replicas of each model: the funnel as queues, simulated with the service times of a recorded run.
 
-A request is a chain of calls: router (large model), draft (small), and for what is routed or rejected the agent's
-turns (large); decoding pictures and running tools take time but no replica. Each model has a pool of replicas with
-one queue, first come, first served. A free replica takes what waits, up to its batch limit, as one call, and is
-busy for
+A request is a chain of calls: router (large model), draft (small model), and for a routed or rejected sample the
+agent's turns (large model). Decoding pictures and running tools take time but no replica. Each model has a pool of
+replicas with one queue, first come, first served. A free replica takes what waits, up to its batch limit, as one call,
+and is busy for
 
-    (largest fixed part of the members) + (sum of what each member adds)
+    max over members of the fixed seconds  +  sum over members of the seconds that each adds
 
 both as `cost_model` fitted them to the recorded calls. Requests are recorded samples, drawn with replacement and a
-seed. They arrive at random (Poisson) at a given rate, or come from a fixed number of users who each ask again as
-soon as they are answered. Simulated with SimPy.
+seed. They arrive at random (a Poisson process) at a given rate, or come from a fixed number of users, each of whom
+sends the next request as soon as the last one is answered. The simulation uses SimPy.
 
-What it leaves out: networks, failing replicas, memory limits, and whatever a server does more cleverly than
-waiting in line. It says what the recorded costs imply, not what another machine would measure.
+It leaves out networks, failing replicas, memory limits, and every scheduling of a server other than first come, first
+served. It computes what the recorded costs imply, not what another machine would measure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,39 +29,51 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .cost_model import CallCost
+from .cost_model import CallCost, CostModel
 from .outcomes import decisions
 from .replay_data import Lacking, Population
 from .settings import Setting
 
-SMALL, LARGE, ASIDE, NONE = 0, 1, 2, -1  # which pool a call goes to; ASIDE: takes time but no replica
+# what a call needs: a replica of the small or the large model, time but no replica (ASIDE), or there is no call
+SMALL, LARGE, ASIDE, NONE = 0, 1, 2, -1
 WARM_UP = 0.2  # share of the requests at the start that is not measured: queues fill first
 
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """n kinds of requests, each a chain of up to m calls; arrays [n, m].
+    """n kinds of requests, each a chain of up to m calls.
 
-    pool: SMALL, LARGE, ASIDE or NONE (no further call). own_s: what the call adds to a batch.
-    fixed_s: what it costs however many share it.
+    Attributes:
+        pool: what each call needs: SMALL, LARGE, ASIDE or NONE, int8 [n, m].
+        added_s: seconds that the call adds to a batch [n, m].
+        fixed_s: seconds that the batch takes however many calls share it [n, m].
     """
 
     pool: NDArray[np.int8]
-    own_s: NDArray[np.float64]
+    added_s: NDArray[np.float64]
     fixed_s: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.pool)
 
     def seconds(self, pool: int, batch: int = 1) -> float:
-        """Mean seconds that a request keeps a replica of the pool busy, in full batches of like calls."""
-        spent = np.where(self.pool == pool, self.own_s + self.fixed_s / batch, 0.0)
-        return float(spent.sum(axis=1).mean()) if len(self) else math.nan
+        """Mean seconds that a request keeps a replica of the pool busy, in full batches of equal calls."""
+        busy_s = np.where(self.pool == pool, self.added_s + self.fixed_s / batch, 0.0)
+        return float(busy_s.sum(axis=1).mean()) if len(self) else math.nan
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Replicas of the small and the large model, how many requests each answers in one call, and GPUs of each."""
+    """Replicas of both models.
+
+    Attributes:
+        small: replicas of the small model.
+        large: replicas of the large model.
+        small_batch: requests that a small replica answers in one call, at most.
+        large_batch: the same of a large replica.
+        small_gpus: GPUs of a small replica; a fraction where replicas share one.
+        large_gpus: GPUs of a large replica.
+    """
 
     small: int
     large: int
@@ -77,14 +89,24 @@ class Fleet:
 
     @property
     def gpus(self) -> float:
+        """GPUs of all replicas."""
         return self.small * self.small_gpus + self.large * self.large_gpus
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a fleet does with a workload, warm-up left out.
+class FleetResult:
+    """What a fleet does with a workload, the warm-up left out.
 
-    Utilisation is the share of time that the pool's replicas are busy; batches are the mean size of a call.
+    Attributes:
+        throughput_per_s: requests answered per second.
+        mean_s: mean latency of a request, in seconds.
+        p50_s: median latency.
+        p95_s: 95th percentile of the latency.
+        small_utilisation: share of the time that the small replicas are busy; nan without one.
+        large_utilisation: the same of the large replicas.
+        small_batch: mean requests per call of the small replicas; nan without a call.
+        large_batch: the same of the large replicas.
+        n: requests measured.
     """
 
     throughput_per_s: float
@@ -98,14 +120,18 @@ class Outcome:
     n: int
 
 
-# ------------------------------------------------------------------ what a recorded run asks of a fleet
+# ------------------------------------------------------------------ the workload of a recorded run
 
 
 def funnel_workload(population: Population, setting: Setting) -> Workload:
-    """The calls of every sample of a run under a gate setting.
+    """The calls of every readable sample of a run under a gate setting.
+
+    Args:
+        population: of a timed run.
+        setting: decides which samples are routed, drafted and accepted.
 
     Raises:
-        Lacking: the run has no times, or not what the setting needs.
+        Lacking: the run has no times, or lacks what the setting needs.
     """
     cost = _cost(population)
     decided = decisions(population, setting)["decision"].to_numpy()
@@ -123,42 +149,43 @@ def funnel_workload(population: Population, setting: Setting) -> Workload:
 
 
 def agent_workload(population: Population) -> Workload:
-    """The calls of every sample when the agent answers everything."""
+    """The calls of every readable sample when the agent answers everything.
+
+    Raises:
+        Lacking: the run has no times.
+    """
     cost = _cost(population)
-    everyone = np.ones(population.n, bool)
-    steps = [_aside(cost.baseline_decode_s), *_calls(LARGE, cost.agent, everyone), _aside(cost.tool_s)]
+    all_samples = np.ones(population.n, bool)
+    steps = [_aside(cost.baseline_decode_s), *_calls(LARGE, cost.agent, all_samples), _aside(cost.tool_s)]
     return _workload(steps, population.readable)
 
 
-def _cost(population: Population) -> Any:
+def _cost(population: Population) -> CostModel:
     if population.cost is None:
         raise Lacking("this run has no times; a fleet cannot be planned from it")
     return population.cost
 
 
 def _calls(pool: int, cost: CallCost, who: NDArray[np.bool_]) -> list[tuple[NDArray, NDArray, NDArray]]:
-    """One step per call (the agent has one per turn): pool, own and fixed seconds of each sample."""
-    own = cost.own_s.reshape(len(cost.own_s), -1)
-    fixed = cost.fixed_s + cost.per_step_s * cost.tokens.reshape(own.shape)
-    made = who[:, None] & np.isfinite(own)
-    return [
-        (
-            np.where(made[:, t], pool, NONE),
-            np.where(made[:, t], own[:, t], 0.0),
-            np.where(made[:, t], fixed[:, t], 0.0),
-        )
-        for t in range(own.shape[1])
-    ]
+    """A step per call (the agent has one per turn): pool, added and fixed seconds of each sample."""
+    added_s = cost.added_s.reshape(len(cost.added_s), -1)
+    fixed_s = cost.fixed_s + cost.per_step_s * cost.tokens.reshape(added_s.shape)
+    called = who[:, None] & np.isfinite(added_s)
+    parts = (
+        np.where(called, values, absent) for values, absent in ((pool, NONE), (added_s, 0.0), (fixed_s, 0.0))
+    )
+    return list(zip(*(part.T for part in parts), strict=True))
 
 
 def _aside(seconds: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    taken = np.nan_to_num(seconds)
-    return np.where(taken > 0, ASIDE, NONE), taken, np.zeros(len(taken))
+    """A step that takes time but no replica."""
+    seconds = np.nan_to_num(seconds)
+    return np.where(seconds > 0, ASIDE, NONE), seconds, np.zeros(len(seconds))
 
 
 def _workload(steps: Sequence[tuple[NDArray, NDArray, NDArray]], readable: NDArray[np.bool_]) -> Workload:
-    pool, own_s, fixed_s = (np.stack(parts, axis=1)[readable] for parts in zip(*steps, strict=True))
-    return Workload(pool.astype(np.int8), own_s, fixed_s)
+    pool, added_s, fixed_s = (np.stack(parts, axis=1)[readable] for parts in zip(*steps, strict=True))
+    return Workload(pool.astype(np.int8), added_s, fixed_s)
 
 
 # ------------------------------------------------------------------ the simulation
@@ -176,41 +203,42 @@ class _Pool:
         for _ in range(replicas):
             env.process(self._replica())
 
-    def call(self, own_s: float, fixed_s: float) -> Any:
+    def call(self, added_s: float, fixed_s: float) -> Any:
+        """Queue a call; the event that it returns fires when the call is answered."""
         done = self.env.event()
-        self.waiting.append((own_s, fixed_s, done))
+        self.waiting.append((added_s, fixed_s, done))
         if self.idle:
             self.idle.popleft().succeed()
         return done
 
     @property
     def clocks(self) -> tuple[float, int, int]:
-        """Seconds that replicas were busy so far, calls and requests they finished."""
+        """Seconds that replicas were busy so far, calls and requests that they finished."""
         return self._busy_s + self.busy * (self.env.now - self._since_s), self.calls, self.served
 
-    def _turn(self, change: int) -> None:
-        """A replica becomes busy or free."""
+    def _set_busy(self, change: int) -> None:
+        """Count a replica that becomes busy (+1) or idle (-1)."""
         self._busy_s, self._since_s = self.clocks[0], self.env.now
         self.busy += change
 
     def _replica(self) -> Generator:
         while True:
             while not self.waiting:
-                woken = self.env.event()
-                self.idle.append(woken)
-                yield woken
+                work_arrives = self.env.event()
+                self.idle.append(work_arrives)
+                yield work_arrives
             members = [self.waiting.popleft() for _ in range(min(self.batch, len(self.waiting)))]
-            seconds = max(fixed for _, fixed, _ in members) + sum(own for own, _, _ in members)
-            self._turn(+1)
+            seconds = max(fixed for _, fixed, _ in members) + sum(added for added, _, _ in members)
+            self._set_busy(+1)
             yield self.env.timeout(seconds)
-            self._turn(-1)
+            self._set_busy(-1)
             self.calls += 1
             self.served += len(members)
             for _, _, done in members:
                 done.succeed()
 
 
-def simulate(
+def simulate_fleet(
     workload: Workload,
     fleet: Fleet,
     *,
@@ -218,15 +246,23 @@ def simulate(
     arrivals_per_s: float | None = None,
     requests: int = 4000,
     seed: int = 0,
-) -> Outcome:
-    """Let a fleet answer `requests` requests, the first fifth of them unmeasured; either `users` or `arrivals_per_s`.
+) -> FleetResult:
+    """Throughput, latencies and utilisation of a fleet that answers requests of a workload.
 
-    Where requests arrive faster than they can be answered the queue grows for as long as the simulation runs, and
-    the latencies say so.
+    Where requests arrive faster than they can be answered, the queue and so the latencies grow for as long as the
+    simulation runs.
+
+    Args:
+        workload: requests are drawn from it with replacement.
+        fleet: that answers them.
+        users: closed system: so many users, each with one request at a time. Either this or arrivals_per_s.
+        arrivals_per_s: open system: mean rate of a Poisson process.
+        requests: simulated, of which the first fifth is not measured; at least twice the users are simulated.
+        seed: of the draws and arrivals.
 
     Raises:
-        UserError: neither or both of users and arrivals, a value that makes no sense, or a pool that is needed
-            and has no replica.
+        UserError: neither or both of users and arrivals, a value out of range, or a pool that is needed and has no
+            replica.
     """
     import simpy
 
@@ -248,19 +284,19 @@ def simulate(
     chains = [
         [call for call in zip(*row, strict=True) if call[0] != NONE]
         for row in zip(
-            workload.pool.tolist(), workload.own_s.tolist(), workload.fixed_s.tolist(), strict=True
+            workload.pool.tolist(), workload.added_s.tolist(), workload.fixed_s.tolist(), strict=True
         )
     ]
-    ended: list[tuple[float, float]] = []  # when, after how long
-    skip = max(int(WARM_UP * requests), users or 0)  # whatever all users asked at once at the start is over
-    before: dict[int, tuple] = {}  # the pools' clocks when the warm-up was over
+    ended: list[tuple[float, float]] = []  # (time, latency) of every answered request, in seconds
+    skip = max(int(WARM_UP * requests), users or 0)  # the first requests of all users come at the same moment
+    before: dict[int, tuple] = {}  # the pools' clocks when the warm-up ended
     finished = env.event()
     numbers = itertools.count()
 
     def answer() -> Generator:
         began = env.now
-        for pool, own_s, fixed_s in chains[kinds[next(numbers) % len(kinds)]]:
-            yield env.timeout(own_s) if pool == ASIDE else pools[pool].call(own_s, fixed_s)
+        for pool, added_s, fixed_s in chains[kinds[next(numbers) % len(kinds)]]:
+            yield env.timeout(added_s) if pool == ASIDE else pools[pool].call(added_s, fixed_s)
         ended.append((env.now, env.now - began))
         if len(ended) == skip:
             before.update({number: pool.clocks for number, pool in pools.items()})
@@ -284,18 +320,18 @@ def simulate(
 
     measured = np.array(ended[skip:])
     span_s = env.now - ended[skip - 1][0]
-    told: dict[str, float] = {}
+    of_pools: dict[str, float] = {}
     for pool, name, replicas in ((SMALL, "small", fleet.small), (LARGE, "large", fleet.large)):
         busy, calls, served = np.subtract(pools[pool].clocks, before[pool])
-        told[f"{name}_utilisation"] = busy / (span_s * replicas) if replicas and span_s else math.nan
-        told[f"{name}_batch"] = served / calls if calls else math.nan
-    return Outcome(
+        of_pools[f"{name}_utilisation"] = busy / (span_s * replicas) if replicas and span_s else math.nan
+        of_pools[f"{name}_batch"] = served / calls if calls else math.nan
+    return FleetResult(
         throughput_per_s=len(measured) / span_s if span_s else math.inf,
         mean_s=float(measured[:, 1].mean()),
         p50_s=float(np.quantile(measured[:, 1], 0.5)),
         p95_s=float(np.quantile(measured[:, 1], 0.95)),
         n=len(measured),
-        **told,
+        **of_pools,
     )
 
 
@@ -308,42 +344,37 @@ def best_ratio(
     requests: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Every way to divide `gpus` between the two models: one row per fleet, most requests per second and GPU first.
+    """Every way to divide GPUs between the two models, simulated; the best fleet first.
 
     Args:
+        workload: as in `simulate_fleet`.
+        gpus: in total.
         users: closed concurrency, large enough to keep the fleet busy.
-        fleet: batch limits and GPUs per replica (its replica counts are ignored).
+        fleet: batch limits and GPUs per replica; its numbers of replicas are ignored.
+        requests: as in `simulate_fleet`.
+        seed: as in `simulate_fleet`.
+
+    Returns:
+        A row per fleet: small and large (replicas), gpus, the fields of `FleetResult`, and per_gpu_per_s, requests per
+        second and GPU, in descending order.
 
     Raises:
         UserError: no division leaves a replica of each model that the workload calls.
     """
     like = fleet or Fleet(1, 1)
-    needs = [(workload.pool == pool).any() for pool in (SMALL, LARGE)]
+    needs_small, needs_large = ((workload.pool == pool).any() for pool in (SMALL, LARGE))
     rows = []
     for large in range(int(gpus // like.large_gpus) + 1):
         small = int((gpus - large * like.large_gpus) // like.small_gpus)
-        if (needs[0] and not small) or (needs[1] and not large):
+        if (needs_small and not small) or (needs_large and not large):
             continue
-        if not needs[0] and large < gpus // like.large_gpus:
-            continue  # a model that is not called leaves everything to the other
-        own = Fleet(
-            small if needs[0] else 0,
-            large,
-            like.small_batch,
-            like.large_batch,
-            like.small_gpus,
-            like.large_gpus,
-        )
-        told = simulate(workload, own, users=users, requests=requests, seed=seed)
-        rows.append(
-            {
-                "small": own.small,
-                "large": own.large,
-                "gpus": own.gpus,
-                **vars(told),
-                "per_gpu_per_s": told.throughput_per_s / own.gpus,
-            }
-        )
+        if not needs_small and large < gpus // like.large_gpus:
+            continue  # a model that is not called leaves all GPUs to the other
+        divided = replace(like, small=small if needs_small else 0, large=large)
+        result = simulate_fleet(workload, divided, users=users, requests=requests, seed=seed)
+        per_gpu_per_s = result.throughput_per_s / divided.gpus
+        row = {"small": divided.small, "large": divided.large, "gpus": divided.gpus}
+        rows.append(row | vars(result) | {"per_gpu_per_s": per_gpu_per_s})
     if not rows:
         raise UserError(f"{gpus} GPUs do not hold a replica of each model that is called.")
     return pd.DataFrame(rows).sort_values("per_gpu_per_s", ascending=False, ignore_index=True)

@@ -1,11 +1,13 @@
-"""When the gate pays, and where the time goes: arithmetic on the predicted seconds of a replayed setting.
+"""When the gate saves time, and where the time goes: arithmetic on the predicted seconds of a replayed setting.
 
-Per sample, with T_route, T_draft and T_L the mean seconds of the router, of a draft and of the agent with its tools,
-beta the share of samples that is drafted and alpha the share of drafts that is accepted, the gate saves time if
+With T_route, T_draft and T_L the mean seconds of the router, of a draft and of the agent with its tools, beta the share
+of samples that is drafted and alpha the share of drafts that is accepted, the gate saves time if
 
     alpha * beta * T_L  >  T_route + beta * T_draft
 
-The left side takes the accepted samples to cost the agent as much as any; `saved_ms` is what they really cost it.
+The left side assumes that the accepted samples cost the agent as much as any other; `saved_ms` is what they do cost.
+
+Source: the speedup model of SpecEyes (arXiv:2603.23483), solved for a speedup above 1.
 """
 
 from __future__ import annotations
@@ -22,9 +24,15 @@ DECISIONS = ("accepted", "rejected", "routed", "draft_failed")
 
 
 def phase_seconds(population: Population, setting: Setting) -> pd.DataFrame:
-    """Predicted seconds of every sample and phase: `task decision`, the phases, and `alone_<phase>` without the gate.
+    """Predicted seconds of every sample and phase, with the gate and of the agent alone.
 
-    The phases sum to `wall_s` of `replay.decisions`, those without the gate to `baseline_wall_s`.
+    Args:
+        population: of a timed run.
+        setting: of the gate.
+
+    Returns:
+        A row per sample: task, decision, a column for each of `PHASES` (seconds with the gate, which sum to `wall_s` of
+        `outcomes.decisions`), and `alone_<phase>` (seconds of the agent alone, which sum to `baseline_wall_s`).
 
     Raises:
         Lacking: the run was not timed, or lacks what the setting needs.
@@ -36,33 +44,38 @@ def phase_seconds(population: Population, setting: Setting) -> pd.DataFrame:
     agents = cost.agents(tasks, setting.agents_in_parallel)
     zero = np.zeros(population.n)
 
-    def agent_s(who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tools = np.where(who, cost.tool_s, 0.0)
-        return agents.shares(who, tasks) - tools, tools
+    def agent_and_tools(who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tool_s = np.where(who, cost.tool_s, 0.0)
+        return agents.shares(who, tasks) - tool_s, tool_s
 
-    with_gate, tools = agent_s(readable & (decision != "accepted"))
-    alone, alone_tools = agent_s(readable)
+    agent_s, tool_s = agent_and_tools(readable & (decision != "accepted"))
+    alone_agent_s, alone_tool_s = agent_and_tools(readable)
     columns = {
         "decode_s": cost.decode_s,
         "router_s": cost.router_shares(setting.router, readable, tasks, setting.batch_size),
         "draft_s": cost.draft_shares(readable & (decision != "routed"), tasks, setting.batch_size),
-        "agent_s": with_gate,
-        "tool_s": tools,
+        "agent_s": agent_s,
+        "tool_s": tool_s,
         "alone_decode_s": cost.baseline_decode_s,
         "alone_router_s": zero,
         "alone_draft_s": zero,
-        "alone_agent_s": alone,
-        "alone_tool_s": alone_tools,
+        "alone_agent_s": alone_agent_s,
+        "alone_tool_s": alone_tool_s,
     }
     return pd.DataFrame({"task": tasks, "decision": decision, **columns})
 
 
 def break_even(seconds: pd.DataFrame) -> pd.DataFrame:
-    """The break-even condition at the point of a setting, one row per task and one over all ("pooled").
+    """Both sides of the break-even condition, a row per task and one for all of them ("pooled").
 
-    `alpha beta accepted` (fractions; accepted = alpha * beta), `route_ms draft_ms agent_ms` (the means above),
-    `gain_ms` and `price_ms` (the two sides), `overhead` (price over T_L: the accepted share at which nothing is won),
-    `saved_ms` (what the accepted samples cost the agent, per sample of all), `pays` and `n`.
+    Args:
+        seconds: see `phase_seconds`.
+
+    Returns:
+        Columns: task; alpha, beta, accepted (fractions; accepted = alpha * beta); route_ms, draft_ms, agent_ms
+        (T_route, T_draft, T_L in milliseconds); gain_ms and price_ms (the left and the right side); saved_ms (what the
+        accepted samples cost the agent, per sample); n; overhead (price / T_L: the accepted share at which nothing is
+        gained); pays (bool).
     """
     parts = {POOLED: seconds, **dict(list(seconds.groupby("task", sort=False)))}
     return pd.DataFrame([{"task": task, **_condition(part)} for task, part in parts.items()])
@@ -70,28 +83,33 @@ def break_even(seconds: pd.DataFrame) -> pd.DataFrame:
 
 def _condition(part: pd.DataFrame) -> dict[str, float | bool | int]:
     n = len(part)
-    drafted, accepted = (part["decision"] != "routed").sum(), (part["decision"] == "accepted").sum()
+    n_drafted, n_accepted = (part["decision"] != "routed").sum(), (part["decision"] == "accepted").sum()
     agent_s = part["alone_agent_s"] + part["alone_tool_s"]
-    told = {
-        "alpha": accepted / drafted if drafted else np.nan,
-        "beta": drafted / n,
-        "accepted": accepted / n,
+    sides = {
+        "alpha": n_accepted / n_drafted if n_drafted else np.nan,
+        "beta": n_drafted / n,
+        "accepted": n_accepted / n,
         "route_ms": 1e3 * part["router_s"].mean(),
-        "draft_ms": 1e3 * part["draft_s"].sum() / drafted if drafted else np.nan,
+        "draft_ms": 1e3 * part["draft_s"].sum() / n_drafted if n_drafted else np.nan,
         "agent_ms": 1e3 * agent_s.mean(),
-        "gain_ms": 1e3 * accepted / n * agent_s.mean(),
+        "gain_ms": 1e3 * n_accepted / n * agent_s.mean(),
         "price_ms": 1e3 * (part["router_s"] + part["draft_s"]).mean(),
         "saved_ms": 1e3 * agent_s[part["decision"] == "accepted"].sum() / n,
         "n": n,
     }
-    overhead = told["price_ms"] / told["agent_ms"] if told["agent_ms"] else np.nan
-    return told | {"overhead": overhead, "pays": bool(told["gain_ms"] > told["price_ms"])}
+    overhead = sides["price_ms"] / sides["agent_ms"] if sides["agent_ms"] else np.nan
+    return sides | {"overhead": overhead, "pays": bool(sides["gain_ms"] > sides["price_ms"])}
 
 
 def waterfall(seconds: pd.DataFrame) -> pd.DataFrame:
-    """From the agent alone to the gated run, in milliseconds per sample: columns `step ms total`.
+    """From the agent alone to the gated run, step by step.
 
-    `total` rows are levels, the others what is added or taken away. The steps sum exactly.
+    Args:
+        seconds: see `phase_seconds`.
+
+    Returns:
+        Columns: step; ms, milliseconds per sample; total, true for the first and the last row, which are levels. The
+        other rows are changes, and the first row plus all changes is the last row.
     """
     mean_ms = 1e3 * seconds.drop(columns=["task", "decision"]).mean()
     alone, gated = (mean_ms[[f"{prefix}{phase}" for phase in PHASES]].to_numpy() for prefix in ("alone_", ""))
@@ -108,9 +126,14 @@ def waterfall(seconds: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_by_decision(seconds: pd.DataFrame) -> pd.DataFrame:
-    """Mean milliseconds per phase of the samples of each decision: columns `decision phase ms n`, and `alone_ms`.
+    """Mean milliseconds per phase of the samples of each decision.
 
-    `alone_ms` is what the agent alone takes for the same samples, in all.
+    Args:
+        seconds: see `phase_seconds`.
+
+    Returns:
+        Columns: decision, phase, ms, n (samples of the decision), alone_ms (mean of the agent alone over all phases for
+        the same samples).
     """
     rows = []
     for decision in DECISIONS:
@@ -118,14 +141,9 @@ def time_by_decision(seconds: pd.DataFrame) -> pd.DataFrame:
         if not len(part):
             continue
         alone_ms = 1e3 * part[[f"alone_{phase}" for phase in PHASES]].sum(axis=1).mean()
+        shared = {"n": len(part), "alone_ms": alone_ms}
         rows += [
-            {
-                "decision": decision,
-                "phase": phase,
-                "ms": 1e3 * part[phase].mean(),
-                "n": len(part),
-                "alone_ms": alone_ms,
-            }
+            {"decision": decision, "phase": phase, "ms": 1e3 * part[phase].mean(), **shared}
             for phase in PHASES
         ]
     return pd.DataFrame(rows, columns=["decision", "phase", "ms", "n", "alone_ms"])

@@ -179,7 +179,7 @@ def certificate_finding(points: pd.DataFrame, rules: Sequence[Rule]) -> str:
 
 
 def economics_table(table: pd.DataFrame) -> pd.DataFrame:
-    """`economics.break_even` as text."""
+    """`break_even` as text."""
     rows = {
         ("all" if row.task == POOLED else split_label(row.task)): {
             "n": row.n,
@@ -217,7 +217,7 @@ def economics_finding(table: pd.DataFrame) -> str:
 
 
 def planner_table(load: pd.DataFrame) -> pd.DataFrame:
-    """`planner.simulate` as text: one row per workload and number of users."""
+    """`simulate_fleet` as text: one row per workload and number of users."""
     names = {"funnel": "with the gate", "agent": "agent alone"}
     rows = {
         (names[row.workload], f"{row.users:,}"): {

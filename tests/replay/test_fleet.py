@@ -10,7 +10,7 @@ import pytest
 from speceyes_lib.errors import UserError
 from speceyes_lib.replay import fleet, outcomes, replay_data, settings
 from speceyes_lib.replay.cost_model import CallCost, CostModel
-from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload, simulate
+from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload, simulate_fleet
 
 
 def workload(*calls: tuple[int, float, float], n: int = 1) -> Workload:
@@ -34,7 +34,7 @@ def erlang_c_wait(arrivals_per_s: float, mean_s: float, servers: int) -> float:
 @pytest.mark.parametrize(("servers", "load"), [(1, 0.5), (3, 0.7)])
 def test_random_arrivals_wait_as_erlang_says(servers, load):
     arrivals = load * servers  # mean service 1 s
-    told = simulate(
+    told = simulate_fleet(
         exponential(1.0), Fleet(0, servers, large_batch=1), arrivals_per_s=arrivals, requests=20_000, seed=1
     )
     assert told.mean_s == pytest.approx(1.0 + erlang_c_wait(arrivals, 1.0, servers), rel=0.07)
@@ -46,7 +46,7 @@ CHAIN = workload((ASIDE, 0.5, 0.0), (LARGE, 1.0, 0.0), (SMALL, 2.0, 0.0), (LARGE
 
 
 def test_a_single_user_waits_for_nobody():
-    told = simulate(CHAIN, Fleet(1, 1), users=1, requests=50)
+    told = simulate_fleet(CHAIN, Fleet(1, 1), users=1, requests=50)
     assert told.p50_s == told.p95_s == told.mean_s == pytest.approx(6.5)
     assert told.throughput_per_s == pytest.approx(1 / 6.5)
     assert told.large_utilisation == pytest.approx(4 / 6.5)
@@ -55,7 +55,7 @@ def test_a_single_user_waits_for_nobody():
 
 @pytest.mark.parametrize(("small", "large", "per_s"), [(1, 1, 1 / 4), (1, 8, 1 / 2), (3, 4, 1.0)])
 def test_many_users_get_what_the_bottleneck_gives(small, large, per_s):
-    told = simulate(CHAIN, Fleet(small, large, small_batch=1, large_batch=1), users=60, requests=1000)
+    told = simulate_fleet(CHAIN, Fleet(small, large, small_batch=1, large_batch=1), users=60, requests=1000)
     assert told.throughput_per_s == pytest.approx(per_s, rel=0.02)
     assert max(told.small_utilisation, told.large_utilisation) == pytest.approx(1, abs=0.02)
     assert told.throughput_per_s * told.mean_s == pytest.approx(60, rel=0.08)  # Little's law
@@ -63,25 +63,29 @@ def test_many_users_get_what_the_bottleneck_gives(small, large, per_s):
 
 def test_a_batch_shares_the_fixed_part():
     shared = workload((LARGE, 0.1, 3.0))
-    told = simulate(shared, Fleet(0, 1, large_batch=10), users=40, requests=1000)
+    told = simulate_fleet(shared, Fleet(0, 1, large_batch=10), users=40, requests=1000)
     assert told.throughput_per_s == pytest.approx(10 / (3.0 + 10 * 0.1), rel=0.01)
     assert told.large_batch == pytest.approx(10)
-    alone = simulate(shared, Fleet(0, 1, large_batch=1), users=40, requests=1000)
+    alone = simulate_fleet(shared, Fleet(0, 1, large_batch=1), users=40, requests=1000)
     assert alone.throughput_per_s == pytest.approx(1 / 3.1, rel=0.01)
     assert shared.seconds(LARGE, batch=10) == pytest.approx(0.4)
     assert shared.seconds(SMALL) == 0
 
 
 def test_too_many_arrivals_pile_up():
-    late = simulate(workload((LARGE, 1.0, 0.0)), Fleet(0, 1, large_batch=1), arrivals_per_s=2.0, requests=400)
-    fine = simulate(workload((LARGE, 1.0, 0.0)), Fleet(0, 3, large_batch=1), arrivals_per_s=2.0, requests=400)
+    late = simulate_fleet(
+        workload((LARGE, 1.0, 0.0)), Fleet(0, 1, large_batch=1), arrivals_per_s=2.0, requests=400
+    )
+    fine = simulate_fleet(
+        workload((LARGE, 1.0, 0.0)), Fleet(0, 3, large_batch=1), arrivals_per_s=2.0, requests=400
+    )
     assert late.large_utilisation == pytest.approx(1, abs=0.01)
     assert late.throughput_per_s == pytest.approx(1, rel=0.02)
     assert late.p95_s > 50 * fine.p95_s
 
 
 def test_ten_thousand_users_are_simulated():
-    told = simulate(workload((LARGE, 0.002, 0.02), n=5), Fleet(0, 4), users=10_000)
+    told = simulate_fleet(workload((LARGE, 0.002, 0.02), n=5), Fleet(0, 4), users=10_000)
     assert told.n >= 10_000
     assert told.throughput_per_s == pytest.approx(4 * 16 / (0.02 + 16 * 0.002), rel=0.01)
     assert told.p50_s == pytest.approx(10_000 / told.throughput_per_s, rel=0.05)
@@ -89,7 +93,7 @@ def test_ten_thousand_users_are_simulated():
 
 def test_the_same_seed_gives_the_same_outcome():
     first, again, other = (
-        simulate(exponential(1.0, 50), Fleet(0, 2), users=5, requests=200, seed=s) for s in (1, 1, 2)
+        simulate_fleet(exponential(1.0, 50), Fleet(0, 2), users=5, requests=200, seed=s) for s in (1, 1, 2)
     )
     assert first == again != other
 
@@ -117,11 +121,11 @@ def test_the_best_ratio_follows_the_load():
 
 def test_what_cannot_be_simulated_is_told():
     with pytest.raises(UserError, match="no replica"):
-        simulate(CHAIN, Fleet(0, 1), users=1)
+        simulate_fleet(CHAIN, Fleet(0, 1), users=1)
     with pytest.raises(UserError, match="not both"):
-        simulate(CHAIN, Fleet(1, 1), users=1, arrivals_per_s=1.0)
+        simulate_fleet(CHAIN, Fleet(1, 1), users=1, arrivals_per_s=1.0)
     with pytest.raises(UserError, match="must not be empty"):
-        simulate(CHAIN, Fleet(1, 1), users=0)
+        simulate_fleet(CHAIN, Fleet(1, 1), users=0)
     with pytest.raises(UserError, match="do not hold"):
         fleet.best_ratio(CHAIN, 1)
     with pytest.raises(UserError, match="small_batch"):
@@ -139,9 +143,9 @@ def population(timed: bool = True) -> replay_data.Population:
         return CallCost(rng.uniform(0.01, 0.1, shape), np.ones(shape), fixed_s, 0.01, (1, 16), 40, 1.0)
 
     agent = cost((n, 2), 0.2)
-    agent.own_s[::3, 1] = np.nan  # one turn only
-    takes_turn = np.isfinite(agent.own_s)
-    alone = np.where(takes_turn, agent.own_s + agent.fixed_s + agent.per_step_s, 0).sum(axis=1)
+    agent.added_s[::3, 1] = np.nan  # one turn only
+    takes_turn = np.isfinite(agent.added_s)
+    alone = np.where(takes_turn, agent.added_s + agent.fixed_s + agent.per_step_s, 0).sum(axis=1)
     decode_s, tool_s = rng.uniform(0, 0.01, (2, n))
     model = CostModel(decode_s, decode_s, tool_s, {"large": cost(n, 0.05)}, cost(n, 0.03), agent, alone, True)
     return replay_data.from_arrays(

@@ -266,7 +266,7 @@ def made_up_cost(tasks: np.ndarray, seed: int = 0) -> CostModel:
     call = lambda shape: CallCost(  # noqa: E731
         rng.uniform(0.01, 0.02, shape), rng.integers(1, 9, shape).astype(float), 0.05, 0.001, (1, 16), 20, 1.0
     )
-    agent = dataclasses.replace(call((n, 3)), own_s=turns)
+    agent = dataclasses.replace(call((n, 3)), added_s=turns)
     return CostModel(
         decode_s=rng.uniform(0.001, 0.002, n),
         baseline_decode_s=rng.uniform(0.001, 0.002, n),

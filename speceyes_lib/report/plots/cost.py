@@ -124,7 +124,7 @@ def phase_times(table: pd.DataFrame) -> Figure:
 
 @_drawn
 def break_even(table: pd.DataFrame) -> Figure:
-    """Where the gate pays: accepted share against its price in agent runs; `table`: `economics.break_even`.
+    """Where the gate pays: accepted share against its price in agent runs; `table`: `break_even`.
 
     On the thick line nothing is won; the thin ones are speedups that the condition implies.
     """
@@ -162,7 +162,7 @@ def break_even(table: pd.DataFrame) -> Figure:
 
 @_drawn
 def time_ledger(steps: pd.DataFrame, parts: pd.DataFrame) -> Figure:
-    """Left: from the agent alone to the gated run (`economics.waterfall`); right: `economics.time_by_decision`."""
+    """Left: from the agent alone to the gated run (`waterfall`); right: `time_by_decision`."""
     if not len(steps):
         return _nothing(NOT_TIMED)
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), gridspec_kw={"width_ratios": [1.1, 1]})
@@ -215,7 +215,7 @@ def time_ledger(steps: pd.DataFrame, parts: pd.DataFrame) -> Figure:
 def fleets(table: pd.DataFrame, load: pd.DataFrame) -> Figure:
     """Left: requests per second and GPU over how a fleet is divided; right: latency over the number of users.
 
-    table: `planner.best_ratio` with a column `workload` ("funnel" or "agent"). load: rows of `planner.simulate`
+    table: `best_ratio` with a column `workload` ("funnel" or "agent"). load: rows of `simulate_fleet`
     with `workload` and `users`.
     """
     if not len(table):
