@@ -114,7 +114,7 @@ def fake(monkeypatch, tmp_path):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("SPECEYES_HOME", str(tmp_path))
-    item = hub.Item(REPO, "model", "data/models/tiny", hub.WEIGHTS, COMMIT)
+    item = hub.Item(REPO, revision=COMMIT)
     monkeypatch.setattr(hub, "ITEMS", {"tiny": item})
     server = FakeHub()
     yield server
@@ -168,7 +168,18 @@ def test_a_file_that_changed_without_changing_its_size_is_found_by_reading_it(fa
     quietly(fake)
     (folder / "model.safetensors").write_bytes(LARGE[::-1])
     assert hub.check("tiny").state == "complete"
-    assert hub.check("tiny", deep=True).state == "incomplete"
+    assert hub.check("tiny", deep=True, endpoint=fake.url).state == "incomplete"
+
+
+def test_without_the_hub_the_sizes_are_compared_and_the_note_says_so(fake, folder, monkeypatch):
+    from huggingface_hub import constants
+
+    quietly(fake)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    state = hub.check("tiny", deep=True, endpoint=fake.url)
+    assert state.state == "complete"
+    assert "sizes only" in state.note
+    assert "HF_HUB_OFFLINE is set" in state.note
 
 
 def test_a_file_that_arrives_damaged_is_removed_and_told(fake, folder):
@@ -189,7 +200,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(fake, folder, monkeypatc
 
 
 def test_a_hub_that_refuses_or_is_not_there_is_told_in_one_line(fake, monkeypatch):
-    monkeypatch.setitem(hub.ITEMS, "gone", hub.Item("org/none", "model", "data/models/none", hub.WEIGHTS))
+    monkeypatch.setitem(hub.ITEMS, "gone", hub.Item("org/none"))
     with pytest.raises(UserError, match="the hub refuses org/none") as refused:
         hub.fetch("gone", tell=lambda line: None, endpoint=fake.url)
     assert "\n" not in str(refused.value)
