@@ -60,7 +60,7 @@ def made_up_cost(n: int, rng: np.random.Generator) -> CostModel:
     return CostModel(*seconds[:3], routers, calls((n,)), calls((n, 2)), seconds[3], serial_recorded=True)
 
 
-def made_up(n: int, seed: int = 0, **evidence) -> replay_data.Population:
+def made_up(n: int, seed: int = 0, **evidence) -> replay_data.ReplayData:
     """n samples, split and grouped in the published proportions; verdicts by chance."""
     rng = np.random.default_rng(seed)
     whole = sum(size for size, _ in SPLITS.values())
@@ -79,12 +79,12 @@ def made_up(n: int, seed: int = 0, **evidence) -> replay_data.Population:
     return dataclasses.replace(population, **evidence)
 
 
-def with_evidence(n: int, max_tokens: int = 20) -> replay_data.Population:
+def with_evidence(n: int, max_tokens: int = 20) -> replay_data.ReplayData:
     top, offsets = flatten_answers(made_up_answers(n, max_tokens))
     return made_up(n, top_logprobs=top, offsets=offsets)
 
 
-def by_loop(population: replay_data.Population, settings: pd.DataFrame) -> pd.DataFrame:
+def by_loop(population: replay_data.ReplayData, settings: pd.DataFrame) -> pd.DataFrame:
     """Accepted and right answers per setting and task, sample by sample."""
     draft, agent = population.draft_right.tolist(), population.agent_right.tolist()
     tasks = population.tasks.tolist()
@@ -114,7 +114,7 @@ def checked(told: pd.DataFrame, expected: pd.DataFrame) -> None:
         raise SystemExit("replay and the loop disagree")
 
 
-def fresh(population: replay_data.Population) -> replay_data.Population:
+def fresh(population: replay_data.ReplayData) -> replay_data.ReplayData:
     """The same population without the scores it has computed."""
     return dataclasses.replace(population, pooled={})
 
@@ -169,7 +169,7 @@ def sizes() -> str:
     return table(header, rows)
 
 
-def scored(population: replay_data.Population, settings: pd.DataFrame) -> None:
+def scored(population: replay_data.ReplayData, settings: pd.DataFrame) -> None:
     for score, k in settings[["score", "k"]].drop_duplicates().itertuples(index=False):
         population.score(score, k)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..gating.gate import NOTHING, accepts, rejecting_threshold
 from ..replay import outcomes
 from ..replay.outcomes import POOLED
-from ..replay.replay_data import Lacking, Population
+from ..replay.replay_data import NotRecorded, ReplayData
 from ..replay.settings import AXES, Setting
 from ..tasks.registry import TASKS
 from .confidence_data import Gathered
@@ -43,7 +43,7 @@ def front(run: Gathered, names: Sequence[str], points: int = 200) -> pd.DataFram
         setting = replace(run.setting, score=name)
         try:
             values = np.sort(eligible_scores(run.population, setting))
-        except Lacking:
+        except NotRecorded:
             continue
         at = np.unique(np.linspace(0, len(values) - 1, points).astype(int)) if len(values) else []
         lines.append(outcomes.curve(run.population, setting, np.unique([0.0, *values[at], 1.0])))
@@ -64,7 +64,7 @@ def points_at(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
 
 
 def replayed_sweep(
-    population: Population, base: Setting, axis: str, values: Sequence[object], same_coverage: bool = False
+    population: ReplayData, base: Setting, axis: str, values: Sequence[object], same_coverage: bool = False
 ) -> pd.DataFrame:
     """`outcomes.replay` of a setting with one axis changed.
 
@@ -90,7 +90,7 @@ def replayed_sweep(
     return pd.concat([part.assign(line=line) for line, part in lines.items()], ignore_index=True)
 
 
-def threshold_at_coverage(population: Population, setting: Setting, accepted: int) -> float | None:
+def threshold_at_coverage(population: ReplayData, setting: Setting, accepted: int) -> float | None:
     """The threshold at which a setting accepts that many drafts.
 
     None where it has fewer drafts to accept; the threshold that accepts nothing where the run lacks what the setting
@@ -98,18 +98,18 @@ def threshold_at_coverage(population: Population, setting: Setting, accepted: in
     """
     try:
         values = -np.sort(-eligible_scores(population, setting))
-    except Lacking:
+    except NotRecorded:
         return NOTHING
     if accepted > len(values):
         return None
     return float(rejecting_threshold(values[accepted])) if accepted < len(values) else 0.0
 
 
-def eligible_scores(population: Population, setting: Setting) -> NDArray[np.float64]:
+def eligible_scores(population: ReplayData, setting: Setting) -> NDArray[np.float64]:
     """Scores of the drafts that the gate may accept, float64 [drafts].
 
     Raises:
-        Lacking: the run did not record what the setting needs.
+        NotRecorded: the run did not record what the setting needs.
     """
     rows = outcomes.decisions(population, replace(setting, threshold=-1.0))
     return rows.loc[rows["decision"] == "accepted", "confidence"].to_numpy()

@@ -17,13 +17,11 @@ from ..gating import calibration_samples, certificates, scores
 from ..gating.gate import accepts
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
 from ..params import GateAnalysisParams
-from ..paths import stage_dir
 from ..replay import outcomes, payoff, replay_data
 from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate_fleet
-from ..replay.replay_data import ABSENT, DRAFT_STAGE, Lacking, Population
+from ..replay.replay_data import ABSENT, NotRecorded, ReplayData
 from ..replay.settings import Setting
-from ..runs.evidence import Evidence
-from ..runs.reading import is_finished, read_evidence, read_manifest
+from ..runs import recorded_run
 from . import sample_frame, score_comparison
 
 
@@ -31,14 +29,14 @@ from . import sample_frame, score_comparison
 class Gathered:
     """A run as the notebooks 04 see it.
 
-    frame: a row per sample (`frames.load_run`). population: the same samples as replay takes them, with every
+    frame: a row per sample (`sample_frame.samples`). population: the same samples as replay takes them, with every
     score in `scores` to gate by. scores: a column per score that the run has, rows as in the frame.
     margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft, nan without evidence. setting: as the run was gated,
     at `threshold`. missing: what the run lacks, in words, by what therefore is not shown.
     """
 
     frame: pd.DataFrame
-    population: Population
+    population: ReplayData
     scores: pd.DataFrame
     margin: NDArray[np.float64]
     setting: Setting
@@ -65,10 +63,10 @@ def gather(params: GateAnalysisParams) -> Gathered:
     Raises:
         StageError: the instrumented arm or its verdicts are missing (names the notebook to run).
     """
-    run = params.run
-    frame = sample_frame.load_run(run, params.tasks, [params.arm])
-    population = _in_order(replay_data.population(run, params.tasks), frame)
-    config = read_manifest(run, f"02_{params.arm}", params.tasks[0]).config
+    recorded = recorded_run.open(params.run, tasks=params.tasks)
+    frame = sample_frame.samples(recorded, [params.arm])
+    population = replay_data.load(recorded)
+    config = recorded.config(f"02_{params.arm}")
     k, slope = config.get("k") or DEFAULT_K, config.get("slope") or DEFAULT_SLOPE
     setting = Setting(
         params.score, k, slope, router=config.get("router", "large"), batch_size=config.get("batch_size") or 1
@@ -84,7 +82,7 @@ def gather(params: GateAnalysisParams) -> Gathered:
         margin = scores.smallest_margin(population.top_logprobs, population.offsets)
         if frame["options"].map(len).any():
             table["options"] = scores.option_score(
-                _evidence(run, params.tasks), list(frame["id"]), list(frame["options"])
+                recorded.all_evidence(), list(frame["id"]), list(frame["options"])
             )
         else:
             missing["options"] = "the options shown are not recorded (notebook 03 keeps them now)"
@@ -109,27 +107,13 @@ def gather(params: GateAnalysisParams) -> Gathered:
     return Gathered(frame, population.with_scores(gateable), table, margin, setting, missing)
 
 
-def _in_order(population: Population, frame: pd.DataFrame) -> Population:
-    """The population's samples in the order of the frame's rows."""
-    place = {id_: i for i, id_ in enumerate(population.ids)}
-    return population.take(np.array([place[id_] for id_ in frame["id"]]))
-
-
-def _evidence(run: str, tasks: Sequence[str]) -> dict[str, Evidence]:
-    found: dict[str, Evidence] = {}
-    for task in tasks:
-        if is_finished(run, DRAFT_STAGE, task):
-            found |= read_evidence(stage_dir(run, DRAFT_STAGE, task))
-    return found
-
-
 def to_certify(run: Gathered, score: str | None = None) -> calibration_samples.GateSamples:
     """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.
 
     Samples whose draft or agent was not recorded are left out.
 
     Raises:
-        Lacking: the score or the router's words are not recorded.
+        NotRecorded: the score or the router's words are not recorded.
     """
     setting = replace(run.setting, score=score or run.setting.score)
     population = run.population.take(
@@ -157,14 +141,13 @@ def tried_here(
     """
     origin = used.get("chosen_on", {})
     name = origin.get("run")
-    tasks = [
-        t
-        for t in origin.get("tasks", params.tasks)
-        if name and is_finished(name, f"03_judging/{params.arm}", t)
-    ]
-    if not tasks or name == params.run:
+    if not name or name == params.run:
         return pd.DataFrame()
-    other = gather(params.model_copy(update={"run": name, "tasks": tasks}))
+    calibration = recorded_run.open(name, tasks=origin.get("tasks", params.tasks), strict=False)
+    tasks = calibration.finished(f"03_judging/{params.arm}")
+    if not tasks:
+        return pd.DataFrame()
+    other = gather(params.model_copy(update={"run": name, "tasks": list(tasks)}))
     return certificates.evaluate_rules(to_certify(other), to_certify(run), rules, params.seed)
 
 
@@ -188,7 +171,7 @@ def ledger(run: Gathered, threshold: float) -> pd.DataFrame:
     """
     try:
         told = outcomes.ledger(run.population, replace(run.setting, threshold=threshold))
-    except Lacking:
+    except NotRecorded:
         told = pd.DataFrame(columns=["id", "outcome", "confidence", "saved_s"])
     said = run.frame[["id", "question", "draft_answer", "agent_answer"]]
     said = said.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
@@ -203,7 +186,7 @@ def economics_of(run: Gathered, threshold: float) -> tuple[pd.DataFrame, pd.Data
     """`break_even`, `waterfall` and `time_by_decision` at a threshold; empty where the run was not timed."""
     try:
         seconds = payoff.phase_seconds(run.population, replace(run.setting, threshold=threshold))
-    except Lacking:
+    except NotRecorded:
         return pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
     return payoff.break_even(seconds), payoff.waterfall(seconds), payoff.time_by_decision(seconds)
 
@@ -224,7 +207,7 @@ def fleet_plan(
             "funnel": funnel_workload(run.population, replace(run.setting, threshold=threshold)),
             "agent": agent_workload(run.population),
         }
-    except Lacking:
+    except NotRecorded:
         return pd.DataFrame(), pd.DataFrame()
     fleets, load = [], []
     for name, workload in workloads.items():

@@ -15,13 +15,11 @@ import pandas as pd
 from ..inference.stages import run_agent_stage, run_draft_stage
 from ..judging.stage import run_judging_stage
 from ..params import AgentParams, DraftParams, FidelityParams, JudgingParams
-from ..paths import stage_dir
 from ..replay import outcomes, replay_data
 from ..replay.settings import Setting
-from ..runs.reading import read_stage
-from ..runs.records import AgentRecord, Counts, JudgedRecord
-from ..runs.stage import write_stage
-from .sample_frame import inputs_of
+from ..runs import recorded_run
+from ..runs.stage import finish_stage
+from . import sample_frame
 
 STAGE = "study_replay_fidelity"
 Progress = Callable[[int, int, str], None]
@@ -52,7 +50,7 @@ def run_all(params: FidelityParams, progress: Progress = lambda done, total, tex
     return folders
 
 
-def compared(params: FidelityParams, population: replay_data.Population) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compared(params: FidelityParams, population: replay_data.ReplayData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Replay beside what was measured: one row per setting, and the samples on which they disagree.
 
     Columns of the first: `setting`, `n`, the numbers of samples whose `decisions_differ`, `answers_differ` (text of
@@ -62,9 +60,12 @@ def compared(params: FidelityParams, population: replay_data.Population) -> tupl
     once.
     """
     rows, differing = [], []
-    said = _answers(params, population)
+    instrumented = recorded_run.open(params.run, tasks=params.tasks)
+    answers = sample_frame.samples(instrumented, ["collect"]).set_index("id")[
+        ["draft_answer", "agent_answer"]
+    ]
     for at, setting in enumerate(settings_of(params), 1):
-        told = outcomes.decisions(population, setting).set_index("id").join(said)
+        told = outcomes.decisions(population, setting).set_index("id").join(answers)
         told["answer"] = told["draft_answer"].where(told["used"] == "small", told["agent_answer"])
         really = _measured(_run_of(params, at), params.tasks, "gated").loc[told.index]
         alone = _measured(_alone(params, setting.agents_in_parallel), params.tasks, "baseline")
@@ -131,25 +132,14 @@ def write(
     params: FidelityParams, table: pd.DataFrame, differing: pd.DataFrame, figures: Sequence[Path]
 ) -> Path:
     """Finish the stage folder: both tables as CSV, and a manifest that names every run they are from."""
-    folder = stage_dir(params.run, STAGE)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in (("settings", table), ("differing", differing)):
-        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.10g")
     inputs = {
         f"{arm.run}/{stage}": digest
         for arm in _arms(params)
-        for stage, digest in inputs_of(arm.run, params.tasks, arm.arms).items()
+        for stage, digest in recorded_run.open(arm.run, tasks=params.tasks).inputs(arm.arms).items()
     }
+    files = {"settings.csv": table, "differing.csv": differing}
     n = int(table["n"].sum())
-    write_stage(
-        folder,
-        stage=STAGE,
-        config=params.stage_config(),
-        files=["settings.csv", "differing.csv", *(f"../figures/{path.name}" for path in figures)],
-        counts=Counts(expected=n, done=n),
-        inputs=inputs,
-    )
-    return folder
+    return finish_stage(params.run, STAGE, params.stage_config(), files, n, inputs, figures=figures)
 
 
 # ------------------------------------------------------------------------------------------------- what is run
@@ -195,31 +185,9 @@ def _told(progress: Progress, run: str) -> Progress:
     return lambda done, total, text="": progress(done, total, f"{text} · {run}")
 
 
-# ------------------------------------------------------------------------------------------- what came of it
-def _measured(run: str, tasks: Sequence[str], arm: str) -> pd.DataFrame:
-    """What an arm really did, by sample id: decision, confidence, answer, right, wall_s."""
-    rows = {}
-    for task in tasks:
-        judged = read_stage(run, f"03_judging/{arm}", task, JudgedRecord).records
-        for id_, record in read_stage(run, f"02_{arm}", task, AgentRecord).records.items():
-            final = next(v.verdict for v in judged[id_].verdicts if v.source == "final")
-            rows[id_] = {
-                "decision": record.decision,
-                "confidence": record.confidence,
-                "answer": record.answer,
-                "right": final == "right",
-                "wall_s": record.wall_s,
-            }
-    return pd.DataFrame.from_dict(rows, orient="index").astype({"confidence": "float64"})
-
-
-def _answers(params: FidelityParams, population: replay_data.Population) -> pd.DataFrame:
-    """What draft and agent said in the instrumented pass, by sample id."""
-    rows = {}
-    for task in params.tasks:
-        for id_, record in read_stage(params.run, "02_collect", task, AgentRecord).records.items():
-            rows[id_] = {
-                "draft_answer": record.draft.answer if record.draft else None,
-                "agent_answer": record.trajectory.answer if record.trajectory else None,
-            }
-    return pd.DataFrame.from_dict(rows, orient="index").loc[population.ids]
+def _measured(run: str, tasks: Sequence[str], name: str) -> pd.DataFrame:
+    """What an arm really did, by sample id: decision, answer, right, wall_s and confidence."""
+    recorded = recorded_run.open(run, tasks=tasks)
+    confidence = {id_: record.confidence for id_, record in recorded.records(name).items()}
+    part = sample_frame.arm(sample_frame.samples(recorded, [name]), name).set_index("id")
+    return part.assign(confidence=pd.Series(confidence, dtype="float64"))

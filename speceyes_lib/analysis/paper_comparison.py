@@ -18,7 +18,7 @@ from ..gating.threshold import read_operating_point
 from ..params import FiguresParams
 from ..replay import outcomes, replay_data
 from ..replay.settings import Setting
-from ..runs import reading
+from ..runs import recorded_run
 from ..runs.arms import ROUTERS
 from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
@@ -35,7 +35,7 @@ class Gathered:
 
     params: FiguresParams
     run: RunResult | None
-    population: replay_data.Population | None
+    population: replay_data.ReplayData | None
     gate: dict
     agent: str  # the format of the run's agent: the reported panel it is drawn into
     missing: list[str] = field(default_factory=list)
@@ -94,9 +94,8 @@ class Gathered:
             chosen_on = point.get("chosen_on", {})
             if not chosen_on.get("run"):
                 raise StageError("the gate's threshold names no validation run")
-            frame = sample_frame.load_run(
-                chosen_on["run"], chosen_on.get("tasks", self.params.tasks), ["collect"]
-            )
+            validation = recorded_run.open(chosen_on["run"], tasks=chosen_on.get("tasks", self.params.tasks))
+            frame = sample_frame.samples(validation, ["collect"])
         except UserError as e:
             self._tell([f"Scores other than {self.gate['score']}: no validation run to choose on ({e})."])
             return {}
@@ -150,7 +149,7 @@ class Gathered:
             base = arm.removesuffix("_batched")
             if base in ("baseline", "gated") and told["pooled"]["wall_s"]:
                 stage = arm if arm in self.params.arms else "collect"
-                config = reading.read_manifest(self.params.run, f"02_{stage}", self.params.tasks[0]).config
+                config = self.run.recorded.config(f"02_{stage}")
                 measured.append(
                     {
                         "method": "baseline" if base == "baseline" else method,
@@ -217,9 +216,9 @@ def gather(params: FiguresParams, run: RunResult | None) -> Gathered:
     """What there is for the figures: `run` as `analysis.summarised` gives it. Missing parts are named, not fatal."""
     if run is None:
         return Gathered(params, None, None, {}, "")
-    gate, missing, population, agent = gate_of(params), [], None, "deepeyes"
+    gate, missing, population, agent = gate_of(params, run.recorded), [], None, "deepeyes"
     if "collect" in params.arms:
-        population = replay_data.population(params.run, params.tasks)
+        population = replay_data.load(run.recorded)
     else:
         missing.append("Ablations: they are replayed from the arm `collect`, which this run does not have.")
     if gate.get("threshold") is None:
@@ -227,6 +226,5 @@ def gather(params: FiguresParams, run: RunResult | None) -> Gathered:
         missing.append("Ablations at the run's threshold: no arm `gated` tells one.")
     arms = [arm for arm in ("gated", "collect", "baseline") if arm in params.arms]
     if arms:
-        config = reading.read_manifest(params.run, f"02_{arms[0]}", params.tasks[0]).config
-        agent = config.get("agent", agent)
+        agent = run.recorded.config(f"02_{arms[0]}").get("agent", agent)
     return Gathered(params, run, population, gate, agent, missing)

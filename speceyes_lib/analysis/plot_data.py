@@ -43,7 +43,7 @@ def quadrants_data(frame: pd.DataFrame, threshold: float, mode: str = "min") -> 
     The funnel asks the gate only where the router says "no". Here the gate is applied to all samples.
 
     Args:
-        frame: a row per sample, as `sample_frame.load_run` returns it.
+        frame: a row per sample, as `sample_frame.samples` returns it.
         threshold: drafts with a score above it are accepted.
         mode: score of the gate.
 
@@ -121,7 +121,7 @@ def first_look_by_size_data(frame: pd.DataFrame, hard_below: float, n_bins: int 
     """Accuracy of the agent with its tool and at its forced first look, by size of the target.
 
     Args:
-        frame: a row per sample, as `sample_frame.load_run` returns it.
+        frame: a row per sample, as `sample_frame.samples` returns it.
         hard_below: always an edge; fraction of the image's side.
         n_bins: equally filled bins at each side of it, at most.
 

@@ -15,16 +15,15 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import ConfigError
-from ..inference.stages import DRAFT_STAGE, Progress, run_draft_stage
+from ..inference.stages import Progress, run_draft_stage
 from ..judging.rules import judge, named_option
 from ..params import DraftParams, PositionBiasParams, build
-from ..paths import resolve, stage_dir
-from ..runs.reading import StageData, read_manifest, read_stage
-from ..runs.records import Counts, DraftRecord
-from ..runs.stage import write_stage
+from ..runs import recorded_run
+from ..runs.arms import DRAFT_STAGE
+from ..runs.recorded_run import RecordedRun
+from ..runs.stage import finish_stage
 from ..stats import paired, proportions
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
-from ..tasks import registry
 from ..tasks.sample import LETTERS, shown_as
 from .summary import groups_of
 
@@ -37,28 +36,28 @@ def run_of(params: PositionBiasParams, order: str) -> str:
     return params.run if order == PUBLISHED else f"{params.run}_{order}"
 
 
-def run_orders(params: PositionBiasParams, progress: Progress) -> dict[str, list[StageData[DraftRecord]]]:
-    """Draft every sample in every order, as far as that is not done yet: order -> finished stages, one per task.
+def run_orders(params: PositionBiasParams, progress: Progress) -> dict[str, RecordedRun]:
+    """Draft every sample in every order, as far as that is not done yet: order -> the run that holds its drafts.
 
     Raises StageError where the run has no drafts, ConfigError where its own are not in the published order or where
     a task has no options, and whatever drafting raises.
     """
-    made = {}
+    recorded = {}
     for order in (PUBLISHED, *params.orders):
         if order != PUBLISHED:
             run_draft_stage(drafting(params, order), progress)
-        made[order] = [read_stage(run_of(params, order), DRAFT_STAGE, t, DraftRecord) for t in params.tasks]
-    return made
+        recorded[order] = recorded_run.open(run_of(params, order), tasks=params.tasks)
+    return recorded
 
 
 def drafting(params: PositionBiasParams, order: str) -> DraftParams:
     """The parameters of one pass: those of the run's own stage 01, with another order."""
-    manifest = read_manifest(params.run, DRAFT_STAGE, params.tasks[0])
-    if "imported_from" in manifest.config:
+    config = recorded_run.open(params.run, tasks=params.tasks).config(DRAFT_STAGE)
+    if "imported_from" in config:
         raise ConfigError(
             f"run: the drafts of {params.run} were imported; the model that made them is not known here"
         )
-    known = {name: value for name, value in manifest.config.items() if name in DraftParams.model_fields}
+    known = {name: value for name, value in config.items() if name in DraftParams.model_fields}
     own = build(DraftParams, known, f"stage 01 of run {params.run}")
     if own.option_order != PUBLISHED:
         raise ConfigError(
@@ -75,40 +74,35 @@ def drafting(params: PositionBiasParams, order: str) -> DraftParams:
     return own.model_copy(update=changed)
 
 
-def answers(
-    params: PositionBiasParams, stages: Mapping[str, Sequence[StageData[DraftRecord]]]
-) -> pd.DataFrame:
+def answers(params: PositionBiasParams, recorded: Mapping[str, RecordedRun]) -> pd.DataFrame:
     """One row per order and sample, judged under `params.protocol` in the order shown.
 
     Columns: order, id, task, benchmark, group, options (how many), right_place, named_place (NaN: none named),
     answer, verdict, right.
     """
     rows = []
-    for order, passes in stages.items():
-        for stage in passes:
-            root = resolve(stage.manifest.config["data_root"])
-            samples = {s.id: s for s in registry.load_task(stage.manifest.task, root)}
-            for record in stage.records.values():
-                sample = shown_as(samples[record.id], record.options_shown)
-                if sample.options is None:
-                    raise ConfigError(f"tasks: {sample.task} has no options to put in order")
-                verdict = judge(sample, record.answer, params.protocol, record.status == "error").verdict
-                named, _ = named_option(record.answer or "", sample.options)
-                rows.append(
-                    {
-                        "order": order,
-                        "id": record.id,
-                        "task": sample.task,
-                        "benchmark": sample.benchmark,
-                        "group": sample.meta["group"],
-                        "options": len(sample.options),
-                        "right_place": LETTERS.index(sample.answer),
-                        "named_place": named,
-                        "answer": record.answer,
-                        "verdict": verdict,
-                        "right": verdict == "right",
-                    }
-                )
+    for order, run in recorded.items():
+        for record in run.drafts().values():
+            sample = shown_as(run.sample(record.id), record.options_shown)
+            if sample.options is None:
+                raise ConfigError(f"tasks: {sample.task} has no options to put in order")
+            verdict = judge(sample, record.answer, params.protocol, record.status == "error").verdict
+            named, _ = named_option(record.answer or "", sample.options)
+            rows.append(
+                {
+                    "order": order,
+                    "id": record.id,
+                    "task": sample.task,
+                    "benchmark": sample.benchmark,
+                    "group": sample.meta["group"],
+                    "options": len(sample.options),
+                    "right_place": LETTERS.index(sample.answer),
+                    "named_place": named,
+                    "answer": record.answer,
+                    "verdict": verdict,
+                    "right": verdict == "right",
+                }
+            )
     return pd.DataFrame(rows).astype({"named_place": "float64"})
 
 
@@ -197,24 +191,19 @@ def finding(orders: pd.DataFrame, places: pd.DataFrame) -> list[str]:
 
 def write(
     params: PositionBiasParams,
-    stages: Mapping[str, Sequence[StageData[DraftRecord]]],
+    recorded: Mapping[str, RecordedRun],
     orders: pd.DataFrame,
     places: pd.DataFrame,
     figures: Sequence[Path] = (),
 ) -> Path:
     """Write both tables and the manifest over them and the run's `figures`; returns the stage folder."""
-    folder = stage_dir(params.run, STAGE)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"by_order.csv": orders, "by_place.csv": places}
-    for name, table in files.items():
-        table.to_csv(folder / name, index=False, lineterminator="\n", float_format="%.10g")
-    n = sum(len(stage.records) for passes in stages.values() for stage in passes)
-    write_stage(
-        folder,
-        stage=STAGE,
-        config=params.stage_config(),
-        files=[*files, *(f"../figures/{path.name}" for path in figures)],
-        counts=Counts(expected=n, done=n),
-        inputs={f"{o}/{s.manifest.task}": s.sha256 for o, passes in stages.items() for s in passes},
+    stages = {(order, t): run.stage(DRAFT_STAGE, t) for order, run in recorded.items() for t in run.tasks}
+    return finish_stage(
+        params.run,
+        STAGE,
+        params.stage_config(),
+        files={"by_order.csv": orders, "by_place.csv": places},
+        counts=sum(len(stage.records) for stage in stages.values()),
+        inputs={f"{order}/{task}": stage.sha256 for (order, task), stage in stages.items()},
+        figures=figures,
     )
-    return folder

@@ -22,18 +22,17 @@ and, for every arm that ran (`collect`, `baseline`, `gated`, …) and every arm 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..errors import StageError
 from ..gating.separability import MODES
-from ..runs.files import RECORDS
-from ..runs.reading import is_finished, read_manifest, read_stage
+from ..runs.arms import DRAFT_STAGE
+from ..runs.recorded_run import RecordedRun
 from ..runs.records import PHASES, AgentRecord, JudgedRecord, RouterRecord, VerdictValue
-from ..tasks.registry import SPLITS
+from ..tasks.registry import place_of
 
 ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
 COMPUTED_ARMS = ("draft_only", "router_only", "baseline_batched")
@@ -71,9 +70,8 @@ def assemble(
 
 
 def _place(id_: str) -> tuple[int, str]:
-    """Samples stand in the order of the paper's splits (others after them), then by id."""
-    task = id_.rsplit("/", 1)[0]
-    return SPLITS.index(task) if task in SPLITS else len(SPLITS), id_
+    """Sort key: the order of the paper's splits (others after them), then the id."""
+    return place_of(id_.rsplit("/", 1)[0]), id_
 
 
 def _aligned(part: pd.DataFrame, index: Mapping[str, int]) -> pd.DataFrame:
@@ -223,63 +221,48 @@ def arm(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return part.assign(right=part["right"].fillna(False).astype(bool))
 
 
-def load_run(
-    run: str | Path, tasks: Sequence[str], arms: Sequence[str], *, human_checks: bool = True
-) -> pd.DataFrame:
-    """Read the finished stages 02 and 03 of a run and `assemble` them; the verdicts without what people overruled
-    with `human_checks=False`.
+def samples(recorded: RecordedRun, arms: Sequence[str] = (), *, human_checks: bool = True) -> pd.DataFrame:
+    """A row per sample of a run: the records of its arms joined with their verdicts (columns: see the module).
 
-    `frame.attrs["protocol"]` is the one they were judged under; `frame.attrs["total_s"]` holds, for imported records
-    without times of their own, the seconds of whole tasks ("arm task" -> s).
-    Raises StageError naming the notebook to run first where a stage is missing or unfinished, and where the
-    verdicts are older than the records they judge or were given under different protocols.
+    Args:
+        recorded: the run.
+        arms: the arms to read; empty: all that it has.
+        human_checks: False: the verdicts as they were before people overruled some.
+
+    Returns:
+        A frame whose `attrs["protocol"]` is the protocol of the verdicts. `attrs["total_s"]` holds, where records have
+        no times of their own (imported), the seconds of whole tasks ("arm task" -> s).
+
+    Raises:
+        StageError: a stage is missing or unfinished (names the notebook to run); verdicts are not of the records they
+            judge; arms were judged under different protocols.
     """
-    records: dict[str, dict[str, AgentRecord]] = {}
-    judged: dict[str, dict[str, JudgedRecord]] = {}
-    protocols: set[str] = set()
-    totals: dict[str, float] = {}
-    for arm_name in arms:
-        records[arm_name], judged[arm_name] = {}, {}
-        for task in tasks:
-            ran = read_stage(run, f"02_{arm_name}", task, AgentRecord)
-            said = read_stage(run, f"03_judging/{arm_name}", task, JudgedRecord)
-            if ran.records.keys() != said.records.keys():
-                raise StageError(
-                    f"run {run}: the verdicts on {arm_name} of {task} are not of the same samples as its records; "
-                    "run notebooks/03_judging.ipynb again"
-                )
-            protocols.add(said.manifest.config.get("protocol", ""))
-            if not all(record.timed for record in ran.records.values()):
-                totals |= _totals(run, arm_name, task)
-            records[arm_name] |= ran.records
-            judged[arm_name] |= (
-                said.records if human_checks else {i: r.without_human() for i, r in said.records.items()}
-            )
-    if len(protocols) > 1:
-        raise StageError(
-            f"run {run}: its arms were judged under different protocols ({', '.join(sorted(protocols))}); "
-            "run notebooks/03_judging.ipynb for all of them under one"
-        )
+    arms = arms or recorded.arms
+    records = {name: recorded.records(name) for name in arms}
+    judged = {name: recorded.judged(name) for name in arms}
+    protocol = recorded.protocol_of(arms)
+    if not human_checks:
+        judged = {
+            name: {id_: r.without_human() for id_, r in records_.items()} for name, records_ in judged.items()
+        }
     frame = assemble(records, judged)
     # a word and a few numbers only: pandas copies attrs deeply on every operation
-    frame.attrs["protocol"] = protocols.pop() if protocols else "strict"
-    if totals:
-        frame.attrs["total_s"] = totals
+    frame.attrs["protocol"] = protocol
+    if total_s := _totals(recorded, arms):
+        frame.attrs["total_s"] = total_s
     return frame
 
 
-def _totals(run: str | Path, arm_name: str, task: str) -> dict[str, float]:
-    """Seconds that a whole task took, as manifests tell them: of an arm, and with `collect` of the drafts."""
-    stages = {arm_name: f"02_{arm_name}"} | ({"draft_only": "01_draft"} if arm_name == "collect" else {})
-    told = {
-        f"{name} {task}": read_manifest(run, stage, task).timing.get("wall_s")
-        for name, stage in stages.items()
-        if is_finished(run, stage, task)
-    }
-    return {name: seconds for name, seconds in told.items() if seconds is not None}
-
-
-def inputs_of(run: str, tasks: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
-    """stage/task -> sha256 of the records that `load_run` reads: the `inputs` of what is made from them."""
-    stages = [(s, t) for a in arms for s in (f"02_{a}", f"03_judging/{a}") for t in tasks]
-    return {f"{stage}/{task}": read_manifest(run, stage, task).outputs[RECORDS] for stage, task in stages}
+def _totals(recorded: RecordedRun, arms: Sequence[str]) -> dict[str, float]:
+    """Seconds of whole tasks by "arm task", where single records have none; with `collect` those of the drafts."""
+    total_s = {}
+    for name, task in itertools.product(arms, recorded.tasks):
+        if all(record.timed for record in recorded.stage(f"02_{name}", task).records.values()):
+            continue
+        for timed, stage in {
+            name: f"02_{name}",
+            **({"draft_only": DRAFT_STAGE} if name == "collect" else {}),
+        }.items():
+            if task in recorded.finished(stage):
+                total_s[f"{timed} {task}"] = recorded.manifest(stage, task).timing.get("wall_s")
+    return {name: seconds for name, seconds in total_s.items() if seconds is not None}

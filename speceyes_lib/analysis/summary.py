@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import StageError
 from ..gating.gate import accepts, gated_right
 from ..gating.separability import MODES
 from ..gating.threshold import OperatingPoint, read_operating_point
 from ..gating.threshold import choose_threshold as gate_rule
 from ..params import FiguresParams, GateAnalysisParams, StageParams
-from ..paths import notebook_of, resolve
+from ..paths import resolve
+from ..runs import recorded_run
 from ..runs.provenance import environment, folder_hash
-from ..runs.reading import is_finished, read_manifest
+from ..runs.recorded_run import GATE, RecordedRun
 from ..stats import proportions, ranking
 from ..stats.intervals import Estimate, finite_or_none
 from ..stats.paired import PairedTest, paired_test, speedup
@@ -300,10 +300,12 @@ def recorded_by(params: StageParams) -> dict[str, str]:
     if getattr(params, "source", "run") == "reported":
         return {"paper_sha256": folder_hash(resolve("data/paper"))}
     arms = getattr(params, "arms", None) or [getattr(params, "arm", "collect")]
-    stage, task = f"02_{arms[0]}", params.tasks[0]
+    recorded, stage = recorded_run.open(params.run, tasks=params.tasks[:1]), f"02_{arms[0]}"
     # notebooks that measure something themselves have no such stage: their numbers are as old as their figures
-    made = read_manifest(params.run, stage, task) if is_finished(params.run, stage, task) else None
-    return {"commit": (environment() if made is None else made.environment).get("commit", "")}
+    made = (
+        recorded.manifest(stage, recorded.tasks[0]).environment if recorded.finished(stage) else environment()
+    )
+    return {"commit": made.get("commit", "")}
 
 
 # ------------------------------------------------------------------ 04
@@ -318,17 +320,14 @@ def operating_point_in_use(params: GateAnalysisParams, here: OperatingPoint) -> 
 
 # ------------------------------------------------------------------ 05
 
-# what the stages of one run share, by name in their manifests
-RUN_INPUTS = ("code", "prompts", "draft_model", "agent_model")
-TASK_INPUTS = ("data", "sample_ids")
-GATE = ("score", "k", "slope", "router", "threshold")
 SOURCES = {"run": "measured", "reported": "reported", "both": "both"}  # parameter -> word on the figures
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run in its two forms: a row per sample, and the summary of them all."""
+    """A finished run: as it was recorded, as a row per sample, and as the summary of them all."""
 
+    recorded: RecordedRun
     frame: pd.DataFrame
     summary: dict
 
@@ -347,51 +346,24 @@ def summarised(params: FiguresParams) -> RunResult | None:
     """Read and summarise the run; None where only reported numbers are asked for."""
     if params.source == "reported":
         return None
-    frame = sample_frame.load_run(params.run, params.tasks, params.arms)
-    check_made_alike(params.run, params.tasks, params.arms)
+    recorded = recorded_run.open(params.run, tasks=params.tasks)
+    frame = sample_frame.samples(recorded, params.arms)
+    recorded.check_comparable(params.arms)
     summary = summarise(
         frame,
         run=params.run,
-        gate=gate_of(params),
+        gate=gate_of(params, recorded),
         hard_below=params.hard_below,
         bootstrap=Bootstrap(draws=params.bootstrap, seed=params.seed),
     )
-    return RunResult(frame, summary)
+    return RunResult(recorded, frame, summary)
 
 
-def check_made_alike(run: str, tasks: Sequence[str], arms: Sequence[str]) -> None:
-    """Refuse to compare stages that were made from different things.
-
-    Code, models, prompts and the gate's setting are those of the whole run, data and samples those of each task. What a
-    stage does not tell (an imported one) is passed over. Raises StageError naming the first two stages that differ.
-    """
-    seen: dict[
-        tuple[str, str], tuple[object, str]
-    ] = {}  # (where it holds, name) -> value, the stage it was met in
-    for name in arms:
-        for task in tasks:
-            for kind in ("02", "03"):
-                stage = f"02_{name}" if kind == "02" else f"03_judging/{name}"
-                made = read_manifest(run, stage, task)
-                facts = {(kind, key): made.inputs.get(key) for key in RUN_INPUTS}
-                facts |= {(task, key): made.inputs.get(key) for key in TASK_INPUTS}
-                if kind == "02" and name.startswith("gated"):
-                    facts |= {(kind, key): made.config.get(key) for key in GATE}
-                for key, value in facts.items():
-                    before, there = seen.setdefault(key, (value, stage)) if value is not None else (None, "")
-                    if before != value:
-                        raise StageError(
-                            f"run {run}: {there} and {stage} ({task}) differ in their {key[1].replace('_', ' ')} "
-                            f"and cannot be compared; run {notebook_of(kind)} again for both (if_changed=restart), or "
-                            "name only what belongs together in arms and tasks"
-                        )
-
-
-def gate_of(params: FiguresParams) -> dict[str, Any]:
+def gate_of(params: FiguresParams, recorded: RecordedRun) -> dict[str, Any]:
     """The gate as the run's gated arm used it, and where its threshold is from; `score` alone without that arm."""
     if "gated" not in params.arms:
         return {"score": params.score}
-    config = read_manifest(params.run, "02_gated", params.tasks[0]).config
+    config = recorded.config("02_gated")
     gate = {name: config.get(name) for name in GATE}
     if params.threshold_from:
         point = read_operating_point(params.threshold_from)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from ..errors import DataError, UserError
 from ..params import PrepareParams
-from ..paths import resolve, shown, stage_dir
+from ..paths import resolve, shown
 from ..runs.provenance import text_hash
-from ..runs.records import Counts, Manifest
-from ..runs.stage import write_stage
+from ..runs.records import Counts
+from ..runs.stage import finish_stage
 from ..tasks.registry import load_task
 from ..tasks.sample import Sample
 from . import benchmark
@@ -105,18 +105,15 @@ def inventory(params: PrepareParams, progress: Progress | None = None) -> pd.Dat
     return pd.DataFrame(rows, columns=[*columns, "picture", "problem", *SceneRow._fields])
 
 
-def write(params: PrepareParams, samples: pd.DataFrame, timing: dict[str, float]) -> Manifest:
+def write(params: PrepareParams, samples: pd.DataFrame, timing: dict[str, float]) -> Path:
     """Write stage 00: `samples.csv` and the manifest, whose inputs identify the content of each data set."""
-    folder = stage_dir(params.run, STAGE)
-    folder.mkdir(parents=True, exist_ok=True)
-    samples.to_csv(folder / SAMPLES_CSV, index=False, lineterminator="\n")
     content = ["id", "question", "options", "standard", "picture"]
     failed = int((samples["problem"] != "").sum())
-    return write_stage(
-        folder,
-        stage=STAGE,
-        config=params.model_dump(exclude={"run", "if_changed"}),
-        files=[SAMPLES_CSV],
+    return finish_stage(
+        params.run,
+        STAGE,
+        params.model_dump(exclude={"run", "if_changed"}),
+        files={SAMPLES_CSV: samples.to_csv(index=False, lineterminator="\n")},
         counts=Counts(expected=len(samples), done=len(samples), failed=failed),
         inputs={
             str(name): text_hash(part[content].fillna("").to_csv(index=False, lineterminator="\n"))

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
 from ..gating.gate import rejecting_threshold
-from ..replay.replay_data import Population
+from ..replay.replay_data import ReplayData
 from ..report.plots.style import INK, METHOD_COLORS, RIGHT, STYLE, WRONG, confidence_bins
 from .state import GateView
 
@@ -38,7 +38,7 @@ def confidence_at(place: float) -> float:
     return float(expit(place))
 
 
-def distribution(part: Population, view: GateView) -> dict:
+def distribution(part: ReplayData, view: GateView) -> dict:
     """Chart: the drafts that reach the gate, right ones upwards, wrong ones downwards, over log-odds of confidence.
 
     Each direction is a share of its own n, or the few wrong ones would not be seen; counts are in the tooltips.
@@ -101,14 +101,14 @@ def distribution(part: Population, view: GateView) -> dict:
     }
 
 
-def gated_mask(part: Population, router: str) -> np.ndarray:
+def gated_mask(part: ReplayData, router: str) -> np.ndarray:
     """Samples whose draft reaches the gate: readable, and not routed to the agent."""
     if router == "none":
         return np.asarray(part.readable)
     return np.asarray(part.readable) & (part.routed[router] == 0)
 
 
-def stepped(part: Population, view: GateView, steps: int) -> float:
+def stepped(part: ReplayData, view: GateView, steps: int) -> float:
     """The threshold `steps` decisions further up (or down): each step rejects one more confidence, or one fewer."""
     score = part.score(view.score, view.k, view.slope)
     known = np.unique(score[gated_mask(part, view.router) & np.isfinite(score)])

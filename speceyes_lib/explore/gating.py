@@ -20,19 +20,18 @@ from matplotlib.figure import Figure
 from ..errors import DataError, StageError, UserError
 from ..gating.gate import accepts
 from ..judging.human import COLUMNS, Overrides, overrides_of, read_gating_marks
-from ..paths import run_dir, stage_dir
+from ..paths import run_dir
 from ..replay import outcomes as outcomes_module
 from ..replay import replay_data, settings
 from ..replay.outcomes import POOLED, decisions, replay
 from ..replay.replay_data import INSTRUMENTED
 from ..report.plots.style import MUTED, RIGHT, WRONG
 from ..report.sample_view import VERDICT_SIGNS, short_id
-from ..runs.reading import is_finished
+from ..runs.recorded_run import RecordedRun
 from ..stats.intervals import Estimate, proportion, z_value
 from ..stats.paired import no_difference
 from ..stats.resampling import linearised_ratio
 from .charts import distribution, figure, log_odds, trade_off
-from .reading import Run
 from .state import ALL, Chosen, GateView, in_task
 
 CURVE_POINTS = 160
@@ -52,7 +51,7 @@ OUTCOMES = {
 class Gating:
     """A run as the gate sees it. Views are functions of a `GateView`; parts and scores are kept between them."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RecordedRun) -> None:
         self.run = run
         self.population = lru_cache(maxsize=2)(self._population)
         self.part = lru_cache(maxsize=8)(self._part)
@@ -77,9 +76,7 @@ class Gating:
 
     def usable_tasks(self) -> list[str]:
         """The tasks that are answered and judged to the end."""
-        arm, name = self.instrumented, self.run.name
-        stages = (f"02_{arm}", f"03_judging/{arm}")
-        return [t for t in self.run.tasks if all(_finished(name, s, t) for s in stages)]
+        return list(self.run.finished(f"02_{self.instrumented}", f"03_judging/{self.instrumented}"))
 
     def notes(self) -> list[str]:
         """What of the run cannot be looked at, and why."""
@@ -88,16 +85,16 @@ class Gating:
         told = self.run.notes((f"02_{arm}", f"03_judging/{arm}"))
         return [n for n in told if any(t in n for t in missing)] + [self.fault] * bool(self.fault)
 
-    def _population(self, protocol: str) -> replay_data.Population:
+    def _population(self, protocol: str) -> replay_data.ReplayData:
         tasks = self.usable_tasks()
         if not tasks:
             told = "; ".join(self.notes()[:2]) or "make reproduce makes the embedded run"
             raise StageError(
                 f"run {self.run.name} has no task that is answered and judged to the end: {told}"
             )
-        return replay_data.population(self.run.name, tasks, protocol or None)
+        return replay_data.load(self.run.select(tasks), protocol or None)
 
-    def _part(self, task: str, protocol: str, reviewed: bool = False) -> replay_data.Population:
+    def _part(self, task: str, protocol: str, reviewed: bool = False) -> replay_data.ReplayData:
         everything = self.population(protocol)
         if reviewed:
             everything = self._reviewed(everything)
@@ -105,7 +102,7 @@ class Gating:
             return everything
         return everything.take(np.array([in_task(t, task) for t in everything.tasks], dtype=bool))
 
-    def _reviewed(self, population: replay_data.Population) -> replay_data.Population:
+    def _reviewed(self, population: replay_data.ReplayData) -> replay_data.ReplayData:
         """The population with people's verdicts in place of the machine's."""
         records = self.run.records(self.instrumented)
         draft, agent = population.draft.copy(), population.agent.copy()
@@ -135,7 +132,7 @@ class Gating:
         )
 
     def decided(self, view: GateView) -> pd.DataFrame:
-        """What becomes of every sample of the view's part. Raises `replay.Lacking` where the run cannot tell."""
+        """What becomes of every sample of the view's part. Raises `replay.NotRecorded` where the run cannot tell."""
         return self._decided(replace(view, chosen=Chosen(), sample=""))
 
     def _decisions(self, view: GateView) -> pd.DataFrame:
@@ -150,7 +147,7 @@ class Gating:
         curve = outcomes_module.curve(part, self.setting(view), thresholds)
         pooled = curve[(curve["task"] == POOLED) & (curve["status"] == "ok")]
         if not len(pooled):
-            raise replay_data.Lacking(curve["reason"].iloc[0])
+            raise replay_data.NotRecorded(curve["reason"].iloc[0])
         if (
             part.agent == replay_data.ABSENT
         ).any():  # imported: the agent was not asked where a draft was accepted
@@ -166,13 +163,6 @@ class Gating:
         marks = NO_MARKS if self.fault else read_gating_marks(self.run.name)
         ids = set(self.part(view.task, view.protocol).ids)
         return marks[marks["id"].isin(ids)]
-
-
-def _finished(run: str, stage: str, task: str) -> bool:
-    try:
-        return stage_dir(run, stage, task).is_dir() and is_finished(run, stage, task)
-    except StageError:
-        return False
 
 
 def _spread(known: np.ndarray) -> np.ndarray:
@@ -208,7 +198,7 @@ class Outcome:
 
 
 def outcome(gating: Gating, view: GateView, reviewed: bool = False) -> Outcome:
-    """The numbers of a view's setting on its part. Raises `replay.Lacking` where the run cannot tell."""
+    """The numbers of a view's setting on its part. Raises `replay.NotRecorded` where the run cannot tell."""
     part = gating.part(view.task, view.protocol, reviewed)
     decided = decisions(part, gating.setting(view)) if reviewed else gating.decided(view)
     told = replay(part, gating.setting(view))

@@ -15,13 +15,12 @@ from ..errors import UserError
 from ..judging import human
 from ..paths import shown
 from ..report import sample_view
+from ..runs import recorded_run
 from ..runs.arms import ROUTERS
 from ..runs.records import Verdict
-from ..tasks.registry import TASKS
 from . import charts, gating
 from .browser_parts import Chart, SampleList
 from .gating import Gating
-from .reading import Run, agent_of, runs
 from .state import ALL, Chosen, GateView
 from .widgets import (
     COLUMNS,
@@ -79,7 +78,9 @@ class GatingExplorer(Explorer):
     # ------------------------------------------------------------------ making
 
     def _make_controls(self, run: str, author: str, review_n: int, seed: int) -> None:
-        self._agents = {name: agent_of(name) for name in runs()}
+        self._agents = {
+            name: recorded_run.open(name, strict=False).agent for name in recorded_run.list_runs()
+        }
         names = list(self._agents) if run in self._agents else [run, *self._agents]
         view, agents = self.view, [ALL, *dict.fromkeys(self._agents.values())]
         self.run = control(w.Dropdown, "run", options=names, value=run)
@@ -216,7 +217,7 @@ class GatingExplorer(Explorer):
     def _open(self, run: str) -> None:
         """Another run, or the same one anew: controls offer what it holds, then everything is shown."""
         another = self.gating is not None and self.gating.run.name != run
-        self.gating = Gating(Run(run, TASKS))
+        self.gating = Gating(recorded_run.open(run, strict=False))
         self._set(self.agent, value=self._agents.get(run, ALL) if self.agent.value != ALL else ALL)
         try:
             population = self.gating.population("")

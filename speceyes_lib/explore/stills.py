@@ -10,10 +10,10 @@ import pandas as pd
 
 from ..report import sample_view
 from ..report.sample_view import picture_html, table_html, tokens_html
+from ..runs.recorded_run import RecordedRun
 from . import gating, traces
 from .browser_parts import STYLE
 from .gating import Gating
-from .reading import Run
 from .state import Chosen, GateView, TraceView
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def sample_still(data: Gating, view: GateView) -> HTML:
     )
 
 
-def trace_still(run: Run, view: TraceView, other: Run | None = None, other_arm: str = "") -> HTML:
+def trace_still(
+    run: RecordedRun, view: TraceView, other: RecordedRun | None = None, other_arm: str = ""
+) -> HTML:
     """The first trajectory that a view lists, and the same sample of another run or arm beside it."""
     found = traces.sift(table := traces.trace_table(run, view.arm), view)
     told = [f"<p>{html.escape(traces.shape_of(found, table))}</p>"]

@@ -10,10 +10,9 @@ import ipywidgets as w
 
 from ..errors import UserError
 from ..report import sample_view
-from ..tasks.registry import TASKS
+from ..runs import recorded_run
 from . import traces
 from .browser_parts import PictureView, SampleList
-from .reading import Run, runs
 from .state import ALL, TraceView
 from .widgets import COLUMNS, ROW, Explorer, control, show_picture, task_options
 
@@ -31,7 +30,7 @@ class TraceExplorer(Explorer):
         self._try(lambda: self._open(run))
 
     def _make_controls(self, run: str, other: tuple[str, str]) -> None:
-        names, view = runs(), self.view
+        names, view = recorded_run.list_runs(), self.view
         names = names if run in names else [run, *names]
         self.run = control(w.Dropdown, "run", options=names, value=run)
         self.arm = control(w.Dropdown, "arm", options=[view.arm])
@@ -96,7 +95,7 @@ class TraceExplorer(Explorer):
         self._on(self.samples, lambda id_: self.set(sample=id_), "chosen")
 
     def _open(self, run: str) -> None:
-        self.data, self.other = Run(run, TASKS), None
+        self.data, self.other = recorded_run.open(run, strict=False), None
         arms = list(self.data.arms)
         if not arms:
             self.table = traces.NO_TRACES
@@ -127,7 +126,7 @@ class TraceExplorer(Explorer):
 
     def _open_other(self) -> None:
         name = self.other_run.value
-        self.other = Run(name, TASKS) if name else None
+        self.other = recorded_run.open(name, strict=False) if name else None
         arms = list(self.other.arms) if self.other else [""]
         keep = next((a for a in (self.other_arm.value, self.view.arm) if a in arms), arms[0] if arms else "")
         self._set(self.other_arm, options=arms or [""], value=keep)

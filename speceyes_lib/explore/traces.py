@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ..report.sample_view import VERDICT_COLORS, VERDICT_SIGNS, short_id, trajectory_html, verdict_html
+from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord, JudgedRecord, VerdictValue
-from .reading import Run
 from .state import ALL, TraceView, in_task
 
 COLUMNS = ("id", "task", "question", "answer", "verdict", "turns", "tool_errors", "ms", "decision")
@@ -33,7 +33,7 @@ ORDERS = {
 }
 
 
-def trace_table(run: Run, arm: str) -> pd.DataFrame:
+def trace_table(run: RecordedRun, arm: str) -> pd.DataFrame:
     """A row per record of an arm (`COLUMNS` and `text`, what is searched), in the order of the run.
 
     `verdict` is None where nothing was judged yet; `ms` is NaN where nothing was timed.
@@ -126,7 +126,7 @@ def list_rows(found: pd.DataFrame) -> list[dict]:
     ]
 
 
-def trace_html(run: Run, arm: str, id_: str, mark: str = "") -> str:
+def trace_html(run: RecordedRun, arm: str, id_: str, mark: str = "") -> str:
     """One trajectory under a heading that says whose it is, how it ended and what it took."""
     record, judged = run.records(arm).get(id_), run.judged(arm).get(id_)
     head = f"<h4>{html.escape(run.name)} · {html.escape(arm)}</h4>"
@@ -138,7 +138,7 @@ def trace_html(run: Run, arm: str, id_: str, mark: str = "") -> str:
     return head + told + trajectory_html(record, mark)
 
 
-def difference_line(first: tuple[Run, str], second: tuple[Run, str], id_: str) -> str:
+def difference_line(first: tuple[RecordedRun, str], second: tuple[RecordedRun, str], id_: str) -> str:
     """In a sentence: what differs between two runs on a sample."""
     (a, arm_a), (b, arm_b) = first, second
     mine, other = a.records(arm_a).get(id_), b.records(arm_b).get(id_)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError
-from ..inference.stages import DRAFT_STAGE
 from ..paths import shown, stage_dir
+from ..runs.arms import DRAFT_STAGE
 from ..runs.provenance import file_hash
 from ..runs.records import (
     AgentRecord,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..gating.separability import MODES
-from ..inference.stages import DRAFT_STAGE
+from ..runs.arms import DRAFT_STAGE
 from ..runs.records import AgentRecord, DraftRecord, RouterRecord, Trajectory, VerdictValue
 from .common import (
     Finder,

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import ConfigError, StageError
 from ..gating.separability import MODES
-from ..inference.stages import DRAFT_STAGE
 from ..paths import resolve
+from ..runs.arms import DRAFT_STAGE
 from ..runs.reading import StageData, is_finished, read_stage
 from ..runs.records import AgentRecord, DraftRecord, JudgedRecord, Trajectory
 from ..tasks import registry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,14 +139,6 @@ def choose_threshold(
 
 
 FILE = "operating_point.json"
-
-
-def write_operating_point(folder: Path, point: OperatingPoint, origin: Mapping) -> Path:
-    """Write the chosen point with its origin (`score`, `run`, `tasks`, `protocol`: what it was chosen on)."""
-    path = Path(folder) / FILE
-    told = {**point.as_dict(), "chosen_on": dict(origin)}
-    path.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", "utf-8")
-    return path
 
 
 def read_operating_point(path: str | Path) -> dict:

@@ -32,7 +32,7 @@ from ..models.endpoint import is_endpoint
 from ..models.loading import settle_evidence
 from ..params import AgentParams, DraftParams
 from ..paths import notebook_of, resolve, shown, stage_dir
-from ..runs.arms import Arm
+from ..runs.arms import DRAFT_STAGE, Arm
 from ..runs.evidence import Evidence
 from ..runs.provenance import code_hash, environment, text_hash
 from ..runs.reading import StageData, read_manifest, read_stage
@@ -48,7 +48,6 @@ from .loaded_models import LoadedModels, Params
 P = TypeVar("P", DraftParams, AgentParams)
 Progress = Callable[..., None]
 Done = Iterator[tuple[Record, Evidence | None]]
-DRAFT_STAGE = "01_draft"
 
 
 def _silent(done: int, total: int, text: str = "") -> None:

@@ -15,12 +15,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from ..runs.reading import StageData
-from ..runs.records import JudgedRecord, Verdict
+from ..runs.recorded_run import RecordedRun
+from ..runs.records import JudgedRecord, Manifest, Verdict
 from .llm import read_reply
 
 COLUMNS = (
@@ -43,18 +43,13 @@ def tidy(records: Iterable[JudgedRecord], arm: str = "", source: str | None = No
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def of_stages(stages: Iterable[StageData[JudgedRecord]], source: str | None = None) -> pd.DataFrame:
-    """`tidy` over finished stages 03; `arm` is told by the stage. `attrs["protocol"]` is theirs."""
-    stages = list(stages)
-    parts = [tidy(s.records.values(), s.manifest.stage.split("/")[-1], source) for s in stages]
+def read_verdicts(recorded: RecordedRun, arms: Sequence[str] = (), source: str | None = None) -> pd.DataFrame:
+    """`tidy` over the arms of a run (none named: all it has); `attrs["protocol"]` is the protocol of the verdicts."""
+    arms = arms or recorded.arms
+    parts = [tidy(recorded.judged(arm).values(), arm, source) for arm in arms]
     frame = pd.concat(parts, ignore_index=True) if parts else tidy(())
-    frame.attrs["protocol"] = stages[0].manifest.config.get("protocol", "strict") if stages else "strict"
+    frame.attrs["protocol"] = recorded.protocol_of(arms)
     return frame
-
-
-def records_of(stages: Iterable[StageData[JudgedRecord]], arm: str) -> list[JudgedRecord]:
-    """The judged records of one arm over all its tasks."""
-    return [r for s in stages if s.manifest.stage.split("/")[-1] == arm for r in s.records.values()]
 
 
 def _sample(record: JudgedRecord) -> tuple:
@@ -165,7 +160,7 @@ def _kappa(a: pd.Series, b: pd.Series) -> float:
 # ------------------------------------------------------------------ the model's replies
 
 
-def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
+def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
     """What came of asking the judging model, a row per outcome: answers, of them unreadable, tokens; all 0 without one.
 
     Outcomes are its verdicts, and the kinds of failure where no reply came. `unreadable` counts replies in which
@@ -174,8 +169,7 @@ def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
     """
     calls = [
         ((record.question, record.options, v.standard, v.answer, v.protocol), v.judge)
-        for stage in stages
-        for record in stage.records.values()
+        for record in records
         for v in record.verdicts
         if v.judge is not None
     ]
@@ -194,11 +188,11 @@ def model_replies(stages: Iterable[StageData[JudgedRecord]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model's word")
 
 
-def session_cost(stages: Iterable[StageData[JudgedRecord]]) -> Mapping[str, int]:
-    """What judging these stages cost in the session that finished them: sums of `judge_*` over their manifests."""
+def session_cost(manifests: Iterable[Manifest]) -> Mapping[str, int]:
+    """What judging cost in the session that finished these stages: sums of `judge_*` over their manifests."""
     total: dict[str, int] = {}
-    for stage in stages:
-        for name, value in stage.manifest.timing.items():
+    for manifest in manifests:
+        for name, value in manifest.timing.items():
             if name.startswith("judge_"):
                 total[name] = total.get(name, 0) + int(value)
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from ..paths import resolve, shown
@@ -26,6 +27,29 @@ def tokenizer_file(model: str) -> Path | None:
 
     cached = try_to_load_from_cache(model, "tokenizer.json")
     return Path(cached) if isinstance(cached, str) else None
+
+
+@cache
+def token_text(model: str) -> Callable[[int], str]:
+    """Function from a token id to its text by the model's tokenizer, without loading the model.
+
+    A part of a character is shown as the tokenizer writes its bytes. Where the tokenizer is not on this machine the
+    text of token 7 is "#7".
+    """
+    path = tokenizer_file(model)
+    if path is None:
+        return lambda token: f"#{token}"
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+
+    def text(token: int) -> str:
+        whole = tokenizer.decode([token], skip_special_tokens=False)
+        if "\ufffd" not in whole:
+            return whole
+        return tokenizer.id_to_token(token) or f"#{token}"
+
+    return text
 
 
 def check_model(model: str) -> None:

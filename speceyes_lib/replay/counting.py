@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ..gating.gate import thresholds_passed
 from ..stats.intervals import wilson
 from .one_setting import _Plan, _View
-from .replay_data import FAILED, RIGHT, Population
+from .replay_data import FAILED, RIGHT, ReplayData
 
 # what can become of a draft and an agent's answer together, as one number: draft in the high bits, agent in the low
 N_CLASSES = 16
@@ -20,7 +20,7 @@ def _classes(draft: int | None = None, agent: int | None = None) -> NDArray[np.b
     return draft & 3 == _EACH >> 2 if draft is not None else agent & 3 == _EACH & 3
 
 
-def _per_task(population: Population, values: NDArray, n_values: int) -> NDArray[np.int64]:
+def _per_task(population: ReplayData, values: NDArray, n_values: int) -> NDArray[np.int64]:
     """How often each value occurs in each task: int64 [tasks, n_values]."""
     tasks = len(population.task_names)
     return np.bincount(population.task_codes * n_values + values, minlength=tasks * n_values).reshape(
@@ -124,7 +124,7 @@ def _interval(
 
 
 def _group_squares(
-    p: Population, above: _Above, group: NDArray, task_of_group: NDArray
+    p: ReplayData, above: _Above, group: NDArray, task_of_group: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Sums over groups of y^2, y m and m^2, each [tasks, thresholds]; `group` int [n], `task_of_group` its task.
 

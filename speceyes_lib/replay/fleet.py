@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .cost_model import CallCost, CostModel
 from .outcomes import decisions
-from .replay_data import Lacking, Population
+from .replay_data import NotRecorded, ReplayData
 from .settings import Setting
 
 # what a call needs: a replica of the small or the large model, time but no replica (ASIDE), or there is no call
@@ -123,7 +123,7 @@ class FleetResult:
 # ------------------------------------------------------------------ the workload of a recorded run
 
 
-def funnel_workload(population: Population, setting: Setting) -> Workload:
+def funnel_workload(population: ReplayData, setting: Setting) -> Workload:
     """The calls of every readable sample of a run under a gate setting.
 
     Args:
@@ -131,13 +131,13 @@ def funnel_workload(population: Population, setting: Setting) -> Workload:
         setting: decides which samples are routed, drafted and accepted.
 
     Raises:
-        Lacking: the run has no times, or lacks what the setting needs.
+        NotRecorded: the run has no times, or lacks what the setting needs.
     """
     cost = _cost(population)
     decided = decisions(population, setting)["decision"].to_numpy()
     router = cost.router.get(setting.router)
     if setting.router != "none" and router is None:
-        raise Lacking(f"the {setting.router} router was not timed in this run")
+        raise NotRecorded(f"the {setting.router} router was not timed in this run")
     steps = [_aside(cost.decode_s)]
     if router is not None:
         steps += _calls(LARGE if setting.router == "large" else SMALL, router, np.ones(population.n, bool))
@@ -148,11 +148,11 @@ def funnel_workload(population: Population, setting: Setting) -> Workload:
     return _workload(steps, population.readable)
 
 
-def agent_workload(population: Population) -> Workload:
+def agent_workload(population: ReplayData) -> Workload:
     """The calls of every readable sample when the agent answers everything.
 
     Raises:
-        Lacking: the run has no times.
+        NotRecorded: the run has no times.
     """
     cost = _cost(population)
     all_samples = np.ones(population.n, bool)
@@ -160,9 +160,9 @@ def agent_workload(population: Population) -> Workload:
     return _workload(steps, population.readable)
 
 
-def _cost(population: Population) -> CostModel:
+def _cost(population: ReplayData) -> CostModel:
     if population.cost is None:
-        raise Lacking("this run has no times; a fleet cannot be planned from it")
+        raise NotRecorded("this run has no times; a fleet cannot be planned from it")
     return population.cost
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..gating.gate import accepts
 from ..runs.arms import ROUTERS
 from .cost_model import AgentPlan
-from .replay_data import ABSENT, FAILED, Lacking, Population
+from .replay_data import ABSENT, FAILED, NotRecorded, ReplayData
 from .settings import Setting
 
 # ----------------------------------------------------------------------------------------- one score, any threshold
@@ -29,7 +29,7 @@ class _Plan:
 class _View:
     """A population under one setting, but for the threshold: who is routed, who can be accepted, what it costs."""
 
-    def __init__(self, population: Population, setting: Setting) -> None:
+    def __init__(self, population: ReplayData, setting: Setting) -> None:
         self.population, self.setting = population, setting
         n = population.n
         self.why = ""  # why no threshold at all can be done
@@ -41,7 +41,7 @@ class _View:
             if setting.router != "none":
                 words = _words_of(population, setting.router)
                 self.routed, self.unrecorded = words == 1, words == ABSENT
-        except Lacking as error:
+        except NotRecorded as error:
             self.why = str(error)
         drafted = ~self.routed & population.readable
         self.undrafted = drafted & (population.draft == ABSENT) & np.isnan(self.confidence)
@@ -92,17 +92,17 @@ class _View:
 
 def _check(setting: Setting) -> None:
     if setting.router not in ROUTERS:
-        raise Lacking(f"no router {setting.router!r}; there are {', '.join(ROUTERS)}")
+        raise NotRecorded(f"no router {setting.router!r}; there are {', '.join(ROUTERS)}")
     for name in ("batch_size", "agents_in_parallel"):
         value = getattr(setting, name)
         if not (math.isfinite(value) and value == int(value) and value >= 1):
-            raise Lacking(f"{name} is {value}; expected a whole number of at least 1")
+            raise NotRecorded(f"{name} is {value}; expected a whole number of at least 1")
 
 
-def _words_of(population: Population, router: str) -> NDArray[np.int8]:
+def _words_of(population: ReplayData, router: str) -> NDArray[np.int8]:
     if router not in population.routed:
         known = ", ".join(population.routed) or "none"
-        raise Lacking(f"the word of the {router} router is not recorded (recorded: {known})")
+        raise NotRecorded(f"the word of the {router} router is not recorded (recorded: {known})")
     return population.routed[router]
 
 

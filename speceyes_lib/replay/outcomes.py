@@ -28,13 +28,13 @@ from ..stats.intervals import LEVEL
 from ..tasks.registry import AVERAGE
 from .counting import N_CLASSES, _Above, _classes, _interval, _per_task, _seconds
 from .one_setting import _Plan, _shortage, _threshold_fault, _View
-from .replay_data import ABSENT, FAILED, RIGHT, Lacking, Population
+from .replay_data import ABSENT, FAILED, RIGHT, NotRecorded, ReplayData
 from .settings import AXES, Setting, Settings, frame_of, grid
 
 POOLED = "pooled"  # rows over all samples; AVERAGE: the unweighted mean of the tasks
 
 
-def replay(population: Population, settings: Settings, *, level: float = LEVEL) -> pd.DataFrame:
+def replay(population: ReplayData, settings: Settings, *, level: float = LEVEL) -> pd.DataFrame:
     """What every setting would have done: one row per setting and task, then "pooled" and "average".
 
     ============================ ========================================================================
@@ -86,7 +86,7 @@ def replay(population: Population, settings: Settings, *, level: float = LEVEL) 
 
 
 def curve(
-    population: Population, setting: Setting, thresholds: ArrayLike | None = None, *, level: float = LEVEL
+    population: ReplayData, setting: Setting, thresholds: ArrayLike | None = None, *, level: float = LEVEL
 ) -> pd.DataFrame:
     """`replay` of one setting over thresholds; None: every threshold that decides differently, ascending."""
     if thresholds is None:
@@ -96,7 +96,7 @@ def curve(
     return replay(population, grid(**axes), level=level)
 
 
-def decisions(population: Population, setting: Setting) -> pd.DataFrame:
+def decisions(population: ReplayData, setting: Setting) -> pd.DataFrame:
     """One setting, sample by sample, in the words of the funnel's records.
 
     Columns: `id task group`, `confidence` (nan: none), `margin` over the threshold, `decision` (accepted,
@@ -104,11 +104,11 @@ def decisions(population: Population, setting: Setting) -> pd.DataFrame:
     and the predicted seconds charged to the sample, `wall_s` and `baseline_wall_s`.
 
     Raises:
-        Lacking: the run did not record what the setting needs.
+        NotRecorded: the run did not record what the setting needs.
     """
     view = _View(population, setting)
     if lacks := view.lacks(setting.threshold):
-        raise Lacking(f"{setting}: {lacks}")
+        raise NotRecorded(f"{setting}: {lacks}")
     accepted = view.eligible & accepts(view.confidence, setting.threshold)
     decision = np.select(
         [view.routed, population.draft == FAILED, accepted],
@@ -136,7 +136,7 @@ def decisions(population: Population, setting: Setting) -> pd.DataFrame:
     )
 
 
-def ledger(population: Population, setting: Setting) -> pd.DataFrame:
+def ledger(population: ReplayData, setting: Setting) -> pd.DataFrame:
     """Every accepted draft that is not simply right twice: the samples a setting is answerable for.
 
     The rows of `decisions`, with `outcome` and the predicted `saved_s`: "gained" (the agent was wrong), "lost"

@@ -17,13 +17,13 @@ import pandas as pd
 
 from ..runs.records import PHASES
 from .outcomes import POOLED, decisions
-from .replay_data import Lacking, Population
+from .replay_data import NotRecorded, ReplayData
 from .settings import Setting
 
 DECISIONS = ("accepted", "rejected", "routed", "draft_failed")
 
 
-def phase_seconds(population: Population, setting: Setting) -> pd.DataFrame:
+def phase_seconds(population: ReplayData, setting: Setting) -> pd.DataFrame:
     """Predicted seconds of every sample and phase, with the gate and of the agent alone.
 
     Args:
@@ -35,11 +35,11 @@ def phase_seconds(population: Population, setting: Setting) -> pd.DataFrame:
         `outcomes.decisions`), and `alone_<phase>` (seconds of the agent alone, which sum to `baseline_wall_s`).
 
     Raises:
-        Lacking: the run was not timed, or lacks what the setting needs.
+        NotRecorded: the run was not timed, or lacks what the setting needs.
     """
     cost, decided = population.cost, decisions(population, setting)
     if cost is None:
-        raise Lacking("this run has no times: nothing can be said about what the gate saves")
+        raise NotRecorded("this run has no times: nothing can be said about what the gate saves")
     tasks, readable, decision = population.tasks, population.readable, decided["decision"].to_numpy()
     agents = cost.agents(tasks, setting.agents_in_parallel)
     zero = np.zeros(population.n)

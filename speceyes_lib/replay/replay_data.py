@@ -19,11 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import StageError, UserError, nearest
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES, check_slope, confidence_of, pooled_grid
 from ..judging.stage import judge_record
-from ..paths import resolve, stage_dir
-from ..runs.reading import StageData, is_finished, read_evidence, read_stage
+from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord, JudgedRecord, RouterRecord, VerdictValue
-from ..tasks import registry
-from ..tasks.registry import SPLITS
 from .cost_model import CostModel, fit
 
 if TYPE_CHECKING:
@@ -36,15 +33,14 @@ INSTRUMENTED = (
     "gated",
 )  # arms that hold drafts; the first that ran is the run's instrumented pass
 TIMED = ("collect", "baseline", "baseline_batched", "gated", "gated_batched")
-DRAFT_STAGE = "01_draft"
 
 
-class Lacking(UserError):
+class NotRecorded(UserError):
     """A setting needs something that the run did not record; the message names it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
+class ReplayData:
     """n samples, those of a task together, in the order of the paper's splits.
 
     ids, tasks, groups: object [n]; samples of one group are not independent of each other.
@@ -147,12 +143,12 @@ class Population:
         The same numbers as the funnel computes, bit for bit: K by K from the stored log-probabilities.
 
         Raises:
-            Lacking: the run has no such score, or cannot have it at this K and slope.
+            NotRecorded: the run has no such score, or cannot have it at this K and slope.
         """
         if name in self.extra:
             return self.extra[name]
         if name not in MODES:
-            raise Lacking(
+            raise NotRecorded(
                 f"score {name!r} is not recorded{nearest(name, (*MODES, *self.extra))}; there are "
                 f"{', '.join(self.score_names) or 'none'}"
             )
@@ -164,7 +160,9 @@ class Population:
             return self._as_recorded(name, k, slope)
         if k > self.k_stored:
             if name != "log":
-                raise Lacking(f"K = {k} is more than the {self.k_stored} log-probabilities stored per token")
+                raise NotRecorded(
+                    f"K = {k} is more than the {self.k_stored} log-probabilities stored per token"
+                )
             k = 2  # `log` reads the first one only
         modes = ("log",) if name == "log" else tuple(m for m in MODES if m != "log")
         for mode, values in pooled_grid(self.top_logprobs, self.offsets, (int(k),), modes).items():
@@ -174,30 +172,30 @@ class Population:
     @staticmethod
     def _check(k: int, slope: float) -> None:
         if not (math.isfinite(k) and k == int(k) and k >= 2):
-            raise Lacking(f"K = {k:g} leaves no alternative to compare with; use a whole K of at least 2")
+            raise NotRecorded(f"K = {k:g} leaves no alternative to compare with; use a whole K of at least 2")
         try:
             check_slope(slope)
         except UserError as error:
-            raise Lacking(str(error)) from None
+            raise NotRecorded(str(error)) from None
 
     def _as_recorded(self, name: str, k: int, slope: float) -> NDArray[np.float64]:
         if name not in self.recorded:
-            raise Lacking(f"score {name!r} is not recorded, and there is no evidence to compute it from")
+            raise NotRecorded(f"score {name!r} is not recorded, and there is no evidence to compute it from")
         if name != "log" and (k, slope) != (self.recorded_k, self.recorded_slope):
-            raise Lacking(
+            raise NotRecorded(
                 f"K = {k} and slope {slope:g} need the evidence of the drafts, which is not there; the scores are "
                 f"recorded at K = {self.recorded_k} and slope {self.recorded_slope}"
             )
         return self.recorded[name]
 
-    def with_scores(self, scores: Mapping[str, ArrayLike]) -> Population:
+    def with_scores(self, scores: Mapping[str, ArrayLike]) -> ReplayData:
         """The same population with more scores to gate by; a name of the paper's modes is refused."""
         if taken := set(scores) & set(MODES):
             raise UserError(f"{sorted(taken)[0]!r} is one of the paper's scores; choose another name.")
         more = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
         return replace(self, extra={**self.extra, **more})
 
-    def take(self, which: ArrayLike) -> Population:
+    def take(self, which: ArrayLike) -> ReplayData:
         """The samples of a mask bool [n] or of indices; their order stays."""
         which = np.asarray(which)
         at = np.flatnonzero(which) if which.dtype == bool else np.sort(which)
@@ -240,7 +238,7 @@ def from_arrays(
     top_logprobs: NDArray | None = None,
     offsets: ArrayLike | None = None,
     cost: CostModel | None = None,
-) -> Population:
+) -> ReplayData:
     """A population of plain arrays, for tests and synthetic data. All but the verdicts may be left out.
 
     Args:
@@ -254,7 +252,7 @@ def from_arrays(
     n = len(draft)
     routers = routed if isinstance(routed, Mapping) else {} if routed is None else {"large": routed}
     given = {name: np.asarray(values, dtype=np.float64) for name, values in (scores or {}).items()}
-    return Population(
+    return ReplayData(
         ids=np.array([f"{i:07d}" for i in range(n)], dtype=object),
         tasks=np.array(["all"] * n if tasks is None else tasks, dtype=object),
         groups=np.arange(n).astype(object) if groups is None else np.asarray(groups, dtype=object),
@@ -292,101 +290,81 @@ def pooled_in_chunks(
 # ------------------------------------------------------------------------------------------ from a finished run
 
 
-def population(run: str, tasks: Sequence[str] = SPLITS, protocol: str | None = None) -> Population:
-    """Read the instrumented pass of a finished run: `collect`, or `gated` where the run has no `collect`.
+def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
+    """The instrumented pass of a run as columns: of `collect`, or of `gated` where the run has no `collect`.
 
-    Answers of the agent that it lacks are taken from `baseline` where that ran; timings come from every arm
-    that ran.
+    Answers of the agent that it lacks come from `baseline` where that ran, timings from every arm that ran.
 
-    protocol: None takes the verdicts as notebook 03 gave them; another one judges the answers anew, by rule,
-        with the benchmark the run was judged with (nothing is stored).
+    Args:
+        recorded: the run.
+        protocol: None: the verdicts as they were given. Another one than theirs: all answers are judged again, by
+            rule, with the benchmark that the run was judged with (nothing is stored).
 
     Raises:
-        StageError: a stage is missing or unfinished (names the notebook to run), or the tasks were judged
-            under different protocols.
+        StageError: a stage is missing or unfinished (names the notebook to run), or the tasks were judged under
+            different protocols.
     """
-    tasks = sorted(tasks, key=lambda t: SPLITS.index(t) if t in SPLITS else len(SPLITS))
-    main = next((arm for arm in INSTRUMENTED if is_finished(run, f"02_{arm}", tasks[0])), INSTRUMENTED[0])
-    ran = {task: read_stage(run, f"02_{main}", task, AgentRecord) for task in tasks}
-    records = [r for stage in ran.values() for _, r in sorted(stage.records.items())]
-    judged, told = _verdicts(run, main, ran, protocol)
-    task_of = {id_: task for task, stage in ran.items() for id_ in stage.records}
-    config = next(iter(ran.values())).manifest.config
-    router = config.get("router", "large")
-    arms, routers = {main: {r.id: r for r in records}}, {main: router}
+    tasks = recorded.tasks
+    main = next((arm for arm in INSTRUMENTED if tasks[0] in recorded.finished(f"02_{arm}")), INSTRUMENTED[0])
+    stages = {task: recorded.stage(f"02_{main}", task).records for task in tasks}
+    tasks_of = [task for task, records in stages.items() for _ in records]
+    records = [record for stage in stages.values() for _, record in sorted(stage.items())]
+    ids = [record.id for record in records]
+    judged, protocol = _verdicts(recorded, main, protocol)
+    arms, routers = (
+        {main: {r.id: r for r in records}},
+        {main: recorded.config(f"02_{main}").get("router", "large")},
+    )
     for arm in TIMED:
         if arm != main:
-            arms[arm], routers[arm] = _records_of(run, arm, tasks)
+            ran = recorded.select(recorded.finished(f"02_{arm}"))
+            arms[arm] = ran.records(arm)
+            routers[arm] = ran.config(f"02_{arm}").get("router", "none") if ran.tasks else "none"
     agent = {r.id: _agent_code(r, judged[r.id]) for r in records}
     if ABSENT in agent.values() and arms["baseline"]:
-        stages = {task: read_stage(run, "02_baseline", task, AgentRecord) for task in tasks}
-        said, _ = _verdicts(run, "baseline", stages, told)
+        verdicts, _ = _verdicts(recorded.select(recorded.finished("02_baseline")), "baseline", protocol)
         for id_, record in arms["baseline"].items():
             if agent.get(id_) == ABSENT:
-                agent[id_] = _agent_code(record, said[id_])
-    ids, tasks_of = [r.id for r in records], [task_of[r.id] for r in records]
-    evidence = _evidence(run, tasks)
+                agent[id_] = _agent_code(record, verdicts[id_])
+    config = recorded.config(f"02_{main}")
+    evidence = recorded.all_evidence()
     top, offsets = _flat(evidence, ids) if evidence else (None, None)
-    return Population(
+    return ReplayData(
         ids=np.array(ids, dtype=object),
         tasks=np.array(tasks_of, dtype=object),
         groups=np.array([judged[r.id].group or r.id for r in records], dtype=object),
         readable=np.array([r.trajectory is not None or r.status == "ok" for r in records], dtype=bool),
-        routed=_routers(records, router),
+        routed=_routers(records, routers[main]),
         draft=np.array([_draft_code(r, judged[r.id]) for r in records], dtype=np.int8),
         agent=np.array([agent[r.id] for r in records], dtype=np.int8),
         top_logprobs=top,
         offsets=offsets,
         recorded=_recorded_scores(records),
-        recorded_k=config.get("k", DEFAULT_K),  # imported runs name what is not the paper's
+        recorded_k=config.get("k", DEFAULT_K),  # imported runs name only what differs from the paper
         recorded_slope=config.get("slope", DEFAULT_SLOPE),
         cost=fit(arms, ids, tasks_of, routers),
-        protocol=told,
-        name=run,
+        protocol=protocol,
+        name=recorded.name,
     )
 
 
-def _records_of(run: str, arm: str, tasks: Sequence[str]) -> tuple[dict[str, AgentRecord], str]:
-    """The records of an arm on the tasks it finished, and its router; empty where it did not run."""
-    stages = [read_stage(run, f"02_{arm}", t, AgentRecord) for t in tasks if is_finished(run, f"02_{arm}", t)]
-    records = {id_: record for stage in stages for id_, record in stage.records.items()}
-    return records, stages[0].manifest.config.get("router", "none") if stages else "none"
-
-
-def _verdicts(
-    run: str, arm: str, ran: Mapping[str, StageData[AgentRecord]], protocol: str | None
-) -> tuple[dict[str, JudgedRecord], str]:
-    """Verdicts on an arm by id, and the protocol they were given under."""
-    judged: dict[str, JudgedRecord] = {}
-    protocols = set()
-    for task, stage in ran.items():
-        said = read_stage(run, f"03_judging/{arm}", task, JudgedRecord)
-        if said.records.keys() != stage.records.keys():
+def _verdicts(recorded: RecordedRun, arm: str, protocol: str | None) -> tuple[dict[str, JudgedRecord], str]:
+    """Verdicts on an arm by sample id, under a protocol (None: theirs), and that protocol."""
+    judged = dict(recorded.judged(arm))
+    if protocol is None:
+        return judged, recorded.protocol_of([arm])
+    for task in recorded.tasks:
+        config = recorded.manifest(f"03_judging/{arm}", task).config
+        if config.get("protocol") == protocol:
+            continue
+        if "data_root" not in config:
             raise StageError(
-                f"run {run}: the verdicts on {arm} of {task} are not of the same samples as its records; "
-                "run notebooks/03_judging.ipynb again"
+                f"run {recorded.name}: {arm} was judged under {config.get('protocol')!r} by another program; it cannot "
+                f"be judged again under {protocol!r} without the benchmark"
             )
-        config = said.manifest.config
-        found = said.records
-        if protocol not in (None, config.get("protocol")):
-            if "data_root" not in config:
-                raise StageError(
-                    f"run {run}: {arm} was judged under {config.get('protocol')!r} by another program; it cannot be "
-                    f"judged anew under {protocol!r} without the benchmark"
-                )
-            samples = {s.id: s for s in registry.load_task(task, resolve(config["data_root"]))}
-            found = {
-                i: judge_record(samples[i], r, protocol, found[i].target_fraction)
-                for i, r in stage.records.items()
-            }
-        protocols.add(protocol or config.get("protocol", "strict"))
-        judged |= found
-    if len(protocols) > 1:
-        raise StageError(
-            f"run {run}: {arm} was judged under different protocols ({', '.join(sorted(protocols))}); "
-            "run notebooks/03_judging.ipynb for all tasks under one, or name a protocol"
-        )
-    return judged, protocols.pop()
+        for id_, record in recorded.stage(f"02_{arm}", task).records.items():
+            judged[id_] = judge_record(recorded.sample(id_), record, protocol, judged[id_].target_fraction)
+    return judged, protocol
 
 
 def _verdict(judged: JudgedRecord, source: str) -> int:
@@ -429,17 +407,6 @@ def _recorded_scores(records: Sequence[AgentRecord]) -> dict[str, NDArray[np.flo
         for mode in MODES
         if any(mode in s for s in scores)
     }
-
-
-def _evidence(run: str, tasks: Sequence[str]) -> dict[str, Evidence]:
-    """What stage 01 kept, by id; empty where a task has none (an imported run)."""
-    found: dict[str, Evidence] = {}
-    for task in tasks:
-        own = read_evidence(stage_dir(run, DRAFT_STAGE, task)) if is_finished(run, DRAFT_STAGE, task) else {}
-        if not own:
-            return {}
-        found |= own
-    return found
 
 
 def _flat(

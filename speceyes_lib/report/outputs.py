@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..analysis import sample_frame
 from ..analysis.audit import Finding
 from ..analysis.summary import RunResult, funnel_at, operating_point_in_use, protocol_of, recorded_by
 from ..gating.threshold import FILE as OPERATING_POINT_FILE
-from ..gating.threshold import OperatingPoint, write_operating_point
+from ..gating.threshold import OperatingPoint
 from ..params import (
     ConfidenceParams,
     FiguresParams,
@@ -21,11 +21,10 @@ from ..params import (
     StageParams,
     ThresholdParams,
 )
-from ..paths import resolve, run_dir, stage_dir
+from ..paths import resolve, run_dir
+from ..runs import recorded_run
 from ..runs.provenance import file_hash, folder_hash, text_hash
-from ..runs.records import Counts
-from ..runs.stage import write_stage
-from ..runs.summary_file import summary_file
+from ..runs.stage import finish_stage
 from . import table1
 from .album import Album
 
@@ -49,11 +48,14 @@ def write_threshold_stage(
     params: ThresholdParams, frame: pd.DataFrame, here: OperatingPoint, figures: Album
 ) -> Path:
     """Write `operating_point.json`, which hands the threshold on, and the manifest; returns the stage's folder."""
-    folder = stage_dir(params.run, THRESHOLD)
-    folder.mkdir(parents=True, exist_ok=True)
-    origin = {"run": params.run, "tasks": params.tasks, "score": params.score}
-    write_operating_point(folder, here, origin | {"protocol": protocol_of(frame)})
-    return _finish(params, THRESHOLD, folder, [OPERATING_POINT_FILE], figures, [params.arm], len(frame))
+    chosen_on = {
+        "run": params.run,
+        "tasks": params.tasks,
+        "score": params.score,
+        "protocol": protocol_of(frame),
+    }
+    files = {OPERATING_POINT_FILE: here.as_dict() | {"chosen_on": chosen_on}}
+    return _finish(params, THRESHOLD, files, len(frame), figures)
 
 
 def write_confidence_stage(
@@ -65,96 +67,61 @@ def write_confidence_stage(
     more: Mapping | None = None,
 ) -> Path:
     """Write `confidence.json` and the manifest; returns the stage's folder. `more` goes into the file, too."""
-    folder = stage_dir(params.run, CONFIDENCE)
-    folder.mkdir(parents=True, exist_ok=True)
     used = operating_point_in_use(params, here)
     accuracy, accepted = funnel_at(frame, used["threshold"], params.score)
-    _write_json(
-        folder / "confidence.json",
-        {
-            "score": params.score,
-            "threshold": used["threshold"],
-            "chosen_on": used.get("chosen_on", {}),
-            "at_threshold": {"accuracy": accuracy.as_dict(), "accepted": accepted.as_dict()},
-            "rule_applied_here": here.as_dict(),
-            "auroc": auroc,
-            **(more or {}),
-        },
-    )
-    return _finish(params, CONFIDENCE, folder, ["confidence.json"], figures, [params.arm], len(frame))
+    confidence = {
+        "score": params.score,
+        "threshold": used["threshold"],
+        "chosen_on": used.get("chosen_on", {}),
+        "at_threshold": {"accuracy": accuracy.as_dict(), "accepted": accepted.as_dict()},
+        "rule_applied_here": here.as_dict(),
+        "auroc": auroc,
+        **(more or {}),
+    }
+    return _finish(params, CONFIDENCE, {"confidence.json": confidence}, len(frame), figures)
 
 
 def write_tables_stage(
     params: GateAnalysisParams, stage: str, tables: Mapping[str, pd.DataFrame], n: int, figures: Album
 ) -> Path:
     """Write each table as `<name>.csv`, and the manifest; returns the stage's folder. `n`: samples of the run."""
-    folder = stage_dir(params.run, stage)
-    files = _write_tables(folder, tables)
-    return _finish(params, stage, folder, files, figures, [params.arm], n)
+    return _finish(params, stage, {f"{name}.csv": table for name, table in tables.items()}, n, figures)
 
 
 def write_reported_numbers(params: ReportedNumbersParams, findings: Sequence[Finding]) -> Path:
     """Write the table of every finding as CSV, and the manifest; returns the stage's folder."""
-    folder = stage_dir(params.run, REPORTED_NUMBERS)
-    files = _write_tables(folder, {finding.name.replace(" ", "_"): finding.table for finding in findings})
-    write_stage(
-        folder,
-        stage=REPORTED_NUMBERS,
-        config=params.stage_config(),
-        files=files,
-        counts=Counts(expected=len(files), done=len(files)),
-        inputs={"paper": folder_hash(resolve("data/paper"))},
-    )
-    return folder
+    files = {f"{finding.name.replace(' ', '_')}.csv": finding.table for finding in findings}
+    inputs = {"paper": folder_hash(resolve("data/paper"))}
+    return finish_stage(params.run, REPORTED_NUMBERS, params.stage_config(), files, len(files), inputs)
 
 
 def write_figures_stage(
     params: FiguresParams, run: RunResult | None, shown: pd.DataFrame, figures: Album
 ) -> Path:
     """Write Table 1 (CSV, LaTeX, HTML), `summary.json` at the run's root, and the manifest over all of it."""
-    folder = stage_dir(params.run, FIGURES)
-    folder.mkdir(parents=True, exist_ok=True)
     caption = "Accuracy in percent and speedup over the agent alone."
-    shown.to_csv(folder / "table1.csv", index=False, lineterminator="\n", float_format="%.10g")
-    (folder / "table1.tex").write_text(table1.latex(shown, caption, "tab:table1"), "utf-8")
-    (folder / "table1.html").write_text(table1.html(shown, caption), "utf-8")
-    files = ["table1.csv", "table1.tex", "table1.html"]
-    if run is not None:
-        _write_json(summary_file(params.run), run.summary)
-        files.append("../summary.json")
-    arms, n = ([], 0) if run is None else (params.arms, len(run.frame))
-    return _finish(params, FIGURES, folder, files, figures, arms, n)
+    files: dict[str, Any] = {
+        "table1.csv": shown,
+        "table1.tex": table1.latex(shown, caption, "tab:table1"),
+        "table1.html": table1.html(shown, caption),
+    }
+    if run is None:
+        return _finish(params, FIGURES, files, 0, figures, arms=())
+    files["../summary.json"] = run.summary
+    return _finish(params, FIGURES, files, len(run.frame), figures, params.arms)
 
 
 def _finish(
     params: ThresholdParams | GateAnalysisParams | FiguresParams,
     stage: str,
-    folder: Path,
-    files: list[str],
-    figures: Album,
-    arms: Sequence[str],
+    files: Mapping[str, Any],
     n: int,
+    figures: Album,
+    arms: Sequence[str] | None = None,
 ) -> Path:
-    inputs = sample_frame.inputs_of(params.run, params.tasks, arms)
+    """Finish a stage that was computed from arms of the run (None: from `params.arm`)."""
+    arms = [params.arm] if arms is None else arms
+    inputs = recorded_run.open(params.run, tasks=params.tasks).inputs(arms) if arms else {}
     if arms and (threshold_from := getattr(params, "threshold_from", "")):
         inputs["threshold_from"] = file_hash(resolve(threshold_from))
-    write_stage(
-        folder,
-        stage=stage,
-        config=params.stage_config(),
-        files=[*files, *(f"../figures/{path.name}" for path in figures.paths)],
-        counts=Counts(expected=n, done=n),
-        inputs=inputs,
-    )
-    return folder
-
-
-def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.10g")
-    return [f"{name}.csv" for name in tables]
-
-
-def _write_json(path: Path, value: Mapping) -> None:
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+    return finish_stage(params.run, stage, params.stage_config(), files, n, inputs, figures=figures.paths)

@@ -22,6 +22,8 @@ from ..errors import DataError, StageError
 from ..gating.gate import accepts
 from ..gating.separability import deciding_token, token_separability
 from ..judging.human import Overrides, reviewed
+from ..models.loading import token_text
+from ..runs.arms import DRAFT_STAGE
 from ..runs.evidence import Evidence
 from ..runs.records import (
     PHASES,
@@ -194,7 +196,8 @@ def tell(
     draft = run.drafts().get(id_) or (record.draft if record else None)
     verdicts = [reviewed(v, overrides) for v in (judged.verdicts if judged else ())]
     try:
-        strip = token_strip(draft, run.evidence(id_), run.token_text, k)
+        text = token_text(run.config(DRAFT_STAGE).get("draft_model", ""))
+        strip = token_strip(draft, run.evidence(id_), text, k)
     except StageError as error:  # the file was changed while the run is looked at
         strip = Tokens(message=str(error))
     gate = gate_lines(record, float(decided["confidence"]), decided["decision"], threshold)
@@ -310,7 +313,7 @@ class Tokens:
 
 
 def token_strip(
-    draft: DraftRecord | None, evidence: Evidence | None, token_text: Callable[[int], str], k: int
+    draft: DraftRecord | None, evidence: Evidence | None, text_of: Callable[[int], str], k: int
 ) -> Tokens:
     """Every token with its separability at `k`, the one that decides `min`, and its most probable alternatives."""
     if draft is None:
@@ -330,7 +333,7 @@ def token_strip(
     separability = token_separability(evidence.top_logprobs, used)
     decides = deciding_token(evidence.top_logprobs, used)
     return Tokens(
-        tuple(_token(evidence, i, s, i == decides, token_text, used) for i, s in enumerate(separability))
+        tuple(_token(evidence, i, s, i == decides, text_of, used) for i, s in enumerate(separability))
     )
 
 

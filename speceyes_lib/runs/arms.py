@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .records import RunMode
 
+DRAFT_STAGE = "01_draft"
 ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched", "specreason")
 DEFAULT_ARMS = (
     "collect",

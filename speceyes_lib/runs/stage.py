@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Self
 
 from ..errors import StageError
-from ..paths import notebook_of, shown
+from ..paths import notebook_of, shown, stage_dir
 from .evidence import Evidence, _evidence_at, _pack, _write_parquet
 from .files import (
     EVIDENCE,
@@ -303,6 +303,57 @@ class StageStore(Generic[R]):
             os.close(self._files.popitem()[1])
 
 
+def finish_stage(
+    run: str,
+    stage: str,
+    config: Mapping[str, Any],
+    files: Mapping[str, Any],
+    counts: Counts | int,
+    inputs: Mapping[str, str] | None = None,
+    *,
+    figures: Iterable[Path] = (),
+    timing: Mapping[str, float] | None = None,
+) -> Path:
+    """Write a stage that holds tables instead of records, and its manifest; returns the stage's folder.
+
+    Args:
+        run, stage: name the folder, data/runs/<run>/<stage>.
+        config: the stage's parameters.
+        files: name in the folder -> content: text, a frame (written as CSV with 10 significant digits), or a mapping
+            (written as JSON). "../name" lies in the run's folder.
+        counts: samples behind the files; a number where none is missing and none failed.
+        inputs: name -> sha256 of what the files were made from.
+        figures: files that lie in the run's folder `figures` already.
+        timing: seconds by name.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder = stage_dir(run, stage)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _write_atomically(folder / name, _as_bytes(content))
+    write_stage(
+        folder,
+        stage=stage,
+        config=config,
+        files=[*files, *(f"../figures/{path.name}" for path in figures)],
+        counts=Counts(expected=counts, done=counts) if isinstance(counts, int) else counts,
+        inputs=inputs,
+        timing=timing,
+    )
+    return folder
+
+
+def _as_bytes(content: Any) -> bytes:
+    if isinstance(content, Mapping):
+        return _json(content)
+    if not isinstance(content, str):  # a frame
+        content = content.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    return content.encode()
+
+
 def write_stage(
     folder: Path,
     *,
@@ -317,8 +368,7 @@ def write_stage(
 ) -> Manifest:
     """Finish a stage folder: hash its `files` (names inside it) and write the manifest, atomically, last.
 
-    `StageStore.finish` ends here; stages that write files of their own (data, analysis, figures) call it
-    directly. `environment` defaults to the current one.
+    `StageStore.finish` and `finish_stage` end here. `environment` defaults to the current one.
     """
     folder = Path(folder)
     with _writing(folder):

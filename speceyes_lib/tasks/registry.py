@@ -82,3 +82,8 @@ def _folder(benchmark: Benchmark, root: Path) -> Path:
 def _natural(key: str) -> list[tuple[int, int, str]]:
     """Sort key by which "9" comes before "10"; total on all strings."""
     return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", key) if p]
+
+
+def place_of(task: str) -> int:
+    """Position of a task in the order of `TASKS`; a task that is not among them comes after all of them."""
+    return TASKS.index(task) if task in TASKS else len(TASKS)

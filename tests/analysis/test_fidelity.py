@@ -15,6 +15,7 @@ from speceyes_lib.errors import UserError
 from speceyes_lib.params import FidelityParams
 from speceyes_lib.replay import replay_data, settings
 from speceyes_lib.report.plots import fidelity as fidelity_plot
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.reading import read_manifest
 
 SETTINGS = [
@@ -46,7 +47,7 @@ def params(tmp_path_factory, benchmark_root):
 
 @pytest.fixture(scope="module")
 def population(params):
-    return replay_data.population(params.run, params.tasks)
+    return replay_data.load(recorded_run.open(params.run, tasks=params.tasks))
 
 
 def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(params, population):
@@ -67,10 +68,10 @@ def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(para
 
 def test_a_disagreement_is_found_and_named(params, population):
     """With another instrumented pass, as a wrong replay would be, every kind of difference is counted."""
-    turned = replay_data.Population(**{**vars_of(population), "draft": 1 - np.clip(population.draft, 0, 1)})
+    turned = replay_data.ReplayData(**{**vars_of(population), "draft": 1 - np.clip(population.draft, 0, 1)})
     top = population.top_logprobs.copy()
     top[:, 0] = top[:, 1]  # the best token ties with the second: nobody is sure
-    turned = replay_data.Population(**{**vars_of(turned), "top_logprobs": top})
+    turned = replay_data.ReplayData(**{**vars_of(turned), "top_logprobs": top})
     table, differing = fidelity.compared(params, turned)
     assert table["decisions_differ"].sum() > 0
     assert table["verdicts_differ"].sum() > 0
@@ -79,7 +80,7 @@ def test_a_disagreement_is_found_and_named(params, population):
     assert "replay differs from the funnel in" in fidelity.finding(table)[0]
 
 
-def vars_of(population: replay_data.Population) -> dict:
+def vars_of(population: replay_data.ReplayData) -> dict:
     return {name: getattr(population, name) for name in population.__dataclass_fields__} | {"pooled": {}}
 
 

@@ -9,11 +9,12 @@ from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
 from speceyes_lib.analysis import paper_comparison, plot_data, sample_frame, summary
 from speceyes_lib.errors import StageError
-from speceyes_lib.gating.threshold import write_operating_point
 from speceyes_lib.params import FiguresParams
 from speceyes_lib.paths import run_dir, stage_dir
 from speceyes_lib.report import outputs, table1
 from speceyes_lib.report.plots import ablations, cost, gate, method
+from speceyes_lib.runs import recorded_run
+from speceyes_lib.runs.stage import finish_stage
 
 ARMS = ["collect", "baseline", "gated", "gated_batched"]
 MADE = {"k": 32, "agent_batch_size": 1, "agent": "thyme"}
@@ -27,11 +28,11 @@ def store(run: str, tasks=TASKS, arms=ARMS, seed: int = 0) -> None:
 
 def choose(run: str) -> str:
     """Notebook 04_threshold's choice on a validation run."""
-    frame = sample_frame.load_run(run, list(TASKS), ["collect"])
-    origin = {"run": run, "tasks": list(TASKS), "score": "min", "protocol": "strict"}
-    folder = stage_dir(run, "04_threshold")
-    folder.mkdir(exist_ok=True)
-    return str(write_operating_point(folder, summary.choose_threshold(frame), origin))
+    frame = sample_frame.samples(recorded_run.open(run), ["collect"])
+    point = summary.choose_threshold(frame).as_dict()
+    point["chosen_on"] = {"run": run, "tasks": list(TASKS), "score": "min", "protocol": "strict"}
+    folder = finish_stage(run, "04_threshold", {}, {"operating_point.json": point}, len(frame))
+    return str(folder / "operating_point.json")
 
 
 @pytest.fixture(scope="module")

@@ -184,24 +184,25 @@ def drafted(benchmark_root, tmp_path_factory):
 def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted, tmp_path):
     own, params = drafted
     seen = []
-    stages = position_bias.run_orders(params, lambda *told: seen.append(told))
+    passes = position_bias.run_orders(params, lambda *told: seen.append(told))
     published = {s.id: s for s in samples_of(own, TASKS[0])}
-    for order, [stage] in stages.items():
-        assert len(stage.records) == 6
-        assert stage.manifest.config["option_order"] == order
-        for id_, record in stage.records.items():
+    for order, recorded in passes.items():
+        assert len(recorded.drafts()) == 6
+        assert recorded.config("01_draft")["option_order"] == order
+        for id_, record in recorded.drafts().items():
             expected = arranged([published[id_]], order)[0].options_shown
             assert record.options_shown == expected
-    assert {len(s.records) for [s] in position_bias.run_orders(params, lambda *told: None).values()} == {6}
+    again = position_bias.run_orders(params, lambda *told: None)
+    assert {len(recorded.drafts()) for recorded in again.values()} == {6}
     assert sum(done == 6 for done, *_ in seen) >= 2
-    frame = position_bias.answers(params, stages)
+    frame = position_bias.answers(params, passes)
     assert len(frame) == 18
     assert (frame["right_place"] == 0).sum() < 18
     right = frame[frame["verdict"] == "right"]
     assert (right["named_place"] == right["right_place"]).all()
     orders = position_bias.by_order(frame, bootstrap=Bootstrap(draws=200))
     folder = position_bias.write(
-        params, stages, orders, position_bias.by_place(frame, bootstrap=Bootstrap(draws=200))
+        params, passes, orders, position_bias.by_place(frame, bootstrap=Bootstrap(draws=200))
     )
     assert sorted(p.name for p in folder.iterdir()) == ["by_order.csv", "by_place.csv", "manifest.json"]
 

@@ -89,8 +89,9 @@ def test_an_unreadable_picture_is_one_row_with_its_problem_not_a_crash(params):
     bad = frame[frame["problem"] != ""]
     assert bad["id"].tolist() == ["vstar/direct_attributes/scene_001"]
     assert "scene_001.jpg: not a readable picture" in bad["problem"].iloc[0]
-    manifest = preparation.write(params, frame, {"read_s": 1.0})
-    assert (manifest.counts.expected, manifest.counts.failed) == (len(frame), 1)
+    preparation.write(params, frame, {"read_s": 1.0})
+    counts = read_manifest("t", "00_data").counts
+    assert (counts.expected, counts.failed) == (len(frame), 1)
 
 
 def test_the_stage_identifies_the_content_of_its_data(params):

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from speceyes_lib.errors import StageError, UserError
 from speceyes_lib.explore import charts, gating, stills
 from speceyes_lib.explore.gating import Gating
-from speceyes_lib.explore.reading import Run
 from speceyes_lib.explore.state import ALL, Chosen, GateView, in_task
 from speceyes_lib.judging import human
 from speceyes_lib.paths import stage_dir
 from speceyes_lib.replay import outcomes, replay_data
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.stats import paired
 
 VIEW = GateView(threshold=0.9, k=K_STORED)
@@ -38,7 +38,7 @@ def runs(tmp_path_factory, scene_samples, benchmark_root):
 
 @pytest.fixture
 def data(runs) -> Gating:
-    return Gating(Run("small"))
+    return Gating(recorded_run.open("small", strict=False))
 
 
 # ------------------------------------------------------------------ numbers
@@ -50,7 +50,8 @@ def test_the_numbers_are_those_of_replay(data, task, protocol):
     view = replace(VIEW, task=task, protocol=protocol)
     told = gating.outcome(data, view)
     tasks = [t for t in data.run.tasks if in_task(t, task)]
-    frame = outcomes.replay(replay_data.population("small", tasks, protocol or None), data.setting(view))
+    recorded = recorded_run.open("small", tasks=tasks)
+    frame = outcomes.replay(replay_data.load(recorded, protocol or None), data.setting(view))
     row = frame[frame["task"] == outcomes.POOLED].iloc[0]
     assert told.accuracy.value == row["accuracy_pct"]
     assert told.accuracy.n == row["n"]
@@ -88,7 +89,7 @@ def test_a_split_of_one_sample_has_values_and_no_interval_where_none_can_be(
 ):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     store_run("one", [scene_samples[-1]], benchmark_root, failed=0)
-    data = Gating(Run("one"))
+    data = Gating(recorded_run.open("one", strict=False))
     for threshold in (0.0, 1.0):
         view = replace(VIEW, threshold=threshold)
         told = gating.outcome(data, view)
@@ -101,9 +102,9 @@ def test_a_split_of_one_sample_has_values_and_no_interval_where_none_can_be(
 
 
 def test_what_the_run_lacks_is_told_by_name(data):
-    with pytest.raises(replay_data.Lacking, match="the word of the small router is not recorded"):
+    with pytest.raises(replay_data.NotRecorded, match="the word of the small router is not recorded"):
         gating.outcome(data, replace(VIEW, router="small"))
-    with pytest.raises(replay_data.Lacking, match="K = 4096"):
+    with pytest.raises(replay_data.NotRecorded, match="K = 4096"):
         data.decided(replace(VIEW, k=4096))
 
 
@@ -113,7 +114,7 @@ def test_what_the_run_lacks_is_told_by_name(data):
 @shared
 @given(threshold=thresholds)
 def test_every_sample_is_in_one_cell_and_the_ledger_agrees_with_replay(runs, threshold):
-    data, view = Gating(Run("small")), replace(VIEW, threshold=threshold)
+    data, view = Gating(recorded_run.open("small", strict=False)), replace(VIEW, threshold=threshold)
     decided = data.decided(view)
     assert gating.decisions_of(decided).to_numpy().sum() == len(decided)
     told = gating.ledger(decided)["n"]
@@ -163,7 +164,7 @@ def test_every_draft_that_reaches_the_gate_is_in_one_bar_and_a_click_lists_it(da
 @shared
 @given(low=thresholds, high=thresholds)
 def test_moving_the_threshold_lists_exactly_what_is_decided_differently(runs, low, high):
-    data = Gating(Run("small"))
+    data = Gating(recorded_run.open("small", strict=False))
     before, after = (
         data.decided(replace(VIEW, threshold=t)).set_index("id")["decision"] for t in (low, high)
     )
@@ -174,7 +175,7 @@ def test_moving_the_threshold_lists_exactly_what_is_decided_differently(runs, lo
 @shared
 @given(threshold=thresholds, steps=st.sampled_from([1, -1]))
 def test_a_step_changes_the_fewest_decisions_there_are(runs, threshold, steps):
-    data = Gating(Run("small"))
+    data = Gating(recorded_run.open("small", strict=False))
     part = data.part(ALL, "")
     reached = part.score("min", K_STORED)[charts.gated_mask(part, "large")]
     reached = reached[np.isfinite(reached)]
@@ -266,12 +267,12 @@ def test_a_persons_verdict_changes_the_reviewed_numbers_only(
 ):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     store_run("judged", scene_samples, benchmark_root)
-    before = gating.outcome(Gating(Run("judged")), VIEW)
-    decided = Gating(Run("judged")).decided(VIEW)
+    before = gating.outcome(Gating(recorded_run.open("judged", strict=False)), VIEW)
+    decided = Gating(recorded_run.open("judged", strict=False)).decided(VIEW)
     id_ = decided["id"][(decided["decision"] == "accepted") & decided["draft_right"]].iloc[0]
-    answer = Run("judged").records("collect")[id_].draft.answer
+    answer = recorded_run.open("judged", strict=False).records("collect")[id_].draft.answer
     human.append_override("judged", id=id_, answer=answer, verdict="wrong", reason="it is not", author="me")
-    data = Gating(Run("judged"))
+    data = Gating(recorded_run.open("judged", strict=False))
     assert gating.outcome(data, VIEW) == before
     reviewed = gating.outcome(data, VIEW, reviewed=True)
     assert reviewed.accuracy.value == pytest.approx(before.accuracy.value - 100 / before.n)
@@ -285,7 +286,7 @@ def test_a_persons_verdict_changes_the_reviewed_numbers_only(
 def test_marks_can_be_exported_with_what_they_are_on(tmp_path, monkeypatch, scene_samples, benchmark_root):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     store_run("marked", scene_samples, benchmark_root)
-    data = Gating(Run("marked"))
+    data = Gating(recorded_run.open("marked", strict=False))
     row = data.decided(VIEW).iloc[7]
     human.append_gating_mark(
         "marked", id=row["id"], mark="unsound", author="me", note="é, <b>", arm="collect"
@@ -306,7 +307,7 @@ def test_unfinished_tasks_are_left_out_and_named(tmp_path, monkeypatch, scene_sa
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     store_run("young", scene_samples, benchmark_root)
     (stage_dir("young", "02_collect", "pope/random") / "manifest.json").unlink()
-    data = Gating(Run("young"))
+    data = Gating(recorded_run.open("young", strict=False))
     assert "pope/random" not in data.usable_tasks()
     assert data.part(ALL, "").n < len(scene_samples)
     (note,) = data.notes()
@@ -314,7 +315,7 @@ def test_unfinished_tasks_are_left_out_and_named(tmp_path, monkeypatch, scene_sa
     for task in data.run.tasks:
         (stage_dir("young", "03_judging/collect", task) / "manifest.json").unlink()
     with pytest.raises(StageError, match="no task that is answered and judged to the end"):
-        Gating(Run("young")).population("")
+        Gating(recorded_run.open("young", strict=False)).population("")
 
 
 def test_a_run_without_evidence_keeps_its_recorded_scores(
@@ -322,12 +323,12 @@ def test_a_run_without_evidence_keeps_its_recorded_scores(
 ):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     store_run("bare", scene_samples, benchmark_root)
-    for task in Run("bare").tasks:
+    for task in recorded_run.open("bare", strict=False).tasks:
         (stage_dir("bare", "01_draft", task) / "manifest.json").unlink()
-    data = Gating(Run("bare"))
+    data = Gating(recorded_run.open("bare", strict=False))
     part = data.part(ALL, "")
     view = replace(VIEW, k=part.recorded_k, threshold=THRESHOLD)
     assert part.k_stored == 0
     assert gating.outcome(data, view).n == len(scene_samples)
-    with pytest.raises(replay_data.Lacking):
+    with pytest.raises(replay_data.NotRecorded):
         gating.outcome(data, replace(view, k=8))

@@ -13,7 +13,6 @@ from synthetic_run import write_run
 
 from speceyes_lib.explore import browser_parts, gating, stills
 from speceyes_lib.explore.gating_explorer import GatingExplorer
-from speceyes_lib.explore.reading import Run
 from speceyes_lib.explore.state import GateView, TraceView
 from speceyes_lib.explore.trace_explorer import TraceExplorer
 from speceyes_lib.formats.importing import import_files
@@ -21,6 +20,7 @@ from speceyes_lib.formats.speceyes_export import export
 from speceyes_lib.judging import human
 from speceyes_lib.paths import run_dir, stage_dir
 from speceyes_lib.report import sample_view
+from speceyes_lib.runs import recorded_run
 
 VIEW = GateView(threshold=0.9, k=K_STORED)
 
@@ -255,7 +255,7 @@ def test_a_run_in_progress_shows_the_tasks_that_are_done(runs):
 
 def test_missing_pictures_and_evidence_and_error_records_are_sentences(runs, scene_samples, tmp_path):
     store_run("bare", scene_samples, tmp_path / "gone")
-    for task in Run("bare").tasks:
+    for task in recorded_run.open("bare", strict=False).tasks:
         (stage_dir("bare", "01_draft", task) / "manifest.json").unlink()
     explorer = GatingExplorer("bare", replace(VIEW, k=64))
     assert explorer.message.value == ""

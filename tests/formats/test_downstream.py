@@ -19,6 +19,7 @@ from speceyes_lib.judging.stage import run_judging_stage
 from speceyes_lib.params import ConfidenceParams, JudgingParams
 from speceyes_lib.report import labels, table1, tables
 from speceyes_lib.report.plots import confidence, cost, gate
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.stats.resampling import Bootstrap
 from speceyes_lib.tasks import registry
 
@@ -43,8 +44,8 @@ def files(tmp_path, monkeypatch, scene_samples, benchmark_root) -> Path:
 
 def test_accuracy_and_speedup_are_the_originals_and_intervals_of_time_are_absent(files, benchmark_root):
     import_files("speceyes", [files], "theirs", str(benchmark_root))
-    frame = sample_frame.load_run("theirs", TASKS, ["collect", "baseline", "gated"])
-    ours = sample_frame.load_run("ours", TASKS, ["collect", "baseline", "gated"])
+    frame = sample_frame.samples(recorded_run.open("theirs", tasks=TASKS), ["collect", "baseline", "gated"])
+    ours = sample_frame.samples(recorded_run.open("ours", tasks=TASKS), ["collect", "baseline", "gated"])
     ours.attrs["protocol"] = "paper"  # as the original counts: failed samples are dropped
     told, own = (summarise(f, bootstrap=Bootstrap(draws=100)) for f in (frame, ours))
     json.dumps(told, allow_nan=False)
@@ -66,7 +67,7 @@ def test_accuracy_and_speedup_are_the_originals_and_intervals_of_time_are_absent
 
 def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     import_files("speceyes", [files], "theirs", str(benchmark_root))
-    frame = sample_frame.load_run("theirs", TASKS, ["collect", "baseline", "gated"])
+    frame = sample_frame.samples(recorded_run.open("theirs", tasks=TASKS), ["collect", "baseline", "gated"])
     summary = summarise(frame, run="theirs", bootstrap=Bootstrap(draws=100))
     headline = tables.headline_table(summary)
     assert headline.loc["SpecEyes (min)", "speedup [95 %]"] == "2.50x"
@@ -90,8 +91,8 @@ def test_an_import_without_verdicts_is_judged_like_a_run_of_ours(files, benchmar
     import_files("speceyes", sorted(files.glob("eval_results_*")), "bare", str(benchmark_root))
     params = JudgingParams(run="bare", arms=["collect", "baseline", "gated"], data_root=str(benchmark_root))
     run_judging_stage(params)
-    bare = sample_frame.load_run("bare", TASKS, params.arms)
-    ours = sample_frame.load_run("ours", TASKS, params.arms)
+    bare = sample_frame.samples(recorded_run.open("bare", tasks=TASKS), params.arms)
+    ours = sample_frame.samples(recorded_run.open("ours", tasks=TASKS), params.arms)
     columns = ["gated_verdict", "baseline_verdict", "draft_verdict", "score_min", "group", "kind"]
     pd.testing.assert_frame_equal(bare[columns], ours[columns])
 
@@ -99,7 +100,7 @@ def test_an_import_without_verdicts_is_judged_like_a_run_of_ours(files, benchmar
 def test_without_a_gated_file_no_router_is_assumed(files, benchmark_root):
     picked = [p for p in files.rglob("*.jsonl") if "_min_" not in p.name]
     import_files("speceyes", picked, "r", str(benchmark_root))
-    frame = sample_frame.load_run("r", TASKS, ["collect", "baseline"])
+    frame = sample_frame.samples(recorded_run.open("r", tasks=TASKS), ["collect", "baseline"])
     assert frame["router_verdict"].isna().all()
     assert "router_only" not in sample_frame.arms_of(frame)
     _, accepted = funnel_at(frame, 0.0)

@@ -33,7 +33,7 @@ from synthetic_run import make_samples
 from test_funnel import run as run_funnel
 from speceyes_lib.analysis.plot_data import quadrants_data
 from speceyes_lib.explore import charts, gating
-from speceyes_lib.explore.reading import Run
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.explore.state import Chosen, GateView
 from speceyes_lib.gating import calibration_samples, certificates
 from speceyes_lib.gating.threshold import choose_threshold
@@ -75,7 +75,7 @@ counts["sentence"] = int(gate_lines(None, 0.7, "rejected", 0.7)[0].startswith("A
 with tempfile.TemporaryDirectory() as folder:
     os.environ["SPECEYES_RUNS"] = folder
     store_run("tiny", make_samples(4), Path(folder))
-    explorer = gating.Gating(Run("tiny"))
+    explorer = gating.Gating(recorded_run.open("tiny", strict=False))
     view = GateView(k=K_STORED)
     part = explorer.part("all", "")
     score = part.score("min", K_STORED)

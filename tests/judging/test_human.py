@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import make_run, make_samples, write_answers, write_vstar
 
-from speceyes_lib.analysis.sample_frame import load_run
+from speceyes_lib.analysis.sample_frame import samples
 from speceyes_lib.errors import DataError, UserError
 from speceyes_lib.judging import human
 from speceyes_lib.judging.human import (
@@ -19,6 +19,7 @@ from speceyes_lib.judging.human import (
 )
 from speceyes_lib.judging.stage import run_judging_stage
 from speceyes_lib.params import JudgingParams
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.reading import read_stage
 from speceyes_lib.runs.records import JudgedRecord, Verdict
 
@@ -188,8 +189,12 @@ def test_verdicts_can_be_recomputed_with_and_without_what_people_said(tmp_path, 
     params = JudgingParams(
         run="r", tasks=[TASK], arms=["baseline", "gated"], data_root=str(tmp_path / "bench")
     )
+
+    def verdicts(**options):
+        return samples(recorded_run.open("r"), ["baseline"], **options)["baseline_verdict"]
+
     run_judging_stage(params)
-    before = load_run("r", [TASK], ["baseline"])["baseline_verdict"]
+    before = verdicts()
     record = next(r for r in arms["baseline"].values() if r.status == "ok")
     flipped = {"right": "wrong", "wrong": "right"}[before[list(arms["baseline"]).index(record.id)]]
     override("r", id=record.id, answer=record.answer, verdict=flipped, reason="seen")
@@ -197,8 +202,8 @@ def test_verdicts_can_be_recomputed_with_and_without_what_people_said(tmp_path, 
     run_judging_stage(params)
     stored = read_stage("r", "03_judging/baseline", TASK, JudgedRecord).records[record.id].verdicts[0]
     assert (stored.verdict, stored.decided_by) == (flipped, "human")
-    changed = load_run("r", [TASK], ["baseline"])["baseline_verdict"] != before
+    changed = verdicts() != before
     assert changed.sum() == 1
-    assert (load_run("r", [TASK], ["baseline"], human_checks=False)["baseline_verdict"] == before).all()
+    assert (verdicts(human_checks=False) == before).all()
     run_judging_stage(params.model_copy(update={"human_checks": "ignore"}))
-    assert (load_run("r", [TASK], ["baseline"])["baseline_verdict"] == before).all()
+    assert (verdicts() == before).all()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 from judged import judged
@@ -22,7 +20,6 @@ from speceyes_lib.judging.verdicts import (
     with_and_without_people,
 )
 from speceyes_lib.report.tables import verdict_table
-from speceyes_lib.runs.reading import StageData
 from speceyes_lib.runs.records import Counts, Failure, HumanCheck, JudgeCall, JudgedRecord, Manifest
 
 
@@ -90,10 +87,9 @@ def test_replies_are_counted_by_answer_and_their_tokens_by_question():
         stage="03_judging/gated", counts=counts, timing={"session_s": 1.5, "judge_requests": 2}
     )
     records = {i: asked(i, said) for i, said in enumerate(["A", "A", "B"])}  # the same is asked of 0 and 1
-    stage = StageData(manifest, Path(), records)
-    told = model_replies([stage]).loc["right"]
+    told = model_replies(records.values()).loc["right"]
     assert (told["answers"], told["prompt_tokens"], told["completion_tokens"]) == (3, 200, 10)
-    assert session_cost([stage, stage]) == {"judge_requests": 4}
+    assert session_cost([manifest, manifest]) == {"judge_requests": 4}
 
 
 def test_a_model_that_gave_no_reply_rated_nothing():

@@ -135,7 +135,7 @@ def test_what_cannot_be_simulated_is_told():
 # ------------------------------------------------------------------ from a run
 
 
-def population(timed: bool = True) -> replay_data.Population:
+def population(timed: bool = True) -> replay_data.ReplayData:
     rng = np.random.default_rng(0)
     n = 30
 

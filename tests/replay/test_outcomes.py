@@ -29,6 +29,7 @@ from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay import settings as settings_module
 from speceyes_lib.replay.cost_model import CallCost, CostModel
 from speceyes_lib.replay.settings import AXES, Setting
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.runs.records import AgentRecord, DraftRecord, JudgedRecord
 from speceyes_lib.runs.stage import StageStore
@@ -171,8 +172,8 @@ def store(stage: str, task: str, record_type: type, done: list, config: dict) ->
 
 
 @pytest.fixture(scope="module")
-def run(world) -> replay_data.Population:
-    return replay_data.population("w", TASKS)
+def run(world) -> replay_data.ReplayData:
+    return replay_data.load(recorded_run.open("w", tasks=TASKS))
 
 
 REALLY_RUN = [
@@ -240,7 +241,7 @@ def test_the_world_holds_everything_that_can_happen(world, run):
 
 # -------------------------------------------------------------------------------------- counts against a plain loop
 @st.composite
-def populations(draw) -> replay_data.Population:
+def populations(draw) -> replay_data.ReplayData:
     n = draw(st.integers(1, 24))
     per = lambda values: np.array(draw(st.lists(values, min_size=n, max_size=n)))  # noqa: E731
     tasks = np.sort(per(st.sampled_from(["a", "b"])))
@@ -391,7 +392,7 @@ def test_repeated_samples_do_not_make_the_interval_narrower():
 
 # ------------------------------------------------------------------------------------------------ what is lacking
 @pytest.fixture
-def small() -> replay_data.Population:
+def small() -> replay_data.ReplayData:
     n = 12
     rng = np.random.default_rng(0)
     top = -np.sort(rng.gamma(1, 2, (2 * n, K_STORE)), axis=1)
@@ -437,7 +438,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name_and_the_others_are_done(sma
     done = frame[frame["setting"] != 1]
     assert (done["status"] == "ok").all()
     assert done["accuracy_pct"].notna().all()
-    with pytest.raises(replay_data.Lacking, match=re.escape(named)):
+    with pytest.raises(replay_data.NotRecorded, match=re.escape(named)):
         outcomes.decisions(small, Setting(**(good | {axis: bad})))
 
 
@@ -626,7 +627,7 @@ def test_a_run_without_evidence_or_instrumented_pass_is_replayed_as_far_as_it_go
     arms, judged = make_run(8, TASKS)
     write_answers("imported", {"gated": arms["gated"]}, CONFIG)
     write_verdicts("imported", {"gated": judged["gated"]})
-    pop = replay_data.population("imported", TASKS)
+    pop = replay_data.load(recorded_run.open("imported", tasks=TASKS))
     assert (pop.agent == replay_data.ABSENT).any()
     assert pop.top_logprobs is None
     as_run = outcomes.replay(pop, Setting(threshold=0.97))
@@ -640,7 +641,7 @@ def test_a_run_without_evidence_or_instrumented_pass_is_replayed_as_far_as_it_go
     assert "no draft is recorded" in pooled_row(outcomes.replay(pop, Setting(router="none")))["reason"]
     write_answers("imported", {"baseline": arms["baseline"]}, CONFIG)
     write_verdicts("imported", {"baseline": judged["baseline"]})
-    with_baseline = replay_data.population("imported", TASKS)
+    with_baseline = replay_data.load(recorded_run.open("imported", tasks=TASKS))
     assert (with_baseline.agent != replay_data.ABSENT).all()
     assert pooled_row(outcomes.replay(with_baseline, Setting(threshold=1.0)))["status"] == "ok"
 
@@ -661,7 +662,8 @@ def test_another_protocol_judges_the_same_answers_anew(runs, benchmark_root):
         told = json.loads(manifest.read_text())
         told["config"]["data_root"] = str(benchmark_root)
         manifest.write_text(json.dumps(told))
-    strict, paper = replay_data.population("p", tasks), replay_data.population("p", tasks, "paper")
+    recorded = recorded_run.open("p", tasks=tasks)
+    strict, paper = replay_data.load(recorded), replay_data.load(recorded, "paper")
     assert (strict.protocol, paper.protocol) == ("strict", "paper")
     said_yes = [s.answer == "yes" for s in samples][1:]  # the first one fails
     assert (strict.agent[1:] == replay_data.RIGHT).tolist() == said_yes
@@ -673,4 +675,4 @@ def test_another_protocol_judges_the_same_answers_anew(runs, benchmark_root):
 
 def test_a_missing_stage_names_the_notebook(runs):
     with pytest.raises(StageError, match="02_gated_agent_eval"):
-        replay_data.population("nothing", TASKS)
+        replay_data.load(recorded_run.open("nothing", tasks=TASKS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 from synthetic_run import make_run
@@ -10,7 +11,7 @@ from synthetic_run import make_run
 from speceyes_lib.analysis import sample_frame
 from speceyes_lib.analysis.summary import choose_threshold, drafted, funnel_at, summarise
 from speceyes_lib.errors import ConfigError, StageError
-from speceyes_lib.gating.threshold import read_operating_point, write_operating_point
+from speceyes_lib.gating.threshold import read_operating_point
 from speceyes_lib.report import findings
 
 
@@ -107,7 +108,8 @@ def test_judging_counts_what_the_rules_left_open():
 
 def test_the_operating_point_survives_its_file(frame, tmp_path):
     here = choose_threshold(frame)
-    path = write_operating_point(tmp_path, here, {"run": "v", "score": "min"})
+    path = tmp_path / "operating_point.json"
+    path.write_text(json.dumps(here.as_dict() | {"chosen_on": {"run": "v", "score": "min"}}))
     told = read_operating_point(path)
     assert (told["threshold"], told["rule"], told["chosen_on"]["run"]) == (here.threshold, here.rule, "v")
 

@@ -23,6 +23,7 @@ from speceyes_lib.report.outputs import (
     write_threshold_stage,
 )
 from speceyes_lib.report.plots import gate
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.reading import read_manifest
 from speceyes_lib.stats.resampling import Bootstrap
 
@@ -41,7 +42,7 @@ def runs(tmp_path_factory):
 
 def choose(run: str):
     params = ThresholdParams(run=run, tasks=list(TASKS))
-    frame = sample_frame.load_run(run, params.tasks, [params.arm])
+    frame = sample_frame.samples(recorded_run.open(run, tasks=params.tasks), [params.arm])
     here = summary.choose_threshold(frame, params.score, params.delta_pp)
     album = outputs_module.album(params, outputs_module.THRESHOLD)
     curve = plot_data.operating_curve(here)
@@ -51,7 +52,7 @@ def choose(run: str):
 
 def confidence(run: str, threshold_from: str = ""):
     params = ConfidenceParams(run=run, tasks=list(TASKS), threshold_from=threshold_from, bootstrap=100)
-    frame = sample_frame.load_run(run, params.tasks, [params.arm])
+    frame = sample_frame.samples(recorded_run.open(run, tasks=params.tasks), [params.arm])
     here = summary.choose_threshold(frame, params.score, params.delta_pp)
     album = outputs_module.album(params, CONFIDENCE)
     auroc = summary.auroc_by_score(frame, params.modes, bootstrap=Bootstrap(draws=100))
@@ -61,7 +62,7 @@ def confidence(run: str, threshold_from: str = ""):
 
 
 def test_a_loaded_run_is_the_assembled_one(runs):
-    loaded = sample_frame.load_run("r", list(TASKS), ["collect", "gated"])
+    loaded = sample_frame.samples(recorded_run.open("r"), ["collect", "gated"])
     arms, judged = make_run(per_task=8)
     names = ("collect", "gated")
     direct = sample_frame.assemble({a: arms[a] for a in names}, {a: judged[a] for a in names})
@@ -123,7 +124,7 @@ def test_reported_numbers_need_no_run(runs):
 def test_an_arm_that_was_not_judged_names_the_notebook(runs):
     write_answers("unjudged", {"baseline": make_run(per_task=2)[0]["baseline"]})
     with pytest.raises(StageError, match="03_judging"):
-        sample_frame.load_run("unjudged", [TASKS[0]], ["baseline"])
+        sample_frame.samples(recorded_run.open("unjudged", tasks=[TASKS[0]]), ["baseline"])
 
 
 def test_arms_under_different_protocols_are_not_compared(runs):
@@ -132,7 +133,7 @@ def test_arms_under_different_protocols_are_not_compared(runs):
     write_verdicts("mixed", {"baseline": judged["baseline"]})
     write_verdicts("mixed", {"gated": judged["gated"]}, protocol="paper")
     with pytest.raises(StageError, match="different protocols"):
-        sample_frame.load_run("mixed", list(TASKS), ["baseline", "gated"])
+        sample_frame.samples(recorded_run.open("mixed"), ["baseline", "gated"])
 
 
 def test_verdicts_of_other_samples_are_refused(runs):
@@ -141,11 +142,11 @@ def test_verdicts_of_other_samples_are_refused(runs):
     write_answers("partial", {"gated": arms["gated"]})
     write_verdicts("partial", {"gated": judged["gated"]})
     with pytest.raises(StageError, match="not of the same samples"):
-        sample_frame.load_run("partial", [TASKS[0]], ["gated"])
+        sample_frame.samples(recorded_run.open("partial"), ["gated"])
 
 
 def test_the_three_shown_samples_span_the_confidences(runs):
-    drafts = summary.drafted(sample_frame.load_run("r", list(TASKS), ["collect"]))
+    drafts = summary.drafted(sample_frame.samples(recorded_run.open("r"), ["collect"]))
     three = summary.spread(drafts)
     assert three["score_min"].iloc[0] == drafts["score_min"].min()
     assert three["score_min"].iloc[-1] == drafts["score_min"].max()

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from speceyes_lib.explore.reading import Run
 from speceyes_lib.gating.gate import accepts
 from speceyes_lib.gating.separability import deciding_token, token_separability
 from speceyes_lib.paths import stage_dir
 from speceyes_lib.report import sample_view as m
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.evidence import Evidence
+from speceyes_lib.runs.recorded_run import RecordedRun
 from speceyes_lib.runs.records import (
     AgentRecord,
     DraftRecord,
@@ -278,10 +279,10 @@ def test_a_sample_without_trajectory_says_so(record):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, scene_samples, benchmark_root) -> Run:
+def run(tmp_path, monkeypatch, scene_samples, benchmark_root) -> RecordedRun:
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
     store_run("small", scene_samples, benchmark_root)
-    return Run("small")
+    return recorded_run.open("small", strict=False)
 
 
 def row(id_: str, **changed) -> pd.Series:

@@ -13,16 +13,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.errors import StageError, UserError
+from speceyes_lib.paths import stage_dir
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.runs.files import StoreError
 from speceyes_lib.runs.reading import is_finished, read_evidence, read_manifest, read_stage, to_frame
 from speceyes_lib.runs.records import SCHEMA_VERSION, Counts, DraftRecord, Failure
-from speceyes_lib.runs.stage import StageStore, write_stage
+from speceyes_lib.runs.stage import StageStore, finish_stage
 
 TASK = "pope/random"
 IDS = [f"{TASK}/{i:03d}" for i in range(80)]
@@ -366,17 +368,21 @@ def test_the_frame_is_flat_and_counts_seconds():
     assert to_frame([]).empty
 
 
-def test_a_stage_without_records_ends_with_a_manifest_too(tmp_path):
-    (tmp_path / "table.csv").write_text("a,b\n")
-    write_stage(
-        tmp_path,
-        stage="05_figures",
-        config={"source": "run"},
-        files=["table.csv"],
-        counts=Counts(expected=1, done=1),
-    )
-    manifest = read_manifest(tmp_path, "05_figures")
-    assert list(manifest.outputs) == ["table.csv"]
+def test_a_stage_of_tables_is_written_with_its_manifest(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    figure = tmp_path / "r/figures/front.png"
+    figure.parent.mkdir(parents=True)
+    figure.write_bytes(b"picture")
+    table = pd.DataFrame({"a": [1 / 3, 2.0]})
+    files = {"table.csv": table, "note.html": "<p>text</p>", "../summary.json": {"n": 3}}
+    folder = finish_stage("r", "05_figures", {"source": "run"}, files, 3, {"paper": "f00"}, figures=[figure])
+    assert folder == stage_dir("r", "05_figures")
+    assert (folder / "table.csv").read_bytes() == b"a\n0.3333333333\n2\n"
+    assert (folder / "note.html").read_text() == "<p>text</p>"
+    assert json.loads((tmp_path / "r/summary.json").read_text()) == {"n": 3}
+    manifest = read_manifest("r", "05_figures")
+    assert list(manifest.outputs) == [*files, "../figures/front.png"]
+    assert (manifest.counts, manifest.inputs) == (Counts(expected=3, done=3), {"paper": "f00"})
     assert manifest.environment["packages"]["numpy"] == np.__version__
 
 

@@ -27,7 +27,6 @@ from synthetic_run import write_run
 from speceyes_lib.analysis import audit, paper_comparison, position_bias, sample_frame, summary
 from speceyes_lib.analysis.reported import REPORTED_TASKS, TABLES, reported
 from speceyes_lib.explore.gating import Gating, outcome
-from speceyes_lib.explore.reading import Run
 from speceyes_lib.explore.state import GateView
 from speceyes_lib.explore.widgets import task_options
 from speceyes_lib.formats.importing import import_files
@@ -39,8 +38,7 @@ from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay.settings import Setting
 from speceyes_lib.report import table1, tables
 from speceyes_lib.report.labels import split_label
-from speceyes_lib.runs.reading import read_stage
-from speceyes_lib.runs.records import JudgedRecord
+from speceyes_lib.runs import recorded_run
 
 folder = Path(sys.argv[1])
 os.environ["SPECEYES_RUNS"] = str(folder / "runs")
@@ -56,12 +54,12 @@ frames = {}
 for protocol in ("paper", "strict"):
     run_judging_stage(JudgingParams(run="toy", tasks=[TASK], arms=arms, data_root=str(folder / "data"),
                                     protocol=protocol, if_changed="restart"))
-    stages = [read_stage("toy", f"03_judging/{arm}", TASK, JudgedRecord) for arm in arms]
-    judged = verdicts.of_stages(stages)
+    recorded = recorded_run.open("toy")
+    judged = verdicts.read_verdicts(recorded, arms)
     metrics = benchmark_metrics.benchmark_metrics(verdicts.of_source(judged, "final", "baseline"), protocol)
     found[f"metrics, {protocol}"] = list(zip(metrics["measure"], metrics["n"]))
 found["metric table"] = list(tables.benchmark_tables(benchmark_metrics.metrics_by_arm(judged)))
-records = [record for stage in stages for record in stage.records.values()]
+records = [record for arm in arms for record in recorded.judged(arm).values()]
 scored = scorer_comparison.score_all(records)
 found["scorers"] = {name: bool(scored[name].notna().any()) for name in ("paper", "strict", "lmms-eval")}
 
@@ -76,10 +74,10 @@ found["table 1 in HTML"] = "Toy easy" in table1.html(long)
 found["table 1 in LaTeX"] = "Toy easy" in table1.latex(long, "caption", "label")
 found["audit"] = len(audit.audit({name: reported(name) for name in TABLES}))
 
-data = replay_data.population("toy", [TASK])
+data = replay_data.load(recorded)
 rows = outcomes.replay(data, Setting(threshold=0.5, k=64))
 found["replay"] = dict(zip(rows["task"], rows["n"].astype(int)))
-explorer = Gating(Run("toy"))
+explorer = Gating(recorded_run.open("toy", strict=False))
 found["explorer"] = outcome(explorer, GateView(threshold=0.5)).n
 found["choices"] = [label for label, _ in task_options([*registry.TASKS])]
 found["position bias"] = TASK in PositionBiasParams().tasks
