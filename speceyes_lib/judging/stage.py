@@ -143,7 +143,7 @@ def _judging(params: JudgingParams) -> Iterator[_Judging]:
         model = open_judge(params)
         if model is not None:
             stack.enter_context(model)
-        yield _Judging(params, sizes, overrides, model, code_hash("judging"))
+        yield _Judging(params, sizes, overrides, model, code_hash("judging.stage"))
 
 
 def _is_asked(verdict: Verdict, judge_all: bool) -> bool:

@@ -41,7 +41,7 @@ EDGE_BYTES = 1 << 20
 # modules that carry values about without shaping a result; a change in them does not make records stale
 PLUMBING = {
     "errors.py", "exports.py", "params.py", "paths.py",
-    "runs/files.py", "runs/provenance.py", "runs/reading.py", "runs/shards.py", "runs/stage.py",
+    "runs/files.py", "runs/provenance.py", "runs/reading.py", "runs/recorded_run.py", "runs/shards.py", "runs/stage.py",
 }  # fmt: skip
 
 
@@ -121,6 +121,9 @@ def code_hash(*modules: str) -> str:
 
 def _follow(modules: Iterable[tuple[str, ...]], found: set[Path]) -> None:
     for module in modules:
+        # a public name of a wing stands for the file that defines it
+        if file := _exports(module[:-1]).get(module[-1]) if module else None:
+            module = (*module[:-1], file)
         for depth in range(len(module) + 1):  # a package's __init__ runs before its modules
             base = PACKAGE.joinpath(*module[:depth])
             is_package = (base / "__init__.py").is_file()
@@ -135,19 +138,49 @@ def _imports_of_file(path: Path, package: tuple[str, ...]) -> frozenset[tuple[st
     return _imports(path.read_text("utf-8"), package)
 
 
+@cache
+def _exports(wing: tuple[str, ...]) -> dict[str, str]:
+    """Public name -> file, as the `exports(...)` of a wing's `__init__` lists them; {} where there is none."""
+    path = PACKAGE.joinpath(*wing, "__init__.py")
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))) if path.is_file() else ():
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "exports":
+            return {name: file for file, names in ast.literal_eval(node.args[1]).items() for name in names}
+    return {}
+
+
 def _imports(source: str, package: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
-    """What `source` may import from the library, as module paths within it; some may be names in a module."""
+    """What `source` may use of the library, as module paths within it; the last part may be a name in a module."""
     targets: set[tuple[str, ...]] = set()
-    for node in ast.walk(ast.parse(source)):
+    modules: dict[str, tuple[str, ...]] = {}  # name in the source -> what it stands for
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            targets |= {tuple(alias.name.split(".")) for alias in node.names}
+            for alias in node.names:
+                module = tuple(alias.name.split("."))
+                targets.add(module)
+                modules[alias.asname or module[0]] = module if alias.asname else module[:1]
         elif isinstance(node, ast.ImportFrom):
             module = tuple(node.module.split(".")) if node.module else ()
             if node.level:
                 module = ("speceyes_lib", *package[: len(package) - node.level + 1], *module)
             # `from .prompt_sets import load` names a function, `from . import prompts` a module: try both
             targets |= {module, *((*module, alias.name) for alias in node.names)}
+            modules |= {alias.asname or alias.name: (*module, alias.name) for alias in node.names}
+    # `runs.open("demo")` uses a name of the wing `runs`, which `from speceyes_lib import runs` does not tell
+    targets |= {(*modules.get(base, ()), *names) for base, names in _attributes(tree)}
     return frozenset(target[1:] for target in targets if target[:1] == ("speceyes_lib",))
+
+
+def _attributes(tree: ast.AST) -> set[tuple[str, tuple[str, ...]]]:
+    """Dotted names in a source: `a.b.c` gives ("a", ("b",)) and ("a", ("b", "c"))."""
+    dotted = set()
+    for node in ast.walk(tree):
+        names: tuple[str, ...] = ()
+        while isinstance(node, ast.Attribute):
+            names, node = (node.attr, *names), node.value
+        if names and isinstance(node, ast.Name):
+            dotted.add((node.id, names))
+    return dotted
 
 
 def _meaning(path: Path) -> str:
