@@ -128,6 +128,22 @@ def test_every_command_line_is_one_that_the_parser_takes(path, capsys):
     assert refused == []
 
 
+def test_command_lines_in_the_comments_of_configs_are_ones_that_the_parser_takes():
+    files = [
+        *(ROOT / "configs").glob("*.yaml"),
+        ROOT / "profiles/slurm/config.yaml",
+        ROOT / "environment.yml",
+    ]
+    lines = [
+        line
+        for file in files
+        for line in re.findall(r"^# +(speceyes .*)$", file.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(lines) >= len(files)
+    for line in lines:
+        parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
 @each_doc
 def test_every_make_target_exists(path):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))

@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="speceyes",
         description="Reproduce and analyse SpecEyes: speculation for agentic multimodal models.",
+        epilog="Exit codes: 0 done, 1 a job failed, 2 a mistake in input or configuration. Terms: docs/glossary.md.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -50,9 +51,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("notebook", choices=ALL_NOTEBOOKS, metavar="NOTEBOOK", help=", ".join(ALL_NOTEBOOKS))
 
     command = add("index", "write index.html of a run and the pages of its notebooks")
-    command.add_argument("run", nargs="?", default="demo")
+    command.add_argument("run", nargs="?", default="demo", help="name of the run (default: demo)")
     command = add("publish", "copy tables and figures of a run to figures/RUN")
-    command.add_argument("run", nargs="?", default="demo")
+    command.add_argument("run", nargs="?", default="demo", help="name of the run (default: demo)")
     command.add_argument("--readme", action="store_true", help="also fill the headline of README.md")
     add("figures", "redraw figures/ and the README's headline from the recorded run and the reported numbers")
 
@@ -64,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "items", nargs="*", metavar="ITEM", help="what to fetch; without one, the list is printed"
     )
-    command.add_argument("--check", action="store_true", help="do not fetch; read every file and compare it")
+    command.add_argument(
+        "--check", action="store_true", help="do not fetch; compare every file with its receipt"
+    )
     command = add("benchmark", "write the embedded benchmark and its validation set")
     command.add_argument(
         "--accept", action="store_true", help="record the checksums of this data as the right ones"
@@ -73,33 +76,42 @@ def parser() -> argparse.ArgumentParser:
     command = add(
         "serve", "serve models as an OpenAI-compatible server on 127.0.0.1 (default: the embedded pair)"
     )
-    command.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER")
-    command.add_argument("--port", type=int, default=8765)
-    command.add_argument("--max-logprobs", type=int, default=None, help="alternatives per token at most")
-    command.add_argument("--max-batch", type=int, default=None, help="requests per batch at most")
-    command.add_argument("--dtype", default="float32")
-    command.add_argument("--device", default="auto")
+    command.add_argument(
+        "--model", action="append", default=[], metavar="NAME=FOLDER", help="a model; repeat for several"
+    )
+    command.add_argument("--port", type=int, default=8765, help="port (default: 8765; 0: any free one)")
+    command.add_argument(
+        "--max-logprobs", type=int, default=None, help="largest number of alternatives per token"
+    )
+    command.add_argument("--max-batch", type=int, default=None, help="largest number of requests in a batch")
+    command.add_argument("--dtype", default="float32", help="as models.dtype of a config (default: float32)")
+    command.add_argument("--device", default="auto", help="as models.device of a config (default: auto)")
 
     command = add("import", "turn result files of another program into a run")
     command.add_argument("source", help="speceyes, deepeyes, lmms-eval or vlmevalkit")
     command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     command.add_argument("--run", required=True, help="name of the new run")
     command.add_argument("--data-root", help="folder of the benchmarks in their official layouts")
-    command.add_argument("--replace", action="store_true", help="replace what the run holds already")
+    command.add_argument("--replace", action="store_true", help="replace an existing run of that name")
     command = add("export", "write a run as result files of the original")
-    command.add_argument("run")
-    command.add_argument("folder", type=Path)
-    command.add_argument("--arms", nargs="+", default=["baseline", "gated"], help="arms beside the drafts")
+    command.add_argument("run", help="name of the run")
+    command.add_argument("folder", type=Path, help="folder to write")
+    command.add_argument(
+        "--arms",
+        nargs="+",
+        default=["baseline", "gated"],
+        help="arms to write with the drafts (default: baseline gated)",
+    )
     command.add_argument("--tasks", nargs="+", default=[], choices=TASKS, metavar="TASK", help="default: all")
-    command.add_argument("--data-root", help="folder of the benchmarks, where the run does not name it")
+    command.add_argument("--data-root", help="folder of the benchmarks, if the run does not record it")
 
     command = add("train", "train one of the embedded models from scratch")
-    command.add_argument("which", choices=("draft", "agent"))
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("which", choices=("draft", "agent"), help="the model to train")
+    command.add_argument("--seed", type=int, default=0, help="seed of the training (default: 0)")
     command.add_argument(
-        "--out", required=True, help="folder to write; it is replaced when the training is done"
+        "--out", required=True, help="folder to write; an existing one is replaced when training is done"
     )
-    command.add_argument("--threads", type=int, default=1)
+    command.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     command.add_argument(
         "--smoke", action="store_true", help="two steps per phase, to check that everything runs"
     )
