@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scripted import ScriptedBackend
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.agents.embedded import _PROGRAM, _as_call, _as_program, adapt
 from speceyes_lib.agents.registry import agent_factory
 from speceyes_lib.agents.specreason import SpecReason
 from speceyes_lib.models.base import Backend, Generation, GenerationRequest
-from speceyes_lib.models.scripted import ScriptedBackend
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.tasks.images import resized_view
 from speceyes_lib.tools.sandbox import Sandbox, SandboxError

@@ -13,13 +13,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
+from scripted import ScriptedBackend
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.agents.deepeyes import DeepEyesAgent
 from speceyes_lib.errors import DataError, UserError
 from speceyes_lib.inference.funnel import Drafting, Gate, Router, run_drafts, run_funnel
 from speceyes_lib.models.base import Generation
-from speceyes_lib.models.scripted import ScriptedBackend
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.runs.records import DraftRecord
 from speceyes_lib.tasks.images import ImageSpec

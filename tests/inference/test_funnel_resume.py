@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from scripted import ScriptedBackend
 from sessions import Sessions, drive
 
-from speceyes_lib.models.scripted import ScriptedBackend
 from speceyes_lib.runs.reading import read_evidence, read_stage
 from speceyes_lib.runs.records import AgentRecord
 from speceyes_lib.runs.stage import StageStore

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
+from scripted import ScriptedBackend
 
 from speceyes_lib.errors import UserError
 from speceyes_lib.models.base import Backend, GenerationRequest
-from speceyes_lib.models.scripted import ScriptedBackend
 
 
 def requests(*ids: str) -> list[GenerationRequest]:

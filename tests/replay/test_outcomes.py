@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scripted import ScriptedBackend
 from synthetic_run import make_run, make_samples, write_answers, write_drafts, write_verdicts
 
 from speceyes_lib.agents import prompt_sets
@@ -23,7 +24,6 @@ from speceyes_lib.gating.separability import MODES, score_grid
 from speceyes_lib.inference.funnel import Drafting, Gate, Router, run_drafts, run_funnel
 from speceyes_lib.judging.stage import judge_record
 from speceyes_lib.models.base import Generation
-from speceyes_lib.models.scripted import ScriptedBackend
 from speceyes_lib.paths import stage_dir
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay import settings as settings_module

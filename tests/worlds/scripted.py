@@ -1,12 +1,12 @@
-"""A backend that says what it is told: agents and the scheduler are tested with it, without any model."""
+"""A backend that answers from a script, to test agents and the scheduler without a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..tasks.images import ImageSpec
-from .base import Generation, GenerationRequest, generate_isolated
+from speceyes_lib.models.base import Generation, GenerationRequest, generate_isolated
+from speceyes_lib.tasks.images import ImageSpec
 
 Script = Callable[[GenerationRequest], str | Generation] | Mapping[str, Sequence[str]]
 
@@ -37,11 +37,11 @@ class ScriptedBackend:
     def _answer(self, request: GenerationRequest) -> Generation:
         if isinstance(self.script, Mapping):
             turn = self._turn[request.id] = self._turn.get(request.id, 0) + 1
-            said = self.script[request.id][turn - 1]
+            answer = self.script[request.id][turn - 1]
         else:
-            said = self.script(request)
-        if isinstance(said, Generation):
-            return replace(said, id=request.id)
-        tokens = tuple(range(len(said.split())))
+            answer = self.script(request)
+        if isinstance(answer, Generation):
+            return replace(answer, id=request.id)
+        tokens = tuple(range(len(answer.split())))
         reason = "stop" if len(tokens) < request.max_new_tokens else "length"
-        return Generation(request.id, said, tokens, reason, 0.0, 1)
+        return Generation(request.id, answer, tokens, reason, 0.0, 1)
