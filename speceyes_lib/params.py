@@ -10,11 +10,11 @@ The file has one subject and is not split: most parameters are shared by several
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .agents.registry import AgentKind
+from .agents.registry import AGENTS
 from .errors import ConfigError, nearest
 from .gating.gate import PASSES
 from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
@@ -325,7 +325,7 @@ class AgentParams(FunnelParams, GateParams):
 
     arms: Arms = list(DEFAULT_ARMS)
     agent_model: AgentModel = "data/demo/models/agent"
-    agent: Annotated[str, _one_of("agent", get_args(AgentKind))] = parameter(
+    agent: Annotated[str, _one_of("agent", AGENTS)] = parameter(
         "deepeyes",
         "how the large model works: deepeyes zooms by tool calls, thyme writes Python",
         "agent.kind",
@@ -396,7 +396,7 @@ class AgentParams(FunnelParams, GateParams):
             "collect": ("draft_max_new_tokens", "k_store", "if_fewer_alternatives", "specreason_threshold"),
             "gated": ("specreason_threshold",),
         }[arm.run_mode]
-        unused += ("sandbox",) if self.agent != "thyme" else ()
+        unused += () if AGENTS[self.agent].tool.needs_sandbox else ("sandbox",)
         config = {key: value for key, value in config.items() if key not in unused}
         return config | ({"threshold": threshold} if arm.run_mode == "gated" else {})
 

@@ -1,26 +1,60 @@
-"""Agents as state machines: a conversation goes in, the next request or the final answer comes out."""
+"""The agents that can be run, and what starts one. Adding an agent takes a file beside this one and one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from PIL import Image
 
+from ..errors import ConfigError, nearest
+from ..models.base import Backend
 from ..tasks.images import ImageSpec
+from ..tools import sandbox as code_sandbox
+from ..tools import zoom
+from ..tools.registry import TOOLS, Tool
 from ..tools.sandbox import Sandbox
 from .base import Agent
 from .deepeyes import DeepEyesAgent
+from .embedded import adapt
 from .prompt_sets import PromptSet
 from .specreason import SpecReason, SpecReasonAgent
 from .thyme import ThymeAgent
 
-AgentKind = Literal["deepeyes", "thyme"]
+
+@dataclass(frozen=True)
+class AgentType:
+    """How the large model works.
+
+    Attributes:
+        label: name for readers.
+        start: (id, question_block, original, view, ...) -> an agent at its first turn.
+        tool_name: its tool, a key of `TOOLS`.
+        prompts: the prompt set that was written for it.
+        adapt: (backend, prompts) -> the backend, or an interpreter around it where the prompts are for the embedded
+            models, which know one dialogue only.
+    """
+
+    label: str
+    start: Callable[..., Agent]
+    tool_name: str
+    prompts: str
+    adapt: Callable[[Backend, PromptSet], Backend] = adapt
+
+    @property
+    def tool(self) -> Tool:
+        return TOOLS[self.tool_name]
+
+
+AGENTS = {
+    "deepeyes": AgentType("DeepEyes", DeepEyesAgent, zoom.NAME, "deepeyes"),
+    "thyme": AgentType("Thyme", ThymeAgent, code_sandbox.NAME, "thyme"),
+}
 
 
 def agent_factory(
-    kind: AgentKind,
+    name: str,
     *,
     spec: ImageSpec,
     prompts: PromptSet,
@@ -31,16 +65,28 @@ def agent_factory(
 ) -> Callable[..., Agent]:
     """What starts the agent of a sample: ``make(id, question_block, original, view, forbid_tool=False)``.
 
-    sandbox: for agents that write code. specreason: steps are proposed by the small model; a first look
-    (forbid_tool) is one turn of the large one and stays as it is. Raises ValueError for Thyme without a sandbox.
+    Args:
+        name: a key of `AGENTS`.
+        spec: how pictures are resized for the model.
+        prompts: the wording.
+        max_turns, max_new_tokens: limits of one sample and of one turn.
+        sandbox: for agents whose tool needs one.
+        specreason: steps are proposed by the small model. An answer without tool (forbid_tool) is one turn of the
+            large one and stays as it is.
+
+    Raises:
+        ConfigError: there is no such agent.
+        ValueError: the agent writes code and no sandbox was given.
     """
+    if name not in AGENTS:
+        raise ConfigError(f"agent: no agent {name!r}{nearest(name, AGENTS)}; there are {', '.join(AGENTS)}")
+    kind = AGENTS[name]
     settings = {"spec": spec, "prompts": prompts, "max_turns": max_turns, "max_new_tokens": max_new_tokens}
-    if kind == "thyme":
+    if kind.tool.needs_sandbox:
         if sandbox is None:
             raise ValueError("an agent that writes code needs a sandbox")
-        start = partial(ThymeAgent, **settings, sandbox=sandbox)
-    else:
-        start = partial(DeepEyesAgent, **settings)
+        settings["sandbox"] = sandbox
+    start = partial(kind.start, **settings)
     if specreason is None:
         return start
 

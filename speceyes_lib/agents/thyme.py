@@ -24,7 +24,7 @@ from typing import Any
 from ..errors import DataError
 from ..runs.records import Failure, Turn
 from ..tasks.images import resized_view
-from ..tools.sandbox import PICTURE, Outcome, Sandbox, Session
+from ..tools.sandbox import NAME, PICTURE, Outcome, Sandbox, Session
 from .tagged import TaggedAgent
 
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
@@ -52,7 +52,7 @@ class ThymeAgent(TaggedAgent):
 
     def use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, Outcome]:
         code = program(written)
-        taken = taken | {"tool_call": {"name": "python", "arguments": {"code": code}}}
+        taken = taken | {"tool_call": {"name": NAME, "arguments": {"code": code}}}
         if not complete and taken["finish_reason"] == "length":
             return self._refused_program(
                 taken, "cut_off_call", "The token limit cut the program off; it was not run."

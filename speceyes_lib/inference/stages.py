@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..agents import prompt_sets
-from ..agents.embedded import adapt
 from ..agents.prompt_sets import PromptSet
-from ..agents.registry import agent_factory
+from ..agents.registry import AGENTS, agent_factory
 from ..agents.specreason import SpecReason
 from ..errors import StageError
 from ..gating.threshold import read_operating_point
@@ -187,6 +186,7 @@ def _agents(
     drafts: Mapping[str, DraftRecord] | None,
     samples: Sequence[Sample],
 ) -> Done:
+    adapt = AGENTS[params.agent].adapt
     large = adapt(models["agent"], wording)
     small = adapt(models["draft"], wording) if "draft" in models.roles else None
     specreason = arm.run_mode == "specreason"
@@ -249,7 +249,8 @@ def _sandbox(params: Params) -> Sandbox | None:
 
     Raises UserError where they cannot be confined here.
     """
-    return _tried_sandbox(params.sandbox) if getattr(params, "agent", "") == "thyme" else None
+    kind = AGENTS.get(getattr(params, "agent", ""))
+    return _tried_sandbox(params.sandbox) if kind and kind.tool.needs_sandbox else None
 
 
 _tried_sandbox = cache(Sandbox)  # trying the confinement out takes a moment: once per process

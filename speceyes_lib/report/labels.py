@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..agents.registry import AGENTS
 from ..runs.arms import BATCHED
 from ..tasks.registry import AVERAGE, SPLITS_BY_TASK
 
@@ -18,7 +19,7 @@ _METHODS = {
     "router_only": "Router, no gate",
 }
 _SPLITS = {task: split.label for task, split in SPLITS_BY_TASK.items()} | {AVERAGE: "Average"}
-_AGENTS = {"deepeyes": "DeepEyes", "thyme": "Thyme", "none": "no agent"}
+_AGENTS = {name: kind.label for name, kind in AGENTS.items()} | {"none": "no agent"}
 
 
 def method_label(method: str) -> str:

@@ -43,6 +43,7 @@ from pydantic import BaseModel, Field
 from ..errors import UserError
 from ..runs.records import Failure
 
+NAME = "python"  # as calls and records have it
 Mode = Literal["enforced", "off"]
 # the sample's picture, in the scratch folder, where programs start. Uncompressed: seconds less for 8K pictures
 PICTURE = "image.bmp"

@@ -1,0 +1,30 @@
+"""The tools that agents may use, one entry each. Adding a tool takes a file beside this one and one line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import sandbox, zoom
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What is known of a tool before it is called.
+
+    Attributes:
+        label: its name for readers.
+        side_effects: a call changes something that a later call can see, so that calls must not be made in advance or
+            twice. Programs of one sample share variables and files.
+        needs_sandbox: it runs code that a model wrote.
+    """
+
+    label: str
+    side_effects: bool = False
+    needs_sandbox: bool = False
+
+
+# name, as calls and records have it -> tool
+TOOLS = {
+    zoom.NAME: Tool("zoom into the picture"),
+    sandbox.NAME: Tool("Python in a sandbox", side_effects=True, needs_sandbox=True),
+}
