@@ -73,6 +73,11 @@ def runs_dir() -> Path:
     return _from_root(Path(os.environ.get("SPECEYES_RUNS") or "data/runs").expanduser())
 
 
+def recorded_mark(run: str) -> Path:
+    """The file that stands in the folder of a run that was unpacked, not run here; it says so to people."""
+    return run_dir(run) / "RECORDED"
+
+
 def run_dir(run: str) -> Path:
     return runs_dir() / run
 

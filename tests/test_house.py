@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,8 @@ def test_importing_every_module_loads_nothing_heavy():
 
 
 def test_the_command_line_and_its_report_start_without_tables_statistics_and_plots():
-    assert (
-        loaded(["speceyes_lib.workflow.cli", "speceyes_lib.report.site"], ("pandas", "scipy", "matplotlib"))
-        == ""
-    )
+    assert loaded(["speceyes_lib.report.site"], ("pandas", "scipy", "matplotlib")) == ""
+    assert loaded(["speceyes_lib.workflow.cli"], ("pandas", "numpy", "pydantic", "PIL", "yaml")) == ""
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -76,5 +75,6 @@ def imported_names(path: Path) -> set[tuple[str, str]]:
 @each_file
 def test_a_private_name_stays_in_its_wing(path):
     wing = path.relative_to(PACKAGE).parts[0]
-    foreign = {(w, name) for w, name in imported_names(path) if name.startswith("_") and w != wing}
+    private = {(w, name) for w, name in imported_names(path) if re.match("_[^_]", name)}
+    foreign = {(w, name) for w, name in private if w != wing}
     assert not foreign

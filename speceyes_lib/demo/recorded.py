@@ -16,19 +16,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError, StageError
-from ..paths import resolve, run_dir, runs_dir, shown
+from ..paths import recorded_mark, resolve, run_dir, runs_dir, shown
 
 ARCHIVE = "data/demo/recorded_run.tar.xz"
 RUNS = {"demo": "05_figures", "demo_validation": "04_threshold"}  # run -> the stage that ends it
-MARK = "RECORDED"  # this file marks a run that was unpacked, not run here
 KEPT = (".json", ".jsonl", ".parquet", ".csv")
 LEFT_OUT = ("figures", "notebooks")
-_NOTE = "This run was unpacked from {archive}; it was not run on this machine.\n"
+_NOTE = (
+    "This run was unpacked from {archive}; it was not run on this machine. Its figures are in figures/demo of the "
+    "repository; make reproduce runs everything and makes figures and executed notebooks here.\n"
+)
 
 
 def is_recorded(run: str) -> bool:
     """True if this run was unpacked instead of run here."""
-    return (run_dir(run) / MARK).is_file()
+    return recorded_mark(run).is_file()
 
 
 def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
@@ -56,7 +58,7 @@ def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
     for run in sorted(absent):
         folder = run_dir(run)
         if folder.is_dir():
-            (folder / MARK).write_text(_NOTE.format(archive=shown(path)), "utf-8")
+            recorded_mark(run).write_text(_NOTE.format(archive=shown(path)), "utf-8")
             made.append(folder)
     return made
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StageError, UserError
-from ..paths import repo_root, run_dir, stage_dir, validation_run
+from ..paths import recorded_mark, repo_root, run_dir, stage_dir, validation_run
 from ..runs.reading import is_finished, read_manifest
 from ..runs.summary_file import read_summary, summary_file
 from .formatting import duration
@@ -134,6 +134,8 @@ def write_index(run: str, chose_for: str = "") -> Path:
     if not folder.is_dir():
         raise StageError(f"there is no run {run!r}: make reproduce starts the embedded one")
     parts = [f"<h1>Run {html.escape(run)}</h1>"]
+    if recorded_mark(run).is_file():
+        parts.append(_note(recorded_mark(run).read_text("utf-8")))
     if summary_file(run).is_file():
         summary = read_summary(run)
         parts += ["<h2>Headline</h2>", headline_html(summary), _note(summary.get("clock", ""))]

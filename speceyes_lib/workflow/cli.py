@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
+from .. import __version__
 from ..errors import JobError, UserError
-from ..params import ALL_NOTEBOOKS
 from ..paths import shown
-from ..tasks.registry import TASKS
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
+
+@dataclass(frozen=True)
+class NamesOf:
+    """Names that an argument may have: those of a registry, imported when they are first needed."""
+
+    module: str
+    registry: str
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(getattr(import_module(self.module, __package__), self.registry))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         description="Reproduce and analyse SpecEyes: speculation for agentic multimodal models.",
         epilog="Exit codes: 0 done, 1 a job failed, 2 a mistake in input or configuration. Terms: docs/glossary.md.",
     )
+    top.add_argument("--version", action="version", version=f"speceyes {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, help: str, config: bool = False) -> argparse.ArgumentParser:
@@ -36,8 +50,10 @@ def parser() -> argparse.ArgumentParser:
     command = add(
         "reproduce", "run every job of a config that is not finished, then print the headline", True
     )
-    command.add_argument("--cores", type=int, help="number of cores that jobs may use (default: all)")
-    command.add_argument("--profile", help="a Snakemake profile, such as profiles/slurm")
+    command.add_argument(
+        "--cores", type=int, metavar="N", help="number of cores that jobs may use (default: all)"
+    )
+    command.add_argument("--profile", metavar="FOLDER", help="a Snakemake profile, such as profiles/slurm")
     add("check", "check config, notebooks, models, data and servers before anything runs", True)
     add("jobs", "list the notebook runs of a config", True)
     add("status", "show which jobs of a config are finished", True)
@@ -45,29 +61,34 @@ def parser() -> argparse.ArgumentParser:
     add("serve-commands", "print the commands that start vLLM for the endpoints of a config", True)
 
     command = add("stage", "run one notebook by hand")
-    command.add_argument("notebook", help="its name or its path")
-    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
+    command.add_argument("notebook", metavar="NOTEBOOK", help="its name or its path")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeat for several"
+    )
     command = add("cell", "print the parameters cell of a notebook")
-    command.add_argument("notebook", choices=ALL_NOTEBOOKS, metavar="NOTEBOOK", help=", ".join(ALL_NOTEBOOKS))
+    notebooks = NamesOf("..params", "ALL_NOTEBOOKS")
+    command.add_argument(
+        "notebook", choices=notebooks, metavar="NOTEBOOK", help="its name, such as 05_paper_figures"
+    )
 
     command = add("index", "write index.html of a run and the pages of its notebooks")
-    command.add_argument("run", nargs="?", default="demo", help="name of the run (default: demo)")
+    command.add_argument("run", nargs="?", default="demo", metavar="RUN", help="default: demo")
     command = add("publish", "copy tables and figures of a run to figures/RUN")
-    command.add_argument("run", nargs="?", default="demo", help="name of the run (default: demo)")
+    command.add_argument("run", nargs="?", default="demo", metavar="RUN", help="default: demo")
     command.add_argument("--readme", action="store_true", help="also fill the headline of README.md")
     add("figures", "redraw figures/ and the README's headline from the recorded run and the reported numbers")
 
     command = add("recorded", "unpack the recorded embedded run, or pack the current one")
-    command.add_argument("action", choices=("unpack", "pack"), nargs="?", default="unpack")
+    command.add_argument(
+        "action", choices=("unpack", "pack"), nargs="?", default="unpack", help="default: unpack"
+    )
     command = add(
         "fetch", "fetch models and benchmarks from the hub at pinned revisions, or list and check them"
     )
     command.add_argument(
         "items", nargs="*", metavar="ITEM", help="what to fetch; without one, the list is printed"
     )
-    command.add_argument(
-        "--check", action="store_true", help="do not fetch; compare every file with its receipt"
-    )
+    command.add_argument("--check", action="store_true", help="do not fetch; compare every file with the hub")
     command = add("benchmark", "write the embedded benchmark and its validation set")
     command.add_argument(
         "--accept", action="store_true", help="record the checksums of this data as the right ones"
@@ -79,39 +100,43 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--model", action="append", default=[], metavar="NAME=FOLDER", help="a model; repeat for several"
     )
-    command.add_argument("--port", type=int, default=8765, help="port (default: 8765; 0: any free one)")
+    command.add_argument("--port", type=int, default=8765, metavar="N", help="default: 8765; 0: any free one")
     command.add_argument(
-        "--max-logprobs", type=int, default=None, help="largest number of alternatives per token"
+        "--max-logprobs", type=int, metavar="N", help="largest number of alternatives per token"
     )
-    command.add_argument("--max-batch", type=int, default=None, help="largest number of requests in a batch")
+    command.add_argument("--max-batch", type=int, metavar="N", help="largest number of requests in a batch")
     command.add_argument("--dtype", default="float32", help="as models.dtype of a config (default: float32)")
     command.add_argument("--device", default="auto", help="as models.device of a config (default: auto)")
 
     command = add("import", "turn result files of another program into a run")
-    command.add_argument("source", help="speceyes, deepeyes, lmms-eval or vlmevalkit")
-    command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    programs = NamesOf("..formats.importing", "READERS")
+    command.add_argument(
+        "source", choices=programs, metavar="PROGRAM", help="speceyes, deepeyes, lmms-eval or vlmevalkit"
+    )
+    command.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="its files, or folders of them")
     command.add_argument("--run", required=True, help="name of the new run")
-    command.add_argument("--data-root", help="folder of the benchmarks in their official layouts")
+    command.add_argument("--data-root", metavar="FOLDER", help="the benchmarks in their official layouts")
     command.add_argument("--replace", action="store_true", help="replace an existing run of that name")
     command = add("export", "write a run as result files of the original")
-    command.add_argument("run", help="name of the run")
-    command.add_argument("folder", type=Path, help="folder to write")
+    command.add_argument("run", metavar="RUN", help="name of the run")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
+    arms = ["baseline", "gated"]
     command.add_argument(
-        "--arms",
-        nargs="+",
-        default=["baseline", "gated"],
-        help="arms to write with the drafts (default: baseline gated)",
+        "--arms", nargs="+", default=arms, metavar="ARM", help="beside the drafts (default: baseline gated)"
     )
-    command.add_argument("--tasks", nargs="+", default=[], choices=TASKS, metavar="TASK", help="default: all")
-    command.add_argument("--data-root", help="folder of the benchmarks, if the run does not record it")
+    tasks = NamesOf("..tasks.registry", "TASKS")
+    command.add_argument("--tasks", nargs="+", default=[], choices=tasks, metavar="TASK", help="default: all")
+    command.add_argument(
+        "--data-root", metavar="FOLDER", help="the benchmarks, if the run does not record it"
+    )
 
     command = add("train", "train one of the embedded models from scratch")
     command.add_argument("which", choices=("draft", "agent"), help="the model to train")
-    command.add_argument("--seed", type=int, default=0, help="seed of the training (default: 0)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the training (default: 0)")
     command.add_argument(
-        "--out", required=True, help="folder to write; an existing one is replaced when training is done"
+        "--out", required=True, metavar="FOLDER", help="folder to write; replaced when the training is done"
     )
-    command.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     command.add_argument(
         "--smoke", action="store_true", help="two steps per phase, to check that everything runs"
     )
@@ -148,6 +173,7 @@ def run(given: argparse.Namespace) -> int:
 
             stage(given.notebook, given.set)
         case "cell":
+            from ..params import ALL_NOTEBOOKS
             from .parameters_cell import cell
 
             print(cell(ALL_NOTEBOOKS[given.notebook]), end="")
@@ -212,6 +238,7 @@ def _about_config(command: str, path: str) -> None:
 
 def _recorded(action: str) -> None:
     from ..demo import recorded
+    from ..report.site import write_index
 
     if action == "pack":
         path = recorded.pack()
@@ -219,6 +246,7 @@ def _recorded(action: str) -> None:
         return
     folders = recorded.unpack()
     print("\n".join(f"unpacked {shown(f)}" for f in folders) or "nothing to unpack: the runs exist already")
+    print(f"open {shown(write_index('demo'))}")
 
 
 def _fetch(names: list[str], only_check: bool) -> int:

@@ -35,7 +35,7 @@ def test_what_was_packed_comes_out_again_without_figures_and_the_same_runs_give_
     made = recorded.unpack(tmp_path / "a.tar.xz")
     assert [folder.name for folder in made] == list(recorded.RUNS)
     files = sorted(p.relative_to(runs / "demo").as_posix() for p in (runs / "demo").rglob("*") if p.is_file())
-    assert files == ["05_figures/manifest.json", recorded.MARK]
+    assert files == ["05_figures/manifest.json", "RECORDED"]
     assert recorded.is_recorded("demo")
 
 
