@@ -38,7 +38,7 @@ def roots(params: PrepareParams) -> dict[str, Path]:
     return {name: resolve(root) for name, root in named.items() if root}
 
 
-def provide(params: PrepareParams, progress: Progress | None = None) -> list[str]:
+def provide_data(params: PrepareParams, progress: Progress | None = None) -> list[str]:
     """Generate the embedded data (kind "demo") or leave the given data alone ("check"); one sentence per set.
 
     Data that is there and intact is not generated again. Generated data of another seed is replaced only with
@@ -105,8 +105,18 @@ def inventory(params: PrepareParams, progress: Progress | None = None) -> pd.Dat
     return pd.DataFrame(rows, columns=[*columns, "picture", "problem", *SceneRow._fields])
 
 
-def write(params: PrepareParams, samples: pd.DataFrame, timing: dict[str, float]) -> Path:
-    """Write stage 00: `samples.csv` and the manifest, whose inputs identify the content of each data set."""
+def write_data_stage(params: PrepareParams, samples: pd.DataFrame, timing: dict[str, float]) -> Path:
+    """The finished folder of stage 00: `samples.csv`, and the manifest, whose inputs identify each data set.
+
+    Args:
+        params: parameters of notebook 00.
+        samples: the frame of `inventory`.
+        timing: seconds of the notebook's steps, by name.
+
+    Raises:
+        DataError: benchmark and validation set share a picture.
+    """
+    _refuse_shared_pictures(samples)
     content = ["id", "question", "options", "standard", "picture"]
     failed = int((samples["problem"] != "").sum())
     return finish_stage(
@@ -123,33 +133,15 @@ def write(params: PrepareParams, samples: pd.DataFrame, timing: dict[str, float]
     )
 
 
-def check_disjoint(samples: pd.DataFrame) -> str:
-    """Say that benchmark and validation set share no picture. Raises DataError when they do."""
+def _refuse_shared_pictures(samples: pd.DataFrame) -> None:
     pictures = samples.dropna(subset="picture").groupby("set")["picture"].agg(set)
-    if len(pictures) < 2:
-        return "there is no validation set to compare with"
-    shared = set.intersection(*pictures)
+    shared = set.intersection(*pictures) if len(pictures) > 1 else set()
     if shared:
-        ids = samples.loc[samples["picture"].isin(shared), "id"]
+        first = samples.loc[samples["picture"].isin(shared), "id"].iloc[0]
         raise DataError(
-            f"{len(shared)} pictures are in both the benchmark and the validation set (first: {ids.iloc[0]}); "
+            f"{len(shared)} pictures are in both the benchmark and the validation set (first: {first}); "
             "a threshold chosen on them would prove nothing. Give a validation_root with other data"
         )
-    return f"none of the {len(pictures['benchmark'])} pictures of the benchmark is in the validation set"
-
-
-def counts_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Per set and task: samples, independent questions, pictures, their sides, pictures that cannot be read."""
-    table = samples.groupby(["set", "task"], sort=False).agg(
-        samples=("id", "size"),
-        questions=("group", "nunique"),
-        pictures=("picture", "nunique"),
-        smallest_px=("width_px", "min"),
-        largest_px=("width_px", "max"),
-        easy_pct=("w", lambda w: 100 * (w >= HARD_W).sum() / w.notna().sum() if w.notna().any() else None),
-        unreadable=("problem", lambda p: (p != "").sum()),
-    )
-    return table.round(0).convert_dtypes()
 
 
 # ------------------------------------------------------------------------------------------------ figures
@@ -164,16 +156,17 @@ def region(sample: Sample, size: tuple[int, int], row: SceneRow | None) -> Regio
     return left, top, right - left, bottom - top
 
 
-def hardest(samples: Sequence[Sample], rows: dict[str, SceneRow]) -> Sample:
-    """The sample with the smallest window, or the last one where that is not known."""
-    known = [s for s in samples if s.id in rows]
-    return min(known, key=lambda s: rows[s.id].w) if known else samples[-1]
+def sample_cards(samples: Sequence[Sample], root: str | Path) -> Figure:
+    """Per sample the picture with its boxes, the picture at the embedded models' 96 px, and the zoom at 96 px.
 
-
-def sample_cards(samples: Sequence[Sample], rows: dict[str, SceneRow]) -> Figure:
-    """Per sample the picture with its boxes, the picture at the embedded models' 96 px, and the zoom at 96 px."""
+    Args:
+        samples: what is drawn, one line each.
+        root: folder of their benchmarks; the embedded ones know where the zoom should go.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
+
+    rows = scene_rows(resolve(root))
 
     figure = Figure(figsize=(7, 2.7 * len(samples)), layout="constrained")
     axes = figure.subplots(len(samples), 3, squeeze=False)
@@ -200,13 +193,20 @@ def sample_cards(samples: Sequence[Sample], rows: dict[str, SceneRow]) -> Figure
 
 
 def difficulty_histogram(samples: pd.DataFrame) -> Figure:
-    """How large the scene's window is in each task's pictures (each picture once); dashed: the limit of hard."""
+    """How large the scene's window is in each task's pictures (each picture once); dashed: the limit of hard.
+
+    A line of text stands in its place where the data does not say how large its targets are.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
     part = samples[(samples["set"] == "benchmark") & samples["w"].notna()]
     pictures = part.drop_duplicates(["task", "group"])
     tasks = list(dict.fromkeys(pictures["task"]))
+    if not tasks:
+        figure = Figure(figsize=(7, 0.4))
+        figure.text(0.01, 0.3, "This data does not say how large its targets are.", fontsize=8)
+        return figure
     figure = Figure(figsize=(7, 1.7 * -(-len(tasks) // 4)), layout="constrained")
     axes = figure.subplots(-(-len(tasks) // 4), 4, sharex=True, squeeze=False).flat
     for axis, task in zip(axes, tasks, strict=False):

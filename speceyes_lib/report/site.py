@@ -195,13 +195,15 @@ def _notebook_row(path: Path) -> list[str]:
 def _notebook_body(path: Path) -> str:
     import nbformat
 
+    from .formulas import formulas_as_pictures
+
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
     up = os.path.relpath(repo_root(), path.parent)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # its paths start from notebooks/, the page lies in the run's folder
             text = cell.source.replace("](../figures/", "](figures/")  # pictures are embedded
-            cell.source = text.replace("](../", f"]({up}/")
+            cell.source = formulas_as_pictures(text.replace("](../", f"]({up}/"))
         for output in cell.get("outputs", ()):
             # a live control is nothing without its kernel: its line of text stays, the still view follows
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)

@@ -133,7 +133,7 @@ def check(name: str, deep: bool = False, endpoint: str | None = None) -> State:
     return State(name, state, receipt["revision"], receipt["licence"], size_gb, note)
 
 
-def overview(names: Iterable[str] = ITEMS) -> pd.DataFrame:
+def list_downloads(names: Iterable[str] = ITEMS) -> pd.DataFrame:
     """One row per item: where it comes from, its revision and licence, how large it is, what is here of it."""
     import pandas as pd
 

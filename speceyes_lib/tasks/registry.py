@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import DataError, nearest
+from ..paths import resolve
 from .benchmark import Benchmark
 from .sample import Sample
 
@@ -62,11 +63,11 @@ def load(benchmark: str, split: str, root: str | Path) -> list[Sample]:
 
 
 def load_task(task: str, root: str | Path) -> list[Sample]:
-    """`load` for a task name "benchmark/split"."""
+    """`load` for a task name "benchmark/split"; a relative `root` starts at the repository."""
     if task not in TASKS:
         raise DataError(f"no task {task!r}{nearest(task, TASKS)}; known are {', '.join(TASKS)}")
     benchmark, split = task.split("/")
-    return load(benchmark, split, root)
+    return load(benchmark, split, resolve(root))
 
 
 def _folder(benchmark: Benchmark, root: Path) -> Path:

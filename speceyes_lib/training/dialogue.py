@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..demo.scenes import Question
+from ..agents import prompt_sets
+from ..demo.scenes import Question, teacher_box
+
+if TYPE_CHECKING:
+    from .evaluation import HeldOut
 
 TOOL_NAME = "image_zoom_in_tool"
 
@@ -52,3 +57,16 @@ def zoom_turn(question: Question, box: Sequence[int]) -> str:
 
 def answer_turn(question: Question) -> str:
     return f"<think>{answer_thought(question)}</think>\n<answer>{question.answer}</answer>"
+
+
+def example_dialogue(sample: HeldOut) -> list[tuple[str, str]]:
+    """The teacher's dialogue about one sample as (speaker, text): user, draft, and the two turns of the agent."""
+    question = sample.question
+    options = None if question.kind == "exist" else question.options
+    return [
+        ("user", f"<image> {prompt_sets.load('demo').question_block(question.text, options)}"),
+        ("draft", question.answer),
+        ("agent", zoom_turn(question, teacher_box(sample.scene))),
+        ("user", "<tool_response><image></tool_response>"),
+        ("agent", answer_turn(question)),
+    ]

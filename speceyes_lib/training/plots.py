@@ -11,17 +11,19 @@ from ..demo import scenes
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from PIL.Image import Image
+
+    from .evaluation import HeldOut
 
 
-def three_views(shown: Sequence[tuple[scenes.Scene, scenes.Question, Image]]) -> Figure:
+def three_views(samples: Sequence[HeldOut]) -> Figure:
     """Per column one sample: the original, the 96 px view of it, and the crop of the teacher's box at 96 px."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(1.9 * len(shown), 6.2), layout="constrained")
-    axes = figure.subplots(3, len(shown), squeeze=False)
-    for column, (scene, question, picture) in zip(axes.T, shown, strict=True):
+    figure = Figure(figsize=(1.9 * len(samples), 6.2), layout="constrained")
+    axes = figure.subplots(3, len(samples), squeeze=False)
+    for column, sample in zip(axes.T, samples, strict=True):
+        scene, question, picture = sample.scene, sample.question, sample.picture
         box = scenes.teacher_box(scene)
         for axis, image in zip(
             column, (picture, scenes.view(picture), scenes.view(picture, box)), strict=True

@@ -33,6 +33,8 @@ import torch.nn.functional as F
 from ..agents import prompt_sets
 from ..demo import scenes
 from ..errors import UserError
+from ..params import TrainParams
+from ..paths import resolve
 from . import evaluation
 from .curriculum import (
     GOAL_WEIGHTS,
@@ -403,6 +405,28 @@ def train(
     _replace(Path(out), partial)
     report(f"{which}: written to {out} after {time.perf_counter() - start:.0f} s")
     return json.loads(text)
+
+
+def run_training(
+    params: TrainParams, progress: Callable[[int, int, str], None] | None = None
+) -> tuple[dict, Path]:
+    """Train as the parameters of `train_demo_models` say; the content of training.json, and the folder written.
+
+    Raises:
+        UserError: as `train`.
+    """
+    folder = resolve(params.out)
+    facts = train(
+        params.which,
+        params.seed,
+        folder,
+        threads=params.threads,
+        recipe=smoke_recipe(params.which) if params.smoke else None,
+        held_out=params.held_out,
+        report=lambda line: None,
+        progress=progress,
+    )
+    return facts, folder
 
 
 def _replace(out: Path, finished: Path) -> None:

@@ -255,7 +255,7 @@ def _fetch(names: list[str], only_check: bool) -> int:
     for name in names:
         hub.item_of(name)
     if not names:
-        print(hub.overview().to_string())
+        print(hub.list_downloads().to_string())
         return 0
     states = [hub.check(name, deep=True) if only_check else hub.fetch(name) for name in names]
     if only_check:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..params import Params, build
+from ..params import ALL_NOTEBOOKS, Params, build
 from ..paths import resolve, shown
 from ..report.formatting import duration, size
 from .parameters_cell import given_names
@@ -29,11 +29,11 @@ PACKAGES_SHOWN = ("torch", "transformers", "numpy", "pandas")
 SECONDS_BETWEEN_UPDATES = 0.25  # often enough for the eye, cheap for kernel and file
 
 
-def start(model: type[P], namespace: Mapping[str, Any]) -> P:
+def start(model: str | type[P], namespace: Mapping[str, Any]) -> P:
     """The checked parameters of a notebook; displays where its numbers come from.
 
     Args:
-        model: the notebook's parameter model.
+        model: the notebook's name, or its parameter model.
         namespace: the notebook's `globals()`.
 
     Returns:
@@ -45,6 +45,8 @@ def start(model: type[P], namespace: Mapping[str, Any]) -> P:
     """
     from ..runs.provenance import environment
 
+    if isinstance(model, str):
+        model = ALL_NOTEBOOKS[model]
     # in a plain script there is no history of cells: any global of a parameter's name is taken
     history = namespace.get("_ih")
     names = model.model_fields if history is None else given_names(history)
@@ -205,7 +207,7 @@ def _drawn(figure: Figure, dpi: int) -> bytes:
 def handover(written: Sequence[Path | str], next_notebook: str | None = None) -> None:
     """Display what was written (a line per folder, its files with their sizes) and which notebook comes next.
 
-    `written` holds folders or files; paths are shown relative to the repository.
+    `written` holds folders or files, from the repository or absolute; paths are shown relative to the repository.
     """
     lines = [_written_line(resolve(path)) for path in written]
     if next_notebook:
@@ -214,6 +216,8 @@ def handover(written: Sequence[Path | str], next_notebook: str | None = None) ->
 
 
 def _written_line(path: Path) -> str:
+    if not path.exists():
+        return f"`{shown(path)}`: nothing was written"
     if not path.is_dir():
         return f"`{shown(path)}` ({size(path.stat().st_size)})"
     files = [

@@ -41,10 +41,10 @@ ROOTS = {"data": "benchmark", "validation": "validation"}
 def test_data_that_is_there_is_kept_and_what_is_missing_is_made_again(params):
     root = preparation.roots(params)["benchmark"]
     stamp = (root / "generated.json").stat().st_mtime_ns
-    preparation.provide(params)
+    preparation.provide_data(params)
     assert (root / "generated.json").stat().st_mtime_ns == stamp
     (root / "hr" / "hr_bench_8k.tsv").unlink()
-    notes = preparation.provide(params)
+    notes = preparation.provide_data(params)
     assert damaged(root) == []
     assert [note.split(":")[0] for note in notes] == ["benchmark", "validation"]
 
@@ -52,8 +52,8 @@ def test_data_that_is_there_is_kept_and_what_is_missing_is_made_again(params):
 def test_generated_data_of_another_seed_is_replaced_only_when_asked(params):
     other = params.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match="holds data of seed 2, expected seed 5"):
-        preparation.provide(other)
-    preparation.provide(other.model_copy(update={"if_changed": "restart"}))
+        preparation.provide_data(other)
+    preparation.provide_data(other.model_copy(update={"if_changed": "restart"}))
     assert benchmark.read_manifest(preparation.roots(params)["benchmark"])["seed"] == 5
 
 
@@ -61,7 +61,7 @@ def test_checking_writes_nothing_into_the_data(params):
     root = preparation.roots(params)["benchmark"]
     (root / "generated.json").unlink()
     before = sorted(root.rglob("*"))
-    notes = preparation.provide(params.model_copy(update={"kind": "check"}))
+    notes = preparation.provide_data(params.model_copy(update={"kind": "check"}))
     assert sorted(root.rglob("*")) == before
     assert "read as it is" in notes[0]
 
@@ -77,9 +77,8 @@ def test_every_sample_of_both_sets_is_listed_with_what_a_reader_needs(params):
     assert (row["width_px"], row["height_px"]) == (1408, 1408)
     assert (frame["problem"] == "").all()
     assert frame["w"].between(0, 1).all()
-    table = preparation.counts_table(frame)
-    assert list(table.loc["benchmark"].index) == list(TASKS)
-    assert table.loc[("benchmark", "pope/random"), ["samples", "questions", "pictures"]].tolist() == [6, 3, 3]
+    pope = frame[(frame["set"] == "benchmark") & (frame["task"] == "pope/random")]
+    assert [len(pope), pope["group"].nunique(), pope["picture"].nunique()] == [6, 3, 3]
 
 
 def test_an_unreadable_picture_is_one_row_with_its_problem_not_a_crash(params):
@@ -89,14 +88,14 @@ def test_an_unreadable_picture_is_one_row_with_its_problem_not_a_crash(params):
     bad = frame[frame["problem"] != ""]
     assert bad["id"].tolist() == ["vstar/direct_attributes/scene_001"]
     assert "scene_001.jpg: not a readable picture" in bad["problem"].iloc[0]
-    preparation.write(params, frame, {"read_s": 1.0})
-    counts = read_manifest("t", "00_data").counts
+    preparation.write_data_stage(params, frame, {"read_s": 1.0})
+    counts = read_manifest("t", preparation.STAGE).counts
     assert (counts.expected, counts.failed) == (len(frame), 1)
 
 
 def test_the_stage_identifies_the_content_of_its_data(params):
     def inputs() -> dict:
-        preparation.write(params, preparation.inventory(params), {})
+        preparation.write_data_stage(params, preparation.inventory(params), {})
         return read_manifest("t", "00_data").inputs
 
     first = inputs()
@@ -111,27 +110,28 @@ def test_the_stage_identifies_the_content_of_its_data(params):
 
 def test_a_picture_in_both_sets_is_refused(params):
     frame = preparation.inventory(params)
-    assert "none of the" in preparation.check_disjoint(frame)
     benchmark_row = frame[frame["set"] == "benchmark"].iloc[[0]].assign(set="validation")
     with pytest.raises(DataError, match="1 pictures are in both"):
-        preparation.check_disjoint(pd.concat([frame, benchmark_row]))
-    assert "no validation set" in preparation.check_disjoint(frame[frame["set"] == "benchmark"])
+        preparation.write_data_stage(params, pd.concat([frame, benchmark_row]), {})
+    alone = params.model_copy(update={"validation_root": ""})
+    assert preparation.write_data_stage(alone, preparation.inventory(alone), {}).is_dir()
 
 
 def test_figures_show_each_sample_in_three_views_and_each_task_once(params):
     root = preparation.roots(params)["benchmark"]
-    rows = benchmark.scene_rows(root)
     samples = load_task("vstar/direct_attributes", root)
-    cards = preparation.sample_cards(samples, rows)
+    cards = preparation.sample_cards(samples, root)
     assert [len(axis.images) for axis in cards.axes] == [1] * 6
     assert samples[0].question in cards.axes[0].get_title(loc="left")
     assert len(cards.axes[0].patches) == len(samples[0].boxes) + 1
-    unknown = preparation.sample_cards(load_task("pope/random", root)[:1], {})
+    unknown = preparation.sample_cards(load_task("pope/random", root)[:1], root.parent)
     assert [len(axis.images) for axis in unknown.axes] == [1, 1, 0]
     histogram = preparation.difficulty_histogram(preparation.inventory(params))
     assert [axis.get_title() for axis in histogram.axes[: len(TASKS)]] == list(TASKS)
     drawn = sum(patch.get_height() for patch in histogram.axes[0].patches)
     assert drawn == SMALL["vstar"]
+    sizes_unknown = preparation.inventory(params).assign(w=float("nan"))
+    assert preparation.difficulty_histogram(sizes_unknown).axes == []
 
 
 def test_a_real_data_set_without_scenes_is_shown_by_its_boxes(params):

@@ -177,7 +177,7 @@ def test_command_line_tells_a_mistake_in_one_line(run, capsys):
 
 def test_pictures_of_the_repository_are_embedded_and_links_to_it_lead_there(run):
     cell = nbformat.v4.new_markdown_cell(
-        "![pipeline](../figures/pipeline/03_judging.png) [terms](../docs/glossary.md)"
+        "![pipeline](../figures/pipeline/03_judging.png) [terms](../docs/glossary.md) $x > 0$"
     )
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), run / "notebooks" / "03_judging.ipynb")
     site.write_index("tiny")
@@ -185,3 +185,4 @@ def test_pictures_of_the_repository_are_embedded_and_links_to_it_lead_there(run)
     assert 'src="data:image/png;base64,' in page.read_text("utf-8")
     (link,) = re.findall(r'href="([^"]+glossary\.md)"', page.read_text("utf-8"))
     assert (page.parent / link).is_file()
+    assert 'alt="x &gt; 0"' in page.read_text("utf-8")

@@ -221,7 +221,7 @@ def test_what_is_not_there_is_told_with_its_size(monkeypatch, tmp_path):
     monkeypatch.setenv("SPECEYES_HOME", str(tmp_path))
     state = hub.check("deepeyes-7b")
     assert (state.state, state.note) == ("missing", "not in data/models/DeepEyes-7B, about 16.6 GB")
-    table = hub.overview()
+    table = hub.list_downloads()
     assert list(table.index) == list(hub.ITEMS)
     assert set(table["here"]) == {"missing"}
     assert "3b31e4b34259" in table.loc["deepeyes-7b", "revision"]

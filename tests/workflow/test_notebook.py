@@ -21,8 +21,7 @@ HEAD = """
 import time
 from speceyes_lib.errors import DataError
 from speceyes_lib.workflow.notebook import Progress, counts, handover, show, start
-from speceyes_lib.params import DraftParams
-params = start(DraftParams, globals())
+params = start("01_small_model_inference", globals())
 """
 
 
