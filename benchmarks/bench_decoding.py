@@ -48,7 +48,7 @@ def inputs_of(backend: TransformersBackend, count: int) -> dict:
         {"type": "text", "text": "what color is the circle? " * 6},
     ]
     request = GenerationRequest("x", [{"role": "user", "content": content}], NEW_TOKENS)
-    return backend._tensors([backend._row(request)] * count)
+    return backend.batch_tensors([backend.prepared_row(request)] * count)
 
 
 def decode(backend: TransformersBackend, way: str, count: int) -> tuple[float, list[list[int]]]:

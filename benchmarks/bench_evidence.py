@@ -108,7 +108,7 @@ def embedded_draft(goes_on: bool = False) -> tuple[Ways, int]:
             )
             for s in load_task("vstar/direct_attributes", root)
         ]
-    inputs = backend._tensors([backend._row(r) for r in requests])
+    inputs = backend.batch_tensors([backend.prepared_row(r) for r in requests])
     return ways(backend.model, inputs, set() if goes_on else backend.end_ids), backend.vocab_size
 
 

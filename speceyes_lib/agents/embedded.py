@@ -26,7 +26,7 @@ from .prompt_sets import PromptSet
 
 _PICTURE_LINE = re.compile(r"\nPicture: (\S+), (\d+) x (\d+) px\Z")  # ends the agent text of demo_thyme
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-_PROGRAM = re.compile(r"<code>\s*```python\n(.*?)```\s*</code>", re.DOTALL)
+PROGRAM = re.compile(r"<code>\s*```python\n(.*?)```\s*</code>", re.DOTALL)
 _STOP = ("</tool_call>", "</answer>", "<|im_end|>")
 _FIRST_LOOK_TOKENS = 48
 _CROP = """\
@@ -110,7 +110,7 @@ class EmbeddedDialogue:
             elif output is not None:
                 output.append(part)
             else:
-                yield {"role": "assistant", "content": _PROGRAM.sub(_as_call, part["text"])}
+                yield {"role": "assistant", "content": PROGRAM.sub(as_call, part["text"])}
 
     # ---------------------------------------------------------------------------------------- from the model
     def _retold(self, request: GenerationRequest, said: Generation) -> Generation:
@@ -123,12 +123,12 @@ class EmbeddedDialogue:
         if picture is None:
             return said
         view = next(p["image"] for p in _parts(request.messages[1]) if p["type"] == "image")
-        text = _CALL.sub(lambda call: _as_program(call[1], picture[1], view.size), said.text, count=1)
+        text = _CALL.sub(lambda call: as_program(call[1], picture[1], view.size), said.text, count=1)
         return replace(said, text=text)
 
 
 # --------------------------------------------------------------------------------------- calls and programs
-def _as_program(call: str, path: str, view_px: tuple[int, int]) -> str:
+def as_program(call: str, path: str, view_px: tuple[int, int]) -> str:
     written = call.strip()
     comment = "".join(f"# {line}\n" for line in written.splitlines())
     try:
@@ -139,7 +139,7 @@ def _as_program(call: str, path: str, view_px: tuple[int, int]) -> str:
     return f"<code>\n```python\n{comment}{code}```\n</code>"
 
 
-def _as_call(program: re.Match) -> str:
+def as_call(program: re.Match) -> str:
     """The zoom call behind a program: it stands in the first lines of comment."""
     lines = []
     for line in program[1].splitlines():

@@ -42,7 +42,7 @@ class ThymeAgent(TaggedAgent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._session: Session | None = None  # started by the first program
+        self.session: Session | None = None  # started by the first program
 
     def opening(self) -> list[dict]:
         width, height = map(str, self.original.size)
@@ -59,9 +59,9 @@ class ThymeAgent(TaggedAgent):
             )
         if not code:
             return self._refused_program(taken, "malformed_call", "There is no program inside <code></code>.")
-        if self._session is None:
-            self._session = self.sandbox.session(self.original)
-        outcome = self._session.run(code)
+        if self.session is None:
+            self.session = self.sandbox.session(self.original)
+        outcome = self.session.run(code)
         images, too_narrow = [], None
         for image in outcome.images:
             try:
@@ -89,8 +89,8 @@ class ThymeAgent(TaggedAgent):
         self.messages[-1] = {"role": "assistant", "content": parts}
 
     def close(self) -> None:
-        if self._session is not None:
-            self._session.close()
+        if self.session is not None:
+            self.session.close()
 
     def _refused_program(self, taken: dict[str, Any], type: str, message: str) -> tuple[Turn, Outcome]:
         error = Failure(type=type, message=message)

@@ -141,7 +141,7 @@ class _Writer:
         progress: Progress,
     ) -> None:
         self.root, self.seed, self.sizes, self.threads = root, seed, sizes, threads
-        self.grounds = scenes.bank(_bank_seed(seed), count=24)
+        self.grounds = scenes.bank(bank_seed(seed), count=24)
         self.rows: list[tuple[str, str, Scene]] = []  # sample id, kind of question, scene
         self.done, self.total = 0, _pictures(sizes)
         self.progress = progress
@@ -273,7 +273,7 @@ def _box_px(box: Sequence[float], side_px: int) -> list[int]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _bank_seed(seed: int) -> int:
+def bank_seed(seed: int) -> int:
     return 1_000_000 + seed  # far from the seed of the training backgrounds
 
 
@@ -400,7 +400,7 @@ def compare(root: str | Path, name: str) -> Comparison:
 
     name: "benchmark" or "validation". Other data is usable, but figures may differ from the committed ones.
     """
-    committed = json.loads(_checksums().read_text("utf-8"))
+    committed = json.loads(checksums_file().read_text("utf-8"))
     expected, manifest = committed[name], read_manifest(root)
     if manifest is None or any(manifest.get(k) != expected[k] for k in ("generator", "seed", "sizes")):
         return Comparison(
@@ -411,7 +411,7 @@ def compare(root: str | Path, name: str) -> Comparison:
         note = f"{name}: all {len(expected['files'])} files are identical to the committed checksums"
         return Comparison(True, (), note)
     made_with = ", ".join(f"{p} {v}" for p, v in committed["packages"].items())
-    here = ", ".join(f"{p} {v}" for p, v in _packages().items())
+    here = ", ".join(f"{p} {v}" for p, v in packages_in_use().items())
     return Comparison(
         True,
         differing,
@@ -421,11 +421,11 @@ def compare(root: str | Path, name: str) -> Comparison:
     )
 
 
-def _checksums() -> Path:
+def checksums_file() -> Path:
     return repo_root() / "data" / "demo" / "checksums.json"
 
 
-def _packages() -> dict[str, str]:
+def packages_in_use() -> dict[str, str]:
     return {name: version(name) for name in ("numpy", "pillow", "pyarrow")}  # they decide the bytes
 
 
@@ -452,6 +452,6 @@ def write_embedded_sets(accept: bool = False) -> list[str]:
     sets = {"benchmark": (p.data_root, p.seed), "validation": (p.validation_root, p.validation_seed)}
     manifests = {name: generate(resolve(root), seed, SIZES[name]) for name, (root, seed) in sets.items()}
     if accept:
-        committed = {"packages": _packages()} | manifests
-        _checksums().write_text(json.dumps(committed, indent=1) + "\n", "utf-8")
+        committed = {"packages": packages_in_use()} | manifests
+        checksums_file().write_text(json.dumps(committed, indent=1) + "\n", "utf-8")
     return [compare(resolve(root), name).note for name, (root, _) in sets.items()]

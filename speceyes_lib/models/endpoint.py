@@ -173,11 +173,11 @@ class Client:
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self.endpoints = tuple(endpoints)
-        self._seats = [_Replica(e) for e in self.endpoints]
+        self.replicas = [_Replica(e) for e in self.endpoints]
         self.max_in_flight = sum(e.concurrency for e in self.endpoints)
         self._free: asyncio.Semaphore | None = None
         self._next_start_s = 0.0
-        self._close = weakref.finalize(self, _hang_up, [seat.openai for seat in self._seats])
+        self._close = weakref.finalize(self, _hang_up, [seat.openai for seat in self.replicas])
 
     def submit(self, messages: Sequence[dict], **body: Any) -> Future[Reply]:
         """The future reply to a request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
@@ -192,7 +192,7 @@ class Client:
             self._free = asyncio.Semaphore(self.max_in_flight)
         async with self._free:
             await self._paced()
-            untried = list(self._seats)
+            untried = list(self.replicas)
             while True:
                 seat = min(untried, key=_Replica.load)
                 untried.remove(seat)

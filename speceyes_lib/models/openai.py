@@ -70,7 +70,7 @@ class ServerBackend:
         self.max_in_flight = self.client.max_in_flight
         self.vocab_size = 0  # alternatives per token: none before `probe` has run
         self._lost_in_a_row = 0
-        self._encoded: dict[int, tuple[weakref.ref, str]] = {}
+        self.encoded_pictures: dict[int, tuple[weakref.ref, str]] = {}
 
     # ------------------------------------------------------------------------------------ the contract
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
@@ -209,7 +209,7 @@ class ServerBackend:
     def body(self, request: GenerationRequest) -> tuple[list[dict], dict]:
         """The messages of a request in the OpenAI form, and the other fields of its chat completion."""
         plain, pictures = normalise(request.messages, self.image_spec)
-        urls = iter([self._url(p) for p in pictures])
+        urls = iter([self.data_url(p) for p in pictures])
         messages = []
         for message in plain:
             content = message["content"]
@@ -236,15 +236,15 @@ class ServerBackend:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return messages, body
 
-    def _url(self, picture: Image.Image) -> str:
+    def data_url(self, picture: Image.Image) -> str:
         """A picture as a data URL. It is encoded once, because an agent sends its first view with every turn."""
         key = id(picture)
-        if (known := self._encoded.get(key)) and known[0]() is picture:
+        if (known := self.encoded_pictures.get(key)) and known[0]() is picture:
             return known[1]
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "PNG", compress_level=1)
         url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-        self._encoded[key] = weakref.ref(picture, lambda _: self._encoded.pop(key, None)), url
+        self.encoded_pictures[key] = weakref.ref(picture, lambda _: self.encoded_pictures.pop(key, None)), url
         return url
 
 

@@ -67,7 +67,7 @@ class TransformersBackend:
         import transformers
 
         self._torch = torch
-        self.device, device_map = _placed(device, role)
+        self.device, device_map = placement(device, role)
         wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
         if not isinstance(wanted, str | torch.dtype):
             raise ConfigError(f"dtype: {dtype!r} is no torch dtype; use auto, float32, bfloat16 or float16")
@@ -103,7 +103,7 @@ class TransformersBackend:
         )
         self._merge = image.merge_size
         self.image_token_id = self.model.config.image_token_id
-        self._memory = PictureMemory()
+        self.picture_memory = PictureMemory()
         self._token_texts: dict[int, str] = {}
         self._closers: dict[tuple[str, ...], frozenset[int]] = {}
 
@@ -159,8 +159,8 @@ class TransformersBackend:
 
     # ---------------------------------------------------------------------------------------- one batch
     def _generate_batch(self, requests: list[GenerationRequest]) -> list[Generation]:
-        first, rows = requests[0], [self._row(r) for r in requests]
-        inputs = self._tensors(rows, remember=first.reuse != "nothing")
+        first, rows = requests[0], [self.prepared_row(r) for r in requests]
+        inputs = self.batch_tensors(rows, remember=first.reuse != "nothing")
         recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
         stopped = self._stopping(first.stop) if first.stop else None
         with self._torch.inference_mode():
@@ -188,7 +188,7 @@ class TransformersBackend:
                 self._keep(row, i, tokens, inputs)
         return generations
 
-    def _row(self, request: GenerationRequest) -> Row:
+    def prepared_row(self, request: GenerationRequest) -> Row:
         """The tokens and pictures of a request, and how many are known from the last turn of its conversation."""
         messages, pictures = normalise(request.messages, self.image_spec)
         goes_on = messages[-1]["role"] == "assistant"
@@ -205,15 +205,15 @@ class TransformersBackend:
         counts = np.ones(len(ids), np.int64)
         counts[places] = [h * w // merge**2 for _, h, w in grids]
         codes = ids.copy()
-        codes[places] = [-self._memory.of(p).number for p in pictures]
+        codes[places] = [-self.picture_memory.of(p).number for p in pictures]
         codes, begins = np.repeat(codes, counts), (np.cumsum(counts) - counts)[places].tolist()
         row = Row(np.repeat(ids, counts), codes, pictures, grids, begins)
         if not pictures or request.reuse != "conversation":
             return row
-        kept = self._memory.of(pictures[0])
+        kept = self.picture_memory.of(pictures[0])
         return replace(row, kept=kept, start=kept.known(codes))
 
-    def _tensors(self, rows: Sequence[Row], remember: bool = False) -> dict:
+    def batch_tensors(self, rows: Sequence[Row], remember: bool = False) -> dict:
         """The input of `greedy`: a batch padded on the left, in each row the known part before the new one.
 
         padding  known  |  padding  new
@@ -248,7 +248,7 @@ class TransformersBackend:
 
     def _features(self, pictures: Sequence[Image.Image], remember: bool) -> object:
         """The features of the pictures. Those that are not known are computed in one pass."""
-        kept = [self._memory.of(p) if remember else Kept(i) for i, p in enumerate(pictures)]
+        kept = [self.picture_memory.of(p) if remember else Kept(i) for i, p in enumerate(pictures)]
         unknown = {k.number: (k, p) for k, p in zip(kept, pictures, strict=True) if not k.features}
         if unknown:
             images = [picture for _, picture in unknown.values()]
@@ -373,7 +373,7 @@ def _is_view(width: int, height: int, spec: ImageSpec) -> bool:
     )
 
 
-def _placed(device: str, role: str) -> tuple[str, str | None]:
+def placement(device: str, role: str) -> tuple[str, str | None]:
     """The device for a model's inputs, and transformers' device map if the model is split.
 
     Raises:

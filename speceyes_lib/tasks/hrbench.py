@@ -22,8 +22,8 @@ def _read_hr(folder: Path, split: str) -> Iterator[Sample]:
     path = folder / f"{split}.tsv"
     if not path.is_file():
         raise DataError(f"{path}: this file of HR-Bench is missing; fetch it (speceyes fetch hr-bench)")
-    rows = _tsv_rows(path)
-    header = [_field(f) for f, _ in next(rows, [])]
+    rows = read_tsv(path)
+    header = [decoded_field(f) for f, _ in next(rows, [])]
     _need(header, _HR_FIELDS, str(path))
     groups: dict[tuple, str] = {}
     for number, row in enumerate(rows, start=1):
@@ -32,7 +32,7 @@ def _read_hr(folder: Path, split: str) -> Iterator[Sample]:
             raise DataError(f"{where}: {len(row)} fields, but the header names {len(header)}")
         cells = dict(zip(header, row, strict=True))
         image, offset = cells.pop("image")
-        text = {name: _field(raw) for name, (raw, _) in cells.items()}
+        text = {name: decoded_field(raw) for name, (raw, _) in cells.items()}
         options = tuple(_text(text[c], where, c) for c in "ABCD")
         answer = _text(text["answer"], where, "answer")
         if answer not in LETTERS[: len(options)]:
@@ -55,7 +55,7 @@ def _read_hr(folder: Path, split: str) -> Iterator[Sample]:
         )
 
 
-def _tsv_rows(path: Path) -> Iterator[list[tuple[bytes, int]]]:
+def read_tsv(path: Path) -> Iterator[list[tuple[bytes, int]]]:
     """Rows of a TSV as (raw field, its byte offset in the file); one row in memory at a time.
 
     A field may be quoted as CSV writers do it: then it may hold tabs, line ends and doubled quotes.
@@ -94,7 +94,7 @@ def _split(line: bytes) -> list[tuple[bytes, int]] | None:
         at = stop + 1
 
 
-def _field(raw: bytes) -> str:
+def decoded_field(raw: bytes) -> str:
     text = raw.decode("utf-8-sig", errors="replace")
     return text[1:-1].replace('""', '"') if text[:1] == '"' else text
 

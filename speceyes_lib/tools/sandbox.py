@@ -166,6 +166,11 @@ class Session:
     def __exit__(self, *_) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int | None:
+        """Process id while the process runs; None before the first program and after a stop."""
+        return self._process.pid if self._process else None
+
     def close(self) -> None:
         self._close()
 
@@ -191,7 +196,7 @@ class Session:
         except _Stopped as e:
             self._end()
             if e.type == "file_limit":
-                _remove(self.scratch)
+                remove_folder(self.scratch)
                 os.mkdir(self.scratch, 0o700)
                 self._lay_out()
             return _failed(e.type, f"{e} Its variables are lost.")
@@ -386,10 +391,10 @@ def _clean_up(held: list[subprocess.Popen], scratch: str) -> None:
     for process in held:
         _kill(process)
     held.clear()
-    _remove(scratch)
+    remove_folder(scratch)
 
 
-def _remove(folder: str) -> None:
+def remove_folder(folder: str) -> None:
     try:
         shutil.rmtree(folder, ignore_errors=True)
     except RecursionError:  # folders in folders in folders

@@ -168,24 +168,24 @@ class Curriculum:
         if self.which == "draft" or wording != "full":
             scene = self._scene(hard_share=0.12 if symbolic else 0.35, pairs_only=pairs_only)
             count = 6 if symbolic else 4
-            tails = [self._answer_tail(self.question(scene), scene, wording) for _ in range(count)]
+            tails = [self.answer_tail(self.question(scene), scene, wording) for _ in range(count)]
             if symbolic and wording != "compact":
                 tails += self._compact_tails(scene)
             return Row([(self._chat["open"], None)], tails, self.look(scene, symbolic))
         scene = self._scene(hard_share=0.4, pairs_only=pairs_only, filling_share=0.12)
         router = self._router_tail(self.question(scene), scene)
         if scene.w >= ZOOM_W:
-            tails = [self._answer_tail(self.question(scene), scene, wording) for _ in range(4)]
+            tails = [self.answer_tail(self.question(scene), scene, wording) for _ in range(4)]
             return Row([(self._chat["open"], None)], [*tails, router], self.look(scene, symbolic))
         box = scenes.teacher_box(scene)
-        direct = [self._answer_tail(self.question(scene), scene, wording) for _ in range(2)]
-        zoomed = [self._zoom_tail(self.question(scene), box) for _ in range(2)]
+        direct = [self.answer_tail(self.question(scene), scene, wording) for _ in range(2)]
+        zoomed = [self.zoom_tail(self.question(scene), box) for _ in range(2)]
         tails = [*direct, *zoomed, router, *(self._compact_tails(scene) if symbolic else [])]
         return Row([(self._chat["open"], None)], tails, self.look(scene, symbolic, self._shaken(box)))
 
     def _compact_tails(self, scene: Scene) -> list[list[Segment]]:
         """A few of the shortest questions, so that the first learned look-up is not forgotten."""
-        return [self._answer_tail(self.question(scene), scene, "compact") for _ in range(2)]
+        return [self.answer_tail(self.question(scene), scene, "compact") for _ in range(2)]
 
     def _scene(self, hard_share: float, pairs_only: bool = False, filling_share: float = 0.0) -> Scene:
         n_objects = 2 if pairs_only else None
@@ -202,7 +202,7 @@ class Curriculum:
         moved = tuple(v + step[i % 2] for i, v in enumerate(box))
         return moved if self.rng.random() < 0.3 and min(moved) >= 0 and max(moved) <= VIEW_PX else box
 
-    def _answer_tail(self, question: Question, scene: Scene, wording: Wording) -> list[Segment]:
+    def answer_tail(self, question: Question, scene: Scene, wording: Wording) -> list[Segment]:
         if wording == "compact":
             return [(question.short + "\n", None), (question.answer, question.kind)]
         if wording == "thought" and self.which == "agent":
@@ -231,7 +231,7 @@ class Curriculum:
             (f"</answer>{END_OF_TURN}", "form"),
         ]
 
-    def _zoom_tail(self, question: Question, box: Sequence[int]) -> list[Segment]:
+    def zoom_tail(self, question: Question, box: Sequence[int]) -> list[Segment]:
         first_word, rest = dialogue.zoom_thought(question).split(" ", 1)
         before, after = dialogue.tool_call(("BOX",), question.label).split('"BOX"')
         return [

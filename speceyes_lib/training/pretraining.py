@@ -212,15 +212,15 @@ class Trainer:
                 rows = [self.curriculum.row(symbolic, phase.wording) for _ in range(self.recipe.rows)]
                 batch = self.packer.pack(rows)
                 if symbolic:
-                    tokens = self._symbols(batch.looks)
+                    tokens = self.symbols(batch.looks)
                     tokens = tokens + 0.25 * tokens.std() * torch.randn_like(tokens)
-                    loss = self._language_loss(batch, tokens, None, log)
+                    loss = self.language_loss(batch, tokens, None, log)
                     if phase.task == "pictures":
                         log.clear()  # the curve of this phase is about pictures
                 else:
                     tokens, deepstack = self._see(batch.looks)
                     loss = 0.3 * self._vision_loss(tokens, batch.looks, log)
-                    loss = loss + self._language_loss(batch, tokens, deepstack, log)
+                    loss = loss + self.language_loss(batch, tokens, deepstack, log)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer, _ in self.optimizers:
@@ -253,7 +253,7 @@ class Trainer:
         seen = [visible(look.scene, look.box) for look in looks]
         return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*seen, strict=True))
 
-    def _symbols(self, looks: list[Look]) -> torch.Tensor:
+    def symbols(self, looks: list[Look]) -> torch.Tensor:
         """The tokens the vision tower should emit [36 * looks, hidden]; unreadable objects fade into a mean one."""
         shape, color, clarity = self._visible(looks)
         table = self.embed.weight.detach()
@@ -270,7 +270,7 @@ class Trainer:
         """Visual tokens against their symbols: which shape, which colour, and relative squared distance."""
         shape, color, _ = self._visible(looks)
         with torch.autocast("cpu", enabled=False), torch.no_grad():
-            target, table = self._symbols(looks).float(), self.embed.weight.detach().float()
+            target, table = self.symbols(looks).float(), self.embed.weight.detach().float()
         with torch.autocast("cpu", enabled=False):
             tokens = tokens.float()
             loss = torch.log1p(((tokens - target) ** 2).mean() / (target**2).mean())
@@ -283,7 +283,7 @@ class Trainer:
                     log[f"token_{name}"] = (scores.argmax(1) == truth)[there].float().mean().item()
         return loss
 
-    def _language_loss(
+    def language_loss(
         self, batch: Batch, tokens: torch.Tensor, deepstack: list[torch.Tensor] | None, log: dict[str, float]
     ) -> torch.Tensor:
         images = batch.ids == self.image_id

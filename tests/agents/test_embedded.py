@@ -7,7 +7,7 @@ import pytest
 from scripted import ScriptedBackend
 
 from speceyes_lib.agents import prompt_sets
-from speceyes_lib.agents.embedded import _PROGRAM, _as_call, _as_program, adapt
+from speceyes_lib.agents.embedded import PROGRAM, adapt, as_call, as_program
 from speceyes_lib.agents.registry import agent_factory
 from speceyes_lib.agents.specreason import SpecReason
 from speceyes_lib.models.base import Backend, Generation, GenerationRequest
@@ -64,8 +64,8 @@ def test_other_requests_pass_through_untouched():
 
 @pytest.mark.parametrize("call", [CALL, "no JSON at all", '{"name": "crop"}', "two\nlines", ""])
 def test_a_call_survives_the_way_to_a_program_and_back(call):
-    program = _PROGRAM.fullmatch(_as_program(call, "image.bmp", (96, 96)))
-    assert _as_call(program) == f"<tool_call>\n{call}\n</tool_call>"
+    program = PROGRAM.fullmatch(as_program(call, "image.bmp", (96, 96)))
+    assert as_call(program) == f"<tool_call>\n{call}\n</tool_call>"
 
 
 def agent_on(sample, kind, wording, spec, sandbox, max_turns, **more) -> object:

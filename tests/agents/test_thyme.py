@@ -107,7 +107,7 @@ def test_the_output_is_appended_to_the_same_assistant_turn_and_the_model_goes_on
 def test_a_model_continues_the_turn_where_the_output_ends(sandbox, tiny_agent):
     a, _ = run(sandbox, CROP)
     request = replace(a.next_request(), max_new_tokens=3)
-    written = tiny_agent.tokenizer.decode(tiny_agent._row(request).ids)
+    written = tiny_agent.tokenizer.decode(tiny_agent.prepared_row(request).ids)
     assert written.endswith("</sandbox_output>")
     assert written.count("<|im_start|>assistant") == 1
     assert written.count("<|vision_start|>") == 2
@@ -172,13 +172,13 @@ def test_programs_on_and_on_end_at_the_limit_and_nothing_is_left_behind(sandbox)
     a, t = run(sandbox, *[code(f"print({i})") for i in range(5)])
     assert t.error.type == "turn_limit"
     assert len(t.turns) == 5
-    assert not os.path.exists(a._session.scratch)
+    assert not os.path.exists(a.session.scratch)
 
 
 def test_a_first_look_runs_nothing(sandbox):
     a, t = run(sandbox, "</answer>" + CROP, forbid_tool=True)
     assert a.done
-    assert a._session is None
+    assert a.session is None
     assert t.status == "error"
 
 

@@ -151,8 +151,8 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_shares_no_picture(root,
 
 
 def test_grounds_are_not_those_of_training():
-    assert benchmark._bank_seed(0) > scenes.TRAIN_BACKGROUNDS
-    ours = scenes.bank(benchmark._bank_seed(7), count=2)
+    assert benchmark.bank_seed(0) > scenes.TRAIN_BACKGROUNDS
+    ours = scenes.bank(benchmark.bank_seed(7), count=2)
     training = scenes.bank(scenes.TRAIN_BACKGROUNDS)
     assert not {g.tobytes() for g in ours} & {g.tobytes() for g in training}
 
@@ -222,7 +222,7 @@ def accepted(root, tmp_path, monkeypatch) -> Path:
     }
     path = tmp_path / "checksums.json"
     path.write_text(json.dumps(committed))
-    monkeypatch.setattr(benchmark, "_checksums", lambda: path)
+    monkeypatch.setattr(benchmark, "checksums_file", lambda: path)
     return path
 
 
@@ -257,9 +257,9 @@ def default(tmp_path_factory) -> Path:
 
 
 def test_the_default_benchmark_is_what_the_committed_checksums_say(default):
-    committed = json.loads(benchmark._checksums().read_text("utf-8"))
-    if committed["packages"] != benchmark._packages():
-        pytest.skip(f"checksums hold for {committed['packages']}, here are {benchmark._packages()}")
+    committed = json.loads(benchmark.checksums_file().read_text("utf-8"))
+    if committed["packages"] != benchmark.packages_in_use():
+        pytest.skip(f"checksums hold for {committed['packages']}, here are {benchmark.packages_in_use()}")
     assert compare(default, "benchmark").identical
     assert committed["validation"]["seed"] != committed["benchmark"]["seed"]
 

@@ -73,7 +73,7 @@ def test_a_completion_holds_the_text_the_real_logprobs_and_the_tokens_used(base_
     assert [e["token"] for e in entries] == list(alone.evidence.token_texts)
     sent = np.array([[a["logprob"] for a in e["top_logprobs"]] for e in entries], np.float32)
     np.testing.assert_array_equal(sent, alone.evidence.top_logprobs)
-    prompt = len(tiny_draft._row(GenerationRequest("x", local, 20)).ids)
+    prompt = len(tiny_draft.prepared_row(GenerationRequest("x", local, 20)).ids)
     n = len(alone.token_ids) + 1  # the end token was generated too
     assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": n, "total_tokens": prompt + n}
 

@@ -248,7 +248,7 @@ def test_connections_are_given_back_by_clients_nobody_holds():
     with scripted_server(lambda n, body: (200, said())) as server:
         client = client_of(server)
         client.submit(HELLO).result(10)
-        inner = client._seats[0].openai
+        inner = client.replicas[0].openai
         del client
         gc.collect()
         until_s = time.monotonic() + 10

@@ -145,10 +145,10 @@ def test_pictures_travel_without_loss_at_the_size_of_the_view(draft):
 
 def test_a_view_is_encoded_once_and_forgotten_with_its_picture(draft):
     view = Image.new("RGB", (96, 96), "red")
-    first = draft._url(view)
-    assert draft._url(view) is first
+    first = draft.data_url(view)
+    assert draft.data_url(view) is first
     del view, first
-    assert not draft._encoded
+    assert not draft.encoded_pictures
 
 
 def test_how_a_model_wants_its_pictures_is_a_name_or_its_own_folder(tiny_draft):

@@ -78,7 +78,7 @@ def test_a_batch_is_what_the_models_own_processor_makes_of_it(role, request, sce
         plain = backend.model.generate(**inputs, max_new_tokens=120)
     start = inputs["input_ids"].shape[1]
     assert (
-        backend._tensors([backend._row(r) for r in asked])["input_ids"].tolist()
+        backend.batch_tensors([backend.prepared_row(r) for r in asked])["input_ids"].tolist()
         == inputs["input_ids"].tolist()
     )
     for row, said in zip(plain[:, start:].tolist(), backend.generate(asked), strict=True):
@@ -114,8 +114,8 @@ def test_a_next_turn_computes_only_what_is_new_and_says_the_same(tiny_agent, sce
     turns = [next_turn(*parts) for parts in zip(asked, said, replies, strict=True)]
     stranger = first_turns(tiny_agent, scene_samples[1:2], views(tiny_agent, scene_samples[1:2]))
     expected = [tiny_agent.generate(anew([turn]))[0] for turn in turns + stranger]
-    known = [tiny_agent._row(turn).start for turn in turns]
-    lengths = [len(tiny_agent._row(turn).ids) for turn in turns]
+    known = [tiny_agent.prepared_row(turn).start for turn in turns]
+    lengths = [len(tiny_agent.prepared_row(turn).ids) for turn in turns]
     assert min(known) > 40  # pictures and all
     with counted(tiny_agent) as seen:
         answers = tiny_agent.generate(turns)
@@ -166,19 +166,21 @@ def test_another_picture_in_the_same_words_is_not_mistaken_for_the_first(tiny_ag
     turns = [next_turn(first, said, PROMPTS.tool_response(crop)) for crop in crops]
     expected = [tiny_agent.generate(anew([turn]))[0].text for turn in turns]
     assert [tiny_agent.generate([turn])[0].text for turn in turns] == expected
-    assert tiny_agent._row(turns[0]).start < len(tiny_agent._row(turns[0]).ids) - 20  # up to the crop
+    assert (
+        tiny_agent.prepared_row(turns[0]).start < len(tiny_agent.prepared_row(turns[0]).ids) - 20
+    )  # up to the crop
 
 
 def test_everything_goes_when_its_picture_goes(tiny_agent, scene_samples):
     gc.collect()
-    before = len(tiny_agent._memory)
+    before = len(tiny_agent.picture_memory)
     samples = scene_samples[:3]
     pictures = views(tiny_agent, samples)
     tiny_agent.generate(first_turns(tiny_agent, samples, pictures))
-    assert len(tiny_agent._memory) == before + 3
+    assert len(tiny_agent.picture_memory) == before + 3
     del pictures
     gc.collect()
-    assert len(tiny_agent._memory) == before
+    assert len(tiny_agent.picture_memory) == before
 
 
 def test_a_request_with_fewer_pictures_than_places_fails_alone(tiny_agent, scene_samples):

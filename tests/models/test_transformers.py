@@ -239,7 +239,7 @@ def test_an_image_budget_changes_what_the_model_sees():
     assert view_size(640, 640, small.image_spec) == (64, 64)
     picture = {"type": "image", "image": Image.new("RGB", (640, 640))}
     request = GenerationRequest("x", [{"role": "user", "content": [picture]}], 2)
-    assert small._row(request).grids == [(1, 64 // 8, 64 // 8)]
+    assert small.prepared_row(request).grids == [(1, 64 // 8, 64 // 8)]
 
 
 @pytest.mark.parametrize("size", [(96, 96), (112, 80), (80, 112), (160, 48)])
@@ -254,7 +254,7 @@ def test_a_view_that_fits_the_grid_is_left_untouched(tiny_draft, size):
     request = GenerationRequest(
         "x", [{"role": "user", "content": [{"type": "image", "image": picture}]}], max_new_tokens=2
     )
-    assert tiny_draft._row(request).grids == [(1, size[1] // 8, size[0] // 8)]
+    assert tiny_draft.prepared_row(request).grids == [(1, size[1] // 8, size[0] // 8)]
 
 
 def test_pictures_in_the_openai_form_are_read_without_patching_any_library(tmp_path):
@@ -340,7 +340,7 @@ def test_of_several_gpus_each_model_takes_one(monkeypatch, gpus, device, role, p
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert transformers_backend._placed(device, role) == (placed, None)
+    assert transformers_backend.placement(device, role) == (placed, None)
 
 
 def test_a_gpu_beyond_those_present_and_spreading_without_its_package_are_refused(monkeypatch):
@@ -349,11 +349,11 @@ def test_a_gpu_beyond_those_present_and_spreading_without_its_package_are_refuse
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"cuda:1 does not exist, torch sees 1 GPU"):
-        transformers_backend._placed("cuda:1", "draft")
+        transformers_backend.placement("cuda:1", "draft")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(ConfigError, match="accelerate"):
-            transformers_backend._placed("spread", "draft")
+            transformers_backend.placement("spread", "draft")
 
 
 def test_auto_takes_the_weights_as_stored():

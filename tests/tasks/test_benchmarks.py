@@ -228,8 +228,8 @@ def test_tsv_fields_and_their_byte_offsets_agree_with_the_csv_module(tmp_path_fa
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
     data = path.read_bytes()
-    read = list(hrbench._tsv_rows(path))
-    assert [[hrbench._field(raw) for raw, _ in row] for row in read] == rows
+    read = list(hrbench.read_tsv(path))
+    assert [[hrbench.decoded_field(raw) for raw, _ in row] for row in read] == rows
     assert all(data[at : at + len(raw)] == raw for row in read for raw, at in row)
 
 

@@ -458,7 +458,7 @@ def test_nothing_goes_on_between_two_programs():
         )
         first = int(session.run("print(count)").text)
         time.sleep(0.5)
-        state = Path(f"/proc/{session._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{session.pid}/stat").read_text().rpartition(")")[2].split()[0]
         second = int(session.run("print(count)").text)
     assert state == "T"
     assert second - first < 100
@@ -469,7 +469,7 @@ def test_closing_ends_the_process_and_removes_the_folder_and_so_does_forgetting_
     for forget in (False, True):
         session = Session(picture(), LIMITS)
         session.run("import os\nos.mkdir('a'); open('a/b', 'w').close()")
-        pid, scratch = session._process.pid, session.scratch
+        pid, scratch = session.pid, session.scratch
         assert Path(scratch).exists()
         if forget:
             del session
@@ -487,7 +487,7 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path):
     code = (
         "import sys, time\nfrom PIL import Image\nfrom speceyes_lib.tools.sandbox import Limits, Session\n"
         "s = Session(Image.new('RGB', (8, 8)), Limits())\ns.run('x = 1')\n"
-        "print(s._process.pid, s.scratch, flush=True)\ntime.sleep(60)"
+        "print(s.pid, s.scratch, flush=True)\ntime.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid, scratch = parent.stdout.readline().split()
@@ -504,7 +504,7 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path):
             assert not Path(f"/proc/{pid}").exists(), "still there"
     except (FileNotFoundError, ProcessLookupError):
         pass
-    sandbox._remove(scratch)
+    sandbox.remove_folder(scratch)
 
 
 @pytest.fixture(scope="module")

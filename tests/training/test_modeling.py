@@ -61,13 +61,13 @@ def test_training_rows_read_exactly_like_the_dialogue_at_inference(tokenizer, wh
     )
     row = curriculum.row(symbolic=True, wording="full")
     tails = {
-        "direct": (curriculum._answer_tail(question, scene, "full"), [picture]),
+        "direct": (curriculum.answer_tail(question, scene, "full"), [picture]),
     }
     if which == "draft":
         turns = {"direct": [{"role": "assistant", "content": question.answer}]}
     else:
         box = scenes.teacher_box(scene)
-        tails["zoom"] = (curriculum._zoom_tail(question, box), [picture, scenes.view(picture, box)])
+        tails["zoom"] = (curriculum.zoom_tail(question, box), [picture, scenes.view(picture, box)])
         answer = {"role": "assistant", "content": dialogue.answer_turn(question)}
         call = {"role": "assistant", "content": dialogue.zoom_turn(question, box)}
         turns = {"direct": [answer], "zoom": [call, prompts.tool_response(picture), answer]}

@@ -99,7 +99,7 @@ def test_packed_questions_do_not_see_each_other() -> None:
     for tails in ([last], row.tails):
         batch = trainer.packer.pack([curriculum.Row(row.prefix, tails, row.looks)])
         with torch.no_grad():
-            trainer._language_loss(batch, trainer._symbols(batch.looks), None, {})
+            trainer.language_loss(batch, trainer.symbols(batch.looks), None, {})
         end = int((batch.ids[0] != trainer.tokenizer.pad_token_id).nonzero().max()) + 1
         states[-1] = states[-1][0, end - length : end]
     alone, packed = states
@@ -111,7 +111,7 @@ def test_training_positions_are_those_of_the_models_own_rule() -> None:
     drawn = curriculum.Curriculum("agent", prompt_sets.load("demo"), random.Random(8))
     scene = scenes.sample_scene(random.Random(8), 0.3, 0.3)
     question = scenes.ask(scene, random.Random(8), "color")
-    tail = drawn._zoom_tail(question, scenes.teacher_box(scene))
+    tail = drawn.zoom_tail(question, scenes.teacher_box(scene))
     looks = drawn.look(scene, symbolic=True, zoom_to=scenes.teacher_box(scene))
     batch = trainer.packer.pack([curriculum.Row(drawn.row(True, "full").prefix, [tail], looks)])
     used = int((batch.ids[0] != trainer.tokenizer.pad_token_id).nonzero().max()) + 1
