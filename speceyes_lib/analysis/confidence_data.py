@@ -165,18 +165,19 @@ def ties(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
 
 
 def ledger(run: Gathered, threshold: float) -> pd.DataFrame:
-    """`replay.ledger` at a threshold, with what was asked and answered: the samples that the gate answers for.
+    """`replay.ledger` at a threshold of the accepted drafts that are not simply right twice, with the answers.
 
     Columns: `id outcome question draft agent confidence saved_s`. Empty where the run cannot say.
     """
     try:
-        told = outcomes.ledger(run.population, replace(run.setting, threshold=threshold))
+        entries = outcomes.ledger(run.population, replace(run.setting, threshold=threshold))
     except NotRecorded:
-        told = pd.DataFrame(columns=["id", "outcome", "confidence", "saved_s"])
-    said = run.frame[["id", "question", "draft_answer", "agent_answer"]]
-    said = said.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
+        entries = pd.DataFrame(columns=["id", "outcome", "confidence", "saved_s"])
+    entries = entries[~entries["outcome"].isin(["both right", "missed"])]
+    answers = run.frame[["id", "question", "draft_answer", "agent_answer"]]
+    answers = answers.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
     columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
-    return told.merge(said, on="id", how="left")[columns]
+    return entries.merge(answers, on="id", how="left")[columns]
 
 
 # ------------------------------------------------------------------ what it is worth

@@ -23,7 +23,7 @@ from ..judging.human import COLUMNS, Overrides, overrides_of, read_gating_marks
 from ..paths import run_dir
 from ..replay import outcomes as outcomes_module
 from ..replay import replay_data, settings
-from ..replay.outcomes import POOLED, decisions, replay
+from ..replay.outcomes import OUTCOMES, POOLED, decisions, replay
 from ..replay.replay_data import INSTRUMENTED
 from ..report.plots.style import MUTED, RIGHT, WRONG
 from ..report.sample_view import VERDICT_SIGNS, short_id
@@ -38,14 +38,6 @@ CURVE_POINTS = 160
 NO_MARKS = pd.DataFrame(columns=COLUMNS)
 ROWS_SHOWN = 200
 DECISIONS = ("accepted", "rejected", "routed", "draft_failed")
-OUTCOMES = {
-    "gained": "draft right, agent wrong",
-    "lost": "draft wrong, agent right",
-    "both wrong": "draft and agent wrong",
-    "both right": "draft and agent right",
-    "unknown": "the agent's answer is not recorded",
-    "missed": "not accepted although the draft is right",
-}
 
 
 class Gating:
@@ -248,41 +240,14 @@ def _speedup(value: float, timed: pd.DataFrame, groups: np.ndarray) -> Estimate:
     return replace(ratio, value=float(value), low=ratio.low + shift, high=ratio.high + shift, unit="x")
 
 
-def ledger(decided: pd.DataFrame) -> pd.DataFrame:
-    """Regret: what accepting and not accepting gained and lost against the agent alone, a row per outcome.
+def ledger_totals(decided: pd.DataFrame) -> pd.DataFrame:
+    """What accepting and not accepting gained and lost against the agent alone, a row per entry of `OUTCOMES`.
 
-    n: samples; saved_s: predicted seconds less than the agent alone (NaN: not timed).
+    Columns: what; n (samples); saved_s (predicted seconds less than the agent alone; NaN: none, or not timed).
     """
-    names = outcomes(decided)
-    saved = decided["baseline_wall_s"] - decided["wall_s"]
-    rows = [
-        {
-            "outcome": name,
-            "what": what,
-            "n": int((names == name).sum()),
-            "saved_s": saved[names == name].sum(min_count=1),
-        }
-        for name, what in OUTCOMES.items()
-    ]
-    return pd.DataFrame(rows).set_index("outcome")
-
-
-def outcomes(decided: pd.DataFrame) -> pd.Series:
-    """The ledger entry of every sample; empty where the agent answered and the draft was wrong or failed."""
-    accepted = decided["decision"] == "accepted"
-    draft = decided["draft_right"].fillna(False).astype(bool)
-    agent = decided["agent_right"].astype("boolean")
-    named = pd.Series("", index=decided.index, dtype=object)
-    named[~accepted & draft] = "missed"
-    for name, rows in {
-        "gained": draft & ~agent,
-        "lost": ~draft & agent,
-        "both wrong": ~draft & ~agent,
-        "both right": draft & agent,
-    }.items():
-        named[accepted & rows.fillna(False)] = name
-    named[accepted & agent.isna()] = "unknown"
-    return named
+    saved_s = (decided["baseline_wall_s"] - decided["wall_s"]).groupby(decided["outcome"])
+    totals = pd.DataFrame({"n": saved_s.size(), "saved_s": saved_s.sum(min_count=1)}).reindex(list(OUTCOMES))
+    return totals.assign(what=OUTCOMES, n=totals["n"].fillna(0).astype(int)).rename_axis("outcome")
 
 
 def decisions_of(decided: pd.DataFrame) -> pd.DataFrame:
@@ -335,7 +300,7 @@ def _chosen(decided: pd.DataFrame, view: GateView) -> pd.Series:
             decision, verdict = chosen.name.split()
             return (decided["decision"] == decision) & (right == (verdict == "right"))
         case "outcome":
-            return outcomes(decided) == chosen.name
+            return decided["outcome"] == chosen.name
         case "bar":
             inside = (decided["confidence"] > chosen.low) & (decided["confidence"] <= chosen.high)
             return reached & inside & (right == (chosen.name == "right"))

@@ -14,6 +14,7 @@ import pandas as pd
 from ..errors import UserError
 from ..judging import human
 from ..paths import shown
+from ..replay.outcomes import OUTCOMES
 from ..report import sample_view
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
@@ -97,7 +98,7 @@ class GatingExplorer(Explorer):
         self.numbers = w.HTML()
         self.distribution, self.trade_off = Chart(), Chart()
         self.decisions = {(d, v): count_button() for d in gating.DECISIONS for v in ("right", "wrong")}
-        self.ledger = {name: count_button() for name in gating.OUTCOMES}
+        self.ledger = {name: count_button() for name in OUTCOMES}
         self.show_all = button("show all samples")
         self.queue = control(w.Dropdown, "review", options=list(QUEUES.items()), value="")
         self.review_n = control(w.BoundedIntText, "n", 150, min=1, max=10**6, value=review_n)
@@ -159,7 +160,7 @@ class GatingExplorer(Explorer):
 
     def _ledger_table(self) -> w.Widget:
         cells = []
-        for name, what in gating.OUTCOMES.items():
+        for name, what in OUTCOMES.items():
             cells += [self.ledger[name], text_cell(f"{name}: {what}")]
         grid = w.Layout(grid_template_columns="140px 1fr", grid_gap="3px 8px", align_items="center")
         title = heading("Regret ledger: samples and seconds saved, against the agent alone")
@@ -409,7 +410,7 @@ class GatingExplorer(Explorer):
         for (decision, verdict), made in self.decisions.items():
             n = int(counts.loc[decision, verdict])
             made.description, made.disabled = str(n), not n
-        for name, row in gating.ledger(decided).iterrows():
+        for name, row in gating.ledger_totals(decided).iterrows():
             saved = "" if pd.isna(row["saved_s"]) else f" · {row['saved_s']:+.1f} s"
             made = self.ledger[name]
             made.description, made.disabled = f"{row['n']}{saved}", not row["n"]

@@ -36,7 +36,7 @@ def gate_still(data: Gating, view: GateView) -> HTML:
     ]
     entries = [
         f"<tr><td>{name}</td><td>{row['n']}</td><td>{_seconds(row['saved_s'])}</td><td>{row['what']}</td></tr>"
-        for name, row in gating.ledger(decided).iterrows()
+        for name, row in gating.ledger_totals(decided).iterrows()
     ]
     tables = (
         f"<div>{table_html(('decision', 'draft right', 'draft wrong'), decisions)}</div>"

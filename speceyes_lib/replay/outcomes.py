@@ -31,6 +31,15 @@ from .one_setting import _Plan, _shortage, _threshold_fault, _View
 from .replay_data import ABSENT, FAILED, RIGHT, NotRecorded, ReplayData
 from .settings import AXES, Setting, Settings, frame_of, grid
 
+# what a decision comes to against the agent alone
+OUTCOMES = {
+    "gained": "draft right, agent wrong",
+    "lost": "draft wrong, agent right",
+    "both wrong": "draft and agent wrong",
+    "both right": "draft and agent right",
+    "unknown": "the agent's answer is not recorded",
+    "missed": "not accepted although the draft is right",
+}
 POOLED = "pooled"  # rows over all samples; AVERAGE: the unweighted mean of the tasks
 
 
@@ -101,7 +110,8 @@ def decisions(population: ReplayData, setting: Setting) -> pd.DataFrame:
 
     Columns: `id task group`, `confidence` (nan: none), `margin` over the threshold, `decision` (accepted,
     rejected, routed, draft_failed), `used`, `right` (missing: not judged), `error`, `draft_right agent_right`,
-    and the predicted seconds charged to the sample, `wall_s` and `baseline_wall_s`.
+    the predicted seconds charged to the sample, `wall_s` and `baseline_wall_s`, and `outcome`: one of `OUTCOMES`,
+    empty where the agent answers and the draft is not right.
 
     Raises:
         NotRecorded: the run did not record what the setting needs.
@@ -115,7 +125,13 @@ def decisions(population: ReplayData, setting: Setting) -> pd.DataFrame:
         ["routed", "draft_failed", "accepted"],
         default="rejected",
     )
-    outcome = np.where(accepted, population.draft, population.agent)
+    answer = np.where(accepted, population.draft, population.agent)
+    draft, agent = population.draft_right, population.agent_right
+    outcome = np.select(
+        [~accepted, population.agent == ABSENT, draft & agent, draft, agent],
+        [np.where(draft, "missed", ""), "unknown", "both right", "gained", "lost"],
+        default="both wrong",
+    )
     wall_s, baseline_s = view.charged(~accepted & population.readable)
     return pd.DataFrame(
         {
@@ -126,33 +142,32 @@ def decisions(population: ReplayData, setting: Setting) -> pd.DataFrame:
             "margin": view.confidence - setting.threshold,
             "decision": decision,
             "used": np.where(accepted, "small", "large"),
-            "right": _nullable(outcome),
-            "error": outcome == FAILED,
+            "right": _nullable(answer),
+            "error": answer == FAILED,
             "draft_right": _nullable(population.draft),
             "agent_right": _nullable(population.agent),
             "wall_s": wall_s,
             "baseline_wall_s": baseline_s,
+            "outcome": outcome.astype(object),
         }
     )
 
 
 def ledger(population: ReplayData, setting: Setting) -> pd.DataFrame:
-    """Every accepted draft that is not simply right twice: the samples a setting is answerable for.
+    """The samples on which a setting gains or loses against the agent alone, or could have.
 
-    The rows of `decisions`, with `outcome` and the predicted `saved_s`: "gained" (the agent was wrong), "lost"
-    (the agent was right), "both wrong", "unknown" (the agent's answer was not recorded). Where a sample was
-    routed or rejected the answer is the agent's, so nothing differs.
+    Returns:
+        The rows of `decisions` that have an `outcome`, with the predicted `saved_s`, sorted by outcome and falling
+        confidence. Where a sample was routed or rejected the answer is the agent's, so it is only there when its
+        draft is right ("missed").
+
+    Raises:
+        NotRecorded: the run did not record what the setting needs.
     """
     frame = decisions(population, setting)
-    draft, agent = population.draft_right, population.agent_right
-    outcome = np.select(
-        [population.agent == ABSENT, draft & ~agent, agent & ~draft, ~draft & ~agent],
-        ["unknown", "gained", "lost", "both wrong"],
-        default="both right",
-    )
-    frame = frame.assign(outcome=outcome, saved_s=frame["baseline_wall_s"] - frame["wall_s"])
-    kept = frame["decision"].eq("accepted") & frame["outcome"].ne("both right")
-    return frame[kept].sort_values(["outcome", "confidence"], ascending=[True, False]).reset_index(drop=True)
+    frame["saved_s"] = frame["baseline_wall_s"] - frame["wall_s"]
+    frame = frame[frame["outcome"] != ""]
+    return frame.sort_values(["outcome", "confidence"], ascending=[True, False]).reset_index(drop=True)
 
 
 def _between(confidence: NDArray) -> NDArray[np.float64]:

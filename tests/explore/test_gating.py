@@ -117,7 +117,7 @@ def test_every_sample_is_in_one_cell_and_the_ledger_agrees_with_replay(runs, thr
     data, view = Gating(recorded_run.open("small", strict=False)), replace(VIEW, threshold=threshold)
     decided = data.decided(view)
     assert gating.decisions_of(decided).to_numpy().sum() == len(decided)
-    told = gating.ledger(decided)["n"]
+    told = gating.ledger_totals(decided)["n"]
     known = outcomes.ledger(data.part(ALL, ""), data.setting(view))["outcome"].value_counts()
     for name in ("gained", "lost", "both wrong", "unknown"):
         assert told[name] == known.get(name, 0)
@@ -125,11 +125,11 @@ def test_every_sample_is_in_one_cell_and_the_ledger_agrees_with_replay(runs, thr
     assert told[["gained", "lost", "both wrong", "both right", "unknown"]].sum() == accepted
 
 
-@pytest.mark.parametrize("name", list(gating.OUTCOMES))
+@pytest.mark.parametrize("name", list(outcomes.OUTCOMES))
 def test_a_ledger_entry_lists_as_many_samples_as_it_counts(data, name):
     decided = data.decided(VIEW)
     found = gating.listed(decided, replace(VIEW, chosen=Chosen("outcome", name)))
-    assert len(found) == gating.ledger(decided).loc[name, "n"]
+    assert len(found) == gating.ledger_totals(decided).loc[name, "n"]
 
 
 @pytest.mark.parametrize("verdict", ["right", "wrong"])

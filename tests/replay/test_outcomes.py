@@ -597,18 +597,21 @@ def test_samples_of_a_task_have_to_stand_together():
         replay_data.from_arrays(draft_right=[1, 1, 1], agent_right=[1, 1])
 
 
-def test_the_ledger_holds_what_the_gate_is_answerable_for():
+def test_the_ledger_names_what_every_decision_gains_or_loses():
     pop = replay_data.from_arrays(
         draft_right=[1, 1, 0, 0, 0, 1],
         agent_right=[1, 0, 1, 0, 1, 0],
-        scores={"min": [0.9, 0.9, 0.9, 0.9, 0.1, 0.1]},
+        scores={"min": [0.92, 0.9, 0.9, 0.9, 0.1, 0.1]},
     )
     ledger = outcomes.ledger(pop, Setting(threshold=0.5, router="none"))
     assert dict(zip(ledger["id"], ledger["outcome"], strict=True)) == {
+        pop.ids[0]: "both right",
         pop.ids[1]: "gained",
         pop.ids[2]: "lost",
         pop.ids[3]: "both wrong",
+        pop.ids[5]: "missed",
     }
+    assert set(ledger["outcome"]) <= set(outcomes.OUTCOMES)
     row = pooled_row(outcomes.replay(pop, Setting(threshold=0.5, router="none")))
     assert (row["gained"], row["lost"]) == (1, 1)
 
