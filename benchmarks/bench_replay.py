@@ -68,7 +68,7 @@ def made_up(n: int, seed: int = 0, **evidence) -> replay_data.ReplayData:
     ends[-1] = n
     task = np.searchsorted(ends, np.arange(n), side="right")
     per_group = np.array([per for _, per in SPLITS.values()])
-    population = replay_data.from_arrays(
+    data = replay_data.from_arrays(
         draft_right=rng.random(n) < 0.8,
         agent_right=rng.random(n) < 0.9,
         routed={router: rng.random(n) < 0.25 for router in ROUTERS},
@@ -76,7 +76,7 @@ def made_up(n: int, seed: int = 0, **evidence) -> replay_data.ReplayData:
         groups=task * n + np.arange(n) // per_group[task],
         cost=made_up_cost(n, rng),
     )
-    return dataclasses.replace(population, **evidence)
+    return dataclasses.replace(data, **evidence)
 
 
 def with_evidence(n: int, max_tokens: int = 20) -> replay_data.ReplayData:
@@ -84,14 +84,14 @@ def with_evidence(n: int, max_tokens: int = 20) -> replay_data.ReplayData:
     return made_up(n, top_logprobs=top, offsets=offsets)
 
 
-def by_loop(population: replay_data.ReplayData, settings: pd.DataFrame) -> pd.DataFrame:
+def by_loop(data: replay_data.ReplayData, settings: pd.DataFrame) -> pd.DataFrame:
     """Accepted and right answers per setting and task, sample by sample."""
-    draft, agent = population.draft_right.tolist(), population.agent_right.tolist()
-    tasks = population.tasks.tolist()
-    routed = {router: words.tolist() for router, words in population.routed.items()}
+    draft, agent = data.draft_right.tolist(), data.agent_right.tolist()
+    tasks = data.tasks.tolist()
+    routed = {router: words.tolist() for router, words in data.routed.items()}
     rows = []
     for number, s in enumerate(settings.itertuples(index=False)):
-        scores = population.score(s.score, s.k, s.slope).tolist()
+        scores = data.score(s.score, s.k, s.slope).tolist()
         words, threshold = routed[s.router], s.threshold
         accepted, right, n = {}, {}, {}
         for i, task in enumerate(tasks):
@@ -114,9 +114,9 @@ def checked(told: pd.DataFrame, expected: pd.DataFrame) -> None:
         raise SystemExit("replay and the loop disagree")
 
 
-def fresh(population: replay_data.ReplayData) -> replay_data.ReplayData:
-    """The same population without the scores it has computed."""
-    return dataclasses.replace(population, pooled={})
+def fresh(data: replay_data.ReplayData) -> replay_data.ReplayData:
+    """The same data without the scores it has computed."""
+    return dataclasses.replace(data, pooled={})
 
 
 def timed(work, repeats: int) -> tuple[float, object]:
@@ -141,17 +141,17 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def sizes() -> str:
     rows = []
     for n in (420, 2_698, 10_791):
-        population = with_evidence(n)
+        data = with_evidence(n)
         for settings in (GRID[GRID["k"] == 64].reset_index(drop=True), GRID):
-            scoring_s, _ = timed(lambda s=settings, p=population: scored(fresh(p), s), 3)
-            all_s, told = timed(lambda s=settings, p=population: outcomes.replay(fresh(p), s), 3)
-            sweep_s, _ = timed(lambda s=settings, p=population: outcomes.replay(p, s), 3)
-            loop_s, expected = timed(lambda s=settings, p=population: by_loop(p, s), 1)
+            scoring_s, _ = timed(lambda s=settings, p=data: scored(fresh(p), s), 3)
+            all_s, told = timed(lambda s=settings, p=data: outcomes.replay(fresh(p), s), 3)
+            sweep_s, _ = timed(lambda s=settings, p=data: outcomes.replay(p, s), 3)
+            loop_s, expected = timed(lambda s=settings, p=data: by_loop(p, s), 1)
             checked(told, expected)
             cells = n * len(settings)
             rows.append(
                 [
-                    *(f"{n:,}", f"{len(settings)}", f"{len(population.top_logprobs):,}", f"{scoring_s:.3f}"),
+                    *(f"{n:,}", f"{len(settings)}", f"{len(data.top_logprobs):,}", f"{scoring_s:.3f}"),
                     *(f"{sweep_s:.3f}", f"{all_s:.2f}", f"{loop_s:.2f}", f"{loop_s / sweep_s:.0f}x"),
                     *(f"{1e9 * sweep_s / cells:.0f}", f"{1e9 * loop_s / cells:.0f}"),
                 ]
@@ -169,17 +169,17 @@ def sizes() -> str:
     return table(header, rows)
 
 
-def scored(population: replay_data.ReplayData, settings: pd.DataFrame) -> None:
+def scored(data: replay_data.ReplayData, settings: pd.DataFrame) -> None:
     for score, k in settings[["score", "k"]].drop_duplicates().itertuples(index=False):
-        population.score(score, k)
+        data.score(score, k)
 
 
 def dense(n: int = 10_791) -> str:
-    population = with_evidence(n)
-    seconds, told = timed(lambda: outcomes.curve(fresh(population), Setting()), 3)
+    data = with_evidence(n)
+    seconds, told = timed(lambda: outcomes.curve(fresh(data), Setting()), 3)
     thresholds = told["threshold"].nunique()
-    one_s, _ = timed(lambda: outcomes.replay(population, Setting()), 5)
-    samples_s, _ = timed(lambda: outcomes.decisions(population, Setting()), 5)
+    one_s, _ = timed(lambda: outcomes.replay(data, Setting()), 5)
+    samples_s, _ = timed(lambda: outcomes.decisions(data, Setting()), 5)
     return (
         f"One score at every threshold that decides differently ({thresholds:,} of them, {n:,} samples, 7 splits): "
         f"{seconds:.2f} s. One threshold more: {1e3 * one_s:.0f} ms, sample by sample {1e3 * samples_s:.0f} ms."
@@ -210,8 +210,8 @@ def million() -> str:
     start = time.perf_counter()
     pooled = replay_data.pooled_in_chunks(counted(), KS)
     scoring_s = time.perf_counter() - start - making
-    population = made_up(MILLION, pooled=pooled)
-    sweep_s, told = timed(lambda: outcomes.replay(population, GRID), 1)
+    data = made_up(MILLION, pooled=pooled)
+    sweep_s, told = timed(lambda: outcomes.replay(data, GRID), 1)
     if not (told["status"] == "ok").all():
         raise SystemExit("a setting was refused")
     return (

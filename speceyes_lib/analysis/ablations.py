@@ -20,14 +20,14 @@ from ..replay.outcomes import POOLED
 from ..replay.replay_data import NotRecorded, ReplayData
 from ..replay.settings import AXES, Setting
 from ..tasks.registry import TASKS
-from .confidence_data import Gathered
+from .confidence_data import ConfidenceData
 
 SAME_THRESHOLD, SAME_COVERAGE = "same threshold", "same coverage"
 
 # ------------------------------------------------------------------ accuracy against speedup
 
 
-def front(run: Gathered, names: Sequence[str], points: int = 200) -> pd.DataFrame:
+def front(run: ConfidenceData, names: Sequence[str], points: int = 200) -> pd.DataFrame:
     """Accuracy and speedup of the funnel over its threshold, one line per score.
 
     Args:
@@ -42,19 +42,19 @@ def front(run: Gathered, names: Sequence[str], points: int = 200) -> pd.DataFram
     for name in names:
         setting = replace(run.setting, score=name)
         try:
-            values = np.sort(eligible_scores(run.population, setting))
+            values = np.sort(eligible_scores(run.data, setting))
         except NotRecorded:
             continue
         at = np.unique(np.linspace(0, len(values) - 1, points).astype(int)) if len(values) else []
-        lines.append(outcomes.curve(run.population, setting, np.unique([0.0, *values[at], 1.0])))
+        lines.append(outcomes.curve(run.data, setting, np.unique([0.0, *values[at], 1.0])))
     rows = pd.concat(lines[1:] or lines, ignore_index=True)
     return rows[rows["task"] == POOLED].reset_index(drop=True)
 
 
-def points_at(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
+def points_at(run: ConfidenceData, thresholds: Mapping[str, float]) -> pd.DataFrame:
     """Where thresholds lie on the front: threshold, speedup, label, gain_pp (accuracy less the agent's)."""
     settings = [replace(run.setting, threshold=threshold) for threshold in thresholds.values()]
-    rows = outcomes.replay(run.population, settings)
+    rows = outcomes.replay(run.data, settings)
     rows = rows[rows["task"] == POOLED].reset_index(drop=True)
     gain = rows["accuracy_pct"] - rows["baseline_accuracy_pct"]
     return rows[["threshold", "speedup"]].assign(label=list(thresholds), gain_pp=gain)
@@ -64,12 +64,12 @@ def points_at(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
 
 
 def replayed_sweep(
-    population: ReplayData, base: Setting, axis: str, values: Sequence[object], same_coverage: bool = False
+    data: ReplayData, base: Setting, axis: str, values: Sequence[object], same_coverage: bool = False
 ) -> pd.DataFrame:
     """`outcomes.replay` of a setting with one axis changed.
 
     Args:
-        population: the recorded pass.
+        data: the recorded pass.
         base: the setting that all rows share but for the axis.
         axis: the field of `Setting` that changes.
         values: what it changes to.
@@ -80,24 +80,24 @@ def replayed_sweep(
         Columns of `outcomes.replay`; with `same_coverage` also `line`, which is SAME_THRESHOLD or SAME_COVERAGE.
     """
     settings = [replace(base, **{axis: value}) for value in values]
-    rows = outcomes.replay(population, settings)
+    rows = outcomes.replay(data, settings)
     if not same_coverage:
         return rows
-    accepted = int(accepts(eligible_scores(population, base), base.threshold).sum())
-    thresholds = [threshold_at_coverage(population, setting, accepted) for setting in settings]
+    accepted = int(accepts(eligible_scores(data, base), base.threshold).sum())
+    thresholds = [threshold_at_coverage(data, setting, accepted) for setting in settings]
     fair = [replace(s, threshold=t) for s, t in zip(settings, thresholds, strict=True) if t is not None]
-    lines = {SAME_THRESHOLD: rows, SAME_COVERAGE: outcomes.replay(population, fair)}
+    lines = {SAME_THRESHOLD: rows, SAME_COVERAGE: outcomes.replay(data, fair)}
     return pd.concat([part.assign(line=line) for line, part in lines.items()], ignore_index=True)
 
 
-def threshold_at_coverage(population: ReplayData, setting: Setting, accepted: int) -> float | None:
+def threshold_at_coverage(data: ReplayData, setting: Setting, accepted: int) -> float | None:
     """The threshold at which a setting accepts that many drafts.
 
     None where it has fewer drafts to accept; the threshold that accepts nothing where the run lacks what the setting
     needs (replay says what).
     """
     try:
-        values = -np.sort(-eligible_scores(population, setting))
+        values = -np.sort(-eligible_scores(data, setting))
     except NotRecorded:
         return NOTHING
     if accepted > len(values):
@@ -105,13 +105,13 @@ def threshold_at_coverage(population: ReplayData, setting: Setting, accepted: in
     return float(rejecting_threshold(values[accepted])) if accepted < len(values) else 0.0
 
 
-def eligible_scores(population: ReplayData, setting: Setting) -> NDArray[np.float64]:
+def eligible_scores(data: ReplayData, setting: Setting) -> NDArray[np.float64]:
     """Scores of the drafts that the gate may accept, float64 [drafts].
 
     Raises:
         NotRecorded: the run did not record what the setting needs.
     """
-    rows = outcomes.decisions(population, replace(setting, threshold=-1.0))
+    rows = outcomes.decisions(data, replace(setting, threshold=-1.0))
     return rows.loc[rows["decision"] == "accepted", "confidence"].to_numpy()
 
 

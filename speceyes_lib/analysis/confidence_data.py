@@ -26,17 +26,17 @@ from . import sample_frame, score_comparison
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
+class ConfidenceData:
     """A run as the notebooks 04 see it.
 
-    frame: a row per sample (`sample_frame.samples`). population: the same samples as replay takes them, with every
+    frame: a row per sample (`sample_frame.samples`). data: the same samples as replay takes them, with every
     score in `scores` to gate by. scores: a column per score that the run has, rows as in the frame.
     margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft, nan without evidence. setting: as the run was gated,
     at `threshold`. missing: what the run lacks, in words, by what therefore is not shown.
     """
 
     frame: pd.DataFrame
-    population: ReplayData
+    data: ReplayData
     scores: pd.DataFrame
     margin: NDArray[np.float64]
     setting: Setting
@@ -57,7 +57,7 @@ class Gathered:
         return self.frame["draft_right"].fillna(False).astype(bool).to_numpy()
 
 
-def gather(params: GateAnalysisParams) -> Gathered:
+def gather(params: GateAnalysisParams) -> ConfidenceData:
     """Read a run and score its drafts in every way it allows.
 
     Raises:
@@ -65,7 +65,7 @@ def gather(params: GateAnalysisParams) -> Gathered:
     """
     recorded = recorded_run.open(params.run, tasks=params.tasks)
     frame = sample_frame.samples(recorded, [params.arm])
-    population = replay_data.load(recorded)
+    data = replay_data.load(recorded)
     config = recorded.config(f"02_{params.arm}")
     k, slope = config.get("k") or DEFAULT_K, config.get("slope") or DEFAULT_SLOPE
     setting = Setting(
@@ -74,12 +74,12 @@ def gather(params: GateAnalysisParams) -> Gathered:
     missing: dict[str, str] = {}
     table = pd.DataFrame({mode: frame[f"score_{mode}"].to_numpy(dtype=np.float64) for mode in MODES})
     margin = np.full(len(frame), np.nan)
-    if population.top_logprobs is None:
+    if data.top_logprobs is None:
         missing["scores from evidence, other K"] = "the run kept no evidence of its drafts"
     else:
-        k = setting.k if setting.k <= population.k_stored else population.k_stored
-        table = pd.DataFrame(scores.evidence_scores(population.top_logprobs, population.offsets, k, slope))
-        margin = scores.smallest_margin(population.top_logprobs, population.offsets)
+        k = setting.k if setting.k <= data.k_stored else data.k_stored
+        table = pd.DataFrame(scores.evidence_scores(data.top_logprobs, data.offsets, k, slope))
+        margin = scores.smallest_margin(data.top_logprobs, data.offsets)
         if frame["options"].map(len).any():
             table["options"] = scores.option_score(
                 recorded.all_evidence(), list(frame["id"]), list(frame["options"])
@@ -89,10 +89,10 @@ def gather(params: GateAnalysisParams) -> Gathered:
     table["router"] = scores.router_score(frame["router_yes_logprob"], frame["router_no_logprob"])
     if table["router"].isna().all():
         missing["router's own score"] = "the log-probabilities of its yes and no are not recorded"
-    if population.cost is None:
+    if data.cost is None:
         missing["times and speedups"] = "the run was not timed"
-    if (population.agent == ABSENT).any():
-        missing["some of the agent's answers"] = f"{int((population.agent == ABSENT).sum())} are not recorded"
+    if (data.agent == ABSENT).any():
+        missing["some of the agent's answers"] = f"{int((data.agent == ABSENT).sum())} are not recorded"
     table.index = frame.index
     seen = frame["draft_verdict"].notna().to_numpy()
     right = frame["draft_right"].fillna(False).astype(bool).to_numpy()
@@ -104,10 +104,10 @@ def gather(params: GateAnalysisParams) -> Gathered:
         missing["combination"] = "too few right or wrong drafts to learn from"
     table = table.dropna(axis=1, how="all")
     gateable = {name: table[name].to_numpy() for name in table if name not in MODES}
-    return Gathered(frame, population.with_scores(gateable), table, margin, setting, missing)
+    return ConfidenceData(frame, data.with_scores(gateable), table, margin, setting, missing)
 
 
-def to_certify(run: Gathered, score: str | None = None) -> calibration_samples.GateSamples:
+def to_certify(run: ConfidenceData, score: str | None = None) -> calibration_samples.GateSamples:
     """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.
 
     Samples whose draft or agent was not recorded are left out.
@@ -116,24 +116,22 @@ def to_certify(run: Gathered, score: str | None = None) -> calibration_samples.G
         NotRecorded: the score or the router's words are not recorded.
     """
     setting = replace(run.setting, score=score or run.setting.score)
-    population = run.population.take(
-        (run.population.agent != ABSENT) & ((run.population.draft != ABSENT) | ~run.population.readable)
-    )
-    everything, nothing = (outcomes.decisions(population, replace(setting, threshold=t)) for t in (-1.0, 1.0))
+    data = run.data.take((run.data.agent != ABSENT) & ((run.data.draft != ABSENT) | ~run.data.readable))
+    everything, nothing = (outcomes.decisions(data, replace(setting, threshold=t)) for t in (-1.0, 1.0))
     times = (everything["wall_s"], nothing["wall_s"], nothing["baseline_wall_s"])
     return calibration_samples.gate_samples(
         everything["confidence"],
-        population.draft_right,
-        population.agent_right,
+        data.draft_right,
+        data.agent_right,
         routed=everything["decision"] != "accepted",
-        groups=population.groups,
-        strata=population.tasks,
-        times=None if population.cost is None else times,
+        groups=data.groups,
+        strata=data.tasks,
+        times=None if data.cost is None else times,
     )
 
 
 def tried_here(
-    params: GateAnalysisParams, used: Mapping, run: Gathered, rules: Sequence[certificates.Rule]
+    params: GateAnalysisParams, used: Mapping, run: ConfidenceData, rules: Sequence[certificates.Rule]
 ) -> pd.DataFrame:
     """`gating.evaluate_rules`: rules calibrated on the run that chose the threshold in use, measured on this one.
 
@@ -151,7 +149,7 @@ def tried_here(
     return certificates.evaluate_rules(to_certify(other), to_certify(run), rules, params.seed)
 
 
-def ties(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
+def ties(run: ConfidenceData, thresholds: Mapping[str, float]) -> pd.DataFrame:
     """`scores.near_ties` of the drafts scored above each of several thresholds: column `drafts` says which.
 
     The router is left out: it is the score that is looked at.
@@ -164,13 +162,13 @@ def ties(run: Gathered, thresholds: Mapping[str, float]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def ledger(run: Gathered, threshold: float) -> pd.DataFrame:
+def ledger(run: ConfidenceData, threshold: float) -> pd.DataFrame:
     """`replay.ledger` at a threshold of the accepted drafts that are not simply right twice, with the answers.
 
     Columns: `id outcome question draft agent confidence saved_s`. Empty where the run cannot say.
     """
     try:
-        entries = outcomes.ledger(run.population, replace(run.setting, threshold=threshold))
+        entries = outcomes.ledger(run.data, replace(run.setting, threshold=threshold))
     except NotRecorded:
         entries = pd.DataFrame(columns=["id", "outcome", "confidence", "saved_s"])
     entries = entries[~entries["outcome"].isin(["both right", "missed"])]
@@ -183,17 +181,17 @@ def ledger(run: Gathered, threshold: float) -> pd.DataFrame:
 # ------------------------------------------------------------------ what it is worth
 
 
-def economics_of(run: Gathered, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def economics_of(run: ConfidenceData, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """`break_even`, `waterfall` and `time_by_decision` at a threshold; empty where the run was not timed."""
     try:
-        seconds = payoff.phase_seconds(run.population, replace(run.setting, threshold=threshold))
+        seconds = payoff.phase_seconds(run.data, replace(run.setting, threshold=threshold))
     except NotRecorded:
         return pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
     return payoff.break_even(seconds), payoff.waterfall(seconds), payoff.time_by_decision(seconds)
 
 
 def fleet_plan(
-    run: Gathered,
+    run: ConfidenceData,
     threshold: float,
     replicas: int = 8,
     users: Sequence[int] = (1, 4, 16, 64, 256, 1024),
@@ -205,8 +203,8 @@ def fleet_plan(
     """
     try:
         workloads = {
-            "funnel": funnel_workload(run.population, replace(run.setting, threshold=threshold)),
-            "agent": agent_workload(run.population),
+            "funnel": funnel_workload(run.data, replace(run.setting, threshold=threshold)),
+            "agent": agent_workload(run.data),
         }
     except NotRecorded:
         return pd.DataFrame(), pd.DataFrame()

@@ -50,7 +50,7 @@ def run_all(params: FidelityParams, progress: Progress = lambda done, total, tex
     return folders
 
 
-def compared(params: FidelityParams, population: replay_data.ReplayData) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compared(params: FidelityParams, data: replay_data.ReplayData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Replay beside what was measured: one row per setting, and the samples on which they disagree.
 
     Columns of the first: `setting`, `n`, the numbers of samples whose `decisions_differ`, `answers_differ` (text of
@@ -65,10 +65,10 @@ def compared(params: FidelityParams, population: replay_data.ReplayData) -> tupl
         ["draft_answer", "agent_answer"]
     ]
     for at, setting in enumerate(settings_of(params), 1):
-        told = outcomes.decisions(population, setting).set_index("id").join(answers)
+        told = outcomes.decisions(data, setting).set_index("id").join(answers)
         told["answer"] = told["draft_answer"].where(told["used"] == "small", told["agent_answer"])
         really = _measured(_run_of(params, at), params.tasks, "gated").loc[told.index]
-        alone = _measured(_alone(params, setting.agents_in_parallel), params.tasks, "baseline")
+        alone = _measured(_alone(params, setting.agent_batch_size), params.tasks, "baseline")
         same = pd.DataFrame(
             {
                 "decision": told["decision"] == really["decision"],
@@ -80,7 +80,7 @@ def compared(params: FidelityParams, population: replay_data.ReplayData) -> tupl
         both = told[columns].add_suffix("_predicted").join(really[columns].add_suffix("_measured"))
         both.insert(0, "task", told["task"])
         differing.append(both[~same.all(axis=1)].assign(setting=str(setting)))
-        pooled = outcomes.replay(population, setting).set_index("task").loc[outcomes.POOLED]
+        pooled = outcomes.replay(data, setting).set_index("task").loc[outcomes.POOLED]
         measured = float(alone["wall_s"].sum() / really["wall_s"].sum())
         off = (told["confidence"] - really["confidence"]).abs().max()
         rows.append(
@@ -169,12 +169,12 @@ def _arms(params: FidelityParams) -> list[AgentParams]:
     )
     settings = settings_of(params)
     arms = [common]
-    for agents in sorted({1} | {s.agents_in_parallel for s in settings}):
+    for agents in sorted({1} | {s.agent_batch_size for s in settings}):
         alone = {"run": _alone(params, agents), "arms": ["baseline"], "agent_batch_size": agents}
         arms.append(common.model_copy(update=alone))
     for at, s in enumerate(settings, 1):
         gate = {"score": s.score, "k": s.k, "slope": s.slope, "threshold": s.threshold, "router": s.router}
-        sizes = {"batch_size": s.batch_size, "agent_batch_size": s.agents_in_parallel}
+        sizes = {"batch_size": s.batch_size, "agent_batch_size": s.agent_batch_size}
         run = {"run": _run_of(params, at), "arms": ["gated"]}
         arms.append(AgentParams(**common.model_dump() | gate | sizes | run))
     return arms

@@ -1,6 +1,6 @@
 """What notebook 05 gathers for the paper's tables and figures: reported numbers, the run's replay, other runs.
 
-Nothing measured is ever filled in from the paper. What a run lacks for a figure is named in `Gathered.missing`.
+Nothing measured is ever filled in from the paper. What a run lacks for a figure is named in `PaperData.missing`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ AGENTS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
-class Gathered:
+class PaperData:
     """Everything shown, by source. `run` is None where only reported numbers are asked for."""
 
     params: FiguresParams
     run: RunResult | None
-    population: replay_data.ReplayData | None
+    data: replay_data.ReplayData | None
     gate: dict
     agent: str  # the format of the run's agent: the reported panel it is drawn into
     missing: list[str] = field(default_factory=list)
@@ -61,14 +61,14 @@ class Gathered:
 
     def _other_scores(self) -> pd.DataFrame:
         """The confidence scores that no arm gated by, replayed; each at the threshold its validation set gives."""
-        if self.population is None or "threshold" not in self.gate:
+        if self.data is None or "threshold" not in self.gate:
             return pd.DataFrame()
         thresholds = self._thresholds()
         here = [mode for mode in MODES if mode != self.gate["score"] and mode in thresholds]
         if not here:
             return pd.DataFrame()
         settings = [replace(self.setting, score=mode, threshold=thresholds[mode]) for mode in here]
-        rows = outcomes.replay(self.population, settings)
+        rows = outcomes.replay(self.data, settings)
         self._note_refusals(rows, "score")
         rows = rows[(rows["status"] == "ok") & (rows["task"] != "pooled")]
         return pd.DataFrame(
@@ -123,9 +123,9 @@ class Gathered:
 
     def router_sweep(self) -> pd.DataFrame:
         """Rows of `replay.replay` for each router; the paper's router ablation is not among the reported numbers."""
-        if self.population is None or "threshold" not in self.gate:
+        if self.data is None or "threshold" not in self.gate:
             return pd.DataFrame()
-        rows = ablations.replayed_sweep(self.population, self.setting, "router", ROUTERS)
+        rows = ablations.replayed_sweep(self.data, self.setting, "router", ROUTERS)
         self._note_refusals(rows, "router")
         return rows
 
@@ -134,16 +134,16 @@ class Gathered:
 
         "measured" where an arm ran so, "predicted" by replay's cost model in between.
         """
-        if self.population is None or self.population.cost is None or "threshold" not in self.gate:
+        if self.data is None or self.data.cost is None or "threshold" not in self.gate:
             return pd.DataFrame()
         method = method_of("gated", self.gate["score"])
-        rows = ablations.replayed_sweep(self.population, self.setting, "agents_in_parallel", AGENTS)
+        rows = ablations.replayed_sweep(self.data, self.setting, "agent_batch_size", AGENTS)
         rows = rows[(rows["task"] == "pooled") & (rows["status"] == "ok")]
         parts = [
             rows.assign(method=name, samples_per_s=rows["n"] / rows[clock], how="predicted")
             for name, clock in (("baseline", "baseline_wall_s"), (method, "wall_s"))
         ]
-        table = pd.concat(parts).rename(columns={"agents_in_parallel": "in_flight"})
+        table = pd.concat(parts).rename(columns={"agent_batch_size": "in_flight"})
         measured = []
         for arm, told in self.run.summary["arms"].items():
             base = arm.removesuffix("_batched")
@@ -188,10 +188,10 @@ class Gathered:
         given = None
         if table and self.wants_reported:
             given = ablations.reported_sweep(self.paper[table], x)
-        if self.population is None or "threshold" not in self.gate:
+        if self.data is None or "threshold" not in self.gate:
             return ablations.joined(given)
         axis = axis or x
-        rows = ablations.replayed_sweep(self.population, self.setting, axis, values, same_coverage)
+        rows = ablations.replayed_sweep(self.data, self.setting, axis, values, same_coverage)
         self._note_refusals(rows, axis)
         rows = rows.rename(columns={axis: x})
         return ablations.joined(given, ablations.measured_sweep(rows, x, self.agent))
@@ -212,13 +212,13 @@ class Gathered:
         self.missing[:] = dict.fromkeys([*self.missing, *sentences])
 
 
-def gather(params: FiguresParams, run: RunResult | None) -> Gathered:
+def gather(params: FiguresParams, run: RunResult | None) -> PaperData:
     """What there is for the figures: `run` as `analysis.summarised` gives it. Missing parts are named, not fatal."""
     if run is None:
-        return Gathered(params, None, None, {}, "")
-    gate, missing, population, agent = gate_of(params, run.recorded), [], None, "deepeyes"
+        return PaperData(params, None, None, {}, "")
+    gate, missing, data, agent = gate_of(params, run.recorded), [], None, "deepeyes"
     if "collect" in params.arms:
-        population = replay_data.load(run.recorded)
+        data = replay_data.load(run.recorded)
     else:
         missing.append("Ablations: they are replayed from the arm `collect`, which this run does not have.")
     if gate.get("threshold") is None:
@@ -227,4 +227,4 @@ def gather(params: FiguresParams, run: RunResult | None) -> Gathered:
     arms = [arm for arm in ("gated", "collect", "baseline") if arm in params.arms]
     if arms:
         agent = run.recorded.config(f"02_{arms[0]}").get("agent", agent)
-    return Gathered(params, run, population, gate, agent, missing)
+    return PaperData(params, run, data, gate, agent, missing)

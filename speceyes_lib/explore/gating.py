@@ -45,7 +45,7 @@ class Gating:
 
     def __init__(self, run: RecordedRun) -> None:
         self.run = run
-        self.population = lru_cache(maxsize=2)(self._population)
+        self.data = lru_cache(maxsize=2)(self._data)
         self.part = lru_cache(maxsize=8)(self._part)
         self._decided = lru_cache(maxsize=4)(self._decisions)
         self.curve = lru_cache(maxsize=16)(self._curve)
@@ -77,7 +77,7 @@ class Gating:
         told = self.run.notes((f"02_{arm}", f"03_judging/{arm}"))
         return [n for n in told if any(t in n for t in missing)] + [self.fault] * bool(self.fault)
 
-    def _population(self, protocol: str) -> replay_data.ReplayData:
+    def _data(self, protocol: str) -> replay_data.ReplayData:
         tasks = self.usable_tasks()
         if not tasks:
             told = "; ".join(self.notes()[:2]) or "make reproduce makes the embedded run"
@@ -87,24 +87,24 @@ class Gating:
         return replay_data.load(self.run.select(tasks), protocol or None)
 
     def _part(self, task: str, protocol: str, reviewed: bool = False) -> replay_data.ReplayData:
-        everything = self.population(protocol)
+        everything = self.data(protocol)
         if reviewed:
             everything = self._reviewed(everything)
         if task == ALL:
             return everything
         return everything.take(np.array([in_task(t, task) for t in everything.tasks], dtype=bool))
 
-    def _reviewed(self, population: replay_data.ReplayData) -> replay_data.ReplayData:
-        """The population with people's verdicts in place of the machine's."""
+    def _reviewed(self, data: replay_data.ReplayData) -> replay_data.ReplayData:
+        """The data with people's verdicts in place of the machine's."""
         records = self.run.records(self.instrumented)
-        draft, agent = population.draft.copy(), population.agent.copy()
-        for i, id_ in enumerate(population.ids):
+        draft, agent = data.draft.copy(), data.agent.copy()
+        for i, id_ in enumerate(data.ids):
             record = records[id_]
             for codes, said in ((draft, record.draft), (agent, record.trajectory)):
                 check = self.overrides.get((id_, said.answer)) if said else None
                 if check is not None:
                     codes[i] = replay_data.RIGHT if check.verdict == "right" else replay_data.WRONG
-        return replace(population, draft=draft, agent=agent)
+        return replace(data, draft=draft, agent=agent)
 
     def own_threshold(self, otherwise: float) -> float:
         """The threshold that the run was gated at, where it was."""

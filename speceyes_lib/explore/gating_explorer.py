@@ -221,23 +221,23 @@ class GatingExplorer(Explorer):
         self.gating = Gating(recorded_run.open(run, strict=False))
         self._set(self.agent, value=self._agents.get(run, ALL) if self.agent.value != ALL else ALL)
         try:
-            population = self.gating.population("")
+            data = self.gating.data("")
         except UserError:
             self._clear()
             raise
-        tasks = population.task_names
+        tasks = data.task_names
         options = task_options(tasks)
         values = [value for _, value in options]
         self._set(self.task, options=options, value=self.view.task if self.view.task in values else ALL)
-        self._offer(self.score, population.score_names or ("min",), self.view.score)
-        stored = population.k_stored or population.recorded_k or self.view.k
-        k = min(self.view.k, stored) if population.k_stored else stored
-        usual = [k for k in USUAL_K if k <= population.k_stored]
+        self._offer(self.score, data.score_names or ("min",), self.view.score)
+        stored = data.k_stored or data.recorded_k or self.view.k
+        k = min(self.view.k, stored) if data.k_stored else stored
+        usual = [k for k in USUAL_K if k <= data.k_stored]
         self._offer(self.k, sorted({*usual, k, stored}), k)
-        routers = [r for r in ROUTERS if r in population.routed or r == "none"]
+        routers = [r for r in ROUTERS if r in data.routed or r == "none"]
         self._offer(self.router, routers, self.view.router)
-        others = [p for p in ("strict", "paper") if p != population.protocol]
-        judged = [(f"{population.protocol}, as judged", ""), *((f"{p}, by rule", p) for p in others)]
+        others = [p for p in ("strict", "paper") if p != data.protocol]
+        judged = [(f"{data.protocol}, as judged", ""), *((f"{p}, by rule", p) for p in others)]
         self._set(self.protocol, options=judged, value="")
         if another:
             self.operating_point = self.gating.own_threshold(self.operating_point)
@@ -246,7 +246,7 @@ class GatingExplorer(Explorer):
             task=self.task.value,
             score=self.score.value,
             k=self.k.value,
-            slope=self.view.slope if population.k_stored else population.recorded_slope or self.view.slope,
+            slope=self.view.slope if data.k_stored else data.recorded_slope or self.view.slope,
             router=self.router.value,
             threshold=self.operating_point if another else self.view.threshold,
             protocol="",

@@ -1,1 +1,14 @@
 """The outcome of any gate setting, computed from one recorded pass."""
+
+from ..exports import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "replay_data": ("NotRecorded", "ReplayData", "from_arrays", "load"),
+        "settings": ("Setting", "grid"),
+        "outcomes": ("curve", "decisions", "ledger", "replay"),
+        "payoff": ("break_even", "phase_seconds"),
+        "fleet": ("Fleet", "agent_workload", "funnel_workload", "simulate_fleet"),
+    },
+)

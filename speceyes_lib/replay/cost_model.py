@@ -163,13 +163,13 @@ class CostModel:
             agent=self.agent.take(index),
         )
 
-    def notes(self, router: str, batch_size: int, agents_in_parallel: int) -> str:
+    def notes(self, router: str, batch_size: int, agent_batch_size: int) -> str:
         """Which parts of a prediction are not backed by recorded calls of such a size; empty where all are.
 
         Args:
             router: "large", "small" or "none".
             batch_size: samples in a call of the router and of the draft model.
-            agents_in_parallel: agents that run at once.
+            agent_batch_size: agents that run at once.
         """
         extrapolated = []
         batched = {f"{router} router": self.router.get(router)} if router != "none" else {}
@@ -178,11 +178,11 @@ class CostModel:
                 extrapolated.append(f"the {phase} was not timed")
             elif cost.calls and cost.beyond(batch_size):
                 extrapolated.append(f"{phase} in batches of {batch_size}, recorded {_range(cost.sizes)}")
-        if agents_in_parallel == 1:
+        if agent_batch_size == 1:
             if not self.serial_recorded:
                 extrapolated.append("agents one at a time, recorded together only")
-        elif self.agent.beyond(agents_in_parallel):
-            extrapolated.append(f"{agents_in_parallel} agents at once, recorded {_range(self.agent.sizes)}")
+        elif self.agent.beyond(agent_batch_size):
+            extrapolated.append(f"{agent_batch_size} agents at once, recorded {_range(self.agent.sizes)}")
         return f"extrapolated: {'; '.join(extrapolated)}" if extrapolated else ""
 
     def router_shares(

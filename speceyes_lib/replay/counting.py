@@ -20,12 +20,10 @@ def _classes(draft: int | None = None, agent: int | None = None) -> NDArray[np.b
     return draft & 3 == _EACH >> 2 if draft is not None else agent & 3 == _EACH & 3
 
 
-def _per_task(population: ReplayData, values: NDArray, n_values: int) -> NDArray[np.int64]:
+def _per_task(data: ReplayData, values: NDArray, n_values: int) -> NDArray[np.int64]:
     """How often each value occurs in each task: int64 [tasks, n_values]."""
-    tasks = len(population.task_names)
-    return np.bincount(population.task_codes * n_values + values, minlength=tasks * n_values).reshape(
-        tasks, -1
-    )
+    tasks = len(data.task_names)
+    return np.bincount(data.task_codes * n_values + values, minlength=tasks * n_values).reshape(tasks, -1)
 
 
 class _Above:
@@ -35,15 +33,15 @@ class _Above:
     """
 
     def __init__(self, view: _View, thresholds: NDArray) -> None:
-        population = view.population
+        data = view.data
         order = np.argsort(thresholds, kind="stable")  # nan comes last, and nothing exceeds it
         self.column = np.argsort(
             order, kind="stable"
         )  # where each threshold given stands among the ascending
         self.at = np.flatnonzero(view.eligible)
         self.exceeds = thresholds_passed(view.confidence[self.at], thresholds[order])
-        self.steps, self.tasks = len(thresholds) + 1, len(population.task_names)
-        self.cell = population.task_codes[self.at] * self.steps + self.exceeds
+        self.steps, self.tasks = len(thresholds) + 1, len(data.task_names)
+        self.cell = data.task_codes[self.at] * self.steps + self.exceeds
 
     def counted(self, values: NDArray, n_values: int) -> NDArray[np.int64]:
         """How often each value occurs above each threshold, int64 [tasks, thresholds, n_values]; values [n]."""
@@ -66,7 +64,7 @@ class _Above:
 
 def _seconds(view: _View, plan: _Plan | None, above: _Above) -> tuple[NDArray, NDArray]:
     """Predicted seconds with the gate and without it, [tasks and pooled, thresholds]."""
-    p = view.population
+    p = view.data
     tasks, shape = len(p.task_names), (len(p.task_names) + 1, above.steps - 1)
     if plan is None:
         return np.full(shape, np.nan), np.full(shape, np.nan)
@@ -95,7 +93,7 @@ def _interval(
     With y right and m counted answers in a group, the variance of the share p is that of the sums of y - p m
     over groups: it needs the sums of y^2, y m and m^2 (`_group_squares`).
     """
-    p = view.population
+    p = view.data
     within, task_of_group = p.task_groups
     n_all = int(p.group_codes.max(initial=-1)) + 1
     if n_all == p.n:

@@ -123,47 +123,47 @@ class FleetResult:
 # ------------------------------------------------------------------ the workload of a recorded run
 
 
-def funnel_workload(population: ReplayData, setting: Setting) -> Workload:
+def funnel_workload(data: ReplayData, setting: Setting) -> Workload:
     """The calls of every readable sample of a run under a gate setting.
 
     Args:
-        population: of a timed run.
+        data: of a timed run.
         setting: decides which samples are routed, drafted and accepted.
 
     Raises:
         NotRecorded: the run has no times, or lacks what the setting needs.
     """
-    cost = _cost(population)
-    decided = decisions(population, setting)["decision"].to_numpy()
+    cost = _cost(data)
+    decided = decisions(data, setting)["decision"].to_numpy()
     router = cost.router.get(setting.router)
     if setting.router != "none" and router is None:
         raise NotRecorded(f"the {setting.router} router was not timed in this run")
     steps = [_aside(cost.decode_s)]
     if router is not None:
-        steps += _calls(LARGE if setting.router == "large" else SMALL, router, np.ones(population.n, bool))
+        steps += _calls(LARGE if setting.router == "large" else SMALL, router, np.ones(data.n, bool))
     steps += _calls(SMALL, cost.draft, decided != "routed")
     to_agent = decided != "accepted"
     steps += _calls(LARGE, cost.agent, to_agent)
     steps.append(_aside(np.where(to_agent, cost.tool_s, 0.0)))
-    return _workload(steps, population.readable)
+    return _workload(steps, data.readable)
 
 
-def agent_workload(population: ReplayData) -> Workload:
+def agent_workload(data: ReplayData) -> Workload:
     """The calls of every readable sample when the agent answers everything.
 
     Raises:
         NotRecorded: the run has no times.
     """
-    cost = _cost(population)
-    all_samples = np.ones(population.n, bool)
+    cost = _cost(data)
+    all_samples = np.ones(data.n, bool)
     steps = [_aside(cost.baseline_decode_s), *_calls(LARGE, cost.agent, all_samples), _aside(cost.tool_s)]
-    return _workload(steps, population.readable)
+    return _workload(steps, data.readable)
 
 
-def _cost(population: ReplayData) -> CostModel:
-    if population.cost is None:
+def _cost(data: ReplayData) -> CostModel:
+    if data.cost is None:
         raise NotRecorded("this run has no times; a fleet cannot be planned from it")
-    return population.cost
+    return data.cost
 
 
 def _calls(pool: int, cost: CallCost, who: NDArray[np.bool_]) -> list[tuple[NDArray, NDArray, NDArray]]:

@@ -27,25 +27,25 @@ class _Plan:
 
 
 class _View:
-    """A population under one setting, but for the threshold: who is routed, who can be accepted, what it costs."""
+    """One setting on the data, for every threshold: samples routed, samples that can be accepted, their cost."""
 
-    def __init__(self, population: ReplayData, setting: Setting) -> None:
-        self.population, self.setting = population, setting
-        n = population.n
+    def __init__(self, data: ReplayData, setting: Setting) -> None:
+        self.data, self.setting = data, setting
+        n = data.n
         self.why = ""  # why no threshold at all can be done
         self.confidence, self.routed = np.full(n, np.nan), np.zeros(n, bool)
         self.unrecorded = np.zeros(n, bool)  # samples that lack the router's word
         try:
             _check(setting)
-            self.confidence = population.score(setting.score, setting.k, setting.slope)
+            self.confidence = data.score(setting.score, setting.k, setting.slope)
             if setting.router != "none":
-                words = _words_of(population, setting.router)
+                words = _words_of(data, setting.router)
                 self.routed, self.unrecorded = words == 1, words == ABSENT
         except NotRecorded as error:
             self.why = str(error)
-        drafted = ~self.routed & population.readable
-        self.undrafted = drafted & (population.draft == ABSENT) & np.isnan(self.confidence)
-        self.eligible = drafted & (population.draft != FAILED) & ~np.isnan(self.confidence)
+        drafted = ~self.routed & data.readable
+        self.undrafted = drafted & (data.draft == ABSENT) & np.isnan(self.confidence)
+        self.eligible = drafted & (data.draft != FAILED) & ~np.isnan(self.confidence)
         self.drafted = drafted
 
     def lacks(self, threshold: float) -> str:
@@ -56,34 +56,34 @@ class _View:
         return _shortage(
             int(self.unrecorded.sum()),
             int(self.undrafted.sum()),
-            int((accepted & (self.population.draft == ABSENT)).sum()),
-            int((~accepted & (self.population.agent == ABSENT)).sum()),
+            int((accepted & (self.data.draft == ABSENT)).sum()),
+            int((~accepted & (self.data.agent == ABSENT)).sum()),
             self.setting.router,
         )
 
     def cost_note(self) -> str:
         """What the predicted seconds are not backed by; empty where they are."""
-        cost, s = self.population.cost, self.setting
+        cost, s = self.data.cost, self.setting
         if cost is None or self.why:
             return "" if self.why else "not timed"
-        return cost.notes(s.router, int(s.batch_size), int(s.agents_in_parallel))
+        return cost.notes(s.router, int(s.batch_size), int(s.agent_batch_size))
 
     def plan(self) -> _Plan | None:
         """What the setting takes, whatever the score and threshold; None without timings."""
-        p, s = self.population, self.setting
+        p, s = self.data, self.setting
         if p.cost is None:
             return None
         drafts = p.cost.draft_shares(self.drafted, p.tasks, int(s.batch_size))
         router = p.cost.router_shares(s.router, p.readable, p.tasks, int(s.batch_size))
-        agents = p.cost.agents(p.tasks, int(s.agents_in_parallel))
+        agents = p.cost.agents(p.tasks, int(s.agent_batch_size))
         return _Plan(p.cost.decode_s + router + drafts, p.cost.baseline_decode_s, agents)
 
     def charged(self, to_agent: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
         """Predicted seconds [n] of each sample, with the gate and without; nan without timings."""
         if (plan := self.plan()) is None:
-            nothing = np.full(self.population.n, np.nan)
+            nothing = np.full(self.data.n, np.nan)
             return nothing, nothing
-        tasks, readable = self.population.tasks, self.population.readable
+        tasks, readable = self.data.tasks, self.data.readable
         return (
             plan.before_s + plan.agents.shares(to_agent, tasks),
             plan.baseline_s + plan.agents.shares(readable, tasks),
@@ -93,17 +93,17 @@ class _View:
 def _check(setting: Setting) -> None:
     if setting.router not in ROUTERS:
         raise NotRecorded(f"no router {setting.router!r}; there are {', '.join(ROUTERS)}")
-    for name in ("batch_size", "agents_in_parallel"):
+    for name in ("batch_size", "agent_batch_size"):
         value = getattr(setting, name)
         if not (math.isfinite(value) and value == int(value) and value >= 1):
             raise NotRecorded(f"{name} is {value}; expected a whole number of at least 1")
 
 
-def _words_of(population: ReplayData, router: str) -> NDArray[np.int8]:
-    if router not in population.routed:
-        known = ", ".join(population.routed) or "none"
+def _words_of(data: ReplayData, router: str) -> NDArray[np.int8]:
+    if router not in data.routed:
+        known = ", ".join(data.routed) or "none"
         raise NotRecorded(f"the word of the {router} router is not recorded (recorded: {known})")
-    return population.routed[router]
+    return data.routed[router]
 
 
 def _threshold_fault(threshold: float) -> str:

@@ -3,9 +3,9 @@
 A `collect` run holds, for every sample, the draft with its evidence, the router's word, the agent's answer and
 what each cost. Every threshold, score, K, slope, router and batch size is then a function of that record:
 
-    population("demo")            the run as columns
+    load(runs.open("demo"))       the run as columns
     grid(threshold=…, k=…)        settings, one row each
-    replay(population, settings)  decisions counted, accuracies, shares, predicted seconds: a row per setting and task
+    replay(data, settings)  decisions counted, accuracies, shares, predicted seconds: a row per setting and task
     decisions, ledger             the same for one setting, sample by sample
 
 A setting that needs what the run did not record is refused by name, and the others are done.
@@ -43,7 +43,7 @@ OUTCOMES = {
 POOLED = "pooled"  # rows over all samples; AVERAGE: the unweighted mean of the tasks
 
 
-def replay(population: ReplayData, settings: Settings, *, level: float = LEVEL) -> pd.DataFrame:
+def replay(data: ReplayData, settings: Settings, *, level: float = LEVEL) -> pd.DataFrame:
     """What every setting would have done: one row per setting and task, then "pooled" and "average".
 
     ============================ ========================================================================
@@ -55,7 +55,7 @@ def replay(population: ReplayData, settings: Settings, *, level: float = LEVEL) 
     `alpha beta coverage`        accepted / drafted, drafted / all, accepted / all = alpha * beta (fractions)
     `selective_risk`             share of wrong ones among the accepted (a fraction; nan where none is)
     `gained lost`                accepted: right where the agent is wrong, and the reverse
-    `wall_s baseline_wall_s speedup` predicted by the population's cost model; `cost_note`: what it extrapolates
+    `wall_s baseline_wall_s speedup` predicted by the run's cost model; `cost_note`: what it extrapolates
     `status reason`              "ok", or "refused" with what the run lacks; the numbers are nan then
     ============================ ========================================================================
 
@@ -73,14 +73,14 @@ def replay(population: ReplayData, settings: Settings, *, level: float = LEVEL) 
     asked = frame_of(settings)
     if not len(asked):
         return pd.DataFrame(columns=["setting", *AXES, "task", *_TOLD])
-    names = np.array([*population.task_names, POOLED, AVERAGE], dtype=object)
+    names = np.array([*data.task_names, POOLED, AVERAGE], dtype=object)
     columns: dict[str, list[NDArray]] = {name: [] for name in ("setting", "place", *_TOLD)}
     axes = [name for name in AXES if name != "threshold"]
     plans: dict[tuple, _Plan | None] = {}  # predicted seconds do not depend on the score
     for values, rows in asked.groupby(axes, sort=False, dropna=False):
         setting = Setting(**dict(zip(axes, values, strict=True)))
-        view = _View(population, setting)
-        key = (setting.router, setting.batch_size, setting.agents_in_parallel)
+        view = _View(data, setting)
+        key = (setting.router, setting.batch_size, setting.agent_batch_size)
         if not view.why and key not in plans:
             plans[key] = view.plan()
         told = _outcomes(view, plans.get(key), rows["threshold"].to_numpy(dtype=np.float64), level)
@@ -95,17 +95,17 @@ def replay(population: ReplayData, settings: Settings, *, level: float = LEVEL) 
 
 
 def curve(
-    population: ReplayData, setting: Setting, thresholds: ArrayLike | None = None, *, level: float = LEVEL
+    data: ReplayData, setting: Setting, thresholds: ArrayLike | None = None, *, level: float = LEVEL
 ) -> pd.DataFrame:
     """`replay` of one setting over thresholds; None: every threshold that decides differently, ascending."""
     if thresholds is None:
-        view = _View(population, setting)
+        view = _View(data, setting)
         thresholds = _between(view.confidence[view.eligible])
     axes = asdict(setting) | {"threshold": thresholds}
-    return replay(population, grid(**axes), level=level)
+    return replay(data, grid(**axes), level=level)
 
 
-def decisions(population: ReplayData, setting: Setting) -> pd.DataFrame:
+def decisions(data: ReplayData, setting: Setting) -> pd.DataFrame:
     """One setting, sample by sample, in the words of the funnel's records.
 
     Columns: `id task group`, `confidence` (nan: none), `margin` over the threshold, `decision` (accepted,
@@ -116,36 +116,36 @@ def decisions(population: ReplayData, setting: Setting) -> pd.DataFrame:
     Raises:
         NotRecorded: the run did not record what the setting needs.
     """
-    view = _View(population, setting)
+    view = _View(data, setting)
     if lacks := view.lacks(setting.threshold):
         raise NotRecorded(f"{setting}: {lacks}")
     accepted = view.eligible & accepts(view.confidence, setting.threshold)
     decision = np.select(
-        [view.routed, population.draft == FAILED, accepted],
+        [view.routed, data.draft == FAILED, accepted],
         ["routed", "draft_failed", "accepted"],
         default="rejected",
     )
-    answer = np.where(accepted, population.draft, population.agent)
-    draft, agent = population.draft_right, population.agent_right
+    answer = np.where(accepted, data.draft, data.agent)
+    draft, agent = data.draft_right, data.agent_right
     outcome = np.select(
-        [~accepted, population.agent == ABSENT, draft & agent, draft, agent],
+        [~accepted, data.agent == ABSENT, draft & agent, draft, agent],
         [np.where(draft, "missed", ""), "unknown", "both right", "gained", "lost"],
         default="both wrong",
     )
-    wall_s, baseline_s = view.charged(~accepted & population.readable)
+    wall_s, baseline_s = view.charged(~accepted & data.readable)
     return pd.DataFrame(
         {
-            "id": population.ids,
-            "task": population.tasks,
-            "group": population.groups,
+            "id": data.ids,
+            "task": data.tasks,
+            "group": data.groups,
             "confidence": view.confidence,
             "margin": view.confidence - setting.threshold,
             "decision": decision,
             "used": np.where(accepted, "small", "large"),
             "right": _nullable(answer),
             "error": answer == FAILED,
-            "draft_right": _nullable(population.draft),
-            "agent_right": _nullable(population.agent),
+            "draft_right": _nullable(data.draft),
+            "agent_right": _nullable(data.agent),
             "wall_s": wall_s,
             "baseline_wall_s": baseline_s,
             "outcome": outcome.astype(object),
@@ -153,7 +153,7 @@ def decisions(population: ReplayData, setting: Setting) -> pd.DataFrame:
     )
 
 
-def ledger(population: ReplayData, setting: Setting) -> pd.DataFrame:
+def ledger(data: ReplayData, setting: Setting) -> pd.DataFrame:
     """The samples on which a setting gains or loses against the agent alone, or could have.
 
     Returns:
@@ -164,7 +164,7 @@ def ledger(population: ReplayData, setting: Setting) -> pd.DataFrame:
     Raises:
         NotRecorded: the run did not record what the setting needs.
     """
-    frame = decisions(population, setting)
+    frame = decisions(data, setting)
     frame["saved_s"] = frame["baseline_wall_s"] - frame["wall_s"]
     frame = frame[frame["outcome"] != ""]
     return frame.sort_values(["outcome", "confidence"], ascending=[True, False]).reset_index(drop=True)
@@ -192,7 +192,7 @@ _NUMBERS = [t for t in _TOLD if t not in ("n", "interval", "cost_note", "status"
 
 def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float) -> dict[str, NDArray | str]:
     """The columns of `replay` as [tasks and pooled and average, thresholds], or broadcastable to it."""
-    p = view.population
+    p = view.data
     above = _Above(view, thresholds)
     right_if_drafted, right_if_asked = _classes(draft=RIGHT), _classes(agent=RIGHT)
     everyone = _per_task(p, p.outcomes, N_CLASSES)[:, None, :]

@@ -23,11 +23,11 @@ from .settings import Setting
 DECISIONS = ("accepted", "rejected", "routed", "draft_failed")
 
 
-def phase_seconds(population: ReplayData, setting: Setting) -> pd.DataFrame:
+def phase_seconds(data: ReplayData, setting: Setting) -> pd.DataFrame:
     """Predicted seconds of every sample and phase, with the gate and of the agent alone.
 
     Args:
-        population: of a timed run.
+        data: of a timed run.
         setting: of the gate.
 
     Returns:
@@ -37,12 +37,12 @@ def phase_seconds(population: ReplayData, setting: Setting) -> pd.DataFrame:
     Raises:
         NotRecorded: the run was not timed, or lacks what the setting needs.
     """
-    cost, decided = population.cost, decisions(population, setting)
+    cost, decided = data.cost, decisions(data, setting)
     if cost is None:
         raise NotRecorded("this run has no times: nothing can be said about what the gate saves")
-    tasks, readable, decision = population.tasks, population.readable, decided["decision"].to_numpy()
-    agents = cost.agents(tasks, setting.agents_in_parallel)
-    zero = np.zeros(population.n)
+    tasks, readable, decision = data.tasks, data.readable, decided["decision"].to_numpy()
+    agents = cost.agents(tasks, setting.agent_batch_size)
+    zero = np.zeros(data.n)
 
     def agent_and_tools(who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tool_s = np.where(who, cost.tool_s, 0.0)

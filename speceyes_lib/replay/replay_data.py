@@ -189,7 +189,7 @@ class ReplayData:
         return self.recorded[name]
 
     def with_scores(self, scores: Mapping[str, ArrayLike]) -> ReplayData:
-        """The same population with more scores to gate by; a name of the paper's modes is refused."""
+        """The same data with more scores to gate by; a name of the paper's modes is refused."""
         if taken := set(scores) & set(MODES):
             raise UserError(f"{sorted(taken)[0]!r} is one of the paper's scores; choose another name.")
         more = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
@@ -239,7 +239,7 @@ def from_arrays(
     offsets: ArrayLike | None = None,
     cost: CostModel | None = None,
 ) -> ReplayData:
-    """A population of plain arrays, for tests and synthetic data. All but the verdicts may be left out.
+    """Replay data of plain arrays, for tests and synthetic data. All but the verdicts may be left out.
 
     Args:
         draft_right, agent_right: bool [n], or the codes RIGHT, WRONG, FAILED, ABSENT.
@@ -273,7 +273,7 @@ def from_arrays(
 def pooled_in_chunks(
     chunks: Iterable[tuple[NDArray, ArrayLike]], ks: Sequence[int] = (DEFAULT_K,)
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """The `pooled` of a population too large for its evidence to be held: chunk by chunk, for stated K.
+    """`ReplayData.pooled` of a run whose evidence is too large to be held: chunk by chunk, for the given K.
 
     chunks: (top_logprobs, offsets) of consecutive samples, as in `confidence.score_grid`.
     """

@@ -24,13 +24,13 @@ class Setting:
     threshold: float = 0.98
     router: str = "large"
     batch_size: int = 16
-    agents_in_parallel: int = 1
+    agent_batch_size: int = 1
 
     def __str__(self) -> str:
         """As `parse` reads it; what few settings change is told only where it differs from the default."""
         told = f"{self.score} > {float(self.threshold)!r}, K {self.k}, router {self.router}, batch {self.batch_size}"
         told += "" if self.slope == DEFAULT_SLOPE else f", slope {float(self.slope)!r}"
-        return told if self.agents_in_parallel == 1 else f"{told}, agents {self.agents_in_parallel}"
+        return told if self.agent_batch_size == 1 else f"{told}, agents {self.agent_batch_size}"
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -64,7 +64,7 @@ _WORDS: dict[str, tuple[str, type]] = {
     "router": ("router", str),
     "batch": ("batch_size", int),
     "slope": ("slope", float),
-    "agents": ("agents_in_parallel", int),
+    "agents": ("agent_batch_size", int),
 }
 AXES = tuple(f.name for f in fields(Setting))
 Settings = pd.DataFrame | Setting | Iterable[Setting]

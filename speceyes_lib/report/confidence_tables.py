@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..analysis.confidence_data import Gathered
+from ..analysis.confidence_data import ConfidenceData
 from ..gating import scores
 from ..gating.certificates import Rule
 from ..replay.outcomes import POOLED
@@ -254,7 +254,7 @@ def planner_finding(fleets: pd.DataFrame) -> str:
 # ------------------------------------------------------------------ for the next stages
 
 
-def confidence_summary(run: Gathered, compared: pd.DataFrame) -> dict[str, Any]:
+def confidence_summary(run: ConfidenceData, compared: pd.DataFrame) -> dict[str, Any]:
     """The scores of `compare` as JSON-ready numbers, for `confidence.json`, and what the run lacks."""
     return {"scores": _records(compared), "missing": dict(run.missing)}
 

@@ -87,22 +87,22 @@ def params(run: str) -> ConfidenceParams:
 
 
 @pytest.fixture(scope="module", params=["whole", "bare", "tiny", "untimed"])
-def run(request) -> confidence_data.Gathered:
+def run(request) -> confidence_data.ConfidenceData:
     if request.param != "untimed":
         return confidence_data.gather(params(request.param))
     told = confidence_data.gather(params("bare"))
-    return replace(told, population=replace(told.population, cost=None))
+    return replace(told, data=replace(told.data, cost=None))
 
 
 @pytest.fixture(scope="module")
-def whole() -> confidence_data.Gathered:
+def whole() -> confidence_data.ConfidenceData:
     return confidence_data.gather(params("whole"))
 
 
 def test_a_whole_run_has_every_score_and_lacks_nothing(whole):
     assert set(whole.scores) == set(scores.SCORES)
     assert not whole.missing
-    assert list(whole.population.ids) == list(whole.frame["id"])
+    assert list(whole.data.ids) == list(whole.frame["id"])
     assert whole.drafts["right"].sum() == whole.right.sum()
     failed = (whole.frame["draft_verdict"] == "error").to_numpy()
     assert failed.sum() == 1
@@ -115,15 +115,15 @@ def test_a_bare_run_says_what_it_lacks():
     assert set(told.missing) == {"scores from evidence, other K", "router's own score"}
     base = replace(told.setting, threshold=THRESHOLD)
     for axis, values, lacks in (("k", KS, {32, 48, 80, 96}), ("router", ROUTERS, {"small"})):
-        rows = ablations.replayed_sweep(told.population, base, axis, values, same_coverage=True)
+        rows = ablations.replayed_sweep(told.data, base, axis, values, same_coverage=True)
         assert set(rows.loc[rows["status"] == "refused", axis]) == lacks
         assert (rows.loc[rows["status"] == "ok", "accuracy_pct"] > 0).all()
 
 
 def test_scores_of_a_stored_run_are_those_of_its_evidence(whole):
-    again = scores.evidence_scores(whole.population.top_logprobs, whole.population.offsets)
+    again = scores.evidence_scores(whole.data.top_logprobs, whole.data.offsets)
     assert np.array_equal(whole.scores["tie_aware"], again["tie_aware"], equal_nan=True)
-    assert whole.population.score("tie_aware") is not None
+    assert whole.data.score("tie_aware") is not None
     named = whole.scores["options"].notna()
     assert named.mean() > 0.5
 
@@ -134,16 +134,16 @@ def test_samples_to_certify_are_those_that_the_gate_sees(whole):
     assert np.isnan(made.score[routed]).all()
     told = certificates.threshold_outcome(made, THRESHOLD)
     setting = replace(whole.setting, threshold=THRESHOLD)
-    pooled = outcomes.replay(whole.population, setting).set_index("task").loc["pooled"]
+    pooled = outcomes.replay(whole.data, setting).set_index("task").loc["pooled"]
     assert told["coverage_pct"] == pytest.approx(100 * pooled["coverage"])
     assert told["accuracy_pct"] == pytest.approx(pooled["accuracy_pct"])
     assert told["speedup"] == pytest.approx(pooled["speedup"])
 
 
 def test_samples_whose_agent_was_not_recorded_are_left_out_and_told(whole):
-    agent = whole.population.agent.copy()
+    agent = whole.data.agent.copy()
     agent[:5] = replay_data.ABSENT
-    lacking = replace(whole, population=replace(whole.population, agent=agent))
+    lacking = replace(whole, data=replace(whole.data, agent=agent))
     assert len(confidence_data.to_certify(lacking)) == len(whole.frame) - 5
 
 
@@ -151,14 +151,14 @@ def test_the_same_coverage_is_the_same_coverage(whole):
     base = replace(whole.setting, threshold=THRESHOLD)
     accepted = {}
     for axis, values in (("k", KS), ("score", MODES)):
-        rows = ablations.replayed_sweep(whole.population, base, axis, values, same_coverage=True)
+        rows = ablations.replayed_sweep(whole.data, base, axis, values, same_coverage=True)
         rows = rows[(rows["task"] == "pooled") & (rows["status"] == "ok")]
         accepted[axis] = rows.groupby("line")["accepted"].agg(["min", "max"])
         fair = accepted[axis].loc[ablations.SAME_COVERAGE]
         assert fair["max"] - fair["min"] <= 1
     same = accepted["k"].loc[ablations.SAME_THRESHOLD]
     assert same["max"] > same["min"]  # K changes the scale
-    batches = ablations.replayed_sweep(whole.population, base, "batch_size", (1, 4, 16))
+    batches = ablations.replayed_sweep(whole.data, base, "batch_size", (1, 4, 16))
     assert batches[batches["task"] == "pooled"]["accuracy_pct"].nunique() == 1  # it changes seconds only
 
 
@@ -238,7 +238,7 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
     assert all(len(sentence) > 30 and "nan" not in sentence for sentence in sentences), sentences
     assert not any("nan" in str(cell) for table in tables for cell in table.to_numpy().ravel())
     json.dumps(confidence_tables.confidence_summary(run, compared), allow_nan=False)
-    untimed = run.population.cost is None
+    untimed = run.data.cost is None
     assert (len(balance) == 0) == (len(fleets) == 0) == untimed
     assert ("not timed" in sentences[-1]) == untimed
 
@@ -246,7 +246,7 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
 def test_the_ledger_explains_the_difference_to_the_agent(whole):
     ledger = confidence_data.ledger(whole, THRESHOLD)
     pooled = (
-        outcomes.replay(whole.population, replace(whole.setting, threshold=THRESHOLD))
+        outcomes.replay(whole.data, replace(whole.setting, threshold=THRESHOLD))
         .set_index("task")
         .loc["pooled"]
     )

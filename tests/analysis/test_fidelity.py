@@ -46,12 +46,12 @@ def params(tmp_path_factory, benchmark_root):
 
 
 @pytest.fixture(scope="module")
-def population(params):
+def data(params):
     return replay_data.load(recorded_run.open(params.run, tasks=params.tasks))
 
 
-def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(params, population):
-    table, differing = fidelity.compared(params, population)
+def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(params, data):
+    table, differing = fidelity.compared(params, data)
     assert table["setting"].tolist() == [str(settings.Setting.parse(text)) for text in SETTINGS]
     assert (table["n"] == 8).all()
     assert not table[["decisions_differ", "answers_differ", "verdicts_differ"]].any(axis=None)
@@ -66,10 +66,10 @@ def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(para
     assert f"{table['off_pct'].abs().median():.1f} %" in told[1]
 
 
-def test_a_disagreement_is_found_and_named(params, population):
+def test_a_disagreement_is_found_and_named(params, data):
     """With another instrumented pass, as a wrong replay would be, every kind of difference is counted."""
-    turned = replay_data.ReplayData(**{**vars_of(population), "draft": 1 - np.clip(population.draft, 0, 1)})
-    top = population.top_logprobs.copy()
+    turned = replay_data.ReplayData(**{**vars_of(data), "draft": 1 - np.clip(data.draft, 0, 1)})
+    top = data.top_logprobs.copy()
     top[:, 0] = top[:, 1]  # the best token ties with the second: nobody is sure
     turned = replay_data.ReplayData(**{**vars_of(turned), "top_logprobs": top})
     table, differing = fidelity.compared(params, turned)
@@ -80,12 +80,12 @@ def test_a_disagreement_is_found_and_named(params, population):
     assert "replay differs from the funnel in" in fidelity.finding(table)[0]
 
 
-def vars_of(population: replay_data.ReplayData) -> dict:
-    return {name: getattr(population, name) for name in population.__dataclass_fields__} | {"pooled": {}}
+def vars_of(data: replay_data.ReplayData) -> dict:
+    return {name: getattr(data, name) for name in data.__dataclass_fields__} | {"pooled": {}}
 
 
-def test_the_comparison_is_a_finished_stage_that_names_its_runs(params, population):
-    folder = fidelity.write(params, *fidelity.compared(params, population), [])
+def test_the_comparison_is_a_finished_stage_that_names_its_runs(params, data):
+    folder = fidelity.write(params, *fidelity.compared(params, data), [])
     manifest = read_manifest(params.run, fidelity.STAGE)
     runs = {name.split("/")[0] for name in manifest.inputs}
     assert runs == {
@@ -139,7 +139,7 @@ def test_the_figure_shows_both_numbers_of_every_setting():
         threshold=st.floats(0, 1),
         router=st.sampled_from(["large", "small", "none"]),
         batch_size=st.integers(1, 999),
-        agents_in_parallel=st.integers(1, 999),
+        agent_batch_size=st.integers(1, 999),
     )
 )
 def test_a_setting_reads_back_from_its_text(setting):

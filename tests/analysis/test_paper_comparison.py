@@ -45,12 +45,12 @@ def point(tmp_path_factory):
         yield choose("v")
 
 
-def gathered(run: str = "r", **changed) -> paper_comparison.Gathered:
+def gathered(run: str = "r", **changed) -> paper_comparison.PaperData:
     params = FiguresParams(**{"run": run, "arms": ARMS, "threshold_from": "", "bootstrap": 100} | changed)
     return paper_comparison.gather(params, summary.summarised(params))
 
 
-def shown(found: paper_comparison.Gathered) -> dict:
+def shown(found: paper_comparison.PaperData) -> dict:
     """Everything notebook 05 draws, by name; what there is nothing for is absent."""
     results = found.results()
     made = {"table": table1.html(results), "scatter": gate.accuracy_speedup(results)}

@@ -315,7 +315,7 @@ def test_unfinished_tasks_are_left_out_and_named(tmp_path, monkeypatch, scene_sa
     for task in data.run.tasks:
         (stage_dir("young", "03_judging/collect", task) / "manifest.json").unlink()
     with pytest.raises(StageError, match="no task that is answered and judged to the end"):
-        Gating(recorded_run.open("young", strict=False)).population("")
+        Gating(recorded_run.open("young", strict=False)).data("")
 
 
 def test_a_run_without_evidence_keeps_its_recorded_scores(

@@ -135,7 +135,7 @@ def test_what_cannot_be_simulated_is_told():
 # ------------------------------------------------------------------ from a run
 
 
-def population(timed: bool = True) -> replay_data.ReplayData:
+def data(timed: bool = True) -> replay_data.ReplayData:
     rng = np.random.default_rng(0)
     n = 30
 
@@ -159,7 +159,7 @@ def population(timed: bool = True) -> replay_data.ReplayData:
 
 def test_a_lone_user_is_served_in_the_seconds_that_replay_predicts():
     """One request at a time is the paper's setting at batch size 1: both models of the cost must agree."""
-    told = population()
+    told = data()
     setting = settings.Setting(threshold=0.95, batch_size=1)
     decided = outcomes.decisions(told, setting)
     assert set(decided["decision"]) == {"accepted", "rejected", "routed"}
@@ -174,6 +174,6 @@ def test_a_lone_user_is_served_in_the_seconds_that_replay_predicts():
 
 def test_a_run_without_times_cannot_be_planned_from():
     with pytest.raises(UserError, match="no times"):
-        fleet.agent_workload(population(timed=False))
+        fleet.agent_workload(data(timed=False))
     with pytest.raises(UserError, match="small router"):
-        fleet.funnel_workload(population(), settings.Setting(router="small"))
+        fleet.funnel_workload(data(), settings.Setting(router="small"))

@@ -114,7 +114,7 @@ class World:
                 router=None if setting.router == "none" else Router(setting.router),
                 gate=Gate(setting.threshold, setting.score),
                 batch_size=setting.batch_size,
-                agent_batch_size=setting.agents_in_parallel,
+                agent_batch_size=setting.agent_batch_size,
             )
         return records
 
@@ -291,7 +291,7 @@ routers = st.sampled_from(["large", "small", "none"])
 @settings(max_examples=120, deadline=None)
 @given(populations(), thresholds, routers, st.integers(1, 5), st.integers(1, 4))
 def test_counts_and_seconds_are_those_of_the_samples_one_by_one(pop, threshold, router, batch, agents):
-    setting = Setting(threshold=threshold, router=router, batch_size=batch, agents_in_parallel=agents)
+    setting = Setting(threshold=threshold, router=router, batch_size=batch, agent_batch_size=agents)
     frame, samples = outcomes.replay(pop, setting), outcomes.decisions(pop, setting)
     for task, row in frame.set_index("task").iterrows():
         if task == "average":
@@ -420,12 +420,12 @@ def small() -> replay_data.ReplayData:
         ("slope", 0.0, "slope must be a positive number"),
         ("slope", float("nan"), "slope must be a positive number"),
         ("batch_size", 0, "batch_size is 0"),
-        ("agents_in_parallel", 1.5, "agents_in_parallel is 1.5"),
+        ("agent_batch_size", 1.5, "agent_batch_size is 1.5"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name_and_the_others_are_done(small, axis, bad, named):
     good = {"k": 8, "score": "min", "router": "large", "threshold": 0.9, "slope": 0.6, "batch_size": 4}
-    good = {"agents_in_parallel": 1} | good
+    good = {"agent_batch_size": 1} | good
     frame = outcomes.replay(small, pd.DataFrame([good, good | {axis: bad}, good]))
     refused = frame[frame["setting"] == 1]
     assert (refused["status"] == "refused").all()
@@ -531,7 +531,7 @@ def test_an_unknown_axis_is_named(small):
         outcomes.replay(small, pd.DataFrame({"mode": ["min"]}))
 
 
-# ---------------------------------------------------------------------------------------------------- one population
+# ---------------------------------------------------------------------------------------------------- one data
 def test_scores_are_those_of_the_formula_for_any_k_and_slope(run):
     for k, slope in product((2, 5, 8), (0.6, 2.0)):
         grid = score_grid(run.top_logprobs, run.offsets, (k,), MODES, slope)

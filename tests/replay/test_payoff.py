@@ -8,20 +8,20 @@ import pytest
 from speceyes_lib.errors import UserError
 from speceyes_lib.replay import outcomes, payoff, settings
 from speceyes_lib.runs.records import PHASES
-from tests.replay.test_fleet import population
+from tests.replay.test_fleet import data
 
 SETTING = settings.Setting(threshold=0.95, batch_size=4)
 
 
 @pytest.fixture(scope="module")
 def seconds():
-    return payoff.phase_seconds(population(), SETTING)
+    return payoff.phase_seconds(data(), SETTING)
 
 
 @pytest.mark.parametrize("agents", [1, 8])
 def test_phases_sum_to_the_predicted_seconds(agents):
-    setting = settings.Setting(threshold=0.95, batch_size=4, agents_in_parallel=agents)
-    told, decided = payoff.phase_seconds(population(), setting), outcomes.decisions(population(), setting)
+    setting = settings.Setting(threshold=0.95, batch_size=4, agent_batch_size=agents)
+    told, decided = payoff.phase_seconds(data(), setting), outcomes.decisions(data(), setting)
     assert told[list(PHASES)].sum(axis=1).to_numpy() == pytest.approx(decided["wall_s"].to_numpy())
     alone = told[[f"alone_{p}" for p in PHASES]].sum(axis=1)
     assert alone.to_numpy() == pytest.approx(decided["baseline_wall_s"].to_numpy())
@@ -38,7 +38,7 @@ def test_the_condition_says_whether_time_is_saved(seconds):
 
 
 def test_a_gate_that_accepts_nothing_only_costs():
-    told = payoff.break_even(payoff.phase_seconds(population(), settings.Setting(threshold=1.0))).iloc[0]
+    told = payoff.break_even(payoff.phase_seconds(data(), settings.Setting(threshold=1.0))).iloc[0]
     assert told["accepted"] == told["gain_ms"] == told["saved_ms"] == 0
     assert told["price_ms"] > 0
     assert not told["pays"]
@@ -49,7 +49,7 @@ def test_the_waterfall_ends_where_it_says(seconds):
     assert told.iloc[:-1].sum() == pytest.approx(told["with the gate"])
     assert told["agent not asked"] < 0 < told["router"]
     assert told["agent alone"] == pytest.approx(
-        1e3 * outcomes.decisions(population(), SETTING)["baseline_wall_s"].mean()
+        1e3 * outcomes.decisions(data(), SETTING)["baseline_wall_s"].mean()
     )
 
 
@@ -64,4 +64,4 @@ def test_accepted_samples_never_wait_for_the_agent_and_routed_ones_never_draft(s
 
 def test_a_run_without_times_says_so():
     with pytest.raises(UserError, match="no times"):
-        payoff.phase_seconds(population(timed=False), SETTING)
+        payoff.phase_seconds(data(timed=False), SETTING)
