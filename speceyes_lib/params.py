@@ -554,6 +554,9 @@ class ReportedNumbersParams(NotebookParams):
     """study_reported_numbers: what the published numbers say when they are held against each other."""
 
     run: Run = "paper"
+    smallest_share: Annotated[
+        float, Field(gt=0, le=1, description="denominators are searched from this share of a split on")
+    ] = 0.85
 
 
 class TrainParams(Params):

@@ -116,7 +116,7 @@ def eligible_scores(data: ReplayData, setting: Setting) -> NDArray[np.float64]:
 
 
 def reported_sweep(table: pd.DataFrame, x: str) -> pd.DataFrame:
-    """A reported ablation (`reported.reported`) as a sweep over its column `x`."""
+    """A reported ablation (`read_reported`) as a sweep over its column `x`."""
     baseline = table["is_baseline"] if "is_baseline" in table else table[x].eq(0)
     sweep = table.assign(source="reported", is_baseline=baseline)
     columns = ["source", "agent", "split", x, "accuracy_pct", "speedup", "is_baseline"]

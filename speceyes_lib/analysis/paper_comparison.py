@@ -22,7 +22,7 @@ from ..runs import recorded_run
 from ..runs.arms import ROUTERS
 from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
-from .reported import BATCH_SIZES, KS, TABLES, reported
+from .reported import BATCH_SIZES, KS, TABLES, read_reported
 from .results import measured_results, method_of, reported_results
 from .summary import RunResult, gate_of
 
@@ -43,7 +43,7 @@ class PaperData:
     @cached_property
     def paper(self) -> dict[str, pd.DataFrame]:
         """The reported tables by name."""
-        return {name: reported(name) for name in TABLES}
+        return {name: read_reported(name) for name in TABLES}
 
     @property
     def wants_reported(self) -> bool:

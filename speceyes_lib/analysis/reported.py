@@ -24,7 +24,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # of router and draft, in the paper's ablati
 _NUMERIC = ("threshold", "accuracy_pct", "speedup", "top_k", "batch_size")
 
 
-def reported(name: str, folder: Path | None = None) -> pd.DataFrame:
+def read_reported(name: str, folder: Path | None = None) -> pd.DataFrame:
     """One reported table with its `source` column, rows in the order of the file.
 
     Numbers are float64 (`accuracy_pct` percent, `speedup` a ratio). In `ablation_threshold` the agent alone has

@@ -43,7 +43,7 @@ def measured_results(summary: Mapping) -> pd.DataFrame:
 
 
 def reported_results(table1: pd.DataFrame) -> pd.DataFrame:
-    """The paper's Table 1 (`paper.reported("table1")`) in long form."""
+    """The paper's Table 1 (`read_reported("table1")`) in long form."""
     method = table1["method"].where(table1["confidence"] == "", table1["method"] + "_" + table1["confidence"])
     long = table1.assign(source="reported", method=method)
     return _numeric(long.reindex(columns=list(COLUMNS)))

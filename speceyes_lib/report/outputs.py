@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from ..analysis.audit import Finding
 from ..analysis.summary import RunResult, funnel_at, operating_point_in_use, protocol_of, recorded_by
 from ..gating.threshold import FILE as OPERATING_POINT_FILE
 from ..gating.threshold import OperatingPoint
@@ -88,9 +87,9 @@ def write_tables_stage(
     return _finish(params, stage, {f"{name}.csv": table for name, table in tables.items()}, n, figures)
 
 
-def write_reported_numbers(params: ReportedNumbersParams, findings: Sequence[Finding]) -> Path:
-    """Write the table of every finding as CSV, and the manifest; returns the stage's folder."""
-    files = {f"{finding.name.replace(' ', '_')}.csv": finding.table for finding in findings}
+def write_reported_numbers(params: ReportedNumbersParams, tables: Mapping[str, pd.DataFrame]) -> Path:
+    """Write every table as CSV by its name, and the manifest; returns the stage's folder."""
+    files = {f"{name}.csv": table for name, table in tables.items()}
     inputs = {"paper": folder_hash(resolve("data/paper"))}
     return finish_stage(params.run, REPORTED_NUMBERS, params.stage_config(), files, len(files), inputs)
 

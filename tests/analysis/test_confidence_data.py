@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
 from speceyes_lib.analysis import ablations, confidence_data, plot_data, score_comparison
-from speceyes_lib.analysis.reported import KS, reported, reported_points
+from speceyes_lib.analysis.reported import KS, read_reported, reported_points
 from speceyes_lib.gating import certificates, scores
 from speceyes_lib.gating.separability import MODES
 from speceyes_lib.params import ConfidenceParams
@@ -209,7 +209,7 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
             "ties": confidence.tie_geometry(score_comparison.near_tie_geometry([0.0, 4.0]), ties),
             "front": gate.front(
                 ablations.front(run, ["min"]),
-                reported_points(reported("table1"), reported("ablation_threshold")),
+                reported_points(read_reported("table1"), read_reported("ablation_threshold")),
                 ablations.points_at(run, {"here": THRESHOLD}),
             ),
             "certified": gate.certified_points(points, confidence_tables.rule_labels(rules)),
@@ -260,11 +260,11 @@ def test_the_ledger_explains_the_difference_to_the_agent(whole):
 
 
 def test_the_reported_points_are_averages_over_all_splits():
-    told = reported_points(reported("table1"), reported("ablation_threshold"))
+    told = reported_points(read_reported("table1"), read_reported("ablation_threshold"))
     table = told[(told["kind"] == "table") & (told["label"] == "min")].set_index("agent")
     assert table.loc["deepeyes", "speedup"] == 1.73
     assert table.loc["deepeyes", "gain_pp"] == pytest.approx(84.26 - 81.39)
-    sweep = reported("ablation_threshold").query(
+    sweep = read_reported("ablation_threshold").query(
         "agent == 'deepeyes' and threshold == 0.98 and split != 'average'"
     )
     shown = told[(told["kind"] == "threshold") & (told["label"] == "0.98") & (told["agent"] == "deepeyes")]

@@ -18,7 +18,7 @@ from matplotlib.testing.compare import compare_images
 
 from speceyes_lib.analysis import ablations as ablations_analysis
 from speceyes_lib.analysis import plot_data
-from speceyes_lib.analysis.reported import reported
+from speceyes_lib.analysis.reported import read_reported
 from speceyes_lib.report.album import save_figure
 from speceyes_lib.report.labels import agent_label, split_label
 from speceyes_lib.report.plots import ablations, cost, method, pipeline
@@ -41,7 +41,7 @@ DRAWN = {
 
 def given(name: str) -> pd.DataFrame:
     _, table, x = DRAWN[name]
-    return ablations_analysis.reported_sweep(reported(table), x)
+    return ablations_analysis.reported_sweep(read_reported(table), x)
 
 
 def measured(name: str) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from synthetic_run import make_run
 
 from speceyes_lib.analysis import plot_data, results, sample_frame
-from speceyes_lib.analysis.reported import reported
+from speceyes_lib.analysis.reported import read_reported
 from speceyes_lib.analysis.summary import choose_threshold, summarise
 from speceyes_lib.report import album
 from speceyes_lib.report.plots import cost, gate, style
@@ -116,7 +116,8 @@ def test_the_suites_own_score_is_drawn_above_those_that_agree_with_it(summary):
 
 def test_reported_and_measured_never_share_a_panel(summary):
     both = pd.concat(
-        [results.reported_results(reported("table1")), results.measured_results(summary)], ignore_index=True
+        [results.reported_results(read_reported("table1")), results.measured_results(summary)],
+        ignore_index=True,
     )
     titles = [ax.get_title(loc="left") for ax in gate.accuracy_speedup(both).axes]
     assert titles == ["Reported: DeepEyes", "Reported: Thyme", "Measured: run demo"]

@@ -11,7 +11,7 @@ import pytest
 from synthetic_run import TASKS, make_run
 
 from speceyes_lib.analysis import results, sample_frame
-from speceyes_lib.analysis.reported import reported
+from speceyes_lib.analysis.reported import read_reported
 from speceyes_lib.analysis.summary import summarise
 from speceyes_lib.report import labels, table1
 from speceyes_lib.stats.resampling import Bootstrap
@@ -32,7 +32,7 @@ def summary():
 
 @pytest.fixture(scope="module")
 def paper():
-    return results.reported_results(reported("table1"))
+    return results.reported_results(read_reported("table1"))
 
 
 def long_of(*rows: tuple, source: str = "reported", agent: str = "deepeyes") -> pd.DataFrame:
@@ -111,7 +111,7 @@ def block_of(agent: str) -> str:
 # ------------------------------------------------------------------ the reported numbers
 def test_every_reported_number_stands_in_its_cell_of_the_html(paper):
     cells = html_cells(table1.html(paper))
-    assert len(cells) == len(paper) == len(reported("table1"))
+    assert len(cells) == len(paper) == len(read_reported("table1"))
     for row in paper.itertuples():
         cell = cells[block_of(row.agent), labels.method_label(row.method), labels.split_label(row.split)]
         accuracy, speedup = (piece for piece, _ in cell)
@@ -279,6 +279,6 @@ def test_names_are_text_in_html_too(summary):
 
 
 def test_the_same_table_gives_the_same_text(paper):
-    again = results.reported_results(reported("table1"))
+    again = results.reported_results(read_reported("table1"))
     assert table1.html(paper, "x") == table1.html(again, "x")
     assert table1.latex(paper, "x", "y") == table1.latex(again, "x", "y")

@@ -25,7 +25,7 @@ exec(compile(source.replace(line, line[:-1] + ', "toy")'), registry.__file__, "e
 
 from synthetic_run import write_run
 from speceyes_lib.analysis import audit, paper_comparison, position_bias, sample_frame, summary
-from speceyes_lib.analysis.reported import REPORTED_TASKS, TABLES, reported
+from speceyes_lib.analysis.reported import REPORTED_TASKS, TABLES, read_reported
 from speceyes_lib.explore.gating import Gating, outcome
 from speceyes_lib.explore.state import GateView
 from speceyes_lib.explore.widgets import task_options
@@ -72,7 +72,7 @@ long = gathered.results()
 found["table 1"] = sorted(set(table1.layout(long)["split"]))
 found["table 1 in HTML"] = "Toy easy" in table1.html(long)
 found["table 1 in LaTeX"] = "Toy easy" in table1.latex(long, "caption", "label")
-found["audit"] = len(audit.audit({name: reported(name) for name in TABLES}))
+found["audit"] = len(audit.audit_reported({name: read_reported(name) for name in TABLES}))
 
 data = replay_data.load(recorded)
 rows = outcomes.replay(data, Setting(threshold=0.5, k=64))
