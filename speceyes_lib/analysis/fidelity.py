@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..inference.stages import run_agent_stage, run_draft_stage
-from ..judging.stage import run_judging_stage
+from ..judging.stage import run_judging
 from ..params import AgentParams, DraftParams, FidelityParams, JudgingParams
 from ..replay import outcomes, replay_data
 from ..replay.settings import Setting
@@ -46,7 +46,7 @@ def run_all(params: FidelityParams, progress: Progress = lambda done, total, tex
             folders += run_agent_stage(one, _told(progress, one.run))
     for arm in arms:
         judging = JudgingParams(run=arm.run, tasks=params.tasks, arms=arm.arms, data_root=params.data_root)
-        folders += run_judging_stage(judging)
+        folders += run_judging(judging)
     return folders
 
 

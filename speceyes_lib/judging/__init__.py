@@ -1,1 +1,13 @@
-"""Is an answer right, and who says so: rules, a judging model, people."""
+"""Verdicts on answers by rules, a judging model and people, and their comparison."""
+
+from ..exports import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "stage": ("preview_verdicts", "run_judging"),
+        "verdict_frames": ("agreement", "model_replies", "verdict_frame", "verdicts"),
+        "benchmark_measures": ("benchmark_metrics",),
+        "scorer_comparison": ("compare_scorers", "corrections"),
+    },
+)

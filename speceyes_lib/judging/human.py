@@ -1,17 +1,17 @@
-"""What people found: overruled verdicts and marks on gating decisions, in one CSV file beside the run.
+"""Human checks: overruled verdicts and marks on gating decisions, in one CSV file beside the run.
 
-`data/runs/<run>/human_checks.csv` is only ever appended to; the latest line on the same thing counts, and the
-mark `withdrawn` takes it back. It opens in any spreadsheet. Columns (`COLUMNS`):
+Lines are only appended to `data/runs/<run>/human_checks.csv`. The latest line about the same answer or decision counts,
+and the mark `withdrawn` takes it back. The file opens in any spreadsheet. Columns (`COLUMNS`):
 
-- `time_utc`, `author`: who said it when
+- `time_utc`, `author`: who checked, and when
 - `what`: `answer` (is this answer to this sample right?) or `gating` (was the gate's decision sound?)
-- `id`, `arm`, `source`: the sample, and where its answer was seen
+- `id`, `arm`, `source`: the sample, and the arm and source in which the answer was checked
 - `answer`: the answer that was judged, word for word
 - `mark`: `right`, `wrong` or `unparsed` of an answer; `sound` or `unsound` of a decision; `withdrawn`
 - `reason`: a verdict needs one, a mark on the gate may have one
 
-A verdict is on an answer to a sample: it holds for every arm that gave that very answer, and for none that
-answers differently after another run.
+A verdict is about an answer to a sample. It holds for every arm that gave this answer, and not for another answer of a
+later run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SOURCES = get_args(Verdict.model_fields["source"].annotation)
 
 
 def checks_path(run: str) -> Path:
-    """Where the checks of a run are kept; the file need not exist."""
+    """The file of a run's checks; it need not exist."""
     return run_dir(run) / FILE
 
 
@@ -58,7 +58,17 @@ def append_override(
     arm: str = "",
     source: str = "final",
 ) -> Path:
-    """Overrule (or confirm) the verdict on one answer; `verdict="withdrawn"` takes an earlier one back.
+    """Overrule or confirm the verdict on one answer; returns the file.
+
+    Args:
+        run: its name.
+        id: of the sample, benchmark/split/key.
+        answer: that is judged, word for word.
+        verdict: "right", "wrong" or "unparsed"; "withdrawn" takes an earlier check back.
+        reason: why.
+        author: who.
+        arm: in which the answer was checked.
+        source: "final", "draft", "agent" or "first_look".
 
     Raises:
         UserError: no such run, no reason, no author, no answer to judge, or another mark than `MARKS["answer"]`.
@@ -139,12 +149,12 @@ def read_checks(run: str) -> pd.DataFrame:
 
 
 def read_overrides(run: str) -> pd.DataFrame:
-    """The verdicts in force: the latest on each answer to each sample, less those taken back."""
+    """The verdicts in force: the latest on each answer to each sample, without those taken back."""
     return _in_force(read_checks(run), "answer", ["id", "answer"])
 
 
 def read_gating_marks(run: str) -> pd.DataFrame:
-    """The marks in force on gating decisions: the latest on each sample in each arm, less those taken back."""
+    """The marks in force on gating decisions: the latest on each sample in each arm, without those taken back."""
     return _in_force(read_checks(run), "gating", ["id", "arm"])
 
 
@@ -153,7 +163,7 @@ def _in_force(checks: pd.DataFrame, what: str, key: list[str]) -> pd.DataFrame:
     return latest[latest["mark"] != WITHDRAWN].reset_index(drop=True)
 
 
-Overrides = Mapping[tuple[str, str], HumanCheck]  # (sample id, answer) -> what a person says
+Overrides = Mapping[tuple[str, str], HumanCheck]  # (sample id, answer) -> the verdict of a person
 
 
 def overrides_of(run: str) -> dict[tuple[str, str], HumanCheck]:
@@ -167,7 +177,7 @@ def overrides_of(run: str) -> dict[tuple[str, str], HumanCheck]:
 
 
 def reviewed(verdict: Verdict, overrides: Overrides) -> Verdict:
-    """The verdict with what people say of this very answer; what rule and model said stays in it."""
+    """The verdict, overruled where a person checked this answer; the verdicts of rule and model stay in it."""
     check = overrides.get((verdict.id, verdict.answer)) if verdict.answer is not None else None
     if check is None or verdict.verdict == "error":
         return verdict

@@ -1,15 +1,14 @@
-"""The judging model: asked where no rule decides, on any OpenAI-compatible server, at temperature 0.
+"""The judging model: it judges the answers that no rule decides, on any OpenAI-compatible server, at temperature 0.
 
-Under `strict` it sees question, options, standard answer and prediction; under `paper` no options, and for
-HR-Bench the right letter alone, as in the original. The wording is ours. A reply is taken only as what it
-plainly is: see `read_reply`.
+Under `strict` it sees question, options, standard answer and prediction. Under `paper` it sees no options, and for
+HR-Bench only the right letter, as in the original. The wording is ours. `read_judgement` says which replies count.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
@@ -42,7 +41,13 @@ _TASK = (
 
 
 def judge_messages(sample: Sample, answer: str, protocol: str) -> list[dict]:
-    """What the model is shown about one answer; of a boxed one `paper` shows what is in the box, as the original."""
+    """The messages to the model about one answer. Of a boxed answer, `paper` shows the content of the box.
+
+    Args:
+        sample: with its options in the order shown.
+        answer: to judge.
+        protocol: "strict" or "paper".
+    """
     if protocol == "paper":
         answer = paper_prediction(answer) or ""
     letter_only = protocol == "paper" and paper_rule(sample.benchmark, sample.options) == "letter_anywhere"
@@ -58,23 +63,22 @@ _WORD = "Judgement:"
 _DIGIT_ALONE = re.compile(r"[\s`*'\"(\[]*([01])[\s`*'\")\].]*")
 
 
-def read_reply(reply: str, protocol: str, benchmark: str) -> Literal["right", "wrong", "unparsed"]:
-    """What a reply says.
+def read_judgement(reply: str, protocol: str, benchmark: str) -> Literal["right", "wrong", "unparsed"]:
+    """The judgement in a reply.
 
     strict: the line after each "Judgement:" (the whole reply where the word is missing) is 0 or 1 with at most
     quotes, brackets, stars and a full stop around it, and all of them agree; everything else is `unparsed`.
 
-    paper: after the last "Judgement:", a 1 anywhere is right and, failing that, a 0 wrong; without the word exactly
-    "1" is right, exactly "0" wrong. What is neither is wrong (the original warns of it). HR-Bench: right where
-    there is a 1 after the last "Judgement:" or, without the word, anywhere.
+    paper: after the last "Judgement:", a 1 anywhere is right, everything else wrong; without the word exactly "1" is
+    right. HR-Bench: right where a 1 stands after the last "Judgement:" or, without the word, anywhere.
     """
     _, word, stated = reply.rpartition(_WORD)
     if protocol == "paper":
         right = "1" in stated if word or paper_rule(benchmark) == "letter_anywhere" else reply == "1"
         return "right" if right else "wrong"
     parts = [part.strip().partition("\n")[0] for part in reply.split(_WORD)[1:]] if word else [reply]
-    found = {match[1] if (match := _DIGIT_ALONE.fullmatch(part)) else None for part in parts}
-    return {("1",): "right", ("0",): "wrong"}.get(tuple(found), "unparsed")
+    digits = {match[1] if (match := _DIGIT_ALONE.fullmatch(part)) else None for part in parts}
+    return {("1",): "right", ("0",): "wrong"}.get(tuple(digits), "unparsed")
 
 
 class Question(NamedTuple):
@@ -86,8 +90,8 @@ class Question(NamedTuple):
     benchmark: str
 
 
-class Asker(Protocol):
-    """What the judge needs of a server's client (`endpoint.Client`)."""
+class ChatClient(Protocol):
+    """The part of a server's client (`endpoint.Client`) that judging needs."""
 
     max_in_flight: int
 
@@ -97,19 +101,22 @@ class Asker(Protocol):
 
 
 class JudgingModel:
-    """Asks a model about answers, each once, and keeps count of what that costs. Use it as a context manager.
+    """Sends answers to a model, each once, and counts requests and tokens. Use it as a context manager.
 
-    model: the name that verdicts carry and replies are kept under.
-    connect: makes the client, and is called only when something has to be asked: with every reply in the cache
-        no server is needed.
-    max_requests, max_tokens: of this session, 0 = no limit; replies under way when a limit is reached are still
-        taken, so tokens can go over by as many replies as were in flight.
+    Args:
+        model: the name that verdicts carry and that replies are kept under.
+        connect: makes the client. It is called only for a question whose reply is not in the cache, so a run whose
+            replies are all cached needs no server.
+        cache: of replies.
+        max_requests: of this session, 0: no limit.
+        max_tokens: of this session, 0: no limit. Replies under way when a limit is reached are still taken, so the
+            tokens can exceed it by as many replies as were in flight.
     """
 
     def __init__(
         self,
         model: str,
-        connect: Callable[[], Asker],
+        connect: Callable[[], ChatClient],
         cache: ReplyCache,
         max_requests: int = 0,
         max_tokens: int = 0,
@@ -117,11 +124,12 @@ class JudgingModel:
         self.model, self.cache = model, cache
         self.max_requests, self.max_tokens = max_requests, max_tokens
         self.requests = self.tokens = self.failed = self.from_cache = 0
-        self.stopped: Failure | None = None  # why nothing more is asked
+        self.stopped: Failure | None = None  # why no further request is sent
         self._connect, self._client = connect, None
         self._failures_in_a_row = 0
 
     def question(self, sample: Sample, answer: str, protocol: str) -> Question:
+        """The question about one answer; args as in `judge_messages`."""
         messages = judge_messages(sample, answer, protocol)
         key = reply_key(self.model, protocol, messages, **SETTINGS)
         return Question(key, messages, protocol, sample.benchmark)
@@ -129,44 +137,46 @@ class JudgingModel:
     def judge(
         self, questions: Sequence[Question], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> dict[str, JudgeCall]:
-        """key -> what the model said, from the cache or by asking; equal questions are asked once.
+        """key -> the model's call, from the cache or from the server; equal questions are sent once.
 
-        A request that finally failed, and a question that was not asked because the budget is spent or the
-        server is gone, is `undecided` with the failure that says so. Nothing of that is cached: it is asked the
-        next time. `progress` is told how many of the questions that the cache could not answer are done.
+        A request that finally failed, and a question that was not sent because the budget is spent or the server is
+        gone, is `undecided` and carries the failure. Failures are not cached, so the next session sends them again.
+
+        Args:
+            questions: see `question`.
+            progress: is called with (done, total) of the questions that the cache does not answer.
         """
         unique = {q.key: q for q in questions}
         cached = self.cache.get(unique)
         self.from_cache += len(cached)
-        told: dict[str, CachedReply | Failure] = {**cached}
+        outcomes: dict[str, CachedReply | Failure] = {**cached}
         if new := [q for q in unique.values() if q.key not in cached]:
-            self._ask_new(new, told, len(cached), progress)
-        return {key: self._call(question, told.get(key)) for key, question in unique.items()}
+            self._send(new, outcomes, progress)
+        return {key: self._call(question, outcomes.get(key)) for key, question in unique.items()}
 
-    def _ask_new(
-        self, new: list[Question], told: dict, before: int, progress: Callable[[int, int], None]
-    ) -> None:
+    def _send(self, new: list[Question], outcomes: dict, progress: Callable[[int, int], None]) -> None:
+        before = len(outcomes)
         if self._client is None:
             self._client = self._connect()
-        work = on_loop(self._work_through(iter(new), told))
+        work = on_loop(self._work_through(iter(new), outcomes))
         try:
             while wait([work], timeout=POLL_S).not_done:
-                progress(len(told) - before, len(new))
+                progress(len(outcomes) - before, len(new))
         except (
             BaseException
-        ):  # an interrupt in the notebook: what is under way is paid for, so it is still kept
+        ):  # an interrupt in the notebook: replies under way are paid for, so they are kept
             self.stopped = Failure(type="interrupted", message="not asked: judging was interrupted")
             wait([work], timeout=LAST_REPLIES_S)
             raise
         work.result()
-        progress(len(told) - before, len(new))
+        progress(len(outcomes) - before, len(new))
 
-    async def _work_through(self, questions, told: dict) -> None:
+    async def _work_through(self, questions: Iterator[Question], outcomes: dict) -> None:
         async def worker() -> None:
             for question in questions:  # shared by all workers: each question is taken by one of them
                 if self._spent():
                     return
-                told[question.key] = await self._ask(question)
+                outcomes[question.key] = await self._ask(question)
 
         await asyncio.gather(*(worker() for _ in range(self._client.max_in_flight)))
 
@@ -181,7 +191,7 @@ class JudgingModel:
                 self.stopped = Failure(
                     type="given_up", message=f"not asked: {GIVE_UP_AFTER} requests in a row failed before"
                 )
-            # which machine the judge runs on is nobody's business in a result
+            # results do not name the machine that the judge runs on
             message = re.sub(r"https?://\S+", "the judge", str(error))
             return Failure(type=error.kind, message=message)
         self._failures_in_a_row = 0
@@ -191,7 +201,7 @@ class JudgingModel:
         return kept
 
     def _spent(self) -> bool:
-        """Whether nothing more may be asked; `stopped` says why."""
+        """Whether no further request may be sent; `stopped` says why."""
         limits = (("requests", self.requests, self.max_requests), ("tokens", self.tokens, self.max_tokens))
         for what, used, limit in limits:
             if self.stopped is None and limit and used >= limit:
@@ -207,14 +217,14 @@ class JudgingModel:
             return JudgeCall(model=self.model, verdict="undecided", failure=outcome)
         return JudgeCall(
             model=self.model,
-            verdict=read_reply(outcome.text, question.protocol, question.benchmark),
+            verdict=read_judgement(outcome.text, question.protocol, question.benchmark),
             reply=outcome.text,
             prompt_tokens=outcome.prompt_tokens,
             completion_tokens=outcome.completion_tokens,
         )
 
     def cost(self) -> dict[str, float]:
-        """What this session asked and paid, for a manifest."""
+        """Requests and tokens of this session, for a manifest."""
         return {
             "judge_requests": self.requests,
             "judge_failed": self.failed,
@@ -232,7 +242,7 @@ class JudgingModel:
 
 
 def open_judge(params: JudgingParams) -> JudgingModel | None:
-    """The judging model of the parameters, None where none is configured. Contacts no server yet."""
+    """The judging model of the parameters; None where none is configured. It contacts no server yet."""
     if not params.judge:
         return None
     endpoints = parse_endpoints(params.judge)
@@ -246,4 +256,5 @@ def open_judge(params: JudgingParams) -> JudgingModel | None:
 
 
 def cache_path(params: JudgingParams) -> Path:
+    """The file of cached replies: that of the parameters, or one for all runs."""
     return resolve(params.judge_cache) if params.judge_cache else runs_dir() / CACHE_FILE

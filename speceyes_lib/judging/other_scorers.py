@@ -1,8 +1,8 @@
-"""How other programs score the same answers: each reimplemented from its documented behaviour, quirks included.
+"""How other programs score the same answers, reimplemented from their documented behaviour, quirks included.
 
-For comparison only; no verdict of ours comes from here. A scorer takes what was asked and what was said and gives
-`right`, `wrong`, `undecided` (it would ask a language model), `dropped` (it leaves failed samples out), or None for
-a benchmark it has no documented rules for. Programs that know no failed samples see an empty answer.
+They serve only for comparison. A scorer takes a target, a reply ("" where there is none) and whether the sample failed.
+It returns `right`, `wrong`, `undecided` (it would ask a language model), `dropped` (it leaves failed samples out), or
+None for a benchmark that it has no documented rules for. Programs that know no failed samples see an empty reply.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ from ..runs.records import JudgedRecord
 from ..tasks.sample import LETTERS, YES_NO
 from .rules import judge
 
-Score = Literal["right", "wrong", "undecided", "dropped"]
+ScorerVerdict = Literal["right", "wrong", "undecided", "dropped"]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a scorer knows of a sample: `options` as shown (None: yes/no), `answer` the right letter or yes/no."""
+class Target:
+    """What a scorer knows of a sample.
+
+    Attributes:
+        benchmark: its name.
+        options: in the order shown; None where the answer is yes or no.
+        answer: the right letter, or "yes" or "no".
+        standard: the standard answer ("A. red", "yes").
+    """
 
     benchmark: str
     options: tuple[str, ...] | None
@@ -29,8 +36,8 @@ class Asked:
     standard: str
 
     @classmethod
-    def of(cls, record: JudgedRecord, standard: str) -> Asked:
-        """From a judged record and the standard answer of one of its verdicts ("A. red", "yes")."""
+    def of(cls, record: JudgedRecord, standard: str) -> Target:
+        """The target of a judged record, with the standard answer of one of its verdicts."""
         benchmark = record.id.partition("/")[0]
         if standard in YES_NO:
             return cls(benchmark, None, standard, standard)
@@ -38,32 +45,34 @@ class Asked:
 
     @property
     def letters(self) -> str:
+        """The letters of the options."""
         return LETTERS[: len(self.options or ())]
 
 
-Scorer = Callable[[Asked, str, bool], Score | None]  # asked, said ("" = nothing), failed
+Scorer = Callable[[Target, str, bool], ScorerVerdict | None]  # target, reply, failed
 DOCUMENTED = ("vstar", "hr", "pope")  # the benchmarks that lmms-eval and VLMEvalKit document rules for
 
 
 # ------------------------------------------------------------------ ours, and the original's
 
 
-def paper(asked: Asked, said: str, failed: bool) -> Score | None:
-    verdict = judge(asked, said, "paper", failed).verdict
+def paper(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
+    """The original's rules; it leaves failed samples out."""
+    verdict = judge(target, reply, "paper", failed).verdict
     return "dropped" if verdict == "error" else verdict
 
 
-def strict(asked: Asked, said: str, failed: bool) -> Score | None:
+def strict(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
     """Unparsed and failed answers count as wrong."""
-    verdict = judge(asked, said, "strict", failed).verdict
+    verdict = judge(target, reply, "strict", failed).verdict
     return "wrong" if verdict in ("error", "unparsed") else verdict
 
 
-def deepeyes(asked: Asked, said: str, failed: bool) -> Score | None:
+def deepeyes(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
     """DeepEyes' judge: for V* the original's rules, but a failed sample is wrong."""
-    if asked.benchmark != "vstar":
+    if target.benchmark != "vstar":
         return None
-    return "wrong" if failed else paper(asked, said, failed)
+    return "wrong" if failed else paper(target, reply, failed)
 
 
 # ------------------------------------------------------------------ lmms-eval
@@ -77,32 +86,32 @@ _LMMS_VSTAR = (
 )
 
 
-def lmms_eval(asked: Asked, said: str, failed: bool) -> Score | None:
+def lmms_eval(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
     """V*: the first pattern that matches the upper-cased reply; HR-Bench: a letter, else an option; POPE: equality."""
-    if asked.benchmark not in DOCUMENTED:
+    if target.benchmark not in DOCUMENTED:
         return None
-    if asked.benchmark == "pope":
-        return _score(said.lower().strip() == asked.answer)
-    if asked.benchmark == "vstar":
-        return _score(_lmms_letter(said.upper()) == asked.answer)
-    letters = {w for w in re.findall(r"\b[A-Z]\b", said) if w in asked.letters}
+    if target.benchmark == "pope":
+        return _score(reply.lower().strip() == target.answer)
+    if target.benchmark == "vstar":
+        return _score(_lmms_letter(reply.upper()) == target.answer)
+    letters = {w for w in re.findall(r"\b[A-Z]\b", reply) if w in target.letters}
     if len(letters) == 1:
-        return _score(letters == {asked.answer})
-    inside = [c for c, text in zip(asked.letters, asked.options, strict=True) if text.lower() in said.lower()]
-    return _score(inside == [asked.answer]) if len(inside) == 1 else "undecided"
+        return _score(letters == {target.answer})
+    inside = _options_inside(target, reply)
+    return _score(inside == [target.answer]) if len(inside) == 1 else "undecided"
 
 
-def _lmms_letter(said: str) -> str | None:
+def _lmms_letter(reply: str) -> str | None:
     for pattern in _LMMS_VSTAR:
-        if match := pattern.search(said):
+        if match := pattern.search(reply):
             return match[1]
-    anywhere = re.findall("[A-D]", said)
+    anywhere = re.findall("[A-D]", reply)
     return anywhere[0] if len(anywhere) == 1 else None
 
 
-def lmms_eval_yes_no(said: str) -> str | None:
-    """The word it compares: only a literal "no" is a no."""
-    text = said.lower().strip()
+def lmms_eval_yes_no(reply: str) -> str | None:
+    """The word that lmms-eval compares; None for other texts."""
+    text = reply.lower().strip()
     return text if text in ("yes", "no") else None
 
 
@@ -113,46 +122,51 @@ _VLM_LAST = 5
 _VLM_STATED = re.compile(r"(?i)answer\s+is\s*:?\s*\(?([A-Z])\b")
 
 
-def vlmevalkit(asked: Asked, said: str, failed: bool) -> Score | None:
+def vlmevalkit(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
     """Without a judge: what its rules cannot resolve is wrong."""
-    if asked.benchmark not in DOCUMENTED:
+    if target.benchmark not in DOCUMENTED:
         return None
-    if asked.benchmark == "pope":
-        return _score(vlmevalkit_yes_no(said) == asked.answer)
-    tokens = said.translate(_VLM_PUNCTUATION).split()
-    found = [c for c in asked.letters if c in tokens]
-    if len(found) == 1 and tokens.index(found[0]) >= len(tokens) - _VLM_LAST:
-        return _score(found == [asked.answer])
-    if (match := _VLM_STATED.search(said)) and match[1].upper() in asked.letters:
-        return _score(match[1].upper() == asked.answer)
-    if len(said) <= 2 * sum(map(len, asked.options)):
-        inside = [
-            c for c, text in zip(asked.letters, asked.options, strict=True) if text.lower() in said.lower()
-        ]
-        return _score(inside == [asked.answer])
+    if target.benchmark == "pope":
+        return _score(vlmevalkit_yes_no(reply) == target.answer)
+    tokens = reply.translate(_VLM_PUNCTUATION).split()
+    named = [c for c in target.letters if c in tokens]
+    if len(named) == 1 and tokens.index(named[0]) >= len(tokens) - _VLM_LAST:
+        return _score(named == [target.answer])
+    if (match := _VLM_STATED.search(reply)) and match[1].upper() in target.letters:
+        return _score(match[1].upper() == target.answer)
+    if len(reply) <= 2 * sum(map(len, target.options)):
+        return _score(_options_inside(target, reply) == [target.answer])
     return "wrong"
 
 
-def vlmevalkit_yes_no(said: str) -> str | None:
+def vlmevalkit_yes_no(reply: str) -> str | None:
     """Yes or no where the text holds exactly one of the two words."""
-    words = set(re.findall(r"[a-z]+", said.lower())) & {"yes", "no"}
+    words = set(re.findall(r"[a-z]+", reply.lower())) & {"yes", "no"}
     return words.pop() if len(words) == 1 else None
 
 
 # ------------------------------------------------------------------ POPE's own
 
 
-def pope_own(asked: Asked, said: str, failed: bool) -> Score | None:
-    return _score(pope_own_yes_no(said) == asked.answer) if asked.benchmark == "pope" else None
+def pope_own(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
+    """The script of POPE's authors, for POPE only."""
+    return _score(pope_own_yes_no(reply) == target.answer) if target.benchmark == "pope" else None
 
 
-def pope_own_yes_no(said: str) -> str:
-    """No where "No", "not" or "no" stands before the first full stop; everything else, silence included, is yes."""
-    words = said.partition(".")[0].replace(",", "").split(" ")
+def pope_own_yes_no(reply: str) -> str:
+    """No where "No", "not" or "no" stands before the first full stop; everything else, an empty reply too, is yes."""
+    words = reply.partition(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
-def _score(right: bool) -> Score:
+def _options_inside(target: Target, reply: str) -> list[str]:
+    """Letters of the options whose text stands in the reply."""
+    return [
+        c for c, text in zip(target.letters, target.options, strict=True) if text.lower() in reply.lower()
+    ]
+
+
+def _score(right: bool) -> ScorerVerdict:
     return "right" if right else "wrong"
 
 

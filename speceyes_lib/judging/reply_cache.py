@@ -1,7 +1,7 @@
-"""Replies of judging models, kept for good: whatever was paid for once is never asked for again.
+"""Replies of judging models, kept for good: no reply is paid for twice.
 
-One SQLite file for all runs. Each reply is committed as it arrives, so a killed process loses none; it sits on a
-local disk (SQLite's write-ahead log does not work across machines).
+One SQLite file for all runs. Each reply is committed as it arrives, so a killed process loses none. The file must be on
+a local disk, because SQLite's write-ahead log does not work across machines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AT_ONCE = 500  # keys per query
 
 
 class CachedReply(NamedTuple):
-    """What came back for one question, and the tokens it was charged."""
+    """The text of a reply, and the tokens that it was charged."""
 
     text: str
     prompt_tokens: int
@@ -30,17 +30,17 @@ class CachedReply(NamedTuple):
 
 
 def reply_key(model: str, protocol: str, messages: Sequence[Mapping], **settings: object) -> str:
-    """What a reply depends on: the model, the protocol it was asked under, every word of the prompt, the settings."""
-    told = {"model": model, "protocol": protocol, "messages": list(messages), "settings": settings}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    """Hash of all that a reply depends on: the model, the protocol, every word of the prompt, the settings."""
+    inputs = {"model": model, "protocol": protocol, "messages": list(messages), "settings": settings}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 class ReplyCache:
-    """`get` and `put` by `reply_key`. Raises UserError naming the file where it cannot be read or written."""
+    """Replies by `reply_key`. Every method raises UserError, with the file's name, where it cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._told():
+        with self._named_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             # autocommit: every insert is on its own; the event loop's thread writes, the caller's reads
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
@@ -52,9 +52,9 @@ class ReplyCache:
             )
 
     def get(self, keys: Iterable[str]) -> dict[str, CachedReply]:
-        """The replies there are to these keys."""
-        wanted, found = list(dict.fromkeys(keys)), {}
-        with self._told():
+        """The stored replies to these keys."""
+        wanted, replies = list(dict.fromkeys(keys)), {}
+        with self._named_errors():
             for at in range(0, len(wanted), _AT_ONCE):
                 part = wanted[at : at + _AT_ONCE]
                 marks = ",".join("?" * len(part))
@@ -62,13 +62,13 @@ class ReplyCache:
                     f"SELECT key, text, prompt_tokens, completion_tokens FROM replies WHERE key IN ({marks})",
                     part,
                 )
-                found |= {key: CachedReply(*rest) for key, *rest in rows}
-        return found
+                replies |= {key: CachedReply(*rest) for key, *rest in rows}
+        return replies
 
     def put(self, key: str, model: str, protocol: str, reply: CachedReply) -> None:
         """Keep a reply; the first one to a key stays."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with self._told():
+        with self._named_errors():
             self._db.execute(
                 "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (key, model, protocol, *reply, now),
@@ -84,7 +84,7 @@ class ReplyCache:
         self.close()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _named_errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:

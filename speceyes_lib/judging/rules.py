@@ -1,8 +1,8 @@
-"""Is this answer right? Rules only, under two named protocols; every verdict says which rule decided.
+"""Verdicts by rule under two protocols; every verdict names the rule that decided.
 
 `strict` (ours, the default): a rule decides only when it is certain. An answer in which no option is certain is
-`undecided`: a judging model or a person may know, until then it counts as wrong. An empty answer is `unparsed`, a
-failed sample `error`; both count as wrong too. All three are reported beside the accuracy.
+`undecided`. It counts as wrong until a judging model or a person decides. An empty answer is `unparsed`, a failed
+sample `error`; both count as wrong too. All three are reported beside the accuracy.
 
 `paper` (the original's rules to the letter): see `_PAPER` below. Where the original asks a language model, the
 verdict is `undecided`; a failed sample is `error`, which the original drops from numerator and denominator.
@@ -40,10 +40,16 @@ class Judgement(NamedTuple):
 def judge(
     sample: Sample, answer: str | None, protocol: Protocol = "strict", failed: bool = False
 ) -> Judgement:
-    """Judge one answer by rule.
+    """The verdict on one answer, and the rule that decided.
 
-    `failed` says that no answer could be produced (a recorded error). The sample contributes its benchmark, its
-    options (None = yes/no) and its right answer. Raises ConfigError for an unknown protocol.
+    Args:
+        sample: its benchmark, its options (None: yes or no) and its right answer are used.
+        answer: as the model wrote it; None where there is none.
+        protocol: see the module.
+        failed: no answer could be produced (a recorded error).
+
+    Raises:
+        ConfigError: an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(
@@ -88,18 +94,22 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def named_option(text: str, options: tuple[str, ...] | None) -> tuple[int | str | None, str]:
-    r"""Which option does a reply name? Returns (index or "yes"/"no", rule); None where it names none or several.
+    r"""The option that a reply names, as (index or "yes"/"no", rule); None where it names none or several.
 
-    Options of equal text are one option (the first of them). Text inside `\boxed{}` is the whole reply where
-    there is any. Rules, first that applies decides:
+    Options of equal text are one option (the first of them). Where a reply has text inside `\boxed{}`, only that text
+    is read. The first rule that applies decides:
 
-    - `empty`: nothing was said.
+    - `empty`: the reply has no words.
     - `letter`, `option_text`, `yes_no`: the reply is nothing else.
-    - `stated`: "the answer is …": what follows decides, whatever was considered before it.
+    - `stated`: "the answer is …": what follows decides, whatever stands before it.
     - `mention`: the letters and option texts found in the reply are of one option. A shorter option inside a
       longer one ("red" in "dark red") is not a mention of its own.
     - `part_of_option`: the reply is a run of words of exactly one option ("red" for "The bin is red.").
     - `contradictory`, `negated`, `nothing_named`: no option is certain.
+
+    Args:
+        text: the reply.
+        options: their texts in the order shown; None where the answer is yes or no.
     """
     text = unicodedata.normalize("NFKC", text)
     if boxed := _BOXED.findall(text):
@@ -108,16 +118,16 @@ def named_option(text: str, options: tuple[str, ...] | None) -> tuple[int | str 
     if not words(text):
         return None, "empty"
     exact, mentioned = _YES_NO if options is None else _choice(tuple(options))
-    found, rule = exact(text)
+    named, rule = exact(text)
     if rule != "nothing_named":
-        return found, rule
+        return named, rule
     conclusions = [s for s in _STATED.findall(text) if words(s)]
-    told = [r if (r := exact(s))[1] != "nothing_named" else mentioned(s) for s in conclusions]
+    readings = [r if (r := exact(s))[1] != "nothing_named" else mentioned(s) for s in conclusions]
     for doubt in ("negated", "contradictory"):
-        if doubt in (r for _, r in told):
+        if doubt in (r for _, r in readings):
             return None, doubt
-    found, rule = _exactly_one({f for f, _ in told if f is not None}, "stated")
-    return (found, rule) if rule != "nothing_named" else mentioned(text)
+    named, rule = _exactly_one({name for name, _ in readings if name is not None}, "stated")
+    return (named, rule) if rule != "nothing_named" else mentioned(text)
 
 
 def _yes_no_alone(text: str) -> tuple[str | None, str]:
@@ -144,36 +154,34 @@ def _choice(options: tuple[str, ...]) -> tuple[Reader, Reader]:
         return {first[letters.index(c)] for c in map(str.upper, candidates) if c in letters}
 
     def exact(text: str) -> tuple[int | None, str]:
-        said = words(text)
-        by_text = {first[i] for i, t in enumerate(texts) if t and t == said}
+        reply = words(text)
+        by_text = {first[i] for i, t in enumerate(texts) if t and t == reply}
         alone = _LETTER_ALONE.fullmatch(text)
         letter = by_letter([alone[1]]) if alone else set()
         return _exactly_one(by_text | letter, "option_text" if by_text else "letter")
 
     def mentioned(text: str) -> tuple[int | None, str]:
-        said = list(words(text))
-        found: set[int] = set()
-        for i in sorted(
-            range(len(texts)), key=lambda i: -len(texts[i])
-        ):  # longest first, and its words are used up
+        reply = list(words(text))
+        named: set[int] = set()
+        # the longest option first, and its words are used up, so that a shorter one inside it is not found again
+        for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
             width = len(texts[i])
-            for start in range(len(said) - width + 1 if width else 0):
-                if tuple(said[start : start + width]) == texts[i]:
-                    found.add(first[i])
-                    said[start : start + width] = [""] * width
+            for start in range(len(reply) - width + 1 if width else 0):
+                if tuple(reply[start : start + width]) == texts[i]:
+                    named.add(first[i])
+                    reply[start : start + width] = [""] * width
         bare = (
             m[1]
             for m in _LETTER.finditer(text)
             if m[1] not in _ENGLISH or not re.match(r"\s+\w", text[m.end() :])
         )
-        found |= by_letter([*bare, *_BRACKETED.findall(text), *_KEYED.findall(text)])
-        if _NEGATION.search(" ".join(said)):  # outside option texts: "not red" may be an option
+        named |= by_letter([*bare, *_BRACKETED.findall(text), *_KEYED.findall(text)])
+        if _NEGATION.search(" ".join(reply)):  # outside option texts: "not red" may be an option
             return None, "negated"
-        if not found:
-            said_all = words(text)
-            inside = {first[i] for i, t in enumerate(texts) if _is_run(said_all, t)}
+        if not named:
+            inside = {first[i] for i, t in enumerate(texts) if _is_run(words(text), t)}
             return _exactly_one(inside, "part_of_option", several="nothing_named")
-        return _exactly_one(found, "mention")
+        return _exactly_one(named, "mention")
 
     return exact, mentioned
 
@@ -182,10 +190,10 @@ def _is_run(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
     return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
 
 
-def _exactly_one(found: set, rule: str, several: str = "contradictory", of: set | None = None) -> tuple:
-    if len(found) == 1 and (of is None or found <= of):
-        return next(iter(found)), rule
-    return None, several if found else "nothing_named"
+def _exactly_one(named: set, rule: str, several: str = "contradictory", of: set | None = None) -> tuple:
+    if len(named) == 1 and (of is None or named <= of):
+        return next(iter(named)), rule
+    return None, several if named else "nothing_named"
 
 
 def _right_name(sample: Sample) -> int | str:
@@ -220,10 +228,10 @@ def paper_rule(benchmark: str, options: tuple[str, ...] | None = ()) -> PaperRul
 
 
 def paper_prediction(text: str) -> str | None:
-    r"""What the original judges of a reply, by rule or by its model.
+    r"""The part of a reply that the original judges, by rule or by its model.
 
-    A prediction that contains `\boxed` is replaced by what stands between the first `\boxed{` and the next `}`.
-    Without the brace the original raises IndexError and has no verdict: None here.
+    A reply that contains `\boxed` is replaced by what stands between the first `\boxed{` and the next `}`. Without the
+    brace the original raises IndexError and has no verdict: None here.
     """
     if "\\boxed" not in text:
         return text

@@ -1,8 +1,8 @@
-"""What a scorer makes of an accuracy: the same answers under every scorer, and what each correction moves.
+"""How the scorer changes an accuracy: the same answers under every scorer, and what each correction moves.
 
-`score_all` scores each answer under all of `scorers.SCORERS`; the tables follow from its frame. Every answer
-that `paper` and `strict` treat differently is put down to exactly one correction, named after the rule of the
-original that it mends, so the corrections add up to the difference whatever their order.
+`compare_scorers` scores each answer under all of `other_scorers.SCORERS`; the other functions take its frame. Every
+answer that `paper` and `strict` treat differently is put down to exactly one correction, named after the rule of the
+original that it corrects. So the corrections add up to the difference, whatever their order.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pandas as pd
 
 from ..runs.records import JudgedRecord
 from ..stats import proportions
-from .other_scorers import SCORERS, Asked
+from .other_scorers import SCORERS, Target
 from .rules import judge
-from .verdicts import tidy
+from .verdict_frames import verdict_frame
 
 CORRECTIONS = {  # the rule of `paper` -> what `strict` does instead
     "letter_anywhere": "a letter within a word or beside another option is no answer",
@@ -34,33 +34,44 @@ START, END = "paper", "strict"
 
 
 def arm_to_score(arms: Sequence[str]) -> str:
-    """The arm whose answers are put before the scorers: the gated one, else the first."""
+    """The arm whose answers are compared: the gated one, else the first."""
     return "gated" if "gated" in arms else arms[0]
 
 
-def score_all(records: Iterable[JudgedRecord], source: str = "final") -> pd.DataFrame:
-    """A row per judged answer of that source: the columns of `verdicts.tidy`, `failed`, `paper_rule`, one per scorer.
+def compare_scorers(records: Iterable[JudgedRecord], source: str = "final") -> pd.DataFrame:
+    """The verdict of every scorer on every answer.
 
-    Records that hold no options or no standard answer (imported ones may not) cannot be scored and are left out.
-    `attrs["protocol"]` is the one they were judged under.
+    Args:
+        records: judged records of one arm. Those without options or without a standard answer (imported ones may lack
+            them) cannot be scored and are left out.
+        source: which answers: "final", "draft", "agent" or "first_look".
+
+    Returns:
+        A row per answer: the columns of `verdict_frame`, failed (bool), paper_rule (the rule of `paper` that decides),
+        and a column per scorer (None: it has no rules for the benchmark). `attrs["protocol"]` is the one that the
+        records were judged under.
     """
     kept = [r for r in records if r.options and all(v.standard for v in r.verdicts)]
-    frame = tidy(kept, source=source)
-    asked = {r.id: Asked.of(r, v.standard) for r in kept for v in r.verdicts if v.source == source}
+    frame = verdict_frame(kept, source=source)
+    targets = {r.id: Target.of(r, v.standard) for r in kept for v in r.verdicts if v.source == source}
     failed = frame["verdict"].eq("error")
-    said = frame["answer"].fillna("").mask(failed, "")
-    cases = [(asked[i], text, lost) for i, text, lost in zip(frame["id"], said, failed, strict=True)]
+    replies = frame["answer"].fillna("").mask(failed, "")
+    cases = [(targets[i], *case) for i, *case in zip(frame["id"], replies, failed, strict=True)]
     scores = {name: [scorer(*case) for case in cases] for name, scorer in SCORERS.items()}
-    rules = [judge(a, text, "paper", lost).rule for a, text, lost in cases]
+    rules = [judge(target, reply, "paper", fails).rule for target, reply, fails in cases]
     frame = frame.assign(failed=failed, paper_rule=rules, **scores)
     frame.attrs["protocol"] = next((v.protocol for r in kept for v in r.verdicts), "strict")
     return frame
 
 
 def scorer_accuracy(scores: pd.Series) -> dict[str, float] | None:
-    """Accuracy of one scorer: `accuracy_pct` (NaN without samples), `n`, `dropped` and `open` samples.
+    """Accuracy of one scorer; None where it has no documented rules for one of the samples.
 
-    None where the scorer has no documented rules for one of the samples.
+    Args:
+        scores: its column of `compare_scorers`.
+
+    Returns:
+        accuracy_pct (nan without samples), n (its denominator), dropped and open (samples).
     """
     if scores.isna().any():
         return None
@@ -71,7 +82,7 @@ def scorer_accuracy(scores: pd.Series) -> dict[str, float] | None:
 
 
 def differing(scored: pd.DataFrame) -> pd.DataFrame:
-    """The samples that not all scorers count alike (right or not): what was asked and said, and each one's word."""
+    """The answers that not all scorers count the same way (right or not), with question and verdicts, by id."""
     right = pd.DataFrame(
         {s: scored[s].map({"right": 1.0}).fillna(0.0).where(scored[s].notna()) for s in SCORERS}
     )
@@ -81,24 +92,28 @@ def differing(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def ways_to_differ(apart: pd.DataFrame) -> pd.DataFrame:
-    """The samples of `differing` by how they are scored: one row per benchmark and pattern, with an example.
+    """The answers of `differing` by how they are scored: a row per benchmark and pattern, with an example.
 
-    Columns: n, every scorer's word, and the id, standard answer and answer of the first such sample.
+    Columns: n, the verdict of every scorer, and the id, standard answer and answer of the first such sample.
     """
-    told = apart.reset_index()
-    told["benchmark"] = told["id"].str.split("/").str[0]
-    told["n"] = told.groupby(["benchmark", *SCORERS], sort=False)["id"].transform("size")
-    first = told.drop_duplicates(["benchmark", *SCORERS]).sort_values(["n", "id"], ascending=[False, True])
+    rows = apart.reset_index()
+    rows["benchmark"] = rows["id"].str.split("/").str[0]
+    rows["n"] = rows.groupby(["benchmark", *SCORERS], sort=False)["id"].transform("size")
+    first = rows.drop_duplicates(["benchmark", *SCORERS]).sort_values(["n", "id"], ascending=[False, True])
     return first[["benchmark", "n", *SCORERS, "id", "standard", "answer"]].set_index(["benchmark", "n"])
 
 
 def corrections(scored: pd.DataFrame) -> pd.DataFrame:
-    """From the accuracy of `paper` to that of `strict`: a row per step that moves something.
+    """From the accuracy of `paper` to that of `strict`: a row per step that changes something.
 
-    Where the records were judged under `strict`, what a model and people decided are the last steps.
+    Where the records were judged under `strict`, the decisions of a judging model and of people are the last steps.
 
-    Columns: step; gained and lost (answers that become right, or cease to be); moved_points; accuracy_pct after
-    the step; n, its denominator. `paper` divides by the samples without an error, every later step by all.
+    Args:
+        scored: see `compare_scorers`.
+
+    Returns:
+        Columns: step; gained and lost (answers that become right or stop being right); moved_points; accuracy_pct after
+        the step; n, its denominator. `paper` divides by the samples without an error, every later step by all samples.
     """
     is_right = scored[START].eq("right")
     kept = int((scored[START] != "dropped").sum())
@@ -139,21 +154,28 @@ def _step(step: str, gained: int, lost: int, right: int, n: int, before: dict | 
     }
 
 
-def pope_measures(truth: np.ndarray, said: np.ndarray, scorer: str) -> dict[str, float]:
+def pope_measures(truth: np.ndarray, answers: np.ndarray, scorer: str) -> dict[str, float]:
+    """POPE's measures in percent, as a scorer defines them, with the counts `neither` and `n`.
+
+    Args:
+        truth: "yes" or "no" [samples].
+        answers: "yes", "no" or None, as the scorer reads them [samples].
+        scorer: of `SCORERS`; lmms-eval leaves unread answers out of its recall and divides differently.
+    """
     if scorer == "lmms-eval":
-        hit, false = (truth == "yes") & (said == "yes"), (truth == "no") & (said == "yes")
-        missed = (truth == "yes") & (said == "no")
+        hit, false = (truth == "yes") & (answers == "yes"), (truth == "no") & (answers == "yes")
+        missed = (truth == "yes") & (answers == "no")
         recall = _percent(hit.sum(), hit.sum() + missed.sum())
         f1 = _percent(2 * hit.sum(), 2 * hit.sum() + false.sum() + missed.sum())
         yes = _percent((truth == "yes").sum(), len(truth))
         precision, accuracy = (
             _percent(hit.sum(), hit.sum() + false.sum()),
-            _percent((said == truth).sum(), len(truth)),
+            _percent((answers == truth).sum(), len(truth)),
         )
     else:
-        told = proportions.yes_no_scores(truth, said)
+        scores = proportions.yes_no_scores(truth, answers)
         accuracy, precision, recall, f1, yes = (
-            e.value for e in (told.accuracy, told.precision, told.recall, told.f1, told.yes_ratio)
+            e.value for e in (scores.accuracy, scores.precision, scores.recall, scores.f1, scores.yes_ratio)
         )
     measures = {
         "accuracy %": accuracy,
@@ -162,7 +184,7 @@ def pope_measures(truth: np.ndarray, said: np.ndarray, scorer: str) -> dict[str,
         "F1 %": f1,
         "yes %": yes,
     }
-    unknown = int(sum(word is None for word in said))
+    unknown = int(sum(word is None for word in answers))
     return measures | {
         "neither": unknown,
         "n": len(truth),

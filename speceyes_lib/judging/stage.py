@@ -1,4 +1,4 @@
-"""Stage 03: the verdicts on every answer of finished runs, stored arm by arm and task by task."""
+"""Stage 03: verdicts on every answer of a finished run, stored arm by arm and task by task."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 def judge_record(
     sample: Sample, record: AgentRecord, protocol: Protocol = "strict", target_fraction: float | None = None
 ) -> JudgedRecord:
-    """Verdicts on the final answer, and on the draft, the agent and the first look where there was one.
+    """Verdicts by rule on the final answer, and on those of draft, agent and first look where there are any.
 
-    Letters are read in the order in which the options were shown.
+    Args:
+        sample: letters are read in the order in which its options were shown.
+        record: of one arm.
+        protocol: "strict" or "paper", see `rules`.
+        target_fraction: size of the region that answers the question, side / image side; None: unknown.
     """
     sample = shown_as(sample, record.options_shown)
     answers = [("final", record.answer, record.status == "error")]
@@ -54,26 +58,31 @@ def judge_record(
                 protocol=protocol,
                 answer=answer,
                 standard=sample.standard,
-                verdict=told.verdict,
-                rule=told.rule,
-                decided_by="none" if told.verdict == "undecided" else "rule",
+                verdict=judgement.verdict,
+                rule=judgement.rule,
+                decided_by="none" if judgement.verdict == "undecided" else "rule",
             )
             for source, answer, failed in answers
-            for told in [judge(sample, answer, protocol, failed)]
+            for judgement in [judge(sample, answer, protocol, failed)]
         ),
     )
 
 
-def run_judging_stage(
+def run_judging(
     params: JudgingParams, progress: Callable[[int, int, str], None] = lambda done, total, text="": None
 ) -> list[Path]:
-    """Judge every arm of `params.arms` on every task; returns the finished stage folders (`03_judging/<arm>/…`).
+    """Judge every arm on every task and store the verdicts; returns the finished stage folders.
 
-    Rules first; what they leave undecided goes to the judging model where there is one; what people said of an
-    answer outranks both. Answers that the model could not be asked about (it failed, or its budget is spent) are
-    `undecided` and are asked about when the stage is run again; replies that came are never asked for twice.
+    Rules come first. What they leave undecided goes to the judging model, where there is one. The verdict of a person
+    outranks both. Answers that the model did not judge (it failed, or its budget is spent) are `undecided`; the stage
+    sends them again when it runs again. No reply is requested twice.
 
-    Raises StageError where an arm has not run, or where it ran other samples than `params.data_root` holds.
+    Args:
+        params: of the stage.
+        progress: is called with (done, total, text).
+
+    Raises:
+        StageError: an arm has not run, or it ran other samples than `params.data_root` holds.
     """
     with _judging(params) as judging:
         folders = []
@@ -84,7 +93,7 @@ def run_judging_stage(
 
 
 def preview_verdicts(params: JudgingParams, n: int) -> list[JudgedRecord]:
-    """The verdicts on the first `n` samples of the first arm and task; nothing is stored but the model's replies."""
+    """The verdicts on the first `n` samples of the first arm and task. Only replies of the judging model are stored."""
     task = params.tasks[0]
     with _judging(params) as judging:
         ran = _answers(params, params.arms[0], task, samples := judging.samples(task))
@@ -110,20 +119,22 @@ class _Judging:
         samples: Mapping[str, Sample],
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[list[JudgedRecord], dict[str, JudgeCall]]:
-        """The records with all their verdicts, and what the model said (by key of its cache)."""
+        """The records with all their verdicts, and the calls of the model (by key of its cache)."""
         judged = [self._by_rule(samples[id_], record) for id_, record in records.items()]
-        asked: dict[tuple[str, str | None], Question] = {}
+        questions: dict[tuple[str, str | None], Question] = {}
         for record in judged if self.model else ():
             sample = shown_as(samples[record.id], records[record.id].options_shown)
             for v in record.verdicts:
-                if _is_asked(v, self.params.judge_all):
-                    asked[v.id, v.answer] = self.model.question(sample, v.answer or "", v.protocol)
-        calls = self.model.judge(list(asked.values()), progress) if asked else {}
-        said = {place: calls[question.key] for place, question in asked.items()}
+                if _goes_to_model(v, self.params.judge_all):
+                    questions[v.id, v.answer] = self.model.question(sample, v.answer or "", v.protocol)
+        calls = self.model.judge(list(questions.values()), progress) if questions else {}
+        call_of = {answer: calls[question.key] for answer, question in questions.items()}
         final = [
             record.model_copy(
                 update={
-                    "verdicts": tuple(reviewed(_with_call(v, said), self.overrides) for v in record.verdicts)
+                    "verdicts": tuple(
+                        reviewed(_with_call(v, call_of), self.overrides) for v in record.verdicts
+                    )
                 }
             )
             for record in judged
@@ -131,7 +142,7 @@ class _Judging:
         return final, calls
 
     def _by_rule(self, sample: Sample, record: AgentRecord) -> JudgedRecord:
-        size = self.sizes.get(sample.id, _boxes_fraction(sample, record))
+        size = self.sizes.get(sample.id, boxes_fraction(sample, record))
         return judge_record(sample, record, self.params.protocol, size)
 
 
@@ -146,16 +157,16 @@ def _judging(params: JudgingParams) -> Iterator[_Judging]:
         yield _Judging(params, sizes, overrides, model, code_hash("judging.stage"))
 
 
-def _is_asked(verdict: Verdict, judge_all: bool) -> bool:
-    """Does this answer go to the judging model? A broken box goes to nobody: the original crashes on it."""
+def _goes_to_model(verdict: Verdict, judge_all: bool) -> bool:
+    """Whether the judging model gets this answer. It never gets a broken box, on which the original crashes."""
     if verdict.verdict == "undecided":
         return verdict.rule != "boxed_without_brace"
     return judge_all and verdict.verdict in ("right", "wrong")
 
 
-def _with_call(verdict: Verdict, said: Mapping[tuple[str, str | None], JudgeCall]) -> Verdict:
-    """The verdict with the model's word, which decides only where the rule could not."""
-    call = said.get((verdict.id, verdict.answer))
+def _with_call(verdict: Verdict, call_of: Mapping[tuple[str, str | None], JudgeCall]) -> Verdict:
+    """The verdict with the model's call, which decides only where the rule could not."""
+    call = call_of.get((verdict.id, verdict.answer))
     if call is None or verdict.verdict == "error":
         return verdict
     update: dict = {"judge": call}
@@ -189,7 +200,7 @@ def _judge_arm(
     stage, text, n = f"03_judging/{arm}", f"{task} · {arm}", len(ran.records)
     start, paid = time.perf_counter(), model.cost() if model else {}
     progress(0, n, text)
-    # all of it before anything is stored: replies are kept as they come, so a killed session loses none
+    # All answers are judged before any verdict is stored. A killed session loses no reply: each is kept as it comes.
     judged, calls = judging.judge(ran.records, samples, lambda done, of: progress(n * done // of, n, text))
     config: dict = {"protocol": params.protocol, "data_root": params.data_root}
     inputs = {
@@ -227,9 +238,9 @@ REPLIES, CHECKS = "judge_replies", "human_checks"
 
 
 def _only_more_is_known(folder: Path, config: Mapping, inputs: Mapping[str, str]) -> bool:
-    """Whether verdicts stored here differ from the new ones only by replies and human checks that came since.
+    """Whether the stored verdicts differ from the new ones only by replies and human checks that came since.
 
-    They are replaced without being asked for: nothing is lost by it, replies and checks are kept elsewhere.
+    Such verdicts are replaced even where `if_changed` refuses. Nothing is lost: replies and checks are kept elsewhere.
     """
 
     def fixed(values: Mapping) -> dict:
@@ -239,12 +250,11 @@ def _only_more_is_known(folder: Path, config: Mapping, inputs: Mapping[str, str]
         before = json.loads((folder / HEADER).read_bytes())
         return before["config"] == config and fixed(before["inputs"]) == fixed(inputs)
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # the store says what is wrong with it
+        return False  # StageStore reports what is wrong with the folder
 
 
-DIFFICULTY_FILE = (
-    "difficulty.csv"  # beside a benchmark: id, w = side of the region that answers it / image side
-)
+# beside a benchmark: id, w = side of the region that answers the question / image side
+DIFFICULTY_FILE = "difficulty.csv"
 
 
 def _stored_sizes(root: Path) -> dict[str, float]:
@@ -262,8 +272,8 @@ def _sizes_hash(sizes: Mapping[str, float], ids: Iterable[str]) -> str:
     return text_hash(f"{i} {sizes.get(i)}" for i in ids)
 
 
-def _boxes_fraction(sample: Sample, record: AgentRecord) -> float | None:
-    """Larger side, as a share of the image's, of the smallest box around all targets; None if not known."""
+def boxes_fraction(sample: Sample, record: AgentRecord) -> float | None:
+    """Larger side of the smallest box around all targets, as a share of the image's; None if unknown."""
     path = record.trajectory or record.first_look
     if not sample.boxes or path is None or path.image_px is None:
         return None

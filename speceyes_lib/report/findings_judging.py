@@ -10,7 +10,7 @@ from .formatting import number
 
 
 def model_finding(replies: pd.DataFrame, cost: Mapping[str, int]) -> str:
-    """What asking the judging model came to: the tables of `verdicts.model_replies` and `session_cost`."""
+    """What asking the judging model came to: the tables of `model_replies` and `session_cost`."""
     if not replies["answers"].any():
         return "No judging model was asked; what the rules leave undecided counts as wrong."
     silent = replies.index.str.startswith("no reply")
@@ -25,7 +25,7 @@ def model_finding(replies: pd.DataFrame, cost: Mapping[str, int]) -> str:
 
 
 def agreement_finding(agreement: pd.DataFrame) -> str:
-    """How far rule, model and people agree where two of them judged the same answer: `verdicts.agreement`."""
+    """How far rule, model and people agree where two of them judged the same answer: `agreement`."""
     told = []
     for raters, row in agreement.iterrows():
         if row["n"]:
@@ -38,7 +38,7 @@ def agreement_finding(agreement: pd.DataFrame) -> str:
 
 
 def scorer_finding(scored: pd.DataFrame, differing: pd.DataFrame, steps: pd.DataFrame) -> str:
-    """What the choice of the scorer moves: the frames of `forensics`."""
+    """What the choice of the scorer moves: the frames of `scorer_comparison`."""
     first, last = steps.iloc[0], steps.iloc[-1]
     open_ = int((scored["paper"] == "undecided").sum())
     text = (

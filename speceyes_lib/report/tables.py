@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.results import method_of, score_of
-from ..judging.benchmark_metrics import COLUMNS, MEASURES, OVERALL
+from ..judging.benchmark_measures import COLUMNS, MEASURES, OVERALL
 from ..judging.other_scorers import SCORERS, lmms_eval_yes_no, pope_own_yes_no, vlmevalkit_yes_no
 from ..judging.rules import named_option
 from ..judging.scorer_comparison import pope_measures, scorer_accuracy

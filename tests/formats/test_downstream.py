@@ -15,7 +15,7 @@ from speceyes_lib.formats.importing import import_files
 from speceyes_lib.formats.speceyes import LATENCY
 from speceyes_lib.formats.speceyes_export import export
 from speceyes_lib.gating import certificates
-from speceyes_lib.judging.stage import run_judging_stage
+from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.params import ConfidenceParams, JudgingParams
 from speceyes_lib.report import labels, table1, tables
 from speceyes_lib.report.plots import confidence, cost, gate
@@ -90,7 +90,7 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
 def test_an_import_without_verdicts_is_judged_like_a_run_of_ours(files, benchmark_root):
     import_files("speceyes", sorted(files.glob("eval_results_*")), "bare", str(benchmark_root))
     params = JudgingParams(run="bare", arms=["collect", "baseline", "gated"], data_root=str(benchmark_root))
-    run_judging_stage(params)
+    run_judging(params)
     bare = sample_frame.samples(recorded_run.open("bare", tasks=TASKS), params.arms)
     ours = sample_frame.samples(recorded_run.open("ours", tasks=TASKS), params.arms)
     columns = ["gated_verdict", "baseline_verdict", "draft_verdict", "score_min", "group", "kind"]

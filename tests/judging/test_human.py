@@ -17,7 +17,7 @@ from speceyes_lib.judging.human import (
     read_checks,
     reviewed,
 )
-from speceyes_lib.judging.stage import run_judging_stage
+from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.params import JudgingParams
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.reading import read_stage
@@ -193,17 +193,17 @@ def test_verdicts_can_be_recomputed_with_and_without_what_people_said(tmp_path, 
     def verdicts(**options):
         return samples(recorded_run.open("r"), ["baseline"], **options)["baseline_verdict"]
 
-    run_judging_stage(params)
+    run_judging(params)
     before = verdicts()
     record = next(r for r in arms["baseline"].values() if r.status == "ok")
     flipped = {"right": "wrong", "wrong": "right"}[before[list(arms["baseline"]).index(record.id)]]
     override("r", id=record.id, answer=record.answer, verdict=flipped, reason="seen")
     # the checks are new, nothing else is: no need to ask for a restart
-    run_judging_stage(params)
+    run_judging(params)
     stored = read_stage("r", "03_judging/baseline", TASK, JudgedRecord).records[record.id].verdicts[0]
     assert (stored.verdict, stored.decided_by) == (flipped, "human")
     changed = verdicts() != before
     assert changed.sum() == 1
     assert (verdicts(human_checks=False) == before).all()
-    run_judging_stage(params.model_copy(update={"human_checks": "ignore"}))
+    run_judging(params.model_copy(update={"human_checks": "ignore"}))
     assert (verdicts() == before).all()

@@ -18,9 +18,9 @@ from synthetic_run import make_samples, write_answers, write_vstar
 
 from speceyes_lib.errors import ConfigError, UserError
 from speceyes_lib.judging import llm
-from speceyes_lib.judging.llm import JudgingModel, judge_messages, read_reply
+from speceyes_lib.judging.llm import JudgingModel, judge_messages, read_judgement
 from speceyes_lib.judging.reply_cache import CachedReply, ReplyCache, reply_key
-from speceyes_lib.judging.stage import run_judging_stage
+from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.models.endpoint import Client, parse_endpoints
 from speceyes_lib.params import JudgingParams, build
 from speceyes_lib.runs.reading import read_stage
@@ -94,9 +94,9 @@ REPLIES = [  # reply, strict, paper on V* and POPE, paper on HR-Bench
 
 @pytest.mark.parametrize(("reply", "strict", "paper", "paper_hr"), REPLIES, ids=lambda v: repr(v)[:30])
 def test_a_reply_is_read_as_its_protocol_reads_it(reply, strict, paper, paper_hr):
-    assert {read_reply(reply, "strict", b) for b in ("vstar", "hr", "pope")} == {strict}
-    assert {read_reply(reply, "paper", b) for b in ("vstar", "pope")} == {paper}
-    assert read_reply(reply, "paper", "hr") == paper_hr
+    assert {read_judgement(reply, "strict", b) for b in ("vstar", "hr", "pope")} == {strict}
+    assert {read_judgement(reply, "paper", b) for b in ("vstar", "pope")} == {paper}
+    assert read_judgement(reply, "paper", "hr") == paper_hr
 
 
 # ------------------------------------------------------------------ the cache
@@ -302,7 +302,7 @@ def test_the_model_decides_what_no_rule_can_and_everyone_who_was_asked_is_kept(r
     params = make_run(runs, ["red", "scarlet", "azure", ""])
     replies = {"scarlet": "Judgement: 1", "azure": "Judgement: 0"}
     with serving(lambda answer, attempt: replies[answer]) as server:
-        run_judging_stage(JudgingParams(**params, judge=server.url()))
+        run_judging(JudgingParams(**params, judge=server.url()))
         by_rule, right, wrong, empty = stored()
         assert (by_rule.verdict, by_rule.decided_by, by_rule.judge) == ("right", "rule", None)
         assert (right.verdict, right.decided_by, right.rule) == ("right", "llm", "nothing_named")
@@ -320,14 +320,14 @@ def test_the_model_decides_what_no_rule_can_and_everyone_who_was_asked_is_kept(r
         assert manifest.config["judge"] == "judge"
         assert "127.0.0.1" not in manifest.model_dump_json()
         # again, and under other rules' eyes: nothing is paid for twice
-        run_judging_stage(JudgingParams(**params, judge=server.url()))
+        run_judging(JudgingParams(**params, judge=server.url()))
         assert set(server.attempts.values()) == {1}
 
 
 def test_asked_about_everything_the_model_still_decides_only_what_is_open(runs):
     params = make_run(runs, ["red", "scarlet"])
     with serving(lambda answer, attempt: "Judgement: 0") as server:
-        run_judging_stage(JudgingParams(**params, judge=server.url(), judge_all=True))
+        run_judging(JudgingParams(**params, judge=server.url(), judge_all=True))
     by_rule, by_model = stored()
     assert (by_rule.verdict, by_rule.decided_by, by_rule.judge.verdict) == ("right", "rule", "wrong")
     assert (by_model.verdict, by_model.decided_by) == ("wrong", "llm")
@@ -336,12 +336,12 @@ def test_asked_about_everything_the_model_still_decides_only_what_is_open(runs):
 def test_what_the_model_could_not_be_asked_is_undecided_and_asked_when_the_stage_runs_again(runs):
     params = make_run(runs, ["red", "scarlet", "azure"])
     with serving(lambda answer, attempt: "Judgement: 1") as server:
-        run_judging_stage(JudgingParams(**params, judge=server.url(), judge_max_requests=1))
+        run_judging(JudgingParams(**params, judge=server.url(), judge_max_requests=1))
         assert [v.verdict for v in stored()] == ["right", "right", "undecided"]
         open_ = stored()[2]
         assert (open_.decided_by, open_.judge.failure.type) == ("none", "budget")
         # more is known now: no need to ask for a restart
-        run_judging_stage(JudgingParams(**params, judge=server.url()))
+        run_judging(JudgingParams(**params, judge=server.url()))
         assert [v.verdict for v in stored()] == ["right"] * 3
         assert set(server.attempts.values()) == {1}
 
@@ -361,7 +361,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
 
     with serving(behave) as server:
         code = (
-            "from speceyes_lib.judging.stage import run_judging_stage as judge\n"
+            "from speceyes_lib.judging.stage import run_judging as judge\n"
             "from speceyes_lib.params import JudgingParams\n"
             f"judge(JudgingParams(**{params!r}, judge={server.url(concurrency=6)!r}))"
         )
@@ -377,7 +377,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
         hold.set()
         assert 0 < answered < 60
         assert count(cache) == answered  # every reply that came is kept
-        run_judging_stage(JudgingParams(**params, judge=server.url(concurrency=6)))
+        run_judging(JudgingParams(**params, judge=server.url(concurrency=6)))
         assert [v.verdict for v in stored()] == ["right"] * 60
         assert server.replied == dict.fromkeys(answers, 1)  # nothing was paid for twice
         assert server.attempts.total() == 60 + 6  # only what was in flight was asked again

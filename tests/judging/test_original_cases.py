@@ -9,7 +9,7 @@ from synthetic_run import write_answers
 
 from speceyes_lib.formats.importing import import_files
 from speceyes_lib.formats.speceyes_export import export
-from speceyes_lib.judging.stage import run_judging_stage
+from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.params import JudgingParams
 from speceyes_lib.runs.reading import read_stage
 from speceyes_lib.runs.records import AgentRecord, Failure, JudgedRecord
@@ -66,7 +66,7 @@ def theirs(tmp_path, monkeypatch, benchmark_root):
 
 
 def test_the_originals_files_get_the_numbers_of_its_rules_to_the_last_digit(theirs, tmp_path, benchmark_root):
-    run_judging_stage(
+    run_judging(
         JudgingParams(
             run="theirs",
             tasks=list(PLAYS),

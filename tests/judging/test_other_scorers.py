@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from speceyes_lib.judging.other_scorers import SCORERS, Asked, pope_own_yes_no, vlmevalkit_yes_no
+from speceyes_lib.judging.other_scorers import SCORERS, Target, pope_own_yes_no, vlmevalkit_yes_no
 
 OPTIONS = ("red", "blue", "dark red", "green")
 
 
-def asked(benchmark: str, answer: str) -> Asked:
+def target(benchmark: str, answer: str) -> Target:
     if benchmark == "pope":
-        return Asked("pope", None, answer, answer)
-    return Asked(benchmark, OPTIONS, answer, f"{answer}. {OPTIONS['ABCD'.index(answer)]}")
+        return Target("pope", None, answer, answer)
+    return Target(benchmark, OPTIONS, answer, f"{answer}. {OPTIONS['ABCD'.index(answer)]}")
 
 
-CASES = [  # scorer, benchmark, right answer, said, score
+CASES = [  # scorer, benchmark, right answer, reply, score
     ("lmms-eval", "vstar", "B", "Blue", "right"),  # a leading letter, even of a word
     ("lmms-eval", "vstar", "D", "dark red", "right"),
     ("lmms-eval", "vstar", "A", "red", "wrong"),  # no pattern but the single letter D in it
@@ -65,12 +65,12 @@ CASES = [  # scorer, benchmark, right answer, said, score
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}-{c[3][:20]!r}")
 def test_documented_behaviour(case):
-    scorer, benchmark, answer, said, score = case
-    assert SCORERS[scorer](asked(benchmark, answer), said, False) == score
+    scorer, benchmark, answer, reply, score = case
+    assert SCORERS[scorer](target(benchmark, answer), reply, False) == score
 
 
 def test_a_failed_sample_is_dropped_counted_as_wrong_or_taken_for_silence():
-    failed = {name: scorer(asked("vstar", "A"), "", True) for name, scorer in SCORERS.items()}
+    failed = {name: scorer(target("vstar", "A"), "", True) for name, scorer in SCORERS.items()}
     assert failed == {
         "paper": "dropped",
         "strict": "wrong",
@@ -79,7 +79,7 @@ def test_a_failed_sample_is_dropped_counted_as_wrong_or_taken_for_silence():
         "VLMEvalKit": "wrong",
         "POPE's own": None,
     }
-    assert SCORERS["POPE's own"](asked("pope", "yes"), "", True) == "right"
+    assert SCORERS["POPE's own"](target("pope", "yes"), "", True) == "right"
 
 
 def test_yes_and_no_are_read_differently():

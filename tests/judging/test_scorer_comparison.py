@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged import judged
 
 from speceyes_lib.judging import scorer_comparison
 from speceyes_lib.judging.human import reviewed
-from speceyes_lib.judging.scorer_comparison import corrections, differing, score_all, ways_to_differ
+from speceyes_lib.judging.scorer_comparison import compare_scorers, corrections, differing, ways_to_differ
 from speceyes_lib.report.plots.judging import correction_waterfall
 from speceyes_lib.report.tables import pope_table, scorer_table
 from speceyes_lib.runs.records import HumanCheck, JudgeCall
@@ -26,7 +26,7 @@ RECORDS = [
 
 
 def test_the_table_says_what_each_figure_stands_on():
-    table = scorer_table(score_all(RECORDS))
+    table = scorer_table(compare_scorers(RECORDS))
     assert table.loc["V* direct", "paper"] == "50.0 (n=2, 1 dropped, 1 open)"
     assert table.loc["V* direct", "strict"] == "66.7 (n=3)"
     assert table.loc["V* direct", "DeepEyes judge"] == "33.3 (n=3, 1 open)"
@@ -40,7 +40,7 @@ def test_the_table_says_what_each_figure_stands_on():
 
 
 def test_the_samples_on_which_scorers_differ_are_listed_and_no_others():
-    shown = differing(score_all(RECORDS))
+    shown = differing(compare_scorers(RECORDS))
     assert "vstar/direct_attributes/0" not in shown.index  # everyone calls it right
     assert "vstar/direct_attributes/2" not in shown.index  # and nobody this one
     assert list(shown.index) == [
@@ -53,15 +53,15 @@ def test_the_samples_on_which_scorers_differ_are_listed_and_no_others():
 
 def test_samples_that_differ_are_grouped_by_what_each_scorer_says():
     more = [judged(f"pope/random/{i}", "Yes", "yes") for i in (7, 8)]
-    ways = ways_to_differ(differing(score_all([*RECORDS, *more])))
+    ways = ways_to_differ(differing(compare_scorers([*RECORDS, *more])))
     assert list(ways.index) == [("pope", 3), ("hr", 1), ("vstar", 1)]
     most = ways.reset_index().iloc[0]
     assert (most["paper"], most["strict"], most["id"]) == ("wrong", "right", "pope/random/0")
-    assert ways_to_differ(differing(score_all(RECORDS[:1]))).empty
+    assert ways_to_differ(differing(compare_scorers(RECORDS[:1]))).empty
 
 
 def test_the_steps_lead_from_one_protocol_to_the_other():
-    steps = corrections(score_all(RECORDS)).set_index("step")
+    steps = corrections(compare_scorers(RECORDS)).set_index("step")
     assert steps.loc["paper", "accuracy_pct"] == pytest.approx(100 * 3 / 6)
     assert steps.loc[scorer_comparison.FAILED, "moved_points"] == pytest.approx(100 * (3 / 7 - 3 / 6))
     letter = scorer_comparison.CORRECTIONS["letter_anywhere"]
@@ -77,10 +77,11 @@ answers = st.one_of(
 places = st.sampled_from([("vstar/direct_attributes", "A"), ("hr/hr_bench_4k", "C"), ("pope/random", "no")])
 
 
+@settings(deadline=None)  # frames of a loaded machine take longer than the default of 200 ms
 @given(st.lists(st.tuples(places, answers), min_size=1, max_size=30))
 def test_steps_add_up_and_every_count_is_that_of_its_samples(cases):
     records = [judged(f"{task}/{i}", said, truth) for i, ((task, truth), said) in enumerate(cases)]
-    scored = score_all(records)
+    scored = compare_scorers(records)
     steps = corrections(scored)
     first, last = steps["accuracy_pct"].iloc[0], steps["accuracy_pct"].iloc[-1]
     assert last == pytest.approx(100 * (scored["strict"] == "right").mean())
@@ -111,7 +112,7 @@ def test_model_and_people_are_steps_of_their_own():
         decided(judged("vstar/direct_attributes/1", "A"), person="wrong"),
         judged("vstar/direct_attributes/2", "A"),
     ]
-    steps = corrections(score_all(records)).set_index("step")
+    steps = corrections(compare_scorers(records)).set_index("step")
     assert steps.loc[scorer_comparison.BY_MODEL, "gained"] == 1
     assert steps.loc[scorer_comparison.BY_PEOPLE, "lost"] == 1
     assert steps.loc["strict", "accuracy_pct"] == pytest.approx(200 / 3)
@@ -119,14 +120,14 @@ def test_model_and_people_are_steps_of_their_own():
 
 def test_records_that_do_not_say_what_is_right_are_left_out():
     blank = RECORDS[0].model_copy(update={"options": ()})
-    assert len(score_all([blank, RECORDS[1]])) == 1
+    assert len(compare_scorers([blank, RECORDS[1]])) == 1
 
 
 def test_pope_is_measured_as_each_scorer_defines_it():
     said = ["yes", "yes.", "no", "perhaps", "no"]
     truth = ["yes", "yes", "yes", "yes", "no"]
     records = [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(said, truth, strict=True))]
-    table = pope_table(score_all(records)).loc["POPE rand."]
+    table = pope_table(compare_scorers(records)).loc["POPE rand."]
     assert table.loc["strict", ["accuracy %", "recall %", "yes %", "neither"]].tolist() == [
         "60.0",
         "50.0",
@@ -141,11 +142,11 @@ def test_pope_is_measured_as_each_scorer_defines_it():
         2,
     ]
     assert table.loc["POPE's own", ["accuracy %", "recall %", "yes %"]].tolist() == ["80.0", "75.0", "60.0"]
-    assert pope_table(score_all(RECORDS[:1])).empty
+    assert pope_table(compare_scorers(RECORDS[:1])).empty
 
 
 def test_the_waterfall_shows_every_step_with_its_answers():
-    steps = corrections(score_all(RECORDS))
+    steps = corrections(compare_scorers(RECORDS))
     figure = correction_waterfall(steps)
     texts = [t.get_text() for t in figure.axes[0].texts]
     assert len(texts) == len(steps)

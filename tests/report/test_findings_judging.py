@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from judged import judged
 
-from speceyes_lib.judging.scorer_comparison import corrections, differing, score_all
-from speceyes_lib.judging.verdicts import model_replies
+from speceyes_lib.judging.scorer_comparison import compare_scorers, corrections, differing
+from speceyes_lib.judging.verdict_frames import model_replies
 from speceyes_lib.report.findings_judging import agreement_finding, model_finding, scorer_finding
 
 
@@ -39,10 +39,10 @@ def test_an_undefined_kappa_is_not_called_agreement():
 def test_the_scorers_sentence_has_both_denominators_and_the_largest_step():
     answers = ["A", "red", "red", None, "B"]
     records = [judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(answers)]
-    scored = score_all(records)
+    scored = compare_scorers(records)
     text = scorer_finding(scored, differing(scored), corrections(scored))
     assert "25.0 % of n=4 right and would ask a language model about 2" in text
     assert "60.0 % of n=5 right" in text
     assert "+40.0 points" in text
-    same = score_all([judged("vstar/direct_attributes/0", "A")])
+    same = compare_scorers([judged("vstar/direct_attributes/0", "A")])
     assert scorer_finding(same, differing(same), corrections(same)).endswith("100.0 % of n=1 right.")

@@ -31,8 +31,8 @@ from speceyes_lib.explore.state import GateView
 from speceyes_lib.explore.widgets import task_options
 from speceyes_lib.formats.importing import import_files
 from speceyes_lib.formats.speceyes_export import export
-from speceyes_lib.judging import benchmark_metrics, scorer_comparison, verdicts
-from speceyes_lib.judging.stage import run_judging_stage
+from speceyes_lib.judging import benchmark_measures, scorer_comparison, verdict_frames
+from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.params import FiguresParams, JudgingParams, PositionBiasParams
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay.settings import Setting
@@ -52,15 +52,15 @@ arms = ["collect", "baseline", "gated"]
 write_run("toy", samples, folder / "data", arms)
 frames = {}
 for protocol in ("paper", "strict"):
-    run_judging_stage(JudgingParams(run="toy", tasks=[TASK], arms=arms, data_root=str(folder / "data"),
+    run_judging(JudgingParams(run="toy", tasks=[TASK], arms=arms, data_root=str(folder / "data"),
                                     protocol=protocol, if_changed="restart"))
     recorded = recorded_run.open("toy")
-    judged = verdicts.read_verdicts(recorded, arms)
-    metrics = benchmark_metrics.benchmark_metrics(verdicts.of_source(judged, "final", "baseline"), protocol)
+    judged = verdict_frames.verdicts(recorded, arms)
+    metrics = benchmark_measures.measures_of(verdict_frames.of_source(judged, "final", "baseline"), protocol)
     found[f"metrics, {protocol}"] = list(zip(metrics["measure"], metrics["n"]))
-found["metric table"] = list(tables.benchmark_tables(benchmark_metrics.metrics_by_arm(judged)))
+found["metric table"] = list(tables.benchmark_tables(benchmark_measures.benchmark_metrics(judged)))
 records = [record for arm in arms for record in recorded.judged(arm).values()]
-scored = scorer_comparison.score_all(records)
+scored = scorer_comparison.compare_scorers(records)
 found["scorers"] = {name: bool(scored[name].notna().any()) for name in ("paper", "strict", "lmms-eval")}
 
 params = FiguresParams(run="toy", tasks=[TASK], arms=arms, threshold_from="", bootstrap=100)

@@ -12,7 +12,7 @@ from workflow_home import OPENING, make_home, ran, run, write_notebook
 
 from speceyes_lib.demo.server import serving
 from speceyes_lib.inference import stages
-from speceyes_lib.judging.stage import run_judging_stage
+from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.params import NOTEBOOKS
 from speceyes_lib.workflow.parameters_cell import cell
 from speceyes_lib.workflow.plan import load_config, plan
@@ -22,7 +22,7 @@ from tests.inference.test_stages import rounded, untimed
 STAGES = {
     "01_small_model_inference": stages.run_draft_stage,
     "02_gated_agent_eval": stages.run_agent_stage,
-    "03_judging": run_judging_stage,
+    "03_judging": run_judging,
 }
 CONFIG = """
 name: {name}

@@ -11,7 +11,7 @@ from .style import INK, MUTED, PAGE_IN, RIGHT, WRONG, _drawn
 
 @_drawn
 def correction_waterfall(steps: pd.DataFrame) -> Figure:
-    """What each correction moves between two protocols: the rows of `forensics.corrections`, from top to bottom.
+    """What each correction moves between two protocols: the rows of `corrections`, from top to bottom.
 
     Grey: the accuracies at both ends. Green and purple: points won and lost by a step, with the answers behind it.
     """

@@ -7,16 +7,16 @@ import pytest
 from judged import judged
 
 from speceyes_lib.judging.human import reviewed
-from speceyes_lib.judging.verdicts import (
+from speceyes_lib.judging.verdict_frames import (
     agreement,
     counted,
     counts_by_arm,
     deciders,
+    explained,
     left_open,
     model_replies,
     session_cost,
-    shown,
-    tidy,
+    verdict_frame,
     with_and_without_people,
 )
 from speceyes_lib.report.tables import verdict_table
@@ -48,7 +48,7 @@ RATED = [
 
 
 def test_kappa_and_confusion_of_each_two_raters():
-    table = agreement(tidy(RATED))
+    table = agreement(verdict_frame(RATED))
     rule_model = table.loc["rule / model"]
     assert (rule_model["n"], rule_model["agree_pct"]) == (5, 80.0)
     # agreement 0.8; by chance 0.6*0.4 + 0.4*0.6 = 0.48
@@ -64,14 +64,14 @@ def test_kappa_and_confusion_of_each_two_raters():
 
 
 def test_kappa_is_undefined_not_perfect_where_all_say_the_same():
-    told = agreement(tidy([rated(0, "A", "right"), rated(1, "A", "right")])).loc["rule / model"]
+    told = agreement(verdict_frame([rated(0, "A", "right"), rated(1, "A", "right")])).loc["rule / model"]
     assert told["kappa"] is None or told["kappa"] != told["kappa"]
     assert told["agree_pct"] == 100.0
 
 
 def test_an_answer_that_several_arms_gave_is_rated_once():
     both = [*RATED, *RATED]
-    assert agreement(tidy(both)).loc["rule / model", "n"] == 5
+    assert agreement(verdict_frame(both)).loc["rule / model", "n"] == 5
 
 
 def test_replies_are_counted_by_answer_and_their_tokens_by_question():
@@ -100,29 +100,36 @@ def test_a_model_that_gave_no_reply_rated_nothing():
             "verdicts": (record.verdicts[0].model_copy(update={"judge": call, "rule_verdict": "undecided"}),)
         }
     )
-    assert tidy([silent])["by_model"].tolist() == [None]
+    assert verdict_frame([silent])["by_model"].tolist() == [None]
 
 
 def test_who_decided_is_counted_by_rule_and_verdict():
-    table = deciders(tidy([*RATED, judged("vstar/direct_attributes/9", "red or blue")]))
+    table = deciders(verdict_frame([*RATED, judged("vstar/direct_attributes/9", "red or blue")]))
     assert table.loc[("human", "letter"), "right"] == 4
     assert table.loc[("rule", "letter"), "right"] == 1
     assert table.loc[("nobody", "contradictory"), "undecided"] == 1
 
 
 def test_only_paper_drops_failed_samples():
-    frame = tidy([judged("vstar/direct_attributes/0", None), judged("vstar/direct_attributes/1", "A")])
+    frame = verdict_frame(
+        [judged("vstar/direct_attributes/0", None), judged("vstar/direct_attributes/1", "A")]
+    )
     assert (len(counted(frame, "strict")), len(counted(frame, "paper"))) == (2, 1)
 
 
 def test_verdicts_are_counted_by_arm():
-    frame = pd.concat([tidy(RATED, "gated"), tidy([judged("vstar/direct_attributes/9", None)], "baseline")])
+    frame = pd.concat(
+        [
+            verdict_frame(RATED, "gated"),
+            verdict_frame([judged("vstar/direct_attributes/9", None)], "baseline"),
+        ]
+    )
     assert counts_by_arm(frame) == {"gated": {"right": 5, "wrong": 1}, "baseline": {"error": 1}}
     assert verdict_table(counts_by_arm(frame))["n"].tolist() == [6, 1]
 
 
 def test_accuracy_with_and_without_people_has_its_counts_beside_it():
-    told = with_and_without_people(tidy(RATED, "gated"), "strict").loc["gated"]
+    told = with_and_without_people(verdict_frame(RATED, "gated"), "strict").loc["gated"]
     assert told["with_pct"] == pytest.approx(100 * 5 / 6)
     assert told["without_pct"] == pytest.approx(100 * 4 / 6)
     assert (told["n"], told["checked"], told["overruled"]) == (6, 5, 1)
@@ -130,7 +137,7 @@ def test_accuracy_with_and_without_people_has_its_counts_beside_it():
 
 def test_what_nobody_could_tell_is_left_open_and_a_failure_is_not():
     answers = ["A", "red or blue", "", None]
-    frame = tidy([judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(answers)])
+    frame = verdict_frame([judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(answers)])
     assert left_open(frame)["answer"].tolist() == ["red or blue", ""]
-    assert shown(left_open(frame))["decided_by"].tolist() == ["nobody", "rule"]
-    assert shown(frame).isna().sum().sum() == 0
+    assert explained(left_open(frame))["decided_by"].tolist() == ["nobody", "rule"]
+    assert explained(frame).isna().sum().sum() == 0

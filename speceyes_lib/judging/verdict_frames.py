@@ -1,13 +1,13 @@
-"""Verdicts as frames: one row per judged answer, and how far rule, model and people agree.
+"""Verdicts as frames: a row per judged answer, and how far rule, model and people agree.
 
-`tidy` gives the columns
+Columns of `verdict_frame`:
 
 =============================== =====================================================================
 `id task benchmark split`       where the sample comes from
-`group kind question options`   as in `judging.JudgedRecord`
-`arm source answer standard`    whose answer, which one, what was said, what is right
-`verdict decided_by rule`       what counts, who decided, the rule that read the answer
-`by_rule by_model by_human`     what each said; None where not asked (or, the rule apart, no reply came)
+`group kind question options`   as in `runs.records.JudgedRecord`
+`arm source answer standard`    the arm, which of its answers, the answer, the standard answer
+`verdict decided_by rule`       the verdict that counts, who decided, the rule that read the answer
+`by_rule by_model by_human`     the verdict of each; None where it gave none
 `unreviewed`                    the verdict without the human checks
 =============================== =====================================================================
 """
@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import JudgedRecord, Manifest, Verdict
-from .llm import read_reply
+from .llm import read_judgement
 
 COLUMNS = (
     *("id", "task", "benchmark", "split", "group", "kind", "question", "options"),
@@ -32,10 +32,16 @@ RATERS = {"by_rule": "rule", "by_model": "model", "by_human": "human"}
 LEFT_OPEN = ("unparsed", "undecided")
 
 
-def tidy(records: Iterable[JudgedRecord], arm: str = "", source: str | None = None) -> pd.DataFrame:
-    """The verdicts of judged records as a frame; of one source ("final", "draft", …), or all."""
+def verdict_frame(records: Iterable[JudgedRecord], arm: str = "", source: str | None = None) -> pd.DataFrame:
+    """The verdicts of judged records, a row per answer, with the module's columns.
+
+    Args:
+        records: of one arm.
+        arm: its name, for the column.
+        source: which answers: "final", "draft", "agent" or "first_look"; None: all.
+    """
     rows = [
-        (*_sample(record), arm, v.source, v.answer, v.standard, v.verdict, v.decided_by, v.rule, *_said(v))
+        (*_sample(record), arm, v.source, v.answer, v.standard, v.verdict, v.decided_by, v.rule, *_raters(v))
         for record in records
         for v in record.verdicts
         if source in (None, v.source)
@@ -43,11 +49,17 @@ def tidy(records: Iterable[JudgedRecord], arm: str = "", source: str | None = No
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def read_verdicts(recorded: RecordedRun, arms: Sequence[str] = (), source: str | None = None) -> pd.DataFrame:
-    """`tidy` over the arms of a run (none named: all it has); `attrs["protocol"]` is the protocol of the verdicts."""
+def verdicts(recorded: RecordedRun, arms: Sequence[str] = (), source: str | None = None) -> pd.DataFrame:
+    """`verdict_frame` of a run; `attrs["protocol"]` is the protocol of its verdicts.
+
+    Args:
+        recorded: the run.
+        arms: none named: all that the run has.
+        source: as in `verdict_frame`.
+    """
     arms = arms or recorded.arms
-    parts = [tidy(recorded.judged(arm).values(), arm, source) for arm in arms]
-    frame = pd.concat(parts, ignore_index=True) if parts else tidy(())
+    parts = [verdict_frame(recorded.judged(arm).values(), arm, source) for arm in arms]
+    frame = pd.concat(parts, ignore_index=True) if parts else verdict_frame(())
     frame.attrs["protocol"] = recorded.protocol_of(arms)
     return frame
 
@@ -58,60 +70,65 @@ def _sample(record: JudgedRecord) -> tuple:
     return (*place, record.group, record.kind, record.question, record.options)
 
 
-def _said(v: Verdict) -> tuple[str | None, ...]:
+def _raters(v: Verdict) -> tuple[str | None, ...]:
     model = v.judge.verdict if v.judge and v.judge.failure is None else None
     return v.by_rule, model, v.human.verdict if v.human else None, v.unreviewed
 
 
 def counted(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """The rows that are in the denominator: all under `strict`; `paper` leaves failed samples out."""
+    """The rows that count in the denominator: all under `strict`; `paper` leaves failed samples out."""
     return frame[frame["verdict"] != "error"] if protocol == "paper" else frame
 
 
 def of_source(frame: pd.DataFrame, source: str = "final", arm: str | None = None) -> pd.DataFrame:
-    """The rows of one source ("final", "draft", …), of one arm or all."""
+    """The rows of one source ("final", "draft", "agent", "first_look"), of one arm or of all."""
     rows = frame["source"] == source
     return frame[rows if arm is None else rows & (frame["arm"] == arm)]
 
 
-def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """What people need to follow a verdict: question, answers, and who decided by which rule."""
+def explained(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a reader needs to follow a verdict, by id: question, answers, who decided by which rule."""
     columns = ["id", "question", "source", "answer", "standard", "verdict", "decided_by", "rule"]
     return frame[columns].fillna("").replace({"decided_by": {"none": "nobody"}}).set_index("id")
 
 
 def left_open(frame: pd.DataFrame) -> pd.DataFrame:
-    """The answers that nobody could call right or wrong, though there was no failure."""
+    """The answers that are neither right nor wrong, without a failure."""
     return frame[frame["verdict"].isin(LEFT_OPEN)]
 
 
 def counts_by_arm(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """arm -> verdict -> how many answers, as `tables.verdict_table` takes them."""
+    """arm -> verdict -> number of answers."""
     return {arm: part["verdict"].value_counts().to_dict() for arm, part in frame.groupby("arm", sort=False)}
 
 
 def deciders(frame: pd.DataFrame) -> pd.DataFrame:
-    """How often each rule, the model and people decided what: a row per decider, a column per verdict."""
+    """Number of verdicts by each rule, the model and people: a row per decider and rule, a column per verdict."""
     by = frame["decided_by"].replace("none", "nobody")
     return pd.crosstab([by.rename("decided by"), frame["rule"]], frame["verdict"])
 
 
 def with_and_without_people(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Accuracy with what people overruled and without, a row per arm.
+    """Accuracy with and without the verdicts of people, a row per arm.
 
-    Columns: with_pct, without_pct, n (the denominator), checked (answers that a person judged), overruled (of them
-    those whose verdict changed).
+    Args:
+        frame: one answer per sample and arm.
+        protocol: "strict" counts failed samples as wrong, "paper" leaves them out.
+
+    Returns:
+        Columns: with_pct and without_pct (None without a sample that counts), n (their denominator), checked (answers
+        that a person judged), overruled (those of them whose verdict changed).
     """
     rows = {}
     for arm, part in frame.groupby("arm", sort=False):
-        rows_in = counted(part, protocol)
-        share = {
-            name: 100.0 * float((rows_in[column] == "right").mean()) if len(rows_in) else None
+        in_denominator = counted(part, protocol)
+        accuracy = {
+            name: 100.0 * float((in_denominator[column] == "right").mean()) if len(in_denominator) else None
             for name, column in (("with_pct", "verdict"), ("without_pct", "unreviewed"))
         }
-        checked = part["by_human"].notna()
-        changed = int((part["verdict"] != part["unreviewed"]).sum())
-        rows[arm] = share | {"n": len(rows_in), "checked": int(checked.sum()), "overruled": changed}
+        checked, overruled = part["by_human"].notna(), part["verdict"] != part["unreviewed"]
+        counts = {"n": len(in_denominator), "checked": int(checked.sum()), "overruled": int(overruled.sum())}
+        rows[arm] = accuracy | counts
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
@@ -119,30 +136,36 @@ def with_and_without_people(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
 
 
 def ratings(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per answer to a sample, with who said what of it: columns `by_rule`, `by_model`, `by_human`.
+    """Verdicts of rule, model and people on each answer to a sample: id, answer, by_rule, by_model, by_human.
 
-    Equal answers of several arms are one: they got their verdict once.
+    Equal answers of several arms are one row, because they were judged once. Failed samples are left out.
     """
     answers = frame[frame["verdict"] != "error"]
     return answers.drop_duplicates(["id", "answer"])[["id", "answer", *RATERS]]
 
 
 def agreement(frame: pd.DataFrame) -> pd.DataFrame:
-    """Cohen's kappa and the confusion of each two raters, over the answers that both called right or wrong.
+    """Agreement of each two raters (rule, model, people) on the answers that both called right or wrong.
 
-    Columns: n, agree_pct, kappa (None where both only ever used one and the same word: it is undefined there),
-    and the four counts `right_right`, `right_wrong`, … (first rater's word first).
+    Args:
+        frame: see `verdict_frame`.
+
+    Returns:
+        A row per pair of raters: n (answers), agree_pct (None for n = 0), kappa (Cohen's; None where both raters gave
+        one and the same verdict to all answers), and the counts right_right, right_wrong, wrong_right, wrong_wrong
+        (the first rater's verdict first).
+
+    Source: Cohen (1960), A coefficient of agreement for nominal scales.
     """
-    told = ratings(frame)
+    rated = ratings(frame)
     rows = {}
     for first, second in itertools.combinations(RATERS, 2):
-        both = told[told[first].isin(["right", "wrong"]) & told[second].isin(["right", "wrong"])]
+        both = rated[rated[first].isin(["right", "wrong"]) & rated[second].isin(["right", "wrong"])]
         a, b = both[first], both[second]
-        defined = len({*a, *b}) > 1
         rows[f"{RATERS[first]} / {RATERS[second]}"] = {
             "n": len(both),
             "agree_pct": 100.0 * float((a == b).mean()) if len(both) else None,
-            "kappa": _kappa(a, b) if defined else None,
+            "kappa": _kappa(a, b) if len({*a, *b}) > 1 else None,
             **{
                 f"{x}_{y}": int(((a == x) & (b == y)).sum())
                 for x, y in itertools.product(("right", "wrong"), repeat=2)
@@ -161,11 +184,14 @@ def _kappa(a: pd.Series, b: pd.Series) -> float:
 
 
 def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
-    """What came of asking the judging model, a row per outcome: answers, of them unreadable, tokens; all 0 without one.
+    """The replies of the judging model, a row per outcome: its verdicts, and "no reply: <kind of failure>".
 
-    Outcomes are its verdicts, and the kinds of failure where no reply came. `unreadable` counts replies in which
-    a strict reader finds no judgement, whatever the protocol made of them. What the model is shown alike is paid
-    for once, so equal questions add their tokens once.
+    Args:
+        records: of all arms that were judged together.
+
+    Returns:
+        Columns: answers; unreadable (replies in which the strict reader finds no judgement, whatever the protocol made
+        of them); prompt_tokens and completion_tokens, where equal questions count once, because they are sent once.
     """
     calls = [
         ((record.question, record.options, v.standard, v.answer, v.protocol), v.judge)
@@ -180,7 +206,7 @@ def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
         outcome = f"no reply: {call.failure.type}" if call.failure else call.verdict
         row = rows.setdefault(outcome, dict(nothing))
         row["answers"] += 1
-        row["unreadable"] += call.reply is not None and read_reply(call.reply, "strict", "") == "unparsed"
+        row["unreadable"] += call.reply is not None and read_judgement(call.reply, "strict", "") == "unparsed"
         if key not in seen:
             seen.add(key)
             row["prompt_tokens"] += call.prompt_tokens
@@ -189,7 +215,7 @@ def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
 
 
 def session_cost(manifests: Iterable[Manifest]) -> Mapping[str, int]:
-    """What judging cost in the session that finished these stages: sums of `judge_*` over their manifests."""
+    """Sums of the counts `judge_*` over the manifests: what judging cost in the sessions that finished the stages."""
     total: dict[str, int] = {}
     for manifest in manifests:
         for name, value in manifest.timing.items():

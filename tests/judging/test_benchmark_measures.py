@@ -7,16 +7,16 @@ import itertools
 import pytest
 from judged import judged
 
-from speceyes_lib.judging.benchmark_metrics import OVERALL, benchmark_metrics, said_in
+from speceyes_lib.judging.benchmark_measures import OVERALL, measures_of, yes_no_answers
 from speceyes_lib.judging.human import reviewed
-from speceyes_lib.judging.verdicts import tidy
+from speceyes_lib.judging.verdict_frames import verdict_frame
 from speceyes_lib.report.tables import benchmark_tables
 from speceyes_lib.runs.records import HumanCheck
 
 
 def told(records, protocol: str = "strict") -> dict:
     """(split, measure) -> (value, n)."""
-    long = benchmark_metrics(tidy(records), protocol)
+    long = measures_of(verdict_frame(records), protocol)
     return {(r.split, r.measure): (pytest.approx(r.value_pct, nan_ok=True), r.n) for r in long.itertuples()}
 
 
@@ -82,8 +82,8 @@ def test_a_question_that_was_not_asked_in_all_orders_is_no_question_of_that_meas
 
 
 def test_hr_bench_intervals_are_clustered_by_question():
-    long = benchmark_metrics(
-        tidy([*hr(0, "ABCD", "single"), *hr(1, "xxxx", "single"), *hr(2, "ABAA", "single")])
+    long = measures_of(
+        verdict_frame([*hr(0, "ABCD", "single"), *hr(1, "xxxx", "single"), *hr(2, "ABAA", "single")])
     )
     row = long[long["measure"] == "accuracy"].iloc[0]
     assert row["interval"] == "cluster bootstrap"
@@ -119,13 +119,13 @@ def test_where_a_person_decided_the_word_follows_from_the_verdict():
     check = HumanCheck(verdict="right", reason="means yes", author="ana", time_utc="2026-01-01")
     verdict = reviewed(record.verdicts[0], {(record.id, "perhaps"): check})
     now = record.model_copy(update={"verdicts": (verdict,)})
-    assert list(said_in(tidy([record]))) == [None]
-    assert list(said_in(tidy([now]))) == ["yes"]
+    assert list(yes_no_answers(verdict_frame([record]))) == [None]
+    assert list(yes_no_answers(verdict_frame([now]))) == ["yes"]
 
 
 def test_tables_hold_a_count_beside_every_figure_and_follow_the_order_given():
-    frames = {"gated": tidy([*VSTAR, *HR, *POPE]), "baseline": tidy(VSTAR)}
-    tables = benchmark_tables({arm: benchmark_metrics(frame) for arm, frame in frames.items()})
+    frames = {"gated": verdict_frame([*VSTAR, *HR, *POPE]), "baseline": verdict_frame(VSTAR)}
+    tables = benchmark_tables({arm: measures_of(frame) for arm, frame in frames.items()})
     assert list(tables) == ["vstar", "hr", "pope"]
     assert list(tables["vstar"].index) == list(
         itertools.product(["V* direct", "V* relative", OVERALL], ["gated", "Agent alone"])
@@ -142,5 +142,5 @@ def test_tables_hold_a_count_beside_every_figure_and_follow_the_order_given():
 
 
 def test_an_empty_frame_measures_nothing():
-    assert benchmark_metrics(tidy([])).empty
-    assert benchmark_tables({"gated": benchmark_metrics(tidy([]))}) == {}
+    assert measures_of(verdict_frame([])).empty
+    assert benchmark_tables({"gated": measures_of(verdict_frame([]))}) == {}

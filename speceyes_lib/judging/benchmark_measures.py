@@ -8,8 +8,8 @@
 - POPE (`Benchmark.yes_no`): accuracy, precision, recall and F1 with yes as positive, and the ratio of *predicted* yes,
   per split.
 
-What was said in POPE is read from the words where a rule decided, and from the verdict where a model or a person
-did. Failed samples are wrong under `strict` and left out under `paper`; a question of HR-Bench with a failed order
+A POPE answer is read from its words where a rule decided, and follows from the verdict where a model or a person did.
+Failed samples are wrong under `strict` and left out under `paper`; a question of HR-Bench with a failed order
 is not consistent under either.
 """
 
@@ -25,7 +25,7 @@ from ..stats import proportions
 from ..stats.intervals import Estimate, proportion
 from ..tasks.registry import BENCHMARKS
 from .rules import named_option
-from .verdicts import counted, of_source
+from .verdict_frames import counted, of_source
 
 COLUMNS = ("benchmark", "split", "measure", "value_pct", "low_pct", "high_pct", "n", "interval")
 OVERALL = "overall"
@@ -42,11 +42,17 @@ MEASURES = {
 }
 
 
-def benchmark_metrics(frame: pd.DataFrame, protocol: str = "strict") -> pd.DataFrame:
-    """The measures of one arm's verdicts (rows of `verdicts.tidy`, one per sample) in long form: `COLUMNS`.
+def measures_of(frame: pd.DataFrame, protocol: str = "strict") -> pd.DataFrame:
+    """The measures of the verdicts on one answer per sample.
 
-    `n` is the denominator of that very measure: samples; for precision those that said yes, for recall those
-    that should have; for cycle consistency the questions that were asked in all orders.
+    Args:
+        frame: rows of `verdict_frame`, one per sample.
+        protocol: "strict" counts failed samples as wrong, "paper" leaves them out.
+
+    Returns:
+        `COLUMNS`, a row per split and measure. The values are in percent. n is the denominator of the measure: samples;
+        for precision those answered yes, for recall those whose truth is yes; for cycle consistency the questions that
+        were asked in all orders. interval names the method of the interval.
     """
     rows: list[dict] = []
     for benchmark, known in BENCHMARKS.items():
@@ -59,7 +65,7 @@ def benchmark_metrics(frame: pd.DataFrame, protocol: str = "strict") -> pd.DataF
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _rows(benchmark: str, split: str, told: Mapping[str, Estimate]) -> list[dict]:
+def _rows(benchmark: str, split: str, measured: Mapping[str, Estimate]) -> list[dict]:
     return [
         {
             "benchmark": benchmark,
@@ -71,7 +77,7 @@ def _rows(benchmark: str, split: str, told: Mapping[str, Estimate]) -> list[dict
             "n": e.n,
             "interval": e.method,
         }
-        for measure, e in told.items()
+        for measure, e in measured.items()
     ]
 
 
@@ -86,43 +92,51 @@ def _plain(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
 
 def _cycles(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
     rows = counted(part, protocol)
-    told = {"accuracy": _accuracy(rows)}
-    told |= {kind: _accuracy(rows[rows["kind"] == kind]) for kind in ("single", "cross")}
+    measured = {"accuracy": _accuracy(rows)}
+    measured |= {kind: _accuracy(rows[rows["kind"] == kind]) for kind in ("single", "cross")}
     questions = (part["verdict"] == "right").groupby(part["group"]).agg(["sum", "size"])
     whole = questions[questions["size"] == ORDERS]
-    return told | {"cycle_consistent": proportion(int((whole["sum"] == ORDERS).sum()), len(whole))}
+    return measured | {"cycle_consistent": proportion(int((whole["sum"] == ORDERS).sum()), len(whole))}
 
 
 def _yes_no(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
     rows = counted(part, protocol)
     groups = rows["group"].to_numpy() if rows["group"].duplicated().any() else None
-    scores = proportions.yes_no_scores(rows["standard"], said_in(rows), groups)
+    scores = proportions.yes_no_scores(rows["standard"], yes_no_answers(rows), groups)
     return {"accuracy": _accuracy(rows)} | {
         name: getattr(scores, name) for name in ("precision", "recall", "f1", "yes_ratio")
     }
 
 
-def said_in(rows: pd.DataFrame) -> np.ndarray:
-    """What was said in POPE, sample by sample: "yes", "no", or None where neither can be told."""
+def yes_no_answers(rows: pd.DataFrame) -> np.ndarray:
+    """The answers to yes-or-no questions: "yes", "no", or None where an answer is neither [rows].
 
-    def said(row: tuple) -> str | None:
+    Args:
+        rows: of `verdict_frame`.
+    """
+
+    def read(row: tuple) -> str | None:
         if row.decided_by in ("llm", "human") and row.verdict in ("right", "wrong"):
             other = "no" if row.standard == "yes" else "yes"
             return row.standard if row.verdict == "right" else other
         return named_option(row.answer or "", None)[0] if row.verdict != "error" else None
 
-    told = rows[["answer", "standard", "verdict", "decided_by"]].itertuples(index=False)
-    return np.array([said(row) for row in told], dtype=object)
+    columns = rows[["answer", "standard", "verdict", "decided_by"]]
+    return np.array([read(row) for row in columns.itertuples(index=False)], dtype=object)
 
 
-def metrics_by_arm(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[str, pd.DataFrame]:
-    """`benchmark_metrics` of every arm's final answers, and of the drafts; by method.
+def benchmark_metrics(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[str, pd.DataFrame]:
+    """arm -> `measures_of` its final answers, and "draft_only" -> those of the drafts of `collect`.
 
     Arms that only run several agents at once give the same answers and are left out.
+
+    Args:
+        verdicts: see `verdict_frames.verdicts`.
+        protocol: as in `measures_of`.
     """
     arms = [arm for arm in dict.fromkeys(verdicts["arm"]) if not arm.endswith(BATCHED)]
-    told = {arm: of_source(verdicts, "final", arm) for arm in arms}
+    parts = {arm: of_source(verdicts, "final", arm) for arm in arms}
     drafts = of_source(verdicts, "draft", "collect")
     if len(drafts):
-        told["draft_only"] = drafts
-    return {name: benchmark_metrics(part, protocol) for name, part in told.items()}
+        parts["draft_only"] = drafts
+    return {name: measures_of(part, protocol) for name, part in parts.items()}
