@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
-from ..gating.scores import SCORES, evidence_scores
+from ..gating.scores import EQUAL_SCORES, SCORES, evidence_scores
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, answer_confidence
 from ..stats.calibration import CalibrationBins, brier_terms
 from ..stats.checks import as_flags, as_scores
@@ -107,6 +107,25 @@ def _judge(
         return told
 
     return judge
+
+
+def identical_scores(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
+    """The names in groups whose scores agree on every draft (up to `EQUAL_SCORES`), in the order of the names.
+
+    Args:
+        table: a column per score [drafts]; nan (no score) agrees with nan only.
+        names: of the columns to compare.
+    """
+    groups: list[list[str]] = []
+    for name in names:
+        equal = (
+            group
+            for group in groups
+            if np.allclose(table[group[0]], table[name], rtol=0, atol=EQUAL_SCORES, equal_nan=True)
+        )
+        group = next(equal, None)
+        groups.append([name]) if group is None else group.append(name)
+    return groups
 
 
 # ------------------------------------------------------------------ the geometry of separability

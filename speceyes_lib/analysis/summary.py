@@ -20,7 +20,7 @@ from ..runs import recorded_run
 from ..runs.provenance import environment, folder_hash
 from ..runs.recorded_run import GATE, RecordedRun
 from ..stats import proportions, ranking
-from ..stats.intervals import Estimate, finite_or_none
+from ..stats.intervals import Estimate, finite_or_none, proportion
 from ..stats.paired import PairedTest, paired_test, speedup
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.registry import HARD_BELOW
@@ -143,7 +143,8 @@ def _measured(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
     if reference in arms_of(frame):
         told |= _speedup(frame, name, reference, bootstrap)
     if name.startswith(("gated", "router")):
-        shares = proportions.funnel_shares(part["decision"] == "routed", part["decision"] == "accepted")
+        n_accepted, n_routed = (int((part["decision"] == d).sum()) for d in ("accepted", "routed"))
+        shares = proportions.funnel_shares(n_accepted, len(part) - n_routed, len(part), proportion)
         told |= {
             "alpha": finite_or_none(shares.alpha.value / 100),
             "beta": finite_or_none(shares.beta.value / 100),

@@ -30,6 +30,7 @@ from ..report.sample_view import VERDICT_SIGNS, short_id
 from ..runs.recorded_run import RecordedRun
 from ..stats.intervals import Estimate, proportion, z_value
 from ..stats.paired import no_difference
+from ..stats.proportions import funnel_shares
 from ..stats.resampling import linearised_ratio
 from .charts import distribution, figure, log_odds, trade_off
 from .state import ALL, Chosen, GateView, in_task
@@ -200,9 +201,9 @@ def outcome(gating: Gating, view: GateView, reviewed: bool = False) -> Outcome:
     groups = pd.factorize(decided["group"])[0]
     gain = decided["right"].astype("float64") - decided["agent_right"].astype("float64")
     timed = decided["wall_s"].notna().to_numpy()
-    n_accepted, n_drafted, n = int(row["accepted"]), int(row["drafted"]), part.n
+    n_accepted = int(row["accepted"])
     return Outcome(
-        n=n,
+        n=part.n,
         n_errors=int(row["n_errors"]),
         accuracy=Estimate(
             *(float(row[f"accuracy_{name}pct"]) for name in ("", "low_", "high_")),
@@ -211,9 +212,7 @@ def outcome(gating: Gating, view: GateView, reviewed: bool = False) -> Outcome:
             row["interval"],
         ),
         difference_pp=_difference(gain.to_numpy(dtype=float), groups),
-        accepted=proportion(n_accepted, n),
-        alpha=proportion(n_accepted, n_drafted),
-        beta=proportion(n_drafted, n),
+        **funnel_shares(n_accepted, int(row["drafted"]), part.n, proportion)._asdict(),
         risk=proportion(round(row["selective_risk"] * n_accepted) if n_accepted else 0, n_accepted),
         speedup=_speedup(row["speedup"], decided[timed], groups[timed]),
         wall_s=float(row["wall_s"]),

@@ -69,6 +69,8 @@ SCORES = {
 }
 
 
+EQUAL_SCORES = 1e-9  # scores that differ by less are the same: rounding alone moves them by about 1e-15
+
 # ------------------------------------------------------------------ from evidence
 
 

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..gating.gate import accepts, candidate_thresholds, rejecting_threshold
 from ..stats.intervals import LEVEL
+from ..stats.proportions import funnel_shares
 from ..tasks.registry import AVERAGE
 from .counting import N_CLASSES, _Above, _classes, _interval, _per_task, _seconds
 from .one_setting import _Plan, _shortage, _threshold_fault, _View
@@ -52,7 +53,7 @@ def replay(data: ReplayData, settings: Settings, *, level: float = LEVEL) -> pd.
     `accuracy_pct` `_low _high`  of the funnel; `interval` says how it was made
     `baseline_accuracy_pct`      of the agent alone, on the same samples
     `drafted accepted`           counts: let through by the router, taken by the gate
-    `alpha beta coverage`        accepted / drafted, drafted / all, accepted / all = alpha * beta (fractions)
+    `alpha beta coverage`        acceptance rate, drafted share, accepted share (fractions; `stats.funnel_shares`)
     `selective_risk`             share of wrong ones among the accepted (a fraction; nan where none is)
     `gained lost`                accepted: right where the agent is wrong, and the reverse
     `wall_s baseline_wall_s speedup` predicted by the run's cost model; `cost_note`: what it extrapolates
@@ -214,6 +215,7 @@ def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float
     counted = n - errors if drops else np.broadcast_to(n, accepted.shape)
     low, high, interval = _interval(view, above, right, counted, level)
     unknown = np.where(of(taken, _classes(agent=ABSENT)) > 0, np.nan, 0.0)
+    shares = funnel_shares(accepted, np.broadcast_to(drafted, accepted.shape), n)
     with np.errstate(invalid="ignore", divide="ignore"):
         alone = of(everyone, right_if_asked) / (n - of(everyone, _classes(agent=FAILED)) * drops)
         told = {
@@ -227,9 +229,9 @@ def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float
             * np.where(of(everyone, _classes(agent=ABSENT)) > 0, np.nan, alone),
             "drafted": drafted,
             "accepted": accepted,
-            "alpha": accepted / drafted,
-            "beta": drafted / n,
-            "coverage": accepted / n,
+            "alpha": shares.alpha,
+            "beta": shares.beta,
+            "coverage": shares.accepted,
             "selective_risk": (accepted - of(taken, right_if_drafted)) / accepted,
             "gained": of(taken, right_if_drafted & ~right_if_asked) + unknown,
             "lost": of(taken, right_if_asked & ~right_if_drafted) + unknown,

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..runs.records import PHASES
+from ..stats.proportions import funnel_shares
 from .outcomes import POOLED, decisions
 from .replay_data import NotRecorded, ReplayData
 from .settings import Setting
@@ -86,9 +87,7 @@ def _condition(part: pd.DataFrame) -> dict[str, float | bool | int]:
     n_drafted, n_accepted = (part["decision"] != "routed").sum(), (part["decision"] == "accepted").sum()
     agent_s = part["alone_agent_s"] + part["alone_tool_s"]
     sides = {
-        "alpha": n_accepted / n_drafted if n_drafted else np.nan,
-        "beta": n_drafted / n,
-        "accepted": n_accepted / n,
+        **funnel_shares(n_accepted, n_drafted, n)._asdict(),
         "route_ms": 1e3 * part["router_s"].mean(),
         "draft_ms": 1e3 * part["draft_s"].sum() / n_drafted if n_drafted else np.nan,
         "agent_ms": 1e3 * agent_s.mean(),

@@ -25,19 +25,8 @@ CONTRAST = {
 # ------------------------------------------------------------------ scores
 
 
-def twins(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
-    """Scores that give every draft the same value, together; the order of the names is kept."""
-    found: list[list[str]] = []
-    for name in names:
-        values = table[name].to_numpy()
-        same = (g for g in found if np.allclose(table[g[0]], values, rtol=0, atol=1e-6, equal_nan=True))
-        group = next(same, None)
-        found.append([name]) if group is None else group.append(name)
-    return found
-
-
 def score_table(compared: pd.DataFrame, groups: Sequence[Sequence[str]]) -> pd.DataFrame:
-    """`scores.compare` as text, one row per group of `twins`: they are one score on these drafts."""
+    """`scores.compare` as text, one row per group of `identical_scores`: they are one score on these drafts."""
     told = compared.set_index("score")
     coverages = [c for c in compared if c.startswith("accuracy_at_") and not c.endswith(("_low", "_high"))]
     rows = {}

@@ -8,10 +8,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from ..analysis.results import method_of, score_of
+from ..analysis.score_comparison import identical_scores
 from ..gating.threshold import OperatingPoint
 from ..stats.intervals import Estimate
 from .formatting import number, p_text, times
@@ -104,12 +104,7 @@ def ranking_finding(auroc: Mapping, mode: str = "min") -> str:
 
 def twin_finding(drafts: pd.DataFrame, modes: Sequence[str]) -> str:
     """Which modes are one and the same score on these drafts, if any."""
-    scores = {mode: drafts[f"score_{mode}"].to_numpy() for mode in modes}
-    twins = [
-        [m for m in modes if np.allclose(scores[m], scores[mode], rtol=0, atol=1e-9, equal_nan=True)]
-        for mode in modes
-    ]
-    same = max(twins, key=len)
+    same = max(identical_scores(drafts.rename(columns={f"score_{m}": m for m in modes}), modes), key=len)
     if len(same) < 2 or not len(drafts):
         return "No two modes give every draft the same score."
     return (

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import UserError
 from .checks import as_flags, as_numbers, require_same_length
-from .intervals import LEVEL, Estimate, proportion, wilson
+from .intervals import Estimate, proportion, wilson
 from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_ratio, grouped
 
 
-@dataclass(frozen=True, slots=True)
-class FunnelShares:
-    """Shares of a gated run, in percent.
+class FunnelShares(NamedTuple):
+    """Shares of a gated run, see `funnel_shares`."""
 
-    Attributes:
-        alpha: acceptance rate: accepted drafts in all drafted samples.
-        beta: drafted share: samples that were not routed past the draft, in all samples.
-        accepted: accepted drafts in all samples; as fractions, accepted = alpha * beta.
-    """
-
-    alpha: Estimate
-    beta: Estimate
-    accepted: Estimate
+    alpha: Any
+    beta: Any
+    accepted: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +96,42 @@ def mean(
     return bootstrap_ratio(values, np.ones(len(values)), groups, bootstrap)
 
 
-def funnel_shares(routed: ArrayLike, accepted: ArrayLike, level: float = LEVEL) -> FunnelShares:
-    """Acceptance rate alpha, drafted share beta and accepted share of a gated run.
+def fraction(part: ArrayLike, whole: ArrayLike) -> Any:
+    """part / whole of counts, numbers or arrays; nan where the whole is 0."""
+    with np.errstate(invalid="ignore"):
+        return np.true_divide(part, whole)
+
+
+def funnel_shares(
+    accepted: ArrayLike,
+    drafted: ArrayLike,
+    n: ArrayLike,
+    share: Callable[[Any, Any], Any] = fraction,
+) -> FunnelShares:
+    """Acceptance rate alpha, drafted share beta, and accepted share of a gated run.
+
+    The router (Phase I) lets `drafted` of `n` samples through to the draft model, and the gate (Phase III) accepts
+    `accepted` of their drafts:
+
+        beta         = drafted / n           drafted share
+        alpha        = accepted / drafted    acceptance rate
+        alpha * beta = accepted / n          accepted share (coverage): answered without the agent
 
     Args:
-        routed: bool [samples], true where the router sent the sample to the agent.
-        accepted: bool [samples], true where the gate accepted the draft.
-        level: of the Wilson intervals, in (0, 1).
+        accepted, drafted, n: counts of samples, numbers or arrays.
+        share: (part, whole) -> what a share is given as: a `fraction`, or an Estimate in percent with `proportion`.
+
+    Returns:
+        alpha, beta and the accepted share; `fraction` gives nan where there is nothing to divide by.
 
     Raises:
-        UserError: a sample is both routed and accepted.
+        UserError: more samples are accepted than drafted, or more are drafted than there are.
 
-    Source: SpecEyes (arXiv:2603.23483), alpha and beta of its speedup model.
+    Source: SpecEyes (arXiv:2603.23483), section 3, alpha and beta of its speedup model.
     """
-    routed, accepted = as_flags("routed", routed), as_flags("accepted", accepted)
-    require_same_length(routed=routed, accepted=accepted)
-    if (routed & accepted).any():
-        raise UserError(
-            f"Sample {int((routed & accepted).argmax())} is both routed to the agent and accepted from the "
-            "draft; it can only be one of them."
-        )
-    n, n_drafted, n_accepted = len(routed), int((~routed).sum()), int(accepted.sum())
-    return FunnelShares(
-        alpha=proportion(n_accepted, n_drafted, level),
-        beta=proportion(n_drafted, n, level),
-        accepted=proportion(n_accepted, n, level),
-    )
+    if (np.greater(accepted, drafted) | np.greater(drafted, n)).any():
+        raise UserError("Only drafted samples can be accepted, and only samples drafted; check the counts.")
+    return FunnelShares(share(accepted, drafted), share(drafted, n), share(accepted, n))
 
 
 def yes_no_scores(

@@ -193,7 +193,7 @@ def test_every_figure_table_and_sentence_can_be_made_of_any_run(run):
         compared = score_comparison.compare(
             drafts.drop(columns="right"), drafts["right"], bootstrap=Bootstrap(draws=100)
         )
-        groups = confidence_tables.twins(drafts, list(compared["score"]))
+        groups = score_comparison.identical_scores(drafts, list(compared["score"]))
         names = list(drafts.columns.drop("right"))
         ties = confidence_data.ties(run, {"all": -1.0, "above": THRESHOLD})
         rules = certificates.certification_rules()
@@ -273,7 +273,7 @@ def test_the_reported_points_are_averages_over_all_splits():
 
 def test_twins_are_scores_that_agree_on_every_draft(whole):
     table = whole.drafts.assign(mean=whole.drafts["min"])
-    assert ["min", "mean"] in confidence_tables.twins(table, ["min", "mean", "log"])
+    assert ["min", "mean"] in score_comparison.identical_scores(table, ["min", "mean", "log"])
     compared = score_comparison.compare(
         table[["min", "mean", "log"]], table["right"], bootstrap=Bootstrap(draws=100)
     )

@@ -56,7 +56,7 @@ def test_impossible_counts_are_refused(successes, n):
 
 
 def test_empty_input_gives_nan_with_n_0_and_json_without_nan():
-    shares = funnel_shares([], [])
+    shares = funnel_shares(0, 0, 0, proportion)
     estimates = [
         accuracy([]),
         accuracy([], []),

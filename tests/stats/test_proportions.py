@@ -27,15 +27,24 @@ def test_verdict_that_is_neither_right_nor_wrong_is_refused():
 
 
 def test_shares_multiply_and_carry_their_own_denominators():
-    shares = funnel_shares(routed=[1, 1, 0, 0, 0], accepted=[0, 0, 1, 1, 0])
+    shares = funnel_shares(accepted=2, drafted=3, n=5, share=proportion)
     assert (shares.beta.value, shares.beta.n) == (60.0, 5)
     assert (shares.alpha.value, shares.alpha.n) == (pytest.approx(200 / 3), 3)
     assert shares.accepted.value == pytest.approx(shares.alpha.value * shares.beta.value / 100)
 
 
-def test_sample_cannot_be_routed_and_accepted():
-    with pytest.raises(UserError, match="Sample 1 is both routed"):
-        funnel_shares([0, 1], [0, 1])
+def test_fractions_of_many_counts_are_the_estimates_and_nan_where_nothing_was_drafted():
+    accepted, drafted = np.array([[2, 0], [0, 3]]), np.array([[3, 0], [4, 3]])
+    alpha, beta, coverage = funnel_shares(accepted, drafted, 5)
+    np.testing.assert_array_equal(alpha, [[2 / 3, np.nan], [0, 1]])
+    np.testing.assert_array_equal(beta, drafted / 5)
+    np.testing.assert_array_equal(coverage, accepted / 5)
+
+
+@pytest.mark.parametrize("counts", [(2, 1, 5), (1, 6, 5)])
+def test_counts_that_no_funnel_gives_are_refused(counts):
+    with pytest.raises(UserError, match="check the counts"):
+        funnel_shares(*counts)
 
 
 def test_cluster_interval_is_wider_when_groups_agree_and_equal_when_groups_are_single_samples():
