@@ -130,7 +130,7 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> fl
 
     Raises:
         ConfigError: parameters that the notebook does not take.
-        JobError: a cell failed; `executed` is there to be read.
+        JobError: a cell failed; `executed` shows the error.
     """
     values = checked_parameters(notebook, parameters)
     # the environment's kernel and no other; no debugger notes among the outputs
@@ -193,7 +193,7 @@ def run_job(notebook: str, executed: str, blob: str) -> int:
 
 def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
     """A shard's job: the models' work of one notebook on its part of the samples; the log is text."""
-    _as_a_job()  # before the model libraries are there: they look at their threads once
+    _as_a_job()  # before the model libraries are imported: they read the number of threads once
     from ..inference import stages
 
     stage = {
@@ -204,20 +204,22 @@ def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
     params = build(NOTEBOOKS[name], json.loads(base64.b64decode(blob)), name)
     label = f"{params.run}: {name} {part}"
     began_s = time.monotonic()
-    with resolve(log).open("w") as told:
+    with resolve(log).open("w") as file:
         try:
-            folders = stage[name](params, lambda *seen: print(*seen, file=told, flush=True), shard=part)
+            folders = stage[name](
+                params, lambda *progress: print(*progress, file=file, flush=True), shard=part
+            )
         except UserError as error:
-            print(f"{type(error).__name__}: {error}", file=told)
+            print(f"{type(error).__name__}: {error}", file=file)
             print(f"{label}: failed: {error}", flush=True)
             return 1
-        print("finished:", *map(shown, folders), file=told)
+        print("finished:", *map(shown, folders), file=file)
     print(f"{label}: done in {duration(time.monotonic() - began_s)}", flush=True)
     return 0
 
 
 def _as_a_job() -> None:
-    """End when snakemake does, and compute with the threads that were asked for.
+    """End when snakemake ends, and compute with the threads that the user set.
 
     Snakemake sets the threads to the cores a job holds, but a job that has the machine to itself need not use it all.
     """

@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..demo import recorded
@@ -52,19 +53,16 @@ def draw_pipeline(folder: Path) -> list[Path]:
     return paths
 
 
-class _runs_in:
-    """Within this block `SPECEYES_RUNS` is another folder, for this process and those it starts."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder, self.before = folder, os.environ.get("SPECEYES_RUNS")
-
-    def __enter__(self) -> None:
-        os.environ["SPECEYES_RUNS"] = self.folder
-
-    def __exit__(self, *_: object) -> None:
-        os.environ.pop("SPECEYES_RUNS")
-        if self.before is not None:
-            os.environ["SPECEYES_RUNS"] = self.before
+@contextmanager
+def _runs_in(folder: str) -> Iterator[None]:
+    """Within this block runs are in another folder, for this process and those it starts."""
+    before = os.environ.get("SPECEYES_RUNS")
+    os.environ["SPECEYES_RUNS"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["SPECEYES_RUNS"]
+        os.environ |= {} if before is None else {"SPECEYES_RUNS": before}
 
 
 def _run_notebook(arguments: Sequence[str]) -> None:

@@ -87,7 +87,7 @@ ANALYSES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook run by papermill: what it reads, what it leaves, and its parameters.
+    """One notebook run by papermill: what it reads, what it writes, and its parameters.
 
     Paths are relative to the repository where they lie in it. `exclusive` jobs measure time and run alone.
     A job with a `shard` ("1of4") does that part of the notebook's stage without the notebook: its log is text.
@@ -105,7 +105,7 @@ class Job:
 
     @property
     def command(self) -> str:
-        """What `speceyes job` is given to do it."""
+        """First argument of `speceyes job` for this job."""
         return f"shard:{self.shard}" if self.shard else "notebook"
 
     @property
@@ -121,14 +121,14 @@ def groups(tasks: list[str], group_by: str) -> dict[str, list[str]]:
         "benchmark": lambda task: task.split("/")[0],
         "run": lambda task: "",
     }[group_by]
-    found: dict[str, list[str]] = {}
+    grouped: dict[str, list[str]] = {}
     for task in tasks:
-        found.setdefault(name(task), []).append(task)
-    return found
+        grouped.setdefault(name(task), []).append(task)
+    return grouped
 
 
 def split_round_robin(tasks: list[str], kernels: int) -> dict[str, list[str]]:
-    """Tasks shared in turn by at most so many kernels, by the name of the kernel ("" where there is one)."""
+    """Tasks of each kernel, assigned in turn to at most so many; by the name of the kernel ("" where there is one)."""
     parts = [part for i in range(1, kernels + 1) if (part := Shard(i, kernels).of(tasks))]
     return {f"part{i}" if len(parts) > 1 else "": part for i, part in enumerate(parts, 1)}
 
@@ -136,8 +136,8 @@ def split_round_robin(tasks: list[str], kernels: int) -> dict[str, list[str]]:
 def plan(config: RunConfig) -> list[Job]:
     """All jobs of a run, each after those it depends on.
 
-    The validation run comes first, since it chooses the threshold. No time of its is reported, so that its
-    kernels may run side by side.
+    The validation run comes first, since it chooses the threshold. Its times are not reported, so that its kernels may
+    run side by side.
     """
     jobs = [
         _job(
@@ -149,14 +149,16 @@ def plan(config: RunConfig) -> list[Job]:
     ]
     point = None
     if run := config.validation_run:
-        own = {"run": run, "data_root": config.validation.root, "threshold_from": ""}
-        own |= {"first_look": False, "router_small": False}  # what no threshold needs
+        decided = {"run": run, "data_root": config.validation.root, "threshold_from": ""}
+        decided |= {"first_look": False, "router_small": False}  # no threshold needs these
         if not config.validation.root:
             raise ConfigError(
                 "validation.root: there is no threshold; name a validation set here, or give gate.threshold"
             )
         for group, tasks in split_round_robin(config.data.tasks, config.workflow.validation_kernels).items():
-            jobs += _inference(config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **own)
+            jobs += _inference(
+                config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **decided
+            )
         point = _path(stage_dir(run, "04_threshold") / "operating_point.json")
         jobs.append(_analysis(config, ThresholdParams, "04_threshold", [point], run=run))
     threshold_from = point or ""
@@ -180,33 +182,32 @@ def _inference(
     *,
     arms: list[str],
     timed: bool = True,
-    **own: Any,
+    **decided: Any,
 ) -> list[Job]:
     """Notebooks 01, 02 and 03 for one group of tasks; 01 and 02 run alone where their times are reported."""
-    own = {"if_changed": "restart", "run": config.name, **own, "tasks": tasks}
-    run = own["run"]
-    made: list[Job] = []
+    decided = {"if_changed": "restart", "run": config.name, **decided, "tasks": tasks, "arms": arms}
+    run = decided["run"]
+    jobs: list[Job] = []
     for model, stages in (
         (DraftParams, ["01_draft"]),
         (AgentParams, [f"02_{arm}" for arm in arms]),
         (JudgingParams, [f"03_judging/{arm}" for arm in arms]),
     ):
-        known = {name: value for name, value in {**own, "arms": arms}.items() if name in model.model_fields}
         outputs = [_manifest(run, stage, task) for stage in stages for task in tasks]
-        params = config.params(model, **known)
-        before = list(made[-1].outputs) if made else []
+        params = config.params(model, **{n: value for n, value in decided.items() if n in model.model_fields})
+        before = list(jobs[-1].outputs) if jobs else []
         if threshold_from := getattr(params, "threshold_from", None):
             before.append(threshold_from)
         if getattr(params, "human_checks", "") == "apply" and checks_path(run).is_file():
             before.append(_path(checks_path(run)))
         job = _job(params, run, group, outputs, (*inputs, *before))
-        if model is not JudgingParams:  # the other two ask models
+        if model is not JudgingParams:  # the other two run models
             job = replace(job, exclusive=timed, gpus=config.workflow.gpus_per_job)
             shards = _shards(job, stages, config.workflow.shards)
-            made += shards
+            jobs += shards
             job = replace(job, inputs=(*job.inputs, *(path for s in shards for path in s.outputs)))
-        made.append(job)
-    return made
+        jobs.append(job)
+    return jobs
 
 
 def _shards(job: Job, stages: list[str], count: int) -> list[Job]:
@@ -226,11 +227,10 @@ def _shards(job: Job, stages: list[str], count: int) -> list[Job]:
 
 
 def _analysis(
-    config: RunConfig, model: type[StageParams], stage: str, more_outputs: list[str], **own: Any
+    config: RunConfig, model: type[StageParams], stage: str, more_outputs: list[str], **decided: Any
 ) -> Job:
     """A notebook of stages 04 and 05: one kernel over all tasks, after all judging it reads."""
-    own = {"run": config.name, "if_changed": "restart", **own}
-    params = config.params(model, **own)
+    params = config.params(model, **{"run": config.name, "if_changed": "restart", **decided})
     arms = params.arms if isinstance(params, FiguresParams) else [params.arm]
     judged = [_manifest(params.run, f"03_judging/{arm}", task) for arm in arms for task in params.tasks]
     if threshold_from := getattr(params, "threshold_from", ""):
@@ -247,20 +247,20 @@ def _job(params: StageParams, run: str, group: str, outputs: list[str], inputs: 
         name=re.sub(r"\W", "_", f"{run}_{label}"),
         notebook=f"notebooks/{notebook}.ipynb",
         params=params,
-        inputs=(f"notebooks/{notebook}.ipynb", *_made_from(notebook, params), *inputs),
+        inputs=(f"notebooks/{notebook}.ipynb", *_sources(notebook, params), *inputs),
         outputs=tuple(outputs),
         executed=_path(run_dir(run) / "notebooks" / f"{label}.ipynb"),
     )
 
 
-def _made_from(notebook: str, params: StageParams) -> list[str]:
-    """Library modules that the notebook imports, directly or not, and the models and prompts it is given."""
+def _sources(notebook: str, params: StageParams) -> list[str]:
+    """Library modules that the notebook imports, directly or not, and the models and prompts of its parameters."""
     path = repo_root() / "notebooks" / f"{notebook}.ipynb"
     files = library_files(code_of(path)) if path.is_file() else set()
     values: Mapping[str, Any] = params.model_dump()
     for name in ("draft_model", "agent_model"):
         model = values.get(name) or ""
-        # a missing folder is told by `check` and by the notebook
+        # `check` and the notebook report a missing folder
         folder = resolve(".git" if not model or is_endpoint(model) else model)
         files |= {p for p in folder.glob("*") if p.suffix in (".json", ".safetensors")}
     if prompts := values.get("prompts"):

@@ -119,7 +119,7 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
             file=sys.stderr,
         )
         return 1
-    if ran or profile:  # on a cluster jobs tell their own logs
+    if ran or profile:  # on a cluster jobs write logs of their own
         from ..report import site  # brings numpy: too slow to start with for each single job
 
         site.write_index(config.name)
@@ -142,7 +142,7 @@ def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tup
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile")]
     command += ["--directory", str(repo_root()), *where, "--scheduler", "greedy"]
     command += ["--rerun-incomplete", "--nolock", "--quiet", "all", "--config", f"run_config={path}"]
-    ours = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    python_path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
     with log.open("wb") as messages:
         process = subprocess.Popen(
             command,
@@ -154,7 +154,7 @@ def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tup
             | {
                 "SPECEYES_PYTHON": sys.executable,
                 "SPECEYES_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-                "PYTHONPATH": ours,
+                "PYTHONPATH": python_path,
             },
             preexec_fn=lambda: die_with_parent(signal.SIGKILL),
         )
@@ -167,7 +167,7 @@ def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tup
         except KeyboardInterrupt:  # snakemake and its jobs got the same signal
             process.wait()
             return INTERRUPTED, ended
-    if code and not ended:  # no job told anything: snakemake itself failed
+    if code and not ended:  # no job printed a line: snakemake itself failed
         print(log.read_text("utf-8", "replace").strip(), file=sys.stderr)
     return code, ended
 
@@ -193,14 +193,14 @@ def _only_one() -> Iterator[int]:
 
 
 def status(config: RunConfig) -> None:
-    """Print each job and whether its outputs are there."""
+    """Print each job and whether its outputs exist."""
     jobs = plan(config)
     width = max(len(_label(job)) for job in jobs)
     finished = 0
     for job in jobs:
-        there = sum(resolve(output).is_file() for output in job.outputs)
+        n_written = sum(resolve(output).is_file() for output in job.outputs)
         finished += _finished(job)
-        state = "finished" if _finished(job) else f"{there} of {len(job.outputs)} outputs"
+        state = "finished" if _finished(job) else f"{n_written} of {len(job.outputs)} outputs"
         print(f"{_label(job):{width}}  {state}")
     print(f"{finished} of {len(jobs)} jobs finished")
 
@@ -210,8 +210,8 @@ def list_jobs(config: RunConfig) -> None:
     for job in plan(config):
         default = type(job.params)().model_dump()
         changed = {k: v for k, v in job.params.model_dump().items() if v != default[k] and k != "if_changed"}
-        told = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-        print(f"{_label(job)}{' (alone)' if job.exclusive else ''}: {told or 'defaults'}")
+        parameters = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        print(f"{_label(job)}{' (alone)' if job.exclusive else ''}: {parameters or 'defaults'}")
 
 
 def _finished(job: Job) -> bool:

@@ -20,7 +20,7 @@ from ..tasks.hub import ITEMS
 from ..tasks.images import ImageSpec
 from .config import RunConfig
 
-VLLM_MAX_LOGPROBS = 20  # what vLLM allows unless told otherwise
+VLLM_MAX_LOGPROBS = 20  # what vLLM allows by default
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def servers(config: RunConfig) -> list[Server]:
         "agent": 1 + config.agent.max_turns,
     }  # the view, and what each turn's tool may return
     logprobs = {"draft": config.draft.k_store, "agent": ROUTER_EVIDENCE_K}
-    found = [
+    listed = [
         Server(role, endpoint, _command(endpoint, pictures[role], logprobs[role], limits))
         for role in ("draft", "agent")
         if is_endpoint(getattr(config.models, role))
@@ -48,16 +48,16 @@ def servers(config: RunConfig) -> list[Server]:
     ]
     if config.judging.judge:
         judges = parse_endpoints(config.judging.judge)
-        found += [Server("judge", endpoint, _command(endpoint, 0, 0, (None, None))) for endpoint in judges]
-    return found
+        listed += [Server("judge", endpoint, _command(endpoint, 0, 0, (None, None))) for endpoint in judges]
+    return listed
 
 
 def _command(endpoint: Endpoint, pictures: int, logprobs: int, limits: tuple[int | None, int | None]) -> str:
     url = urlsplit(endpoint.base_url)
     # one that only this machine may ask listens to this machine only
     host = url.hostname if url.hostname in ("127.0.0.1", "localhost") else "0.0.0.0"
-    own = resolve(endpoint.processor or ".") / "config.json"
-    parts = [["vllm", "serve", endpoint.processor if own.is_file() else endpoint.model]]
+    config_file = resolve(endpoint.processor or ".") / "config.json"
+    parts = [["vllm", "serve", endpoint.processor if config_file.is_file() else endpoint.model]]
     parts += [
         ["--revision", item.revision]
         for item in ITEMS.values()
@@ -85,9 +85,9 @@ def _command(endpoint: Endpoint, pictures: int, logprobs: int, limits: tuple[int
 
 def text(config: RunConfig) -> str:
     """All commands, each with what it is for, ready for a shell."""
-    found = servers(config)
-    if not found:
+    listed = servers(config)
+    if not listed:
         return f"# run {config.name} names no server: its models are folders, loaded where it runs\n"
     head = "# vLLM in an environment of its own; more GPUs: add --data-parallel-size N, larger models:\n"
     head += "# --tensor-parallel-size N. No --reasoning-parser and no --tool-call-parser: the agents read the text.\n"
-    return head + "".join(f"\n# {s.role} at {s.endpoint.base_url}\n{s.command}\n" for s in found)
+    return head + "".join(f"\n# {s.role} at {s.endpoint.base_url}\n{s.command}\n" for s in listed)
