@@ -93,7 +93,7 @@ class PaperData:
             point = read_operating_point(self.params.threshold_from) if self.params.threshold_from else {}
             chosen_on = point.get("chosen_on", {})
             if not chosen_on.get("run"):
-                raise StageError("the gate's threshold names no validation run")
+                raise StageError("the gate's operating point names no validation run")
             validation = recorded_run.open(chosen_on["run"], tasks=chosen_on.get("tasks", self.params.tasks))
             frame = sample_frame.samples(validation, ["collect"])
         except UserError as e:

@@ -55,7 +55,7 @@ def drafting(params: PositionBiasParams, order: str) -> DraftParams:
     config = recorded_run.open(params.run, tasks=params.tasks).config(DRAFT_STAGE)
     if "imported_from" in config:
         raise ConfigError(
-            f"run: the drafts of {params.run} were imported; the model that made them is not known here"
+            f"run: the drafts of {params.run} were imported and their model is not known; name a run that was run here"
         )
     known = {name: value for name, value in config.items() if name in DraftParams.model_fields}
     own = build(DraftParams, known, f"stage 01 of run {params.run}")
@@ -85,7 +85,7 @@ def answers(params: PositionBiasParams, recorded: Mapping[str, RecordedRun]) -> 
         for record in run.drafts().values():
             sample = shown_as(run.sample(record.id), record.options_shown)
             if sample.options is None:
-                raise ConfigError(f"tasks: {sample.task} has no options to put in order")
+                raise ConfigError(f"tasks: {sample.task} has no options to reorder; leave it out")
             verdict = judge(sample, record.answer, params.protocol, record.status == "error").verdict
             named, _ = named_option(record.answer or "", sample.options)
             rows.append(

@@ -93,7 +93,7 @@ class ImportedStage:
     def add(self, record: DraftRecord | AgentRecord, facts: ImportedSample) -> None:
         """Add a record. Raises LineError for a sample that was read before: the first one counts."""
         if record.id in self.records:
-            raise LineError(f"{record.id} was read before; the first one counts")
+            raise LineError(f"{record.id} occurs twice; the first line counts")
         self.records[record.id] = record
         self.facts[record.id] = facts
 

@@ -376,5 +376,5 @@ def best_ratio(
         row = {"small": divided.small, "large": divided.large, "gpus": divided.gpus}
         rows.append(row | vars(result) | {"per_gpu_per_s": per_gpu_per_s})
     if not rows:
-        raise UserError(f"{gpus} GPUs do not hold a replica of each model that is called.")
+        raise UserError(f"{gpus} GPUs are too few for one replica of each model that is called; give more.")
     return pd.DataFrame(rows).sort_values("per_gpu_per_s", ascending=False, ignore_index=True)

@@ -102,7 +102,7 @@ def _check(setting: Setting) -> None:
 def _words_of(data: ReplayData, router: str) -> NDArray[np.int8]:
     if router not in data.routed:
         known = ", ".join(data.routed) or "none"
-        raise NotRecorded(f"the word of the {router} router is not recorded (recorded: {known})")
+        raise NotRecorded(f"the output of the {router} router is not recorded (recorded: {known})")
     return data.routed[router]
 
 
@@ -113,7 +113,7 @@ def _threshold_fault(threshold: float) -> str:
 
 def _shortage(unrouted: int, undrafted: int, unjudged: int, no_agent: int, router: str) -> str:
     for count, what in (
-        (unrouted, f"the word of the {router} router is not recorded"),
+        (unrouted, f"the output of the {router} router is not recorded"),
         (undrafted, "no draft is recorded, which this setting would ask for,"),
         (unjudged, "the accepted draft has no verdict"),
         (no_agent, "the agent's answer is not recorded"),

@@ -40,7 +40,7 @@ def phase_seconds(data: ReplayData, setting: Setting) -> pd.DataFrame:
     """
     cost, decided = data.cost, decisions(data, setting)
     if cost is None:
-        raise NotRecorded("this run has no times: nothing can be said about what the gate saves")
+        raise NotRecorded("this run has no times, so what the gate saves is not known")
     tasks, readable, decision = data.tasks, data.readable, decided["decision"].to_numpy()
     agents = cost.agents(tasks, setting.agent_batch_size)
     zero = np.zeros(data.n)

@@ -82,7 +82,7 @@ class ReplayData:
                     f"{name} has {len(values)} entries for {self.n} samples; give one per sample."
                 )
         if (np.diff(self.task_codes) < 0).any():  # numbered as they first appear
-            raise UserError("the samples of a task must stand together; sort them by task first.")
+            raise UserError("the samples of a task must be adjacent; sort them by task first.")
 
     @property
     def n(self) -> int:
@@ -183,7 +183,7 @@ class ReplayData:
             raise NotRecorded(f"score {name!r} is not recorded, and there is no evidence to compute it from")
         if name != "log" and (k, slope) != (self.recorded_k, self.recorded_slope):
             raise NotRecorded(
-                f"K = {k} and slope {slope:g} need the evidence of the drafts, which is not there; the scores are "
+                f"K = {k} and slope {slope:g} need the evidence of the drafts, which is not recorded; the scores are "
                 f"recorded at K = {self.recorded_k} and slope {self.recorded_slope}"
             )
         return self.recorded[name]

@@ -94,7 +94,7 @@ def fill_readme(run: str = "demo", readme: Path | None = None) -> Path:
     text = readme.read_text("utf-8")
     if not README_BLOCK.search(text):
         raise UserError(
-            f"{readme.name} has no headline block: add the lines <!-- headline:start --> and <!-- headline:end -->"
+            f"{readme.name} has no headline block; add the lines <!-- headline:start --> and <!-- headline:end -->"
         )
     table = headline_markdown(read_summary(run))
     # a function as replacement: the table is text, not a template with backslash escapes
@@ -113,7 +113,7 @@ def publish(run: str = "demo") -> list[Path]:
             names = sorted(read_manifest(run, stage).outputs)
             found += [stage_dir(run, stage) / n for n in names if n.startswith(("../figures/", "table1."))]
     if not found:
-        raise StageError(f"run {run!r} has no figures: run notebooks/05_paper_figures.ipynb first")
+        raise StageError(f"run {run!r} has no figures; run notebooks/05_paper_figures.ipynb first")
     target = repo_root() / "figures" / run
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -132,7 +132,7 @@ def write_index(run: str, chose_for: str = "") -> Path:
     """
     folder = run_dir(run)
     if not folder.is_dir():
-        raise StageError(f"there is no run {run!r}: make reproduce starts the embedded one")
+        raise StageError(f"there is no run {run!r}; run make reproduce for the embedded one")
     parts = [f"<h1>Run {html.escape(run)}</h1>"]
     if recorded_mark(run).is_file():
         parts.append(_note(recorded_mark(run).read_text("utf-8")))

@@ -37,7 +37,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{shown(folder)}: cannot be written ({error.strerror or error}); mend that and run again, "
+            f"{shown(folder)}: cannot be written ({error.strerror or error}); fix that and run it again; "
             "what is stored already stays"
         ) from error
 
@@ -62,7 +62,7 @@ def _whole_lines(path: Path, parse: Callable[[bytes], Any]) -> list[tuple[bytes,
             elif bad_at:
                 raise StageError(
                     f"{shown(path)}: line {bad_at} cannot be read although later ones can; the file was "
-                    "changed from outside: remove the folder and run the stage again"
+                    "changed by another program; remove the folder and run the stage again"
                 )
             else:
                 good.append((line, value))

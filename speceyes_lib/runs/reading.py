@@ -169,7 +169,7 @@ def _read_header(folder: Path) -> dict | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise StageError(f"{shown(folder / HEADER)}: not JSON; remove the folder to begin anew") from None
+        raise StageError(f"{shown(folder / HEADER)}: not JSON; remove the folder to start again") from None
     _check_version(folder, header)
     return header
 
@@ -186,6 +186,6 @@ def _check_version(folder: Path, values: dict) -> None:
 def _check_hash(path: Path, manifest: Manifest) -> None:
     if not path.is_file() or file_hash(path) != manifest.outputs.get(path.name):
         raise StageError(
-            f"{shown(path)} is not the file its manifest speaks of (changed or removed since); "
+            f"{shown(path)} is not the file its manifest describes (it was changed or removed); "
             f"remove the folder and run {notebook_of(manifest.stage)} again"
         )

@@ -233,7 +233,7 @@ class RecordedRun:
         protocols = sorted({manifest.config.get("protocol", "strict") for manifest in manifests})
         if len(protocols) > 1:
             raise StageError(
-                f"run {self.name}: verdicts were given under different protocols ({', '.join(protocols)}); "
+                f"run {self.name}: its verdicts have different protocols ({', '.join(protocols)}); "
                 "run notebooks/03_judging.ipynb for all of them under one"
             )
         return protocols[0] if protocols else "strict"
@@ -265,7 +265,7 @@ class RecordedRun:
                     raise StageError(
                         f"run {self.name}: {other} and {stage} ({task}) differ in their {key[1].replace('_', ' ')} "
                         f"and cannot be compared; run {notebook_of(kind)} again for both (if_changed=restart), or "
-                        "name only what belongs together in arms and tasks"
+                        "restrict arms and tasks to those made in the same way"
                     )
 
     def inputs(self, arms: Iterable[str]) -> dict[str, str]:
@@ -289,9 +289,7 @@ class RecordedRun:
             configs = (self.manifest(s, task).config for s in stages if self._is_finished(s, task))
             root = next((config["data_root"] for config in configs if config.get("data_root")), None)
             if root is None and self.strict:
-                raise StageError(
-                    f"run {self.name}: no manifest of {task} names the benchmark that was answered"
-                )
+                raise StageError(f"run {self.name}: no manifest of {task} names its benchmark")
             try:
                 samples = load_task(task, resolve(root)) if root else []
             except DataError:

@@ -136,7 +136,7 @@ class StageStore(Generic[R]):
         if before is None:
             if any(p.name != LOCK and p.suffix != ".part" for p in self.folder.iterdir()):
                 raise StageError(
-                    f"{shown(self.folder)} holds files but no {HEADER}: not a stage of ours; "
+                    f"{shown(self.folder)} holds files but no {HEADER}, so it is no stage of this suite; "
                     "move them away or give another run name"
                 )
             _write_atomically(self.folder / HEADER, _json(self.header))
@@ -203,7 +203,7 @@ class StageStore(Generic[R]):
         Returns how many were taken: those expected here and not yet done; none of a folder that is missing,
         unfinished or made from something else.
 
-        Raises StageError when its files are not those its manifest speaks of.
+        Raises StageError when its files are not those its manifest describes.
         """
         if not (other.folder / MANIFEST).is_file():
             return 0

@@ -20,9 +20,9 @@ def read_summary(run: str) -> dict:
         return json.loads(summary_file(run).read_text("utf-8"))
     except FileNotFoundError:
         raise StageError(
-            f"run {run!r} has no summary.json: run notebooks/05_paper_figures.ipynb (or make reproduce) first"
+            f"run {run!r} has no summary.json; run notebooks/05_paper_figures.ipynb (or make reproduce) first"
         ) from None
     except json.JSONDecodeError as error:
         raise StageError(
-            f"summary.json of run {run!r} is not JSON ({error}): run notebooks/05_paper_figures.ipynb again"
+            f"summary.json of run {run!r} is not JSON ({error}); run notebooks/05_paper_figures.ipynb again"
         ) from None

@@ -233,7 +233,7 @@ def fetch(name: str, tell: Callable[[str], Any] = print, endpoint: str | None = 
     if damaged := _damaged(name, item, folder, info.sha, endpoint):
         for file in damaged:
             (folder / file).unlink()
-        raise UserError(f"{name}: arrived damaged and were removed: {_names(damaged)}; fetch again")
+        raise UserError(f"{name}: files arrived damaged and were removed: {_names(damaged)}; fetch again")
     sizes = {file.filename: {"size": _size(folder / file.filename)} for file in planned}
     content = {"repo": item.repo, "kind": item.kind, "revision": info.sha, "licence": licence, "files": sizes}
     (folder / RECEIPT).write_text(json.dumps(content, indent=1) + "\n", "utf-8")

@@ -202,7 +202,7 @@ def test_a_stage_of_another_schema_version_is_refused(two, stage):
 def test_records_that_are_not_those_of_their_manifest_are_refused(two):
     path = stage_dir("two", "02_gated", TASKS[0]) / "records.jsonl"
     path.write_bytes(b"\n".join(path.read_bytes().splitlines()[:-1]) + b"\n")
-    with pytest.raises(StageError, match="is not the file its manifest speaks of"):
+    with pytest.raises(StageError, match="is not the file its manifest describes"):
         two()
 
 

@@ -223,7 +223,7 @@ def test_the_agent_is_shown_the_same_order_as_the_draft_it_goes_with(drafted):
         "arms": ["collect"],
         "limit": 2,
     }
-    with pytest.raises(StageError, match="option_order = 'rotated_1', here it is 'as_published'"):
+    with pytest.raises(StageError, match="option_order = 'rotated_1', but this stage has 'as_published'"):
         run_agent_stage(AgentParams(**asked))
     run_agent_stage(AgentParams(**asked, option_order="rotated_1"))
     for record in read_stage("r_rotated_1", "02_collect", TASKS[0], AgentRecord).records.values():

@@ -102,7 +102,7 @@ def test_a_split_of_one_sample_has_values_and_no_interval_where_none_can_be(
 
 
 def test_what_the_run_lacks_is_told_by_name(data):
-    with pytest.raises(replay_data.NotRecorded, match="the word of the small router is not recorded"):
+    with pytest.raises(replay_data.NotRecorded, match="the output of the small router is not recorded"):
         gating.outcome(data, replace(VIEW, router="small"))
     with pytest.raises(replay_data.NotRecorded, match="K = 4096"):
         data.decided(replace(VIEW, k=4096))

@@ -200,7 +200,7 @@ def test_unreadable_lines_are_told_with_file_and_line_and_the_rest_is_kept(tmp_p
         "found list",
         "use_model",
         "'result'",
-        "was read before",
+        "occurs twice",
         "'status'",
         "not valid JSON",
     )

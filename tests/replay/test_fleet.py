@@ -126,7 +126,7 @@ def test_what_cannot_be_simulated_is_told():
         simulate_fleet(CHAIN, Fleet(1, 1), users=1, arrivals_per_s=1.0)
     with pytest.raises(UserError, match="must not be empty"):
         simulate_fleet(CHAIN, Fleet(1, 1), users=0)
-    with pytest.raises(UserError, match="do not hold"):
+    with pytest.raises(UserError, match="are too few"):
         fleet.best_ratio(CHAIN, 1)
     with pytest.raises(UserError, match="small_batch"):
         Fleet(1, 1, small_batch=0)

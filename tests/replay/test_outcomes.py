@@ -413,7 +413,7 @@ def small() -> replay_data.ReplayData:
         ("k", 1, "K = 1"),
         ("score", "margin", "score 'margin' is not recorded"),
         ("score", "mni", "did you mean 'min'"),
-        ("router", "small", "the word of the small router is not recorded (recorded: large)"),
+        ("router", "small", "the output of the small router is not recorded (recorded: large)"),
         ("router", "huge", "no router 'huge'"),
         ("threshold", float("nan"), "the threshold is nan"),
         ("threshold", float("inf"), "the threshold is inf"),
@@ -499,7 +499,7 @@ def test_a_router_that_was_not_asked_everywhere_is_named(small):
     told = outcomes.replay(pop, settings_module.grid(k=8, router=["large", "none"])).set_index(
         ["setting", "task"]
     )
-    assert told.loc[(0, "a"), "reason"] == "the word of the large router is not recorded for 2 samples"
+    assert told.loc[(0, "a"), "reason"] == "the output of the large router is not recorded for 2 samples"
     assert told.loc[(0, "b"), "status"] == told.loc[(1, "a"), "status"] == "ok"
 
 
@@ -591,7 +591,7 @@ def test_settings_come_back_in_the_order_given_with_their_tasks(small):
 
 
 def test_samples_of_a_task_have_to_stand_together():
-    with pytest.raises(UserError, match="stand together"):
+    with pytest.raises(UserError, match="must be adjacent"):
         replay_data.from_arrays(draft_right=[1, 1, 1], agent_right=[1, 1, 1], tasks=["a", "b", "a"])
     with pytest.raises(UserError, match=r"agent has 2 entries for 3 samples"):
         replay_data.from_arrays(draft_right=[1, 1, 1], agent_right=[1, 1])

@@ -304,7 +304,7 @@ def test_evidence_that_was_changed_is_told_every_time_and_hides_nothing_else(run
         file.write(b" ")
     for id_ in [i for i in run.records("collect") if i.startswith(task)][1:3]:
         told = m.tell(run, "collect", id_, 0.98, 16, row(id_))
-        assert "is not the file its manifest speaks of" in told.tokens.message
+        assert "is not the file its manifest describes" in told.tokens.message
         assert not told.tokens.tokens
         assert told.picture.picture is not None
 

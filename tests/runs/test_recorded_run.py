@@ -65,7 +65,7 @@ def test_a_changed_file_is_told_and_the_rest_is_shown(run):
         file.write("{}\n")
     again = opened("small")
     (note,) = again.notes(["02_collect"])
-    assert "is not the file its manifest speaks of" in note
+    assert "is not the file its manifest describes" in note
     assert not [i for i in again.records("collect") if i.startswith(TASK)]
     assert again.records("collect")
 

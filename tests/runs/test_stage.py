@@ -285,7 +285,7 @@ def test_another_schema_version_is_refused(finished, file, if_changed):
 def test_a_folder_of_somebody_else_is_left_alone(folder):
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(StageError, match="not a stage of ours"), open_store(folder, if_changed="restart"):
+    with pytest.raises(StageError, match="no stage of this suite"), open_store(folder, if_changed="restart"):
         pass
     assert (folder / "thesis.tex").read_text() == "years of work"
 
@@ -345,7 +345,7 @@ def test_an_unfinished_stage_is_not_read(folder):
 )
 def test_files_changed_after_the_manifest_are_not_trusted(finished, file, read):
     (finished / file).write_bytes((finished / file).read_bytes() + b" ")
-    with pytest.raises(StageError, match=rf"{re.escape(file)} is not the file its manifest speaks of"):
+    with pytest.raises(StageError, match=rf"{re.escape(file)} is not the file its manifest describes"):
         read(finished)
 
 
