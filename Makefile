@@ -33,7 +33,7 @@ reproduce: env ## run the embedded reproduction, continue it after an interrupti
 	@$(OFFLINE) $(BIN)/speceyes reproduce $(CONFIG)
 
 recorded: env ## unpack the embedded run as it was recorded before, and write its index.html
-	@$(BIN)/speceyes recorded unpack && $(BIN)/speceyes index demo
+	@$(BIN)/speceyes recorded unpack
 
 test: env ## run all tests, a process per core (ARGS="-n 0 -k gate" to choose)
 	@$(OFFLINE) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
