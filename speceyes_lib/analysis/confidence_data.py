@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -176,6 +177,33 @@ def ledger(run: ConfidenceData, threshold: float) -> pd.DataFrame:
     answers = answers.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
     columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
     return entries.merge(answers, on="id", how="left")[columns]
+
+
+def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd.DataFrame:
+    """Rules over the repeats of `certificates.certify`: a row per rule, those for contrast last.
+
+    Columns: certified (repeats in which the risk was certified; missing for rules that bound none), repeats,
+    threshold (median), target_pct, risk_pct (mean on the test halves) and risk_largest_pct (missing with one repeat),
+    coverage_pct, gain_pp (accuracy less the agent's) and speedup (means).
+    """
+    columns = ["certified", "repeats", "threshold", "target_pct", "risk_pct", "risk_largest_pct"]
+    columns += ["coverage_pct", "gain_pp", "speedup"]
+    if not len(points):
+        return pd.DataFrame(columns=columns).rename_axis("rule")
+    bounding = {r.name for r in rules if r.risk and r.guarantee != "uncorrected"}
+    parts = points.assign(gain_pp=points["accuracy_pct"] - points["agent_pct"]).groupby("rule", sort=False)
+    table = parts[["target_pct", "risk_pct", "coverage_pct", "gain_pp", "speedup"]].mean()
+    table["certified"] = parts["certified"].sum().where(table.index.isin(bounding)).astype("float64")
+    table["repeats"], table["threshold"] = parts.size(), parts["threshold"].median()
+    table["risk_largest_pct"] = parts["risk_pct"].max().where(table["repeats"] > 1)
+    return table[columns]
+
+
+def confidence_summary(run: ConfidenceData, compared: pd.DataFrame) -> dict[str, Any]:
+    """The rows of `score_comparison.compare` as JSON-ready numbers, for `confidence.json`, and what the run lacks."""
+    rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
+    plain = [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
+    return {"scores": plain, "missing": dict(run.missing)}
 
 
 # ------------------------------------------------------------------ what it is worth

@@ -106,28 +106,6 @@ def compared(params: FidelityParams, data: replay_data.ReplayData) -> tuple[pd.D
     return pd.DataFrame(rows), pd.concat(differing).rename_axis("id").reset_index()
 
 
-def finding(table: pd.DataFrame) -> list[str]:
-    """What the comparison says, as sentences made of its numbers."""
-    n, samples = len(table), int(table["n"].sum())
-    off = table["off_pct"].abs()
-    differ = {name: int(table[f"{name}s_differ"].sum()) for name in ("decision", "answer", "verdict")}
-    if any(differ.values()):
-        told = ", ".join(f"{count} {name}s" for name, count in differ.items())
-        first = f"Of {samples} sample outcomes ({n} settings), replay differs from the funnel in: {told}."
-    else:
-        first = (
-            f"In all {n} settings the replayed decision, answer and verdict of every sample are those of the funnel "
-            f"({samples} sample outcomes, none differs)."
-        )
-    worst = table.loc[off.idxmax()]
-    second = (
-        f"The predicted speedup is off by {off.median():.1f} % in the median over settings, by {off.max():.1f} % at "
-        f"most ({worst['setting']}: {worst['speedup_predicted']:.2f}x predicted, {worst['speedup_measured']:.2f}x "
-        "measured)."
-    )
-    return [first, second]
-
-
 def write(
     params: FidelityParams, table: pd.DataFrame, differing: pd.DataFrame, figures: Sequence[Path]
 ) -> Path:

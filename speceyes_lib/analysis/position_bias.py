@@ -159,36 +159,6 @@ def by_place(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> p
     return pd.DataFrame(rows)
 
 
-def finding(orders: pd.DataFrame, places: pd.DataFrame) -> list[str]:
-    """What the two tables say, in sentences."""
-    pooled = orders[orders["task"] == "all"].set_index("order")
-    others = pooled.drop(index=PUBLISHED)
-    if others.empty:
-        return []
-    far = others.loc[others["diff_pp"].abs().idxmax()]
-    published = pooled.loc[PUBLISHED]
-    told = [
-        (
-            f"As published, {published['accuracy_pct']:.1f} % of {published['n']:.0f} drafts are right; the order that "
-            f"differs most, {far.name}, moves that by {far['diff_pp']:+.1f} points [{far['diff_low_pp']:+.1f}, "
-            f"{far['diff_high_pp']:+.1f}] (verdicts that change: {far['changed']:.0f})."
-        )
-    ]
-    for options, part in places.groupby("options"):
-        best, worst = (part.loc[part["accuracy_pct"].agg(f)] for f in ("idxmax", "idxmin"))
-        n = f"n={part['n'].max()} at each place"
-        if best["accuracy_pct"] == worst["accuracy_pct"]:
-            told.append(
-                f"With {options} options, accuracy is {best['accuracy_pct']:.1f} % at every place ({n})."
-            )
-        else:
-            told.append(
-                f"With {options} options, accuracy runs from {worst['accuracy_pct']:.1f} % with the right one at "
-                f"{worst['place']} to {best['accuracy_pct']:.1f} % at {best['place']} ({n})."
-            )
-    return told
-
-
 def write(
     params: PositionBiasParams,
     recorded: Mapping[str, RecordedRun],

@@ -1,4 +1,4 @@
-"""Results in long form, one row per number: as measured by a run and as reported by the paper."""
+"""Results as frames: of a run's summary by arm, comparison and split, and in long form with the reported ones."""
 
 from __future__ import annotations
 
@@ -52,3 +52,71 @@ def reported_results(table1: pd.DataFrame) -> pd.DataFrame:
 def _numeric(long: pd.DataFrame) -> pd.DataFrame:
     numbers = list(COLUMNS[4:])
     return long.assign(**long[numbers].astype("float64"))
+
+
+# ------------------------------------------------------------------ a summary as frames
+
+ARM_COLUMNS = (
+    *("accuracy_pct", "accuracy_low_pct", "accuracy_high_pct", "n", "errors", "unparsed", "undecided"),
+    *("wall_s", "speedup", "speedup_low", "speedup_high", "over", "beta", "alpha", "accepted_pct"),
+)
+
+
+def arm_results(summary: Mapping, split: str | None = None) -> pd.DataFrame:
+    """A row per arm, by method: accuracy, counts, clock, speedup and shares, over all samples or one split.
+
+    Columns: `ARM_COLUMNS`. `over` is the method that a speedup is relative to; what an arm does not have is missing.
+    """
+    score, rows = score_of(summary), {}
+    for arm, entries in summary["arms"].items():
+        entry = entries["pooled"] if split is None else entries["splits"][split]
+        over = entry.get("speedup_over")
+        rows[method_of(arm, score)] = entry | {"over": over and method_of(over, score)}
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(ARM_COLUMNS))
+    numbers = table.columns.drop("over")
+    return table.assign(**table[numbers].astype("float64")).rename_axis("method")
+
+
+def comparison_results(summary: Mapping) -> pd.DataFrame:
+    """Paired differences in accuracy: a row per comparison and split, "all" first.
+
+    Index: first, second (methods), split. Columns: diff_pp with low_pp and high_pp, only_first and only_second
+    (samples that only one of them got right), p_value (McNemar), n.
+    """
+    names = {"diff_pp": "diff_pp", "low_pp": "low_pp", "high_pp": "high_pp"}
+    names |= {"b": "only_first", "c": "only_second", "p_value": "p_value", "n": "n"}
+    index, rows = [], []
+    for comparison, entries in summary["comparisons"].items():
+        methods = [method_of(arm, score_of(summary)) for arm in comparison.split("_vs_")]
+        for split, entry in {"all": entries["pooled"], **entries["splits"]}.items():
+            index.append((*methods, split))
+            rows.append([entry[key] for key in names])
+    index = pd.MultiIndex.from_tuples(index, names=["first", "second", "split"]) if rows else None
+    return pd.DataFrame(rows, index=index, columns=list(names.values()), dtype="float64")
+
+
+def first_look_results(summary: Mapping) -> pd.DataFrame:
+    """The agent with its tool against its forced first look: a row for hard, easy and all samples.
+
+    Columns: n, first_look_pct and zoom_pct, each with its interval, diff_pp, low_pp, high_pp and p_value of the gain.
+    """
+    rows = {name: summary["first_look"][name] for name in ("hard", "easy", "all")}
+    rows = {name: {k: v for k, v in row.items() if k != "gain"} | row["gain"] for name, row in rows.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index").assign(n=[row["n"] for row in rows.values()])
+    columns = [f"{who}{end}_pct" for who in ("first_look", "zoom") for end in ("", "_low", "_high")]
+    columns = ["n", *columns, "diff_pp", "low_pp", "high_pp", "p_value"]
+    return table.reindex(columns=columns).astype("float64").rename_axis("samples")
+
+
+def auroc_results(auroc: Mapping) -> pd.DataFrame:
+    """`summary.auroc_by_score` as a frame: a row for all drafts, those after the router, and each split.
+
+    Columns: n, and per score its AUROC, `<score>_low` and `<score>_high`.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for score, entries in auroc.items():
+        parts = {"all": entries["pooled"], "after router": entries["after_router"], **entries["splits"]}
+        for split, entry in parts.items():
+            row = rows.setdefault(split, {"n": entry["n"]})
+            row |= {score: entry["value"], f"{score}_low": entry["low"], f"{score}_high": entry["high"]}
+    return pd.DataFrame.from_dict(rows, orient="index", dtype="float64").rename_axis("drafts")

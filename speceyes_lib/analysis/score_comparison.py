@@ -128,6 +128,28 @@ def identical_scores(table: pd.DataFrame, names: Sequence[str]) -> list[list[str
     return groups
 
 
+def merged_scores(
+    compared: pd.DataFrame, groups: Sequence[Sequence[str]], reference: str = "min"
+) -> pd.DataFrame:
+    """Rows of `compare`, one per group of `identical_scores`.
+
+    Index: `scores`, the names of the group (a tuple). What only a probability has is that of the group's first
+    probability; the gain of the reference over itself is missing.
+    """
+    by_name = compared.set_index("score")
+    claims = [c for c in compared if c.startswith(("brier", "ece", "is_probability"))]
+    rows = {}
+    for group in groups:
+        row = by_name.loc[group[0]].copy()
+        row[claims] = next((by_name.loc[g] for g in group if by_name.loc[g, "is_probability"]), row)[claims]
+        if reference in group:
+            row[[c for c in compared if c.startswith("auroc_gain")]] = np.nan
+        rows[tuple(group)] = row
+    table = pd.DataFrame(list(rows.values()), columns=by_name.columns).infer_objects()
+    table.index = pd.Index(list(rows), name="scores", tupleize_cols=False)
+    return table
+
+
 # ------------------------------------------------------------------ the geometry of separability
 
 

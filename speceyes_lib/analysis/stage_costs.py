@@ -1,7 +1,4 @@
-"""What a finished stage 01 or 02 did and what it cost, before anything is judged: tables, and sentences on them.
-
-Every sentence is computed from the table it speaks of, so it stays true when parameters, models or data change.
-"""
+"""What stages 01 and 02 did and what it cost, before anything is judged: a few samples, and totals."""
 
 from __future__ import annotations
 
@@ -10,8 +7,46 @@ from typing import get_args
 
 import pandas as pd
 
+from ..gating.separability import MODES
 from ..runs.reading import StageData
 from ..runs.records import AgentRecord, Decision, DraftRecord
+from ..tasks.sample import Sample
+
+
+def draft_rows(samples: Sequence[Sample], drafts: Sequence[DraftRecord]) -> pd.DataFrame:
+    """Several drafts: id, question, standard (the right answer), answer, tokens, a column per score, failure."""
+    rows = [
+        {
+            **_question(sample),
+            "answer": draft.answer,
+            "tokens": draft.n_tokens,
+            **{score: (draft.scores or {}).get(score) for score in MODES},
+            "failure": draft.error.message if draft.error else None,
+        }
+        for sample, draft in zip(samples, drafts, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def agent_rows(samples: Sequence[Sample], records: Sequence[AgentRecord]) -> pd.DataFrame:
+    """Several samples through one arm: id, question, standard, decision, used, answer, turns, wall_s, failure."""
+    rows = [
+        {
+            **_question(sample),
+            "decision": record.decision,
+            "used": record.used,
+            "answer": record.answer,
+            "turns": len(record.trajectory.turns) if record.trajectory else 0,
+            "wall_s": record.wall_s,
+            "failure": record.error.message if record.error else None,
+        }
+        for sample, record in zip(samples, records, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _question(sample: Sample) -> dict[str, str]:
+    return {"id": sample.id, "question": sample.question, "standard": sample.standard}
 
 
 def draft_overview(stages: Sequence[StageData[DraftRecord]]) -> pd.DataFrame:
@@ -36,21 +71,6 @@ def draft_overview(stages: Sequence[StageData[DraftRecord]]) -> pd.DataFrame:
             "draft_ms": 1000 * _mean([d.draft_s for d in drafts]),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
-
-
-def draft_finding(overview: pd.DataFrame) -> str:
-    """What the overview of stage 01 shows, in a sentence or two."""
-    samples, failed = int(overview["samples"].sum()), int(overview["failed"].sum())
-    cost_ms = _weighted(overview["decode_ms"] + overview["draft_ms"], overview["samples"])
-    surest, least = overview["min_median"].idxmax(), overview["min_median"].idxmin()
-    told = f"{samples - failed} of {samples} samples have a draft, at {cost_ms:.1f} ms each."
-    if surest != least:
-        told += (
-            f" By its median confidence the draft model is surest on {surest} "
-            f"({overview.loc[surest, 'min_median']:.3f}) and least sure on {least} "
-            f"({overview.loc[least, 'min_median']:.3f})."
-        )
-    return told + " Whether that confidence can be trusted is judged in notebooks 03 and 04."
 
 
 def decision_overview(stages: Sequence[StageData[AgentRecord]]) -> pd.DataFrame:
@@ -94,26 +114,6 @@ def cost_overview(stages: Sequence[StageData[AgentRecord]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
-def cost_finding(costs: pd.DataFrame, decisions: pd.DataFrame) -> str:
-    """What the gate saved in this run: gated arms against the baseline of the same agent setting."""
-    told = []
-    for arm in costs.index.intersection(["gated", "gated_batched"]):
-        baseline = arm.replace("gated", "baseline")
-        accepted = decisions.loc[arm, "accepted"] if "accepted" in decisions else 0
-        share_pct = 100 * accepted / decisions.loc[arm, "samples"]
-        line = f"{arm}: the gate accepted {share_pct:.0f} % of all samples as drafted"
-        if baseline in costs.index:
-            ratio = costs.loc[baseline, "wall_s"] / costs.loc[arm, "wall_s"]
-            line += (
-                f"; {costs.loc[arm, 'wall_s']:.1f} s instead of {costs.loc[baseline, 'wall_s']:.1f} s of {baseline}, "
-                f"{ratio:.2f} times as fast"
-            )
-        told.append(line + ".")
-    if not told:
-        return "No gated arm ran here, so there is nothing to compare yet."
-    return " ".join(told) + " What that costs in accuracy is measured from notebook 03 on."
-
-
 def _by_arm(stages: Sequence[StageData[AgentRecord]]) -> dict[str, list[AgentRecord]]:
     arms: dict[str, list[AgentRecord]] = {}
     for stage in stages:
@@ -123,7 +123,3 @@ def _by_arm(stages: Sequence[StageData[AgentRecord]]) -> dict[str, list[AgentRec
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
-
-
-def _weighted(values: pd.Series, weights: pd.Series) -> float:
-    return float((values * weights).sum() / weights.sum())

@@ -15,6 +15,7 @@ is not consistent under either.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -140,3 +141,20 @@ def benchmark_metrics(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[
     if len(drafts):
         parts["draft_only"] = drafts
     return {name: measures_of(part, protocol) for name, part in parts.items()}
+
+
+def by_benchmark(by_arm: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """benchmark -> the long forms of several arms side by side, a row per split and arm.
+
+    Columns: per measure its value in percent, `<measure>_low`, `<measure>_high` and `<measure>_n`.
+    """
+    parts = [part.assign(arm=arm) for arm, part in by_arm.items()]
+    long = pd.concat(parts or [pd.DataFrame(columns=[*COLUMNS, "arm"])], ignore_index=True)
+    ends = {"value_pct": "", "low_pct": "_low", "high_pct": "_high", "n": "_n"}
+    tables = {}
+    for benchmark, part in long.groupby("benchmark", sort=False):
+        wide = part.pivot(index=["split", "arm"], columns="measure", values=list(ends))  # noqa: PD010 (values as they are)
+        wide.columns = [f"{measure}{ends[value]}" for value, measure in wide.columns]
+        order = [key for key in itertools.product(part["split"].unique(), by_arm) if key in wide.index]
+        tables[benchmark] = wide.loc[order]
+    return tables

@@ -14,8 +14,9 @@ import pandas as pd
 
 from ..runs.records import JudgedRecord
 from ..stats import proportions
-from .other_scorers import SCORERS, Target
-from .rules import judge
+from ..tasks.sample import YES_NO
+from .other_scorers import SCORERS, Target, lmms_eval_yes_no, pope_own_yes_no, vlmevalkit_yes_no
+from .rules import judge, named_option
 from .verdict_frames import verdict_frame
 
 CORRECTIONS = {  # the rule of `paper` -> what `strict` does instead
@@ -79,6 +80,46 @@ def scorer_accuracy(scores: pd.Series) -> dict[str, float] | None:
     n = len(scores) - dropped
     right = int((scores == "right").sum())
     return {"accuracy_pct": 100 * right / n if n else np.nan, "n": n, "dropped": dropped, "open": undecided}
+
+
+def accuracy_by_scorer(scored: pd.DataFrame) -> pd.DataFrame:
+    """`scorer_accuracy` of every scorer, by split and over all ("all"); without documented rules there is no row.
+
+    Index: split, scorer. Columns: accuracy_pct (missing where n is 0), n (the scorer's own denominator), dropped, open
+    (answers that it would ask a language model about; not right until it has answered).
+    """
+    parts = {**dict(list(scored.groupby("task", sort=False))), "all": scored}
+    rows = {
+        (split, scorer): values
+        for split, part in parts.items()
+        for scorer in SCORERS
+        if (values := scorer_accuracy(part[scorer])) is not None
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["split", "scorer"])
+
+
+def pope_by_scorer(scored: pd.DataFrame) -> pd.DataFrame:
+    """The measures of yes/no answers (POPE) as each scorer defines them on the same answers.
+
+    lmms-eval counts only a literal "no" as a missed yes and gives the yes ratio of the *truth*; VLMEvalKit takes an
+    unknown answer as "no" in precision, recall and F1; POPE's own evaluator knows no unknown answers.
+
+    Index: split, scorer. Columns: those of `pope_measures`, in percent, neither (unknown answers), n.
+    """
+    readers = {
+        "strict": lambda text: named_option(text, None)[0],
+        "lmms-eval": lmms_eval_yes_no,
+        "VLMEvalKit": vlmevalkit_yes_no,
+        "POPE's own": pope_own_yes_no,
+    }
+    rows = {}
+    for task, part in scored[scored["standard"].isin(YES_NO)].groupby("task", sort=False):
+        truth = part["standard"].to_numpy(object)
+        answers = part["answer"].fillna("").mask(part["failed"], "")
+        for scorer, read in readers.items():
+            rows[task, scorer] = pope_measures(truth, np.array([read(a) for a in answers], object), scorer)
+    index = pd.MultiIndex.from_tuples(rows, names=["split", "scorer"]) if rows else None
+    return pd.DataFrame(list(rows.values()), index=index)
 
 
 def differing(scored: pd.DataFrame) -> pd.DataFrame:
@@ -178,11 +219,11 @@ def pope_measures(truth: np.ndarray, answers: np.ndarray, scorer: str) -> dict[s
             e.value for e in (scores.accuracy, scores.precision, scores.recall, scores.f1, scores.yes_ratio)
         )
     measures = {
-        "accuracy %": accuracy,
-        "precision %": precision,
-        "recall %": recall,
-        "F1 %": f1,
-        "yes %": yes,
+        "accuracy_pct": accuracy,
+        "precision_pct": precision,
+        "recall_pct": recall,
+        "f1_pct": f1,
+        "yes_pct": yes,
     }
     unknown = int(sum(word is None for word in answers))
     return measures | {

@@ -29,6 +29,7 @@ COLUMNS = (
     *("by_rule", "by_model", "by_human", "unreviewed"),
 )
 RATERS = {"by_rule": "rule", "by_model": "model", "by_human": "human"}
+VERDICTS = ["right", "wrong", "unparsed", "undecided", "error"]
 LEFT_OPEN = ("unparsed", "undecided")
 
 
@@ -86,20 +87,16 @@ def of_source(frame: pd.DataFrame, source: str = "final", arm: str | None = None
     return frame[rows if arm is None else rows & (frame["arm"] == arm)]
 
 
-def explained(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a reader needs to follow a verdict, by id: question, answers, who decided by which rule."""
-    columns = ["id", "question", "source", "answer", "standard", "verdict", "decided_by", "rule"]
-    return frame[columns].fillna("").replace({"decided_by": {"none": "nobody"}}).set_index("id")
-
-
 def left_open(frame: pd.DataFrame) -> pd.DataFrame:
     """The answers that are neither right nor wrong, without a failure."""
     return frame[frame["verdict"].isin(LEFT_OPEN)]
 
 
-def counts_by_arm(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """arm -> verdict -> number of answers."""
-    return {arm: part["verdict"].value_counts().to_dict() for arm, part in frame.groupby("arm", sort=False)}
+def counts_by_arm(frame: pd.DataFrame) -> pd.DataFrame:
+    """Answers per arm and verdict: a row per arm, a column per verdict, and n."""
+    counts = pd.crosstab(frame["arm"], frame["verdict"]).reindex(columns=VERDICTS, fill_value=0)
+    counts = counts.reindex(frame["arm"].unique()).rename_axis(columns=None)
+    return counts.assign(n=counts.sum(axis=1))
 
 
 def deciders(frame: pd.DataFrame) -> pd.DataFrame:

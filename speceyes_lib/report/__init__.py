@@ -1,10 +1,13 @@
-"""Numbers for readers: tables, figures, pages. Nothing here computes a statistic or reads a run."""
+"""Numbers for readers: tables, figures, one sample in full, and what the stages write. Nothing is computed here."""
 
 from ..exports import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "album": ("Album",),
+        "columns": ("Column", "show"),
+        "formatting": ("chance", "interval", "p_value"),
         "outputs": ("write_reported_numbers",),
     },
 )

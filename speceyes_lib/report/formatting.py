@@ -1,80 +1,60 @@
-"""Numbers as text: intervals, p-values, factors, durations and sizes."""
+"""Numbers as text: intervals, p-values, chance, durations and sizes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from pandas.io.formats.style import Styler
+    from ..stats.intervals import Estimate
+
+SIGNIFICANT = 0.05  # p-values below it are called more than chance
 
 
-# ------------------------------------------------------------------ numbers as text
-
-
-def _missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for a table; blank where there is none."""
-    return "" if _missing(value) else f"{value:.{digits}f}"
-
-
-def p_text(value: float | None) -> str:
-    """A p-value: three digits, never "0.000"."""
-    return "" if _missing(value) else f"{value:.3f}" if value >= 0.001 else "<0.001"
-
-
-def times(value: float | None) -> str:
-    """A speedup: "1.73x"."""
-    return "" if _missing(value) else f"{value:.2f}x"
-
-
-def with_interval(
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    digits: int = 1,
-    unit: str = "",
-    sign: str = "",
+def interval(
+    estimate: Estimate | Sequence[float | None], digits: int = 1, unit: str = "", sign: str = ""
 ) -> str:
-    """ "96.2 [94.2, 97.5]", without the bracket where there is no interval, blank without a value."""
-    if _missing(value):
+    """A value with its interval: "96.2 [94.2, 97.5]", or without the bracket where there is none.
+
+    Args:
+        estimate: an `Estimate`, or value, low and high; None and nan are missing.
+        digits: digits after the decimal point.
+        unit: follows the value, such as " %" or "x".
+        sign: "+" shows the sign of positive numbers as well.
+
+    Returns:
+        The text; empty where the value is missing.
+    """
+    ends = estimate if isinstance(estimate, Sequence) else (estimate.value, estimate.low, estimate.high)
+    value, low, high = (math.nan if number is None else number for number in ends)
+    if math.isnan(value):
         return ""
-    text = f"{value:{sign}.{digits}f}{unit}"
-    return (
-        text
-        if _missing(low) or _missing(high)
-        else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-    )
+    form = f"{sign}.{digits}f"
+    bracket = "" if math.isnan(low) or math.isnan(high) else f" [{low:{form}}, {high:{form}}]"
+    return f"{value:{form}}{unit}{bracket}"
 
 
-def plain(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
-    """A table of numbers as text: fractions to `digits`, counts whole, blanks where there is nothing."""
-
-    def text(value: object) -> object:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return ""
-        return number(value, digits) if isinstance(value, float) else value
-
-    return table.astype(object).map(text)
+def p_value(value: float | None) -> str:
+    """A p-value with three digits, never "0.000"; empty where it is missing."""
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
-# ------------------------------------------------------------------ dresses
+def chance(evidence: float | Sequence[float], n: int) -> str:
+    """Whether a difference is more than chance explains: "more than chance (n=519)" or "may be chance (n=519)".
 
-
-def styled(table: pd.DataFrame, caption: str = "") -> Styler:
-    """A table for a notebook: plain text cells, right-aligned, thin rules, the caption above."""
-    rules = [
-        {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"},
-        {"selector": "th", "props": "text-align: left; vertical-align: top; font-weight: 600"},
-        {"selector": "td", "props": "text-align: right; white-space: pre; padding: 2px 8px"},
-        {"selector": "thead tr:last-child th", "props": "border-bottom: 1px solid #888"},
-    ]
-    # no random ids: the same table gives the same HTML
-    return table.style.set_uuid("t").set_table_styles(rules).set_caption(caption)
+    Args:
+        evidence: the p-value of the difference, or the two ends of its interval.
+        n: samples that the difference was measured on.
+    """
+    if isinstance(evidence, Sequence):
+        low, high = evidence
+        beyond = low > 0 or high < 0
+    else:
+        beyond = evidence < SIGNIFICANT
+    return f"{'more than chance' if beyond else 'may be chance'} (n={n})"
 
 
 def duration(seconds: float) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from ..agents.registry import AGENTS
 from ..runs.arms import BATCHED
 from ..tasks.registry import AVERAGE, SPLITS_BY_TASK
+
+if TYPE_CHECKING:
+    from ..gating.certificates import Rule
 
 # ------------------------------------------------------------------ names: one per method, split and agent
 
@@ -19,6 +25,11 @@ _METHODS = {
     "router_only": "Router, no gate",
 }
 _SPLITS = {task: split.label for task, split in SPLITS_BY_TASK.items()} | {AVERAGE: "Average"}
+# rules that `certificates.certify` adds for contrast
+_CONTRAST = {
+    "per_split": "no less accurate, split by split",
+    "per_split_on_test": "the same, chosen on the test half",
+}
 _AGENTS = {name: kind.label for name, kind in AGENTS.items()} | {"none": "no agent"}
 
 
@@ -34,3 +45,9 @@ def split_label(split: str) -> str:
 
 def agent_label(agent: str) -> str:
     return _AGENTS.get(agent, agent)
+
+
+def rule_labels(rules: Sequence[Rule]) -> dict[str, str]:
+    """Rule -> its name in tables and figures, with the kind of its guarantee on a second line."""
+    named = {r.name: r.label if r.guarantee == "none" else f"{r.label}\n({r.guarantee})" for r in rules}
+    return named | _CONTRAST

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
 PUBLISHED = ("04_confidence", "04_certified_thresholds", "04_costs", "05_figures")  # stages that draw figures
-# what the headline shows of `tables.headline_table`; the rest is in summary.json
+# what the headline shows of `tables.HEADLINE`; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
 HEADLINE_COLUMNS = [
     "accuracy % [95 %]",
@@ -60,11 +60,13 @@ a { color: #0b5fa5 } .failed { color: #b00020; font-weight: bold }
 
 def headline_rows(summary: Mapping) -> list[tuple[str, ...]]:
     """The headline as text cells: column names, then a row for each arm of `HEADLINE_ARMS` that the run has."""
-    from .tables import headline_table
+    from ..analysis.results import arm_results
+    from .columns import as_text
+    from .tables import HEADLINE
 
     arms = {name: summary["arms"][name] for name in HEADLINE_ARMS if name in summary["arms"]}
-    table = headline_table({**summary, "arms": arms})[HEADLINE_COLUMNS]
-    return [("", *HEADLINE_COLUMNS), *(tuple(map(str, row)) for row in table.itertuples())]
+    table = as_text(arm_results({**summary, "arms": arms}), HEADLINE)[HEADLINE_COLUMNS]
+    return [("", *HEADLINE_COLUMNS), *(tuple(row) for row in table.itertuples())]
 
 
 def headline_text(summary: Mapping) -> str:

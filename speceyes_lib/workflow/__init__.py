@@ -2,4 +2,6 @@
 
 from ..exports import exports
 
-__getattr__, __dir__, __all__ = exports(__name__, {"notebook": ("Progress", "handover", "show", "start")})
+__getattr__, __dir__, __all__ = exports(
+    __name__, {"notebook": ("Progress", "handover", "show_figure", "start")}
+)

@@ -181,7 +181,7 @@ def counts_of(manifests: Iterable[Manifest], verb: str = "finished") -> None:
     counts(verb, done, total, failed=failed, taken_over_from_an_earlier_session=resumed)
 
 
-def show(figure: Figure | Path, dpi: int = 144) -> None:
+def show_figure(figure: Figure | Path, dpi: int = 144) -> None:
     """Display a matplotlib figure exactly once, whatever the backend, and release it; or a picture that is saved.
 
     Either is as wide as it is in print, 96 of the page's pixels an inch: sharp on dense screens, still as wide as

@@ -61,9 +61,6 @@ def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(para
     assert (table["confidence_off"].dropna() < 1e-5).all()
     assert 0 < table["accepted_measured"].sum() < table["n"].sum()
     assert (table[["wall_s_predicted", "wall_s_measured", "speedup_measured"]] > 0).all(axis=None)
-    told = fidelity.finding(table)
-    assert "none differs" in told[0]
-    assert f"{table['off_pct'].abs().median():.1f} %" in told[1]
 
 
 def test_a_disagreement_is_found_and_named(params, data):
@@ -77,7 +74,6 @@ def test_a_disagreement_is_found_and_named(params, data):
     assert table["verdicts_differ"].sum() > 0
     assert len(differing) >= table["decisions_differ"].sum()
     assert set(differing["setting"]) <= set(table["setting"])
-    assert "replay differs from the funnel in" in fidelity.finding(table)[0]
 
 
 def vars_of(data: replay_data.ReplayData) -> dict:

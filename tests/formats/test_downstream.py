@@ -18,6 +18,7 @@ from speceyes_lib.gating import certificates
 from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.params import ConfidenceParams, JudgingParams
 from speceyes_lib.report import labels, table1, tables
+from speceyes_lib.report.columns import as_text
 from speceyes_lib.report.plots import confidence, cost, gate
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.stats.resampling import Bootstrap
@@ -69,7 +70,7 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     import_files("speceyes", [files], "theirs", str(benchmark_root))
     frame = sample_frame.samples(recorded_run.open("theirs", tasks=TASKS), ["collect", "baseline", "gated"])
     summary = summarise(frame, run="theirs", bootstrap=Bootstrap(draws=100))
-    headline = tables.headline_table(summary)
+    headline = as_text(results.arm_results(summary), tables.HEADLINE)
     assert headline.loc["SpecEyes (min)", "speedup [95 %]"] == "2.50x"
     assert headline.loc[labels.method_label("router_only"), "wall-clock s"] == ""
     shown = results.measured_results(summary)

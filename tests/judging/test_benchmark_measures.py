@@ -7,10 +7,11 @@ import itertools
 import pytest
 from judged import judged
 
-from speceyes_lib.judging.benchmark_measures import OVERALL, measures_of, yes_no_answers
+from speceyes_lib.judging.benchmark_measures import OVERALL, by_benchmark, measures_of, yes_no_answers
 from speceyes_lib.judging.human import reviewed
 from speceyes_lib.judging.verdict_frames import verdict_frame
-from speceyes_lib.report.tables import benchmark_tables
+from speceyes_lib.report.columns import as_text
+from speceyes_lib.report.tables import measure_columns
 from speceyes_lib.runs.records import HumanCheck
 
 
@@ -125,7 +126,9 @@ def test_where_a_person_decided_the_word_follows_from_the_verdict():
 
 def test_tables_hold_a_count_beside_every_figure_and_follow_the_order_given():
     frames = {"gated": verdict_frame([*VSTAR, *HR, *POPE]), "baseline": verdict_frame(VSTAR)}
-    tables = benchmark_tables({arm: measures_of(frame) for arm, frame in frames.items()})
+    wide = by_benchmark({arm: measures_of(frame) for arm, frame in frames.items()})
+    assert wide["vstar"].loc[("direct_attributes", "baseline"), "accuracy_n"] == 4
+    tables = {name: as_text(table, measure_columns(table, name)) for name, table in wide.items()}
     assert list(tables) == ["vstar", "hr", "pope"]
     assert list(tables["vstar"].index) == list(
         itertools.product(["V* direct", "V* relative", OVERALL], ["gated", "Agent alone"])
@@ -143,4 +146,4 @@ def test_tables_hold_a_count_beside_every_figure_and_follow_the_order_given():
 
 def test_an_empty_frame_measures_nothing():
     assert measures_of(verdict_frame([])).empty
-    assert benchmark_tables({"gated": measures_of(verdict_frame([]))}) == {}
+    assert by_benchmark({"gated": measures_of(verdict_frame([]))}) == {}

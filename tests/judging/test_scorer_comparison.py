@@ -9,9 +9,15 @@ from judged import judged
 
 from speceyes_lib.judging import scorer_comparison
 from speceyes_lib.judging.human import reviewed
-from speceyes_lib.judging.scorer_comparison import compare_scorers, corrections, differing, ways_to_differ
+from speceyes_lib.judging.scorer_comparison import (
+    accuracy_by_scorer,
+    compare_scorers,
+    corrections,
+    differing,
+    pope_by_scorer,
+    ways_to_differ,
+)
 from speceyes_lib.report.plots.judging import correction_waterfall
-from speceyes_lib.report.tables import pope_table, scorer_table
 from speceyes_lib.runs.records import HumanCheck, JudgeCall
 
 RECORDS = [
@@ -26,17 +32,19 @@ RECORDS = [
 
 
 def test_the_table_says_what_each_figure_stands_on():
-    table = scorer_table(compare_scorers(RECORDS))
-    assert table.loc["V* direct", "paper"] == "50.0 (n=2, 1 dropped, 1 open)"
-    assert table.loc["V* direct", "strict"] == "66.7 (n=3)"
-    assert table.loc["V* direct", "DeepEyes judge"] == "33.3 (n=3, 1 open)"
-    assert table.loc["V* direct", "POPE's own"] == ""  # no rules for it
-    assert table.loc["HR 4K", "paper"] == "50.0 (n=2, 1 open)"
-    assert table.loc["HR 4K", "strict"] == "0.0 (n=2)"
-    assert table.loc["POPE rand.", "paper"] == "50.0 (n=2)"
-    assert table.loc["POPE rand.", "strict"] == "100.0 (n=2)"
-    assert table.loc["all", "lmms-eval"] != ""
-    assert table.loc["all", "DeepEyes judge"] == ""
+    table = accuracy_by_scorer(compare_scorers(RECORDS))
+    cells = {key: (pytest.approx(a), *map(int, rest)) for key, a, *rest in table.itertuples()}
+    vstar, hr, pope = "vstar/direct_attributes", "hr/hr_bench_4k", "pope/random"
+    assert cells[vstar, "paper"] == (50, 2, 1, 1)  # n, dropped, open
+    assert cells[vstar, "strict"] == (200 / 3, 3, 0, 0)
+    assert cells[vstar, "DeepEyes judge"] == (100 / 3, 3, 0, 1)
+    assert (vstar, "POPE's own") not in cells  # no rules for it
+    assert cells[hr, "paper"] == (50, 2, 0, 1)
+    assert cells[hr, "strict"] == (0, 2, 0, 0)
+    assert cells[pope, "paper"] == (50, 2, 0, 0)
+    assert cells[pope, "strict"] == (100, 2, 0, 0)
+    assert ("all", "lmms-eval") in cells
+    assert ("all", "DeepEyes judge") not in cells
 
 
 def test_the_samples_on_which_scorers_differ_are_listed_and_no_others():
@@ -127,22 +135,13 @@ def test_pope_is_measured_as_each_scorer_defines_it():
     said = ["yes", "yes.", "no", "perhaps", "no"]
     truth = ["yes", "yes", "yes", "yes", "no"]
     records = [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(said, truth, strict=True))]
-    table = pope_table(compare_scorers(records)).loc["POPE rand."]
-    assert table.loc["strict", ["accuracy %", "recall %", "yes %", "neither"]].tolist() == [
-        "60.0",
-        "50.0",
-        "40.0",
-        1,
-    ]
+    table = pope_by_scorer(compare_scorers(records)).loc["pope/random"]
+    shown = ["accuracy_pct", "recall_pct", "yes_pct", "neither"]
+    assert table.loc["strict", shown].tolist() == [60, 50, 40, 1]
     # of the four that are yes: one literal yes, one literal no, two it cannot read and does not miss
-    assert table.loc["lmms-eval", ["accuracy %", "recall %", "yes %", "neither"]].tolist() == [
-        "40.0",
-        "50.0",
-        "80.0",
-        2,
-    ]
-    assert table.loc["POPE's own", ["accuracy %", "recall %", "yes %"]].tolist() == ["80.0", "75.0", "60.0"]
-    assert pope_table(compare_scorers(RECORDS[:1])).empty
+    assert table.loc["lmms-eval", shown].tolist() == [40, 50, 80, 2]
+    assert table.loc["POPE's own", shown[:3]].tolist() == [80, 75, 60]
+    assert pope_by_scorer(compare_scorers(RECORDS[:1])).empty
 
 
 def test_the_waterfall_shows_every_step_with_its_answers():

@@ -12,14 +12,14 @@ from speceyes_lib.judging.verdict_frames import (
     counted,
     counts_by_arm,
     deciders,
-    explained,
     left_open,
     model_replies,
     session_cost,
     verdict_frame,
     with_and_without_people,
 )
-from speceyes_lib.report.tables import verdict_table
+from speceyes_lib.report.columns import as_text
+from speceyes_lib.report.tables import VERDICTS
 from speceyes_lib.runs.records import Counts, Failure, HumanCheck, JudgeCall, JudgedRecord, Manifest
 
 
@@ -124,8 +124,10 @@ def test_verdicts_are_counted_by_arm():
             verdict_frame([judged("vstar/direct_attributes/9", None)], "baseline"),
         ]
     )
-    assert counts_by_arm(frame) == {"gated": {"right": 5, "wrong": 1}, "baseline": {"error": 1}}
-    assert verdict_table(counts_by_arm(frame))["n"].tolist() == [6, 1]
+    counts = counts_by_arm(frame)
+    assert list(counts.index) == ["gated", "baseline"]
+    assert counts.loc["gated", ["right", "wrong", "error", "n"]].tolist() == [5, 1, 0, 6]
+    assert counts.loc["baseline", ["right", "error", "n"]].tolist() == [0, 1, 1]
 
 
 def test_accuracy_with_and_without_people_has_its_counts_beside_it():
@@ -139,5 +141,4 @@ def test_what_nobody_could_tell_is_left_open_and_a_failure_is_not():
     answers = ["A", "red or blue", "", None]
     frame = verdict_frame([judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(answers)])
     assert left_open(frame)["answer"].tolist() == ["red or blue", ""]
-    assert explained(left_open(frame))["decided_by"].tolist() == ["nobody", "rule"]
-    assert explained(frame).isna().sum().sum() == 0
+    assert as_text(left_open(frame), VERDICTS)["decided by"].tolist() == ["nobody", "rule"]

@@ -15,6 +15,7 @@ from speceyes_lib.params import ConfidenceParams, FiguresParams, ThresholdParams
 from speceyes_lib.paths import run_dir, stage_dir
 from speceyes_lib.report import outputs as outputs_module
 from speceyes_lib.report import tables
+from speceyes_lib.report.columns import as_text
 from speceyes_lib.report.outputs import (
     CONFIDENCE,
     FIGURES,
@@ -150,6 +151,7 @@ def test_the_three_shown_samples_span_the_confidences(runs):
     three = summary.spread(drafts)
     assert three["score_min"].iloc[0] == drafts["score_min"].min()
     assert three["score_min"].iloc[-1] == drafts["score_min"].max()
-    table = tables.samples_table(three, ["min"])
-    assert list(table.columns) == list(three["id"])
+    table = as_text(three, tables.sample_columns(["min"]))
+    assert table["sample"].tolist() == list(three["id"])
+    assert table["confidence, min"].tolist() == [f"{score:.4f}" for score in three["score_min"]]
     assert (stage_dir("r", "02_collect", TASKS[0]) / "manifest.json").exists()

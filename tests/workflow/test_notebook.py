@@ -20,7 +20,7 @@ from speceyes_lib.workflow import notebook
 HEAD = """
 import time
 from speceyes_lib.errors import DataError
-from speceyes_lib.workflow.notebook import Progress, counts, handover, show, start
+from speceyes_lib.workflow.notebook import Progress, counts, handover, show_figure, start
 params = start("01_small_model_inference", globals())
 """
 
@@ -58,7 +58,7 @@ with Progress("drafted") as progress:
             progress(done, 5, task)
             time.sleep(0.1)
 """
-    figure = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\naxes.plot([1, 2])\nshow(figure)"
+    figure = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\naxes.plot([1, 2])\nshow_figure(figure)"
     mistake = "def load():\n    raise DataError('scene.json: field options is missing; add it')\nload()"
     cells = [HEAD, progress, figure, mistake]
     return [*outputs(run_cells(folder, *cells)), (folder / "error.txt").read_text()]
@@ -82,7 +82,7 @@ def test_a_saved_figure_is_shown_from_its_file_as_wide_as_in_print(tmp_path, mon
     figure.savefig(tmp_path / "saved.png", dpi=200)
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    notebook.show(tmp_path / "saved.png")
+    notebook.show_figure(tmp_path / "saved.png")
     (image,) = shown
     assert image.data == (tmp_path / "saved.png").read_bytes()
     assert image.width == 3.5 * 96

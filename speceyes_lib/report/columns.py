@@ -1,0 +1,129 @@
+"""Tables for people: a numeric frame, and a declaration of how each of its columns is shown.
+
+Frames stay numeric until `show` or `as_text` turns them into text. Everything is escaped: cells, index, header and
+caption may hold words of models and of benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .formatting import interval
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+RULES = [
+    {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"},
+    {"selector": "th", "props": "text-align: left; vertical-align: top; font-weight: 600"},
+    {"selector": "td", "props": "text-align: right; white-space: pre; padding: 2px 8px"},
+    {"selector": "thead tr:last-child th", "props": "border-bottom: 1px solid #888"},
+]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column of a frame is shown.
+
+    Attributes:
+        name: the column, or the level of the index.
+        label: its header.
+        format: a format specification such as ".1f", or a function from a value to text. A missing value is blank.
+        interval: the columns with the two ends of the value's interval.
+        n: the column with the value's own denominator, shown below it.
+        unit: follows the value, before its interval.
+    """
+
+    name: str
+    label: str
+    format: str | Callable[[Any], str] = ""
+    interval: tuple[str, str] | None = None
+    n: str | None = None
+    unit: str = ""
+
+    def texts(self, frame: pd.DataFrame) -> list[str]:
+        """The cells of this column, one per row of the frame.
+
+        Raises:
+            KeyError: the frame has rows and no such column.
+        """
+        if not len(frame):
+            return []
+        values = self._of(frame, self.name)
+        if self.interval:
+            digits, sign = int(self.format.strip("+.f")), self.format[:1].strip(".")
+            ends = (self._of(frame, name) for name in self.interval)
+            cells = [interval(row, digits, self.unit, sign) for row in zip(values, *ends, strict=True)]
+        else:
+            cells = ["" if _missing(value) else self._text(value) for value in values]
+        if self.n is None:
+            return cells
+        counts = self._of(frame, self.n)
+        return [
+            f"{cell}\nn={n:.0f}".lstrip() if n == n else cell for cell, n in zip(cells, counts, strict=True)
+        ]
+
+    def _text(self, value: Any) -> str:
+        text = self.format(value) if callable(self.format) else format(value, self.format)
+        return text + self.unit
+
+    def _of(self, frame: pd.DataFrame, name: str) -> list:
+        return list(frame.index.get_level_values(name) if name in frame.index.names else frame[name])
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def as_text(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """The frame as text cells under the labels of `columns`; columns that name index levels become the index."""
+    texts = {column.label: column.texts(frame) for column in columns}
+    levels = [column.label for column in columns if column.name in frame.index.names]
+    table = pd.DataFrame(texts, dtype=object)
+    return table.set_index(levels) if levels else table
+
+
+def show(frame: pd.DataFrame, columns: Sequence[Column] | None = None, caption: str = "") -> Styler:
+    """A table for a notebook.
+
+    Args:
+        frame: the numbers, a row per line of the table.
+        columns: what to show, in this order; None: every column under its own name, floats with one digit.
+        caption: stands above the table.
+
+    Returns:
+        A pandas Styler. Equal input gives equal HTML.
+    """
+    table = frame if columns is None else as_text(frame, columns)
+    styler = table.style.format(precision=1, na_rep="", escape="html")
+    for axis in (0, 1):
+        styler.format_index(escape="html", axis=axis, na_rep="")
+    if table.index.names == [None] and isinstance(table.index, pd.RangeIndex):
+        styler.hide(axis="index")
+    else:
+        styler.format_index_names(escape="html")
+    # pandas escapes cells and headers on request, a caption never; its table ids are random by default
+    return styler.set_uuid("t").set_table_styles(RULES).set_caption(escape(caption))
+
+
+# ------------------------------------------------------------------ formats
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction in percent, without the sign."""
+    return f"{100 * fraction:.{digits}f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds in whole milliseconds, without the unit."""
+    return f"{1000 * seconds:.0f}"
+
+
+def words(name: str) -> str:
+    """A name as words: "draft_failed" -> "draft failed"."""
+    return str(name).replace("_", " ")
