@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = exports(
         "columns": ("Column", "show"),
         "formatting": ("chance", "interval", "p_value"),
         "outputs": ("write_reported_numbers",),
+        "paper_table": ("table1", "table1_latex"),
     },
 )

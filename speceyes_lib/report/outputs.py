@@ -24,8 +24,8 @@ from ..paths import resolve, run_dir
 from ..runs import recorded_run
 from ..runs.provenance import file_hash, folder_hash, text_hash
 from ..runs.stage import finish_stage
-from . import table1
 from .album import Album
+from .paper_table import table1, table1_latex
 
 THRESHOLD, CONFIDENCE, FIGURES = "04_threshold", "04_confidence", "05_figures"
 CERTIFIED, COSTS = "04_certified_thresholds", "04_costs"
@@ -101,8 +101,8 @@ def write_figures_stage(
     caption = "Accuracy in percent and speedup over the agent alone."
     files: dict[str, Any] = {
         "table1.csv": shown,
-        "table1.tex": table1.latex(shown, caption, "tab:table1"),
-        "table1.html": table1.html(shown, caption),
+        "table1.tex": table1_latex(shown, caption, "tab:table1"),
+        "table1.html": table1(shown, caption).to_html(),
     }
     if run is None:
         return _finish(params, FIGURES, files, 0, figures, arms=())

@@ -12,6 +12,7 @@ from speceyes_lib.errors import StageError
 from speceyes_lib.params import FiguresParams
 from speceyes_lib.paths import run_dir, stage_dir
 from speceyes_lib.report import outputs, table1
+from speceyes_lib.report.paper_table import missing_rows
 from speceyes_lib.report.plots import ablations, cost, gate, method
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.stage import finish_stage
@@ -53,7 +54,7 @@ def gathered(run: str = "r", **changed) -> paper_comparison.PaperData:
 def shown(found: paper_comparison.PaperData) -> dict:
     """Everything notebook 05 draws, by name; what there is nothing for is absent."""
     results = found.results()
-    made = {"table": table1.html(results), "scatter": gate.accuracy_speedup(results)}
+    made = {"table": table1(results), "scatter": gate.accuracy_speedup(results)}
     made["method"] = method.method(found.shares())
     for name, sweep, draw in (
         ("threshold", found.threshold_sweep(), ablations.threshold_ablation),
@@ -146,7 +147,7 @@ def test_a_partial_run_gives_what_it_has_and_names_the_rest(point, arms, tasks, 
     results = found.results()
     assert set(results["source"]) == {"measured"}
     assert set(results["split"]) == {*tasks, "average"}
-    sentences = " ".join([*table1.missing(results), *found.missing])
+    sentences = " ".join([*missing_rows(results), *found.missing])
     assert told in sentences
     folder = outputs.write_figures_stage(
         found.params, found.run, results, outputs.album(found.params, outputs.FIGURES)

@@ -74,7 +74,7 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     assert headline.loc["SpecEyes (min)", "speedup [95 %]"] == "2.50x"
     assert headline.loc[labels.method_label("router_only"), "wall-clock s"] == ""
     shown = results.measured_results(summary)
-    table1.html(shown)
+    table1(shown).to_html()
     gate.accuracy_speedup(shown)
     gathered = confidence_data.gather(ConfidenceParams(run="theirs", tasks=TASKS, threshold_from=""))
     assert {"scores from evidence, other K", "times and speedups"} & set(gathered.missing)

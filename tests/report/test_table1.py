@@ -13,7 +13,8 @@ from synthetic_run import TASKS, make_run
 from speceyes_lib.analysis import results, sample_frame
 from speceyes_lib.analysis.reported import read_reported
 from speceyes_lib.analysis.summary import summarise
-from speceyes_lib.report import labels, table1
+from speceyes_lib.report import interval, labels, table1, table1_latex
+from speceyes_lib.report.paper_table import REPLAYED, SLOWER, layout, legend, missing_rows
 from speceyes_lib.stats.resampling import Bootstrap
 from speceyes_lib.tasks.registry import AVERAGE, SPLITS
 
@@ -45,62 +46,72 @@ def long_of(*rows: tuple, source: str = "reported", agent: str = "deepeyes") -> 
     return frame.astype(dict.fromkeys(results.COLUMNS[4:], "float64"))
 
 
-class Cells(HTMLParser):
-    """The rows of an HTML table: per cell its pieces of text, each with the classes of the element around it."""
+class Table(HTMLParser):
+    """Cells of the styled table: their texts by (block, method, split, column), and the CSS of each."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.rows: list[list[list[tuple[str, str]]]] = []
-        self._around: list[str] = []
+        self.cells: dict[tuple[str, str, str, str], str] = {}
+        self.css: dict[tuple[str, str, str, str], str] = {}
+        self.caption, self._at, self._id, self._key = "", "", "", None
+        self._heads: dict[int, list[str]] = {0: [], 1: []}
+        self._block = self._method = self._kind = ""
+        rules = re.findall(r"((?:#T_\w+(?:, )?)+) {\n(.*?)}", text, re.DOTALL)
+        self._rules = {name: " ".join(css.split()) for names, css in rules for name in names.split(", ")}
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append([])
-        elif tag in ("span", "small"):
-            self._around.append(dict(attrs).get("class", tag))
-
-    def handle_endtag(self, tag):
-        if tag in ("span", "small"):
-            self._around.pop()
+        values = dict(attrs)
+        classes = values.get("class") or ""
+        self._kind = ""
+        if tag == "caption":
+            self._kind = "caption"
+        elif "col_heading level0" in classes:
+            self._kind, self._span = "split", int(values.get("colspan", 1))
+        elif "row_heading level0" in classes:
+            self._kind = "block"
+        elif "row_heading level1" in classes:
+            self._kind = "method"
+        elif tag == "td":
+            self._kind, column = "cell", int(re.search(r"col(\d+)", classes)[1])
+            split, name = self._heads[0][column], ("Acc.", "Speedup")[column % 2]
+            self._key = (self._block, self._method, split, name)
+            self.cells[self._key] = ""
+            self.css[self._key] = self._rules.get("#" + values["id"], "")
 
     def handle_data(self, data):
-        if self.rows and self.rows[-1] and data.strip():
-            self.rows[-1][-1].append((data.strip(), self._around[-1] if self._around else ""))
+        if self._kind == "caption":
+            self.caption += data
+        elif self._kind == "split":
+            self._heads[0] += [data] * self._span
+        elif self._kind == "block":
+            self._block = data
+        elif self._kind == "method":
+            self._method = data
+        elif self._kind == "cell":
+            self.cells[self._key] += data
+
+    def handle_endtag(self, tag):
+        self._kind = ""
 
 
-def html_cells(text: str) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
-    """(block, method, column) -> the pieces of that cell."""
-    found, block, head = {}, "", []
-    for row in Cells(text.split("</table>")[0]).rows:
-        texts = [" ".join(piece for piece, _ in cell) for cell in row]
-        if not head:
-            head = texts
-        elif len(row) == 1:
-            block = texts[0]
-        else:
-            found |= {(block, texts[0], c): cell for c, cell in zip(head[1:], row[1:], strict=True)}
-    return found
+def mark_of(css: str) -> str:
+    return "best" if "bold" in css else "second" if "underline" in css else ""
 
 
-def latex_cells(text: str) -> dict[tuple[str, str, str], tuple[str, str]]:
-    """(block, method, column) -> accuracy and speedup as LaTeX; refuses rows of another length than the head's."""
+def latex_cells(text: str) -> dict[tuple[str, str, str, str], str]:
+    """(block, method, split, column) -> the cell; refuses rows of another length than the head's."""
     body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
-    lines = [
-        line.removesuffix(r" \\") for line in body.strip().splitlines() if "&" in line or r"\textit" in line
-    ]
-    head = re.findall(r"\\multicolumn\{2\}\{c\}\{([^}]*)\}", lines[0])
+    lines = [line.removesuffix(r" \\").strip() for line in body.strip().splitlines() if "&" in line]
+    splits = re.findall(r"\\multicolumn\{2\}\{c\}\{([^}]*)\}", lines[0])
     found, block = {}, ""
     for line in lines[2:]:
-        cells = re.split(r"(?<!\\)&", line)
-        if len(cells) == 1:
-            block = re.search(r"\\textit\{(.*)\}\}", line)[1]
-            continue
-        assert len(cells) == 1 + 2 * len(head), line
-        cells = [c.strip() for c in cells]
-        found |= {(block, cells[0], c): (cells[1 + 2 * i], cells[2 + 2 * i]) for i, c in enumerate(head)}
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)&", line)]
+        assert len(cells) == 2 + 2 * len(splits), line
+        block = cells[0] or block
+        for i, split in enumerate(splits):
+            for j, name in enumerate(("Acc.", "Speedup")):
+                found[block, cells[1], split, name] = cells[2 + 2 * i + j]
     return found
 
 
@@ -108,56 +119,53 @@ def block_of(agent: str) -> str:
     return "Reported: the draft alone" if agent == "none" else f"Reported: {labels.agent_label(agent)}"
 
 
+def where(row, name: str) -> tuple[str, str, str, str]:
+    return block_of(row.agent), labels.method_label(row.method), labels.split_label(row.split), name
+
+
 # ------------------------------------------------------------------ the reported numbers
-def test_every_reported_number_stands_in_its_cell_of_the_html(paper):
-    cells = html_cells(table1.html(paper))
-    assert len(cells) == len(paper) == len(read_reported("table1"))
+def test_every_reported_number_stands_in_its_cell_of_html_and_latex(paper):
+    html = Table(table1(paper).to_html()).cells
+    tex = latex_cells(table1_latex(paper, "All numbers.", "tab:x"))
+    shown = {key for key, text in html.items() if text}
+    assert len(shown) == 2 * len(paper) == 2 * len(read_reported("table1"))
+    assert {key for key, text in tex.items() if text} == shown
     for row in paper.itertuples():
-        cell = cells[block_of(row.agent), labels.method_label(row.method), labels.split_label(row.split)]
-        accuracy, speedup = (piece for piece, _ in cell)
-        assert float(accuracy) == row.accuracy_pct
-        assert float(re.match(r"[\d.]+", speedup)[0]) == row.speedup
-        assert (table1.SLOWER in speedup) == (row.speedup < 1)
-
-
-def test_every_reported_number_stands_in_its_cell_of_the_latex(paper):
-    cells = latex_cells(table1.latex(paper, "All numbers.", "tab:x"))
-    assert len(cells) == len(paper)
-    for row in paper.itertuples():
-        at = block_of(row.agent), labels.method_label(row.method), labels.split_label(row.split)
-        accuracy, speedup = (re.search(r"\d+\.\d+", text)[0] for text in cells[at])
-        assert (float(accuracy), float(speedup)) == (row.accuracy_pct, row.speedup)
-        assert (r"\downarrow" in cells[at][1]) == (row.speedup < 1)
+        for cells in (html, tex):
+            accuracy, speedup = cells[where(row, "Acc.")], cells[where(row, "Speedup")]
+            assert float(re.search(r"\d+\.\d+", accuracy)[0]) == row.accuracy_pct
+            assert float(re.search(r"\d+\.\d+", speedup)[0]) == row.speedup
+        assert (SLOWER in html[where(row, "Speedup")]) == (row.speedup < 1)
+        assert (r"\downarrow" in tex[where(row, "Speedup")]) == (row.speedup < 1)
 
 
 def test_the_layout_loses_and_changes_nothing(paper):
     keys = ["agent", "method", "split"]
-    ours = table1.layout(paper).set_index(keys)[["accuracy_pct", "speedup"]].sort_index()
+    ours = layout(paper).set_index(keys)[["accuracy_pct", "speedup"]].sort_index()
     pd.testing.assert_frame_equal(ours, paper.set_index(keys)[["accuracy_pct", "speedup"]].sort_index())
 
 
 def test_a_changed_number_changes_its_cell(paper):
     changed = paper.copy()
     changed.loc[17, "accuracy_pct"] += 1.25
-    before, after = (html_cells(table1.html(t)) for t in (paper, changed))
-    row = changed.loc[17]
-    at = block_of(row["agent"]), labels.method_label(row["method"]), labels.split_label(row["split"])
-    assert float(after[at][0][0]) == row["accuracy_pct"]
-    assert float(before[at][0][0]) == paper.loc[17, "accuracy_pct"]
+    before, after = (Table(table1(t).to_html()).cells for t in (paper, changed))
+    (row,) = changed.loc[[17]].itertuples()
+    assert float(after[where(row, "Acc.")]) == row.accuracy_pct
+    assert float(before[where(row, "Acc.")]) == paper.loc[17, "accuracy_pct"]
 
 
 # ------------------------------------------------------------------ marks
 def test_bold_and_underlined_are_the_best_and_second_of_each_block_and_split(paper):
-    cells = html_cells(table1.html(paper))
-    tex = latex_cells(table1.latex(paper, "", "tab:x"))
-    for (agent, split), part in paper[paper["agent"] != "none"].groupby(["agent", "split"]):
+    css = Table(table1(paper).to_html()).css
+    tex = latex_cells(table1_latex(paper, "", "tab:x"))
+    for _, part in paper[paper["agent"] != "none"].groupby(["agent", "split"]):
         best, second, *_ = sorted(set(part["accuracy_pct"]), reverse=True)
         for row in part.itertuples():
-            at = block_of(agent), labels.method_label(row.method), labels.split_label(split)
+            at = where(row, "Acc.")
             wanted = {best: "best", second: "second"}.get(row.accuracy_pct, "")
-            assert cells[at][0][1] == wanted, at
-            assert tex[at][0].startswith(r"\textbf") == (wanted == "best")
-            assert tex[at][0].startswith(r"\underline") == (wanted == "second")
+            assert mark_of(css[at]) == wanted, at
+            assert tex[at].startswith(r"\textbf") == (wanted == "best")
+            assert tex[at].startswith(r"\underline") == (wanted == "second")
 
 
 def test_equals_share_a_mark_and_the_agent_alone_is_in_no_race_of_speed():
@@ -167,7 +175,7 @@ def test_equals_share_a_mark_and_the_agent_alone_is_in_no_race_of_speed():
         ("speceyes_log", "hr/hr_bench_4k", 82.0, 0.9),
         ("speceyes_min", "hr/hr_bench_4k", 81.0, 0.9),
     )
-    table = table1.layout(long).set_index("method")
+    table = layout(long).set_index("method")
     assert table["accuracy_mark"].to_dict() == {
         "baseline": "", "specreason": "best", "speceyes_log": "best", "speceyes_min": "second",
     }  # fmt: skip
@@ -180,105 +188,105 @@ def test_equals_share_a_mark_and_the_agent_alone_is_in_no_race_of_speed():
 
 
 def test_one_row_alone_is_not_the_best_of_anything():
-    table = table1.layout(long_of(("baseline", AVERAGE, 80.0, 1.0)))
+    table = layout(long_of(("baseline", AVERAGE, 80.0, 1.0)))
     assert table["accuracy_mark"].tolist() == [""]
 
 
 def test_the_legend_explains_only_marks_that_occur(paper, summary):
-    assert "slower" in table1.legend(table1.layout(paper))
-    assert "replayed" not in table1.legend(table1.layout(paper))
+    assert "slower" in legend(layout(paper))
+    assert "replayed" not in legend(layout(paper))
     replayed = results.measured_results(summary).assign(how="replayed")
-    assert "replayed" in table1.legend(table1.layout(replayed))
-    assert "intervals" in table1.legend(table1.layout(replayed))
+    assert "replayed" in legend(layout(replayed))
+    assert "intervals" in legend(layout(replayed))
 
 
 # ------------------------------------------------------------------ measured
 def test_measured_cells_show_value_interval_and_n(summary):
-    cells = html_cells(table1.html(results.measured_results(summary)))
+    cells = Table(table1(results.measured_results(summary)).to_html()).cells
     for split in TASKS:
         entry = summary["arms"]["gated"]["splits"][split]
-        cell = cells["Measured: run mine", "SpecEyes (min)", labels.split_label(split)]
-        texts = [piece for piece, _ in cell]
-        assert texts[0] == f"{entry['accuracy_pct']:.1f}"
-        assert texts[1] == f"[{entry['accuracy_low_pct']:.1f}, {entry['accuracy_high_pct']:.1f}]"
-        assert texts[2].startswith(f"{entry['speedup']:.2f}x")
-        assert texts[-1] == f"n={entry['n']}"
+        at = "Measured: run mine", "SpecEyes (min)", labels.split_label(split)
+        accuracy = interval([entry[f"accuracy{end}_pct"] for end in ("", "_low", "_high")])
+        assert cells[*at, "Acc."] == f"{accuracy}\nn={entry['n']}"
+        assert cells[*at, "Speedup"].startswith(f"{entry['speedup']:.2f}x")
+        assert f"[{entry['speedup_low']:.2f}, {entry['speedup_high']:.2f}]" in cells[*at, "Speedup"]
 
 
 def test_what_a_run_lacks_stays_blank_beside_the_papers_number(paper, summary):
     mine = results.measured_results(summary)
     gone = (mine["method"] == "draft_only") & (mine["split"] == TASKS[0])
     both = pd.concat([paper, mine[~gone]], ignore_index=True)
-    cells = html_cells(table1.html(both))
-    assert cells["Measured: run mine", "Draft alone", COLUMNS[0]] == []
-    assert cells["Reported: the draft alone", "Draft alone", COLUMNS[0]]
-    assert ("Measured: run mine", "SpecReason", COLUMNS[0]) not in cells
-    tex = latex_cells(table1.latex(both, "", "tab:x"))
-    assert tex["Measured: run mine", "Draft alone", COLUMNS[0]] == ("", "")
-    assert table1.layout(mine[~gone]).equals(table1.layout(both).query("source == 'measured'").assign(block=0)
-                                            .reset_index(drop=True))  # fmt: skip
+    html = Table(table1(both).to_html()).cells
+    tex = latex_cells(table1_latex(both, "", "tab:x"))
+    for cells in (html, tex):
+        for name in ("Acc.", "Speedup"):
+            assert cells["Measured: run mine", "Draft alone", COLUMNS[0], name] == ""
+            assert cells["Reported: the draft alone", "Draft alone", COLUMNS[0], name]
+        assert ("Measured: run mine", "SpecReason", COLUMNS[0], "Acc.") not in cells
+    assert layout(mine[~gone]).equals(layout(both).query("source == 'measured'").assign(block=0)
+                                     .reset_index(drop=True))  # fmt: skip
 
 
 def test_a_run_without_its_agent_alone_has_no_speedups_and_says_so():
     arms, judged = make_run(per_task=4)
     summary = summarise(
-        sample_frame.assemble({"gated": arms["gated"]}, {"gated": judged["gated"]}),
-        run="alone",
+        sample_frame.assemble({"gated": arms["gated"]}, {"gated": judged["gated"]}), run="alone",
         bootstrap=Bootstrap(draws=100),
-    )
+    )  # fmt: skip
     long = results.measured_results(summary)
-    cells = html_cells(table1.html(long))
-    assert not any("x" in piece for cell in cells.values() for piece, _ in cell)
-    told = " ".join(table1.missing(long))
-    assert "without its agent alone there are no speedups" in told
-    assert "SpecReason" in told
+    cells = Table(table1(long).to_html()).cells
+    assert not any(text for (*_, name), text in cells.items() if name == "Speedup")
+    lacking = " ".join(missing_rows(long))
+    assert "without its agent alone there are no speedups" in lacking
+    assert "SpecReason" in lacking
 
 
 def test_missing_splits_and_methods_are_named(paper, summary):
     mine = results.measured_results(summary)
-    told = " ".join(table1.missing(mine[mine["split"] != "pope/random"]))
+    told = " ".join(missing_rows(mine[mine["split"] != "pope/random"]))
     assert "no samples of POPE rand." in told
     assert "not run: SpecReason, SpecEyes (log), SpecEyes (mean), SpecEyes (bottom)" in told
-    assert table1.missing(paper) == []
+    assert missing_rows(paper) == []
 
 
 def test_replayed_rows_are_marked(summary):
     mine = results.measured_results(summary)
     replayed = mine[mine["method"] == "speceyes_min"].assign(method="speceyes_log", how="replayed")
     both = pd.concat([mine, replayed], ignore_index=True)
-    names = {method for _, method, _ in html_cells(table1.html(both))}
-    assert {"SpecEyes (min)", f"SpecEyes (log) {table1.REPLAYED}"} <= names
-    assert r"SpecEyes (log)$^\dagger$ &" in table1.latex(both, "", "tab:x")
+    names = {method for _, method, *_ in Table(table1(both).to_html()).cells}
+    assert {"SpecEyes (min)", f"SpecEyes (log) {REPLAYED}"} <= names
+    names = {method for _, method, *_ in latex_cells(table1_latex(both, "", "tab:x"))}
+    assert {"SpecEyes (min)", r"SpecEyes (log) $^\dagger$"} <= names
 
 
-# ------------------------------------------------------------------ dresses
+# ------------------------------------------------------------------ markup
 @pytest.mark.parametrize("which", ["paper", "both", "odd"])
 def test_the_latex_is_whole(which, paper, summary):
     """What a compiler would stumble over: braces, environments, column counts, special characters."""
     mine = results.measured_results(summary | {"run": "my_run & 100 % {#1}"} if which == "odd" else summary)
     long = paper if which == "paper" else pd.concat([paper, mine.assign(how="replayed")], ignore_index=True)
-    text = table1.latex(long, "Accuracy in % & speedup_x.", "tab:x")
+    text = table1_latex(long, "Accuracy in % & speedup_x.", "tab:x")
     unescaped = re.sub(r"\\[{}%&_#$\\]", "", text)
     depth = np.cumsum([{"{": 1, "}": -1}.get(c, 0) for c in unescaped])
     assert (depth >= 0).all()
     assert depth[-1] == 0
     assert re.findall(r"\\begin\{([^}]*)\}", text) == re.findall(r"\\end\{([^}]*)\}", text)[::-1]
     spec = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
-    assert len(latex_cells(text)) == len({c[:2] for c in latex_cells(text)}) * (len(spec) - 1) // 2
-    spans = re.findall(r"\\cmidrule\(lr\)\{(\d+)-(\d+)\}", text)
-    assert [int(n) for span in spans for n in span] == list(range(2, len(spec) + 1))
+    cells = latex_cells(text)
+    assert len(cells) == len({key[:2] for key in cells}) * (len(spec) - 2)
     assert not re.search(r"[#%_^~]|[^\x00-\x7f]", re.sub(r"\$[^$]*\$|\\label\{[^}]*\}", "", unescaped))
     assert unescaped.count("$") % 2 == 0
 
 
 def test_names_are_text_in_html_too(summary):
     long = results.measured_results(summary | {"run": "<script>x</script>"})
-    text = table1.html(long, caption="a < b")
+    text = table1(long, caption="a < b").to_html()
     assert "<script" not in text
+    assert Table(text).caption.startswith("a < b")
     assert "a &lt; b" in text
 
 
 def test_the_same_table_gives_the_same_text(paper):
     again = results.reported_results(read_reported("table1"))
-    assert table1.html(paper, "x") == table1.html(again, "x")
-    assert table1.latex(paper, "x", "y") == table1.latex(again, "x", "y")
+    assert table1(paper, "x").to_html() == table1(again, "x").to_html()
+    assert table1_latex(paper, "x", "y") == table1_latex(again, "x", "y")

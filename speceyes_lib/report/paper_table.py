@@ -1,0 +1,193 @@
+"""Table 1 of the paper, from the long form of `analysis/results.py`: as a styled table and as LaTeX.
+
+A block is one agent of one source. In each block and split the best accuracy and speedup are bold, the second best
+underlined. Equal values share a mark. The agent alone, whose speedup is 1 by definition, is not ranked by speedup. A
+method slower than its agent has a downward arrow. In a notebook measured values come with their interval and n. What
+a source does not have stays blank: nothing is filled in from another one.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..analysis.reported import REPORTED_TASKS
+from ..tasks.registry import AVERAGE, TASKS
+from .columns import RULES
+from .formatting import interval
+from .labels import agent_label, method_label, split_label
+from .plots.style import WRONG
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+METHODS = (
+    "draft_only",
+    "baseline",
+    "specreason",
+    "speceyes_log",
+    "speceyes_mean",
+    "speceyes_bottom20",
+    "speceyes_min",
+)
+SLOWER = "↓"
+REPLAYED = "†"
+
+
+def layout(long: pd.DataFrame) -> pd.DataFrame:
+    """The rows of Table 1 in its order, with their marks.
+
+    Columns of the long form, and `accuracy_mark`, `speedup_mark` ("best", "second" or ""), `slower` (bool), `replayed`
+    (bool: decided by replay, its clock predicted) and `how` as given, "run" where the long form does not say.
+    The reported draft alone belongs to no agent and is a block of its own.
+    """
+    table = long[long["method"].isin(METHODS) & long["split"].isin((*TASKS, AVERAGE))].copy()
+    table["how"] = table["how"].fillna("run") if "how" in table else "run"
+    table["replayed"] = table["how"].eq("replayed")
+    table["method"] = pd.Categorical(table["method"], METHODS, ordered=True)
+    table["split"] = pd.Categorical(table["split"], (*TASKS, AVERAGE), ordered=True)
+    order = {key: i for i, key in enumerate(dict.fromkeys(zip(long["source"], long["agent"], strict=True)))}
+    table["block"] = [order[key] for key in zip(table["source"], table["agent"], strict=True)]
+    table = table.sort_values(["block", "method", "split"], ignore_index=True)
+    table["slower"] = table["speedup"] < 1 - 1e-9
+    table["accuracy_mark"], table["speedup_mark"] = "", ""
+    for _, part in table.groupby(["block", "split"], observed=True):
+        table.loc[part.index, "accuracy_mark"] = _marks(part["accuracy_pct"])
+        others = part[part["method"] != "baseline"]
+        table.loc[others.index, "speedup_mark"] = _marks(others["speedup"])
+    return table.astype({"method": str, "split": str})
+
+
+def _marks(values: pd.Series) -> list[str]:
+    """ "best" and "second" by value, rounded as printed; no marks where there is nothing to compare."""
+    rounded = values.round(2)
+    ranked = sorted(rounded.dropna().unique(), reverse=True)
+    if rounded.notna().sum() < 2:
+        return [""] * len(values)
+    names = dict(zip(ranked, ("best", "second"), strict=False))
+    return [names.get(v, "") if pd.notna(v) else "" for v in rounded]
+
+
+def missing_rows(long: pd.DataFrame) -> list[str]:
+    """What Table 1 has rows for and a measured block lacks, as sentences, to stand below the table."""
+    told = []
+    measured = long[(long["source"] != "reported")]
+    for agent, part in measured.groupby("agent", sort=False):
+        lacking = [method_label(m) for m in METHODS if m not in set(part["method"])]
+        splits = [split_label(s) for s in REPORTED_TASKS if s not in set(part["split"])]
+        if lacking:
+            told.append(f"{agent}: not run: {', '.join(lacking)}.")
+        if splits:
+            told.append(f"{agent}: no samples of {', '.join(splits)}, so its average is over the others.")
+        if "baseline" not in set(part["method"]):
+            told.append(f"{agent}: without its agent alone there are no speedups.")
+    return told
+
+
+# ------------------------------------------------------------------ styled
+ACCURACY, SPEEDUP = "Acc.", "Speedup"
+_LOOKS = {  # mark -> CSS, and the command that pandas wraps a LaTeX cell in
+    "html": {"best": "font-weight: bold", "second": "text-decoration: underline", "": ""},
+    "latex": {"best": "textbf:--rwrap", "second": "underline:--rwrap", "": ""},
+}
+
+
+def table1(long: pd.DataFrame, caption: str = "") -> Styler:
+    """Table 1 for a notebook: two columns per split, with intervals and n of measured cells.
+
+    Args:
+        long: results in long form (`paper_comparison.Gathered.results`).
+        caption: stands above the table, before the legend of the marks.
+    """
+    rules = [*RULES, {"selector": "tbody th.level0", "props": "border-top: 1px solid #888"}]
+    styler = _styler(layout(long), "html", caption)
+    return styler.set_uuid("table1").set_table_styles(rules)
+
+
+def table1_latex(long: pd.DataFrame, caption: str, label: str) -> str:
+    r"""Table 1 ready to \input: two columns per split, accuracy and speedup. Needs the package booktabs."""
+    styler = _styler(layout(long), "latex", caption)
+    return styler.to_latex(
+        caption=styler.caption,
+        label=label,
+        environment="table*",
+        position_float="centering",
+        hrules=True,
+        clines="skip-last;index",
+        column_format="ll" + "r" * styler.data.shape[1],
+        multicol_align="c",
+        multirow_align="naive",
+    )
+
+
+def _styler(table: pd.DataFrame, kind: str, caption: str) -> Styler:
+    """The rows of `layout` as cells of text, a row per block and method; `kind`: html or latex."""
+    clean = escape if kind == "html" else _tex
+    splits = [split_label(s) for s in (*TASKS, AVERAGE) if s in set(table["split"])]
+    columns = pd.MultiIndex.from_product([map(clean, splits), [ACCURACY, SPEEDUP]])
+    names = {}
+    for (block, method), part in table.groupby(["block", "method"], sort=False):
+        name = method_label(method) + (f" {REPLAYED}" if part["replayed"].any() else "")
+        block_name = _block_name(part["source"].iloc[0], part["agent"].iloc[0])
+        names[block, method] = clean(block_name), clean(name)
+    index = pd.MultiIndex.from_tuples(names.values())
+    texts = pd.DataFrame("", index=index, columns=columns, dtype=object)
+    looks = texts.copy()
+    for row in table.itertuples():
+        at, split = names[row.block, row.method], clean(split_label(row.split))
+        slower = row.slower and kind == "html"
+        for column, text, mark in (
+            (ACCURACY, _accuracy(row, kind), row.accuracy_mark),
+            (SPEEDUP, _speedup(row, kind), row.speedup_mark),
+        ):
+            texts.loc[at, (split, column)] = text
+            look = [_LOOKS[kind][mark], f"color: {WRONG}" if slower and column == SPEEDUP else ""]
+            looks.loc[at, (split, column)] = "; ".join(filter(None, look)) if text else ""
+    caption = clean(f"{caption} {legend(table)}".strip())
+    return texts.style.apply(lambda _: looks, axis=None).set_caption(caption)
+
+
+def _accuracy(row: tuple, kind: str) -> str:
+    measured = row.source != "reported"
+    ends = (row.accuracy_low_pct, row.accuracy_high_pct) if measured and kind == "html" else (None, None)
+    text = interval((row.accuracy_pct, *ends), 1 if measured else 2)
+    has_n = text and measured and kind == "html" and pd.notna(row.n)
+    return f"{text}\nn={row.n:.0f}" if has_n else text
+
+
+def _speedup(row: tuple, kind: str) -> str:
+    unit = ("x" if kind == "html" else r"$\times$") + (
+        SLOWER if kind == "html" else r"$\downarrow$"
+    ) * row.slower
+    ends = (
+        (row.speedup_low, row.speedup_high) if row.source != "reported" and kind == "html" else (None, None)
+    )
+    return interval((row.speedup, *ends), 2, unit)
+
+
+def _block_name(source: str, agent: str) -> str:
+    if source == "reported":
+        return "Reported: the draft alone" if agent == "none" else f"Reported: {agent_label(agent)}"
+    return f"Measured: run {agent}"
+
+
+def legend(table: pd.DataFrame) -> str:
+    """The meaning of the marks, only of those that occur; `table` as `layout` returns it."""
+    parts = ["Bold: best of its block, underlined: second best"]
+    if table["slower"].any():
+        parts.append(f"{SLOWER} slower than its agent alone")
+    if table["replayed"].any():
+        parts.append(f"{REPLAYED} replayed from the instrumented pass: decisions exact, clock predicted")
+    if (table["source"] != "reported").any():
+        parts.append("brackets: 95 % intervals")
+    return "; ".join(parts) + "."
+
+
+_TEX = {"\\": r"\textbackslash{}", "†": r"$^\dagger$", "↓": r"$\downarrow$", "≥": r"$\ge$"}
+_TEX |= {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in text)
