@@ -6,6 +6,8 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "audit": ("audit_reported",),
+        "plot_data": ("operating_curve",),
         "reported": ("read_reported",),
+        "sample_frame": ("routed", "samples"),
     },
 )

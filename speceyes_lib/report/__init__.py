@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "album": ("Album",),
         "columns": ("Column", "show"),
         "formatting": ("chance", "interval", "p_value"),
-        "outputs": ("write_reported_numbers",),
+        "outputs": ("open_album", "write_reported_numbers", "write_threshold_stage"),
         "paper_table": ("table1", "table1_latex"),
     },
 )

@@ -32,7 +32,7 @@ CERTIFIED, COSTS = "04_certified_thresholds", "04_costs"
 REPORTED_NUMBERS = "study_reported_numbers"
 
 
-def album(params: StageParams, stage: str) -> Album:
+def open_album(params: StageParams, stage: str) -> Album:
     """The run's figure folder, with the origin that each figure saved in it will carry.
 
     Said is what the numbers come from, so that drawing the same again gives the same files: the commit is the one

@@ -29,7 +29,8 @@ from .formatting import duration
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
-PUBLISHED = ("04_confidence", "04_certified_thresholds", "04_costs", "05_figures")  # stages that draw figures
+# stages that draw figures
+PUBLISHED = ("04_threshold", "04_confidence", "04_certified_thresholds", "04_costs", "05_figures")
 # what the headline shows of `tables.HEADLINE`; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
 HEADLINE_COLUMNS = [

@@ -30,11 +30,12 @@ def redraw() -> list[Path]:
     """
     stages = [[notebook_of(stage)] for stage in site.PUBLISHED]
     stages.append([notebook_of("05_figures"), "--set", "run=paper", "--set", "source=reported"])
-    with tempfile.TemporaryDirectory() as runs, _runs_in(runs):
+    with tempfile.TemporaryDirectory() as folder, _runs_in(folder):
         recorded.unpack()
         with ThreadPoolExecutor(usable_cores()) as workers:
             list(workers.map(_run_notebook, reversed(stages)))  # the longest come last in the list
-        published = [*site.publish("demo"), *site.publish("paper"), site.fill_readme("demo")]
+        runs = ("demo", "demo_validation", "paper")
+        published = [*(path for run in runs for path in site.publish(run)), site.fill_readme("demo")]
     return [*draw_pipeline(repo_root() / "figures" / "pipeline"), *published]
 
 

@@ -115,7 +115,7 @@ def made_up(n: int = 4) -> pd.DataFrame:
 
 def test_the_figure_shows_both_numbers_of_every_setting():
     table = made_up()
-    left, right = fidelity_plot.fidelity(table).axes
+    left, right = fidelity_plot.replay_fidelity(table).axes
     drawn = {line.get_label(): line.get_xdata() for line in left.lines}
     assert np.array_equal(drawn["measured"], table["speedup_measured"])
     assert np.array_equal(drawn["replayed"], table["speedup_predicted"])

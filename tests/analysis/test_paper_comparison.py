@@ -55,7 +55,7 @@ def shown(found: paper_comparison.PaperData) -> dict:
     """Everything notebook 05 draws, by name; what there is nothing for is absent."""
     results = found.results()
     made = {"table": table1(results), "scatter": gate.accuracy_speedup(results)}
-    made["method"] = method.method(found.shares())
+    made["method"] = method.method_diagram(found.shares())
     for name, sweep, draw in (
         ("threshold", found.threshold_sweep(), ablations.threshold_ablation),
         ("topk", found.topk_sweep(), ablations.topk_ablation),
@@ -112,7 +112,7 @@ def test_further_runs_stand_below_the_run(point):
     store("other", arms=["baseline", "gated"], seed=3)
     other = gathered("other", arms=["baseline", "gated"], source="run")
     outputs.write_figures_stage(
-        other.params, other.run, other.results(), outputs.album(other.params, outputs.FIGURES)
+        other.params, other.run, other.results(), outputs.open_album(other.params, outputs.FIGURES)
     )
     results = gathered(source="run", more_runs=["other"]).results()
     assert list(dict.fromkeys(results["agent"])) == ["r", "other"]
@@ -150,7 +150,7 @@ def test_a_partial_run_gives_what_it_has_and_names_the_rest(point, arms, tasks, 
     sentences = " ".join([*missing_rows(results), *found.missing])
     assert told in sentences
     folder = outputs.write_figures_stage(
-        found.params, found.run, results, outputs.album(found.params, outputs.FIGURES)
+        found.params, found.run, results, outputs.open_album(found.params, outputs.FIGURES)
     )
     assert (folder / "table1.tex").is_file()
 
@@ -237,16 +237,16 @@ def test_splits_gated_at_different_thresholds_are_not_one_row(two):
 def test_a_figure_names_the_commit_that_recorded_the_run_not_the_one_that_draws(point):
     rewrite("r", "02_collect", TASKS[0], environment={"commit": "recorded"})
     params = FiguresParams(run="r", arms=ARMS, threshold_from="")
-    origin = outputs.album(params, outputs.FIGURES).provenance
+    origin = outputs.open_album(params, outputs.FIGURES).provenance
     assert (origin["run"], origin["commit"]) == ("r", "recorded")
     assert len(origin["config_sha256"]) == 64
 
 
 def test_reported_figures_name_the_numbers_they_are_made_of(point, tmp_path, monkeypatch):
     params = FiguresParams(run="paper", source="reported")
-    origin = outputs.album(params, outputs.FIGURES).provenance
+    origin = outputs.open_album(params, outputs.FIGURES).provenance
     assert set(origin) == {"run", "stage", "config_sha256", "paper_sha256"}
     monkeypatch.setenv("SPECEYES_HOME", str(tmp_path))
     (tmp_path / "data" / "paper").mkdir(parents=True)
     (tmp_path / "data" / "paper" / "table1.csv").write_text("other")
-    assert outputs.album(params, outputs.FIGURES).provenance["paper_sha256"] != origin["paper_sha256"]
+    assert outputs.open_album(params, outputs.FIGURES).provenance["paper_sha256"] != origin["paper_sha256"]

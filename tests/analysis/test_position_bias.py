@@ -156,7 +156,7 @@ def test_table_and_figure_show_every_order():
     assert table.loc[("V* direct", "as published"), "difference [95 %]"] == ""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        left, right = position_bias_plot.position_bias(orders, places).axes
+        left, right = position_bias_plot.accuracy_by_place(orders, places).axes
     assert [t.get_text() for t in left.get_xticklabels()] == [o.replace("_", " ") for o in ORDERS]
     assert [t.get_text() for t in right.get_xticklabels()] == list("ABCD")
 

@@ -45,7 +45,7 @@ def choose(run: str):
     params = ThresholdParams(run=run, tasks=list(TASKS))
     frame = sample_frame.samples(recorded_run.open(run, tasks=params.tasks), [params.arm])
     here = summary.choose_threshold(frame, params.score, params.delta_pp)
-    album = outputs_module.album(params, outputs_module.THRESHOLD)
+    album = outputs_module.open_album(params, outputs_module.THRESHOLD)
     curve = plot_data.operating_curve(here)
     album.add(gate.accuracy_over_threshold(curve, here.threshold), "threshold_choice", curve)
     return here, write_threshold_stage(params, frame, here, album)
@@ -55,7 +55,7 @@ def confidence(run: str, threshold_from: str = ""):
     params = ConfidenceParams(run=run, tasks=list(TASKS), threshold_from=threshold_from, bootstrap=100)
     frame = sample_frame.samples(recorded_run.open(run, tasks=params.tasks), [params.arm])
     here = summary.choose_threshold(frame, params.score, params.delta_pp)
-    album = outputs_module.album(params, CONFIDENCE)
+    album = outputs_module.open_album(params, CONFIDENCE)
     auroc = summary.auroc_by_score(frame, params.modes, bootstrap=Bootstrap(draws=100))
     curve = plot_data.operating_curve(here)
     album.add(gate.accuracy_over_threshold(curve, here.threshold), "accuracy_over_threshold", curve)
@@ -100,7 +100,7 @@ def test_the_summary_tells_the_gate_that_really_ran(runs):
     assert run.n_failed == 1
     results = paper_comparison.gather(params, run).results()
     assert set(results["source"]) == {"reported", "measured"}
-    album = outputs_module.album(params, FIGURES)
+    album = outputs_module.open_album(params, FIGURES)
     album.add(gate.accuracy_speedup(results), "accuracy_speedup", results, "both")
     folder = write_figures_stage(params, run, results, album)
     assert json.loads((run_dir("r") / "summary.json").read_text()) == run.summary
@@ -117,7 +117,7 @@ def test_reported_numbers_need_no_run(runs):
     params = FiguresParams(run="never", tasks=list(TASKS), source="reported")
     assert summary.summarised(params) is None
     results = paper_comparison.gather(params, None).results()
-    folder = write_figures_stage(params, None, results, outputs_module.album(params, FIGURES))
+    folder = write_figures_stage(params, None, results, outputs_module.open_album(params, FIGURES))
     assert (folder / "table1.tex").exists()
     assert not (run_dir("never") / "summary.json").exists()
 

@@ -313,7 +313,7 @@ def test_throughput_is_a_line_where_predicted_and_a_marker_where_measured():
 
 def test_the_drawn_method_shows_a_runs_shares_and_none_without_a_run():
     def texts(shares=None) -> str:
-        return " ".join(t.get_text() for ax in method.method(shares).axes for t in ax.texts)
+        return " ".join(t.get_text() for ax in method.method_diagram(shares).axes for t in ax.texts)
 
     shown = texts({"alpha": 0.81, "beta": 0.74})
     assert all(share in shown for share in ("no\n74 %", "yes\n26 %", "accept\n81 %", "reject\n19 %"))

@@ -13,7 +13,7 @@ GOAL_PCT = 10.0  # the band drawn around each measured speedup
 
 
 @_drawn
-def fidelity(table: pd.DataFrame) -> Figure:
+def replay_fidelity(table: pd.DataFrame) -> Figure:
     """Predicted beside measured speedup and accuracy, one line per setting. `table`: see `fidelity.compared`.
 
     The band reaches `GOAL_PCT` per cent to either side of the measured speedup.

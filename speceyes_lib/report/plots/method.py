@@ -20,7 +20,7 @@ _STEP = {
 
 
 @_drawn
-def method(shares: Mapping[str, float] | None = None) -> Figure:
+def method_diagram(shares: Mapping[str, float] | None = None) -> Figure:
     """The serial agent chain and the funnel, drawn to be read in a talk.
 
     shares: fractions `beta` (sent to the draft) and `alpha` (drafts accepted) of a run, written beside the arrows.

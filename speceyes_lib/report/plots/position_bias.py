@@ -15,7 +15,7 @@ from .style import INK, MUTED, PAGE_IN, SERIES, _drawn
 
 
 @_drawn
-def position_bias(orders: pd.DataFrame, places: pd.DataFrame) -> Figure:
+def accuracy_by_place(orders: pd.DataFrame, places: pd.DataFrame) -> Figure:
     """Draft accuracy by the order options are shown in, and by the place of the right one.
 
     Tables of `position_bias.by_order` and `by_place`; the right panel has a line for each number of options.
