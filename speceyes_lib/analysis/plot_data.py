@@ -83,7 +83,7 @@ def rolling_by_rank_data(drafts: pd.DataFrame, names: Sequence[str], window: int
         curve = ranking.rolling_accuracy(drafts[name], drafts["right"], window)
         columns = {
             "score": name,
-            "rank_pct": 100 * (np.arange(len(curve.score)) + curve.window / 2) / max(curve.n, 1),
+            "rank_pct": 100 * ((np.arange(len(curve.score)) + curve.window / 2) / max(curve.n, 1)),
             "accuracy_pct": curve.accuracy_pct,
             "low_pct": curve.low_pct,
             "high_pct": curve.high_pct,
