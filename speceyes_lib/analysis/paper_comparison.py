@@ -223,7 +223,7 @@ def gather(params: FiguresParams, run: RunResult | None) -> PaperData:
         missing.append("Ablations: they are replayed from the arm `collect`, which this run does not have.")
     if gate.get("threshold") is None:
         gate.pop("threshold", None)
-        missing.append("Ablations at the run's threshold: no arm `gated` tells one.")
+        missing.append("Ablations at the run's threshold: no arm `gated` has one.")
     arms = [arm for arm in ("gated", "collect", "baseline") if arm in params.arms]
     if arms:
         agent = run.recorded.config(f"02_{arms[0]}").get("agent", agent)

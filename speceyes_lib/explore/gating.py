@@ -81,9 +81,9 @@ class Gating:
     def _data(self, protocol: str) -> replay_data.ReplayData:
         tasks = self.usable_tasks()
         if not tasks:
-            told = "; ".join(self.notes()[:2]) or "make reproduce makes the embedded run"
+            told = "; ".join(self.notes()[:2]) or "run make reproduce for the embedded run"
             raise StageError(
-                f"run {self.run.name} has no task that is answered and judged to the end: {told}"
+                f"run {self.run.name} has no task whose answers and verdicts are finished: {told}"
             )
         return replay_data.load(self.run.select(tasks), protocol or None)
 

@@ -207,7 +207,7 @@ def _fault(row: Mapping[str, str]) -> str | None:
     if row["id"].count("/") < 2:
         return f"id is {row['id']!r}, expected benchmark/split/key"
     if not row["author"].strip():
-        return "author is empty, expected a name: a check without one cannot be asked about"
+        return "author is empty, expected a name"
     try:
         datetime.fromisoformat(row["time_utc"])
     except ValueError:

@@ -165,7 +165,7 @@ class JudgingModel:
         except (
             BaseException
         ):  # an interrupt in the notebook: replies under way are paid for, so they are kept
-            self.stopped = Failure(type="interrupted", message="not asked: judging was interrupted")
+            self.stopped = Failure(type="interrupted", message="no request sent: judging was interrupted")
             wait([work], timeout=LAST_REPLIES_S)
             raise
         work.result()
@@ -189,7 +189,8 @@ class JudgingModel:
             self._failures_in_a_row += 1
             if self._failures_in_a_row == GIVE_UP_AFTER:
                 self.stopped = Failure(
-                    type="given_up", message=f"not asked: {GIVE_UP_AFTER} requests in a row failed before"
+                    type="given_up",
+                    message=f"no request sent: {GIVE_UP_AFTER} requests in a row failed before",
                 )
             # results do not name the machine that the judge runs on
             message = re.sub(r"https?://\S+", "the judge", str(error))
@@ -206,7 +207,7 @@ class JudgingModel:
         for what, used, limit in limits:
             if self.stopped is None and limit and used >= limit:
                 self.stopped = Failure(
-                    type="budget", message=f"not asked: the budget of {limit} {what} is spent"
+                    type="budget", message=f"no request sent: the budget of {limit} {what} is spent"
                 )
         return self.stopped is not None
 

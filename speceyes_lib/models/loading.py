@@ -97,9 +97,9 @@ def open_backend(
 
 
 def decoder(model: str) -> Callable[[Sequence[int]], str]:
-    """What turns token ids of stored evidence back into text. Ids that a server did not tell read "(not told)"."""
+    """Function that turns token ids of stored evidence into text; "(not recorded)" for a served model."""
     if is_endpoint(model):
-        return lambda ids: "(not told)"
+        return lambda ids: "(not recorded)"
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(resolve(model)).decode

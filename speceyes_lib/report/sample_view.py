@@ -468,8 +468,8 @@ def verdicts_html(verdicts: Iterable[Verdict]) -> str:
     rows = []
     for v in verdicts:
         rule = html.escape(f"{v.by_rule} ({v.rule})")
-        model = _asked(v.judge.verdict, v.judge.model, v.judge.reply or "") if v.judge else "not asked"
-        person = _asked(v.human.verdict, v.human.author, v.human.reason) if v.human else "nobody"
+        model = _asked(v.judge.verdict, v.judge.model, v.judge.reply or "") if v.judge else "no request"
+        person = _asked(v.human.verdict, v.human.author, v.human.reason) if v.human else "no check"
         answer = html.escape(v.answer) if v.answer else "<i>none</i>"
         rows.append(
             f"<tr><td>{v.source.replace('_', ' ')}</td><td>{answer}</td><td>{verdict_html(v.verdict)}</td>"
@@ -512,7 +512,7 @@ def costs_html(costs: Sequence[tuple[str, dict[str, float] | None]]) -> str:
         rows.append(
             f"<tr><td>{name}</td><td>{total}</td><td class='se-cost'>{parts}<br><small>{told}</small></td></tr>"
         )
-    return table_html(("cost of", "in all", "by phase, ms"), rows)
+    return table_html(("cost of", "total", "by phase, ms"), rows)
 
 
 def record_costs(record: AgentRecord | None) -> dict[str, float] | None:
@@ -542,7 +542,7 @@ def trajectory_html(record: AgentRecord | None, mark: str = "") -> str:
         if not record.trajectory.turns:
             parts.append("<p>No turn is recorded.</p>")
     else:
-        parts.append("<p>The agent was not asked.</p>")
+        parts.append("<p>The agent did not run.</p>")
     failure = record.error or (record.trajectory.error if record.trajectory else None)
     if failure:
         parts.append(
@@ -552,7 +552,7 @@ def trajectory_html(record: AgentRecord | None, mark: str = "") -> str:
 
 
 def _turn_html(number: int, turn: Turn, mark: str) -> str:
-    tokens = "tokens not told" if turn.n_tokens is None else f"{turn.n_tokens} tokens"
+    tokens = "tokens not recorded" if turn.n_tokens is None else f"{turn.n_tokens} tokens"
     head = f"Turn {number}: {turn.action} <span class='se-ms'>{1000 * turn.turn_s:.1f} ms, {tokens}"
     head += f", ended by {turn.finish_reason}</span>" if turn.finish_reason != "stop" else "</span>"
     parts = [f"<div class='se-turn'><div class='se-turn-head'>{head}</div>"]

@@ -46,7 +46,7 @@ class DraftRecord(Record):
     status: Literal["ok", "error"]
     error: Failure | None = None
     answer: str | None = None
-    n_tokens: int | None = 0  # null: not told (imported)
+    n_tokens: int | None = 0  # null: not recorded (imported)
     finish_reason: Literal["stop", "length", "error"] = "stop"
     scores: dict[str, float] | None = None
     score_reason: str | None = None
@@ -102,7 +102,7 @@ class Turn(Record):
     """
 
     text: str
-    n_tokens: int | None  # null: not told (imported)
+    n_tokens: int | None  # null: not recorded (imported)
     turn_s: float  # this sample's share of the generate calls, those of a proposal included
     batch_size: int = 1
     finish_reason: Literal["stop", "length", "error"] = "stop"

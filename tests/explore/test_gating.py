@@ -314,7 +314,7 @@ def test_unfinished_tasks_are_left_out_and_named(tmp_path, monkeypatch, scene_sa
     assert note.startswith("02_collect of pope/random is in progress")
     for task in data.run.tasks:
         (stage_dir("young", "03_judging/collect", task) / "manifest.json").unlink()
-    with pytest.raises(StageError, match="no task that is answered and judged to the end"):
+    with pytest.raises(StageError, match="no task whose answers and verdicts are finished"):
         Gating(recorded_run.open("young", strict=False)).data("")
 
 

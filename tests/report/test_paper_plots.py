@@ -285,7 +285,7 @@ def test_the_router_figure_shows_what_each_router_gives_and_names_the_refused():
     assert labels(left) == ["V* direct", "POPE adv.", "All"]
     shown = {c.get_label(): c.lines[0].get_ydata() for c in left.containers}
     assert shown["large model"].tolist() == [90, 91, 92]
-    assert shown["nobody: all drafted"].tolist() == [92, 93, 94]
+    assert shown["none: all drafted"].tolist() == [92, 93, 94]
     assert all(pd.isna(value) for value in shown["small model (not in this run)"])
     speeds = [line.get_ydata().tolist() for line in right.lines if len(line.get_ydata()) == 3]
     assert [1.2] * 3 in speeds

@@ -251,7 +251,7 @@ def test_turns_tell_tool_calls_results_errors_and_times():
     for told in (
         "Turn 1: malformed",
         "100.0 ms",
-        "tokens not told",
+        "tokens not recorded",
         "tool call:",
         "tool result:",
         "t&lt;:",
@@ -270,7 +270,7 @@ def test_a_person_outranks_the_rule_and_both_are_shown():
     "record", [None, evil_record().model_copy(update={"trajectory": None, "error": None})]
 )
 def test_a_sample_without_trajectory_says_so(record):
-    assert "no record in this arm" in m.trajectory_html(record) or "was not asked" in m.trajectory_html(
+    assert "no record in this arm" in m.trajectory_html(record) or "agent did not run" in m.trajectory_html(
         record
     )
 

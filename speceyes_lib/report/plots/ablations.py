@@ -241,7 +241,7 @@ def router_ablation(replayed: pd.DataFrame) -> Figure:
     Rows of `replay.replay` that differ in `router` only. Refused routers are named instead of drawn.
     """
     routers = list(dict.fromkeys(replayed["router"]))
-    labels = {"large": "large model", "small": "small model", "none": "nobody: all drafted"}
+    labels = {"large": "large model", "small": "small model", "none": "none: all drafted"}
     ok = replayed[
         (replayed["status"] == "ok") & (replayed["task"].isin(TASKS) | replayed["task"].eq("pooled"))
     ]
