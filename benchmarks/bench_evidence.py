@@ -60,7 +60,7 @@ class Keeper:
     def __init__(self) -> None:
         self.logits: list[torch.Tensor] = []
 
-    def hear(self, logits: torch.Tensor) -> None:
+    def record(self, logits: torch.Tensor) -> None:
         self.logits.append(logits)
 
 
@@ -209,7 +209,7 @@ def on_the_fly_alone(base: torch.Tensor, steps: int) -> tuple[dict[str, np.ndarr
     for step in range(steps):
         logits = logits_of(step, base)
         start = time.process_time()
-        recorder.hear(logits)
+        recorder.record(logits)
         spent_s += time.process_time() - start
         del logits
     start = time.process_time()

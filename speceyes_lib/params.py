@@ -364,11 +364,10 @@ class AgentParams(FunnelParams, GateParams):
     def arm(self, name: str) -> Arm:
         """What an arm's name stands for."""
         mode = name.removesuffix(BATCHED)
-        together = name.endswith(BATCHED) or mode == "collect"
-        size = self.agent_batch_size_batched if together else self.agent_batch_size
         collect = mode == "collect"
-        extras = {"first_look": self.first_look and collect, "router_small": self.router_small and collect}
-        return Arm(name, mode, size, together, **extras)
+        batched = collect or name.endswith(BATCHED)
+        size = self.agent_batch_size_batched if batched else self.agent_batch_size
+        return Arm(name, mode, size, batched, self.first_look and collect, self.router_small and collect)
 
     def arm_config(self, name: str, threshold: float | None = None) -> dict[str, Any]:
         """The `config` of an arm's stage folder: what its records depend on and nothing else.
@@ -382,9 +381,9 @@ class AgentParams(FunnelParams, GateParams):
         config |= {
             "run_mode": arm.run_mode,
             "agent_batch_size": arm.agent_batch_size,
-            "first_look": arm.first_look,
+            "first_look": arm.without_tool,
             "router_small": arm.router_small,
-            "concurrent": arm.together and self.concurrent,
+            "concurrent": arm.batched and self.concurrent,
         }
         alone = (
             *("router", "router_max_new_tokens", "draft_max_new_tokens"),

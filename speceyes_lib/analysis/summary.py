@@ -91,7 +91,7 @@ def summarise(
     }
     if "collect" in arms:
         summary["auroc"] = auroc_by_score(frame, bootstrap=bootstrap)
-        summary["first_look"] = first_look(frame, hard_below, bootstrap)
+        summary["first_look"] = without_tool(frame, hard_below, bootstrap)
     return summary
 
 
@@ -259,7 +259,7 @@ def auroc_by_score(
     }
 
 
-def first_look(
+def without_tool(
     frame: pd.DataFrame, hard_below: float = HARD_BELOW, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
 ) -> dict:
     """The agent with its tool against its own forced first look, on hard, easy and all samples.

@@ -114,7 +114,7 @@ def run_funnel(
     concurrent: bool = False,
     drafts: Mapping[str, DraftRecord] | None = None,
     reuse: bool = False,
-    first_look: bool = False,
+    without_tool: bool = False,
     router_small: bool = False,
 ) -> Iterator[tuple[AgentRecord, Evidence | None]]:
     """Run samples through the phases; yields a record, and the evidence of a draft made here, as each is done.
@@ -131,7 +131,7 @@ def run_funnel(
     concurrent: whether both models may work at once (see above).
     reuse: whether a local model may take pictures and conversations it has already encoded again. In the paper's
         setting it encodes everything anew on every turn.
-    first_look: also ask an agent that is forbidden to use its tool, at no charge (collect).
+    without_tool: also ask an agent that is forbidden to use its tool, at no charge (collect).
     router_small: also ask the small model whether a tool would help, at no charge (collect; needs draft_backend).
 
     One at a time, the order of the records depends on decisions alone, never on timing. Raises ValueError for a mode
@@ -156,7 +156,7 @@ def run_funnel(
         router=router,
         gate=gate,
         drafts=drafts or {},
-        first_look=first_look,
+        without_tool=without_tool,
         router_small=router_small,
         reuse=reuse,
     )
@@ -228,7 +228,7 @@ class _Phases:
         router: Router | None = None,
         gate: Gate | None = None,
         drafts: Mapping[str, DraftRecord] | None = None,
-        first_look: bool = False,
+        without_tool: bool = False,
         router_small: bool = False,
         reuse: bool = False,
     ) -> None:
@@ -240,7 +240,7 @@ class _Phases:
             gate,
             drafts,
         )
-        self.first_look, self.router_small = first_look, router_small
+        self.without_tool, self.router_small = without_tool, router_small
         # agents go on from their own turns. Before them, `collect` measures every phase as if it were alone
         self.reuse: Reuse = "conversation" if reuse else "nothing"
         self.reuse_begun: Reuse = "nothing" if mode == "collect" else self.reuse
@@ -303,7 +303,7 @@ class _Phases:
             return "route"
         if self.router_small and case.router_small is None:
             return "route small"
-        if self.first_look and case.look is None:
+        if self.without_tool and case.look is None:
             return "look"
         if self.mode == "gated":
             if case.draft is None and (case.router is None or case.router.verdict == "no"):

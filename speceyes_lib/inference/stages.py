@@ -64,7 +64,7 @@ def run_draft_stage(
 
     Raises UserError for what the user must mend. Whatever interrupts, what is done stays and is not repeated.
     """
-    params = agreed(params)
+    params = with_available_alternatives(params)
     models = LoadedModels(params, ["draft"])
     wording = prompt_sets.load(params.prompts)
     common = _common_inputs(wording)
@@ -87,7 +87,7 @@ def run_agent_stage(
     Arguments and errors as `run_draft_stage`; the progress text is "task · arm". Raises StageError naming the
     notebook to run first where `collect` lacks its drafts or `gated` its threshold.
     """
-    params = agreed(params)
+    params = with_available_alternatives(params)
     wording = prompt_sets.load(params.prompts)
     arms = [params.arm(name) for name in params.arms]
     models = {arm: LoadedModels(params, _roles(params, arm)) for arm in arms}
@@ -107,19 +107,22 @@ def run_agent_stage(
     return folders
 
 
-def agreed(params: P) -> P:
-    """The parameters with as many alternatives as the draft's server gives, where they allow fewer.
+def with_available_alternatives(params: P) -> P:
+    """The parameters with the number of alternatives that the draft's server returns, where they allow fewer.
 
-    So the K in use is in every manifest. Raises UserError where fewer than two are given.
+    So every manifest holds the K in use.
+
+    Raises:
+        UserError: the server returns fewer than two.
     """
     if params.if_fewer_alternatives == "refuse" or not is_endpoint(params.draft_model):
         return params
     backend = LoadedModels(params, ["draft"])["draft"]
-    if (found := backend.vocab_size) >= params.k_store:
+    if (available := backend.vocab_size) >= params.k_store:
         return params
-    if found < 2:
+    if available < 2:
         settle_evidence(backend, params.k_store, required=True)
-    return params.model_copy(update={"k_store": found, "k": min(params.k, found)})
+    return params.model_copy(update={"k_store": available, "k": min(params.k, available)})
 
 
 def samples_of(params: Params, task: str) -> list[Sample]:
@@ -144,8 +147,8 @@ def preview_drafts(
 ) -> list[tuple[DraftRecord, Evidence | None]]:
     """What the stage would record for these samples (in order). Nothing is stored; the model stays loaded."""
     models = LoadedModels(params, ["draft"])
-    found = {r.id: (r, e) for r, e in _drafts(params, prompt_sets.load(params.prompts), models, samples)}
-    return [found[s.id] for s in samples]
+    drafts = {r.id: (r, e) for r, e in _drafts(params, prompt_sets.load(params.prompts), models, samples)}
+    return [drafts[s.id] for s in samples]
 
 
 def preview_agents(
@@ -158,8 +161,8 @@ def preview_agents(
     drafts: dict[str, DraftRecord] = {}
     if way.run_mode == "collect":
         for task in sorted({s.task for s in samples}):
-            own = [s for s in samples if s.task == task]
-            drafts |= _drafts_of_stage_01(params, task, own).records
+            of_task = [s for s in samples if s.task == task]
+            drafts |= _drafts_of_stage_01(params, task, of_task).records
     wording = prompt_sets.load(params.prompts)
     records = {r.id: r for r, _ in _agents(params, way, wording, models, threshold, drafts, samples)}
     return [records[s.id] for s in samples]
@@ -212,10 +215,10 @@ def _agents(
         score=params.score,
         batch_size=params.batch_size,
         agent_batch_size=arm.agent_batch_size,
-        concurrent=arm.together and (params.concurrent or _served(large, small)),
-        reuse=arm.together,
+        concurrent=arm.batched and (params.concurrent or _served(large, small)),
+        reuse=arm.batched,
         drafts=drafts,
-        first_look=arm.first_look,
+        without_tool=arm.without_tool,
         router_small=arm.router_small,
     )
 
@@ -281,7 +284,7 @@ def _run(
     shards: list[tuple[Shard, StageStore]] = []
     if shard is None:
         store = store_of(run, samples)
-        shards = [(part, store_of(part.run(run), part.of(samples))) for part in Shard.there(run)]
+        shards = [(part, store_of(part.run(run), part.of(samples))) for part in Shard.all_of(run)]
     else:
         samples = shard.of(samples)
         store = store_of(shard.run(run), samples)
@@ -289,8 +292,8 @@ def _run(
         merged = {}
         for part, other in shards:
             if taken := store.adopt(other):
-                made_on = read_manifest(other.folder, store.header["stage"], store.header["task"]).environment
-                merged[str(part)] = {"records": taken} | {k: made_on.get(k) for k in ("cpu", "gpu", "models")}
+                machine = read_manifest(other.folder, store.header["stage"], store.header["task"]).environment
+                merged[str(part)] = {"records": taken} | {k: machine.get(k) for k in ("cpu", "gpu", "models")}
         done = store.done_ids
         todo = [s for s in samples if s.id not in done]
         progress(len(done), len(samples), text)
@@ -298,11 +301,11 @@ def _run(
         if todo:  # a stage that is complete needs no model
             timing |= models.load()
             start = time.perf_counter()
-            with interruptible() as heed, closing(work(todo)) as results:
+            with interruptible() as raise_if_interrupted, closing(work(todo)) as results:
                 for record, evidence in results:
                     store.append(record, evidence)
                     progress(len(store.records), len(samples), text)
-                    heed()
+                    raise_if_interrupted()
             timing["session_s"] = time.perf_counter() - start
         timing["wall_s"] = sum(record.wall_s for record in store.records.values())
         shared = {"shards": merged} if merged else {}
@@ -312,28 +315,28 @@ def _run(
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Ctrl-C is not lost inside: the function given raises KeyboardInterrupt if one was swallowed on its way.
+    """Gives a function that raises KeyboardInterrupt if a Ctrl-C inside was lost.
 
-    Python drops an exception that arises in a weak reference's callback or a finaliser, and Ctrl-C is one.
+    Python drops an exception that arises in the callback of a weak reference or in a finaliser. Ctrl-C is one.
     """
-    asked = False
+    interrupted = False
 
-    def note(signum: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
+    def interrupt(signum: int, frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
         raise KeyboardInterrupt
 
-    def heed() -> None:
-        if asked:
+    def raise_if_interrupted() -> None:
+        if interrupted:
             raise KeyboardInterrupt
 
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield heed  # someone else hears Ctrl-C
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield raise_if_interrupted  # another handler takes Ctrl-C
         return
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        yield heed
+        yield raise_if_interrupted
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -366,10 +369,11 @@ def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample
     config = params.stage_config()
     for name in ("draft_model", "prompts", "data_root", "option_order", "option_seed", "k", "slope"):
         default = DraftParams.model_fields[name].default  # what drafts older than a parameter were made with
-        there, here = drafts.manifest.config.get(name, default), config[name]
-        if there != here:
+        drafted_with = drafts.manifest.config.get(name, default)
+        if drafted_with != config[name]:
             raise StageError(
-                f"{shown(drafts.folder)} was made with {name} = {there!r}, but this stage has {here!r}; {again}"
+                f"{shown(drafts.folder)} was made with {name} = {drafted_with!r}, but this stage has "
+                f"{config[name]!r}; {again}"
             )
     missing = [s.id for s in samples if s.id not in drafts.records]
     if missing:

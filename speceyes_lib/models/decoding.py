@@ -46,7 +46,7 @@ def greedy(
         cached = {"attention_mask": seen, "past_key_values": cache, "use_cache": True}
         logits = model(**step, **cached, logits_to_keep=1).logits[:, -1]
         if recorder:
-            recorder.hear(logits)
+            recorder.record(logits)
         tokens = logits.argmax(-1)
         chosen = tokens.tolist()
         for i, row in list(going.items()):
@@ -86,7 +86,7 @@ class EvidenceRecorder:
         self._room: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._steps = 0
 
-    def hear(self, logits: torch.Tensor) -> None:
+    def record(self, logits: torch.Tensor) -> None:
         """Record the raw logits [batch, vocabulary] of a step."""
         self._held.append(logits)
         if len(self._held) * logits.numel() >= self.BLOCK:

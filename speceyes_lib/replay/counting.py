@@ -10,7 +10,7 @@ from ..stats.intervals import wilson
 from .one_setting import _Plan, _View
 from .replay_data import FAILED, RIGHT, ReplayData
 
-# what can become of a draft and an agent's answer together, as one number: draft in the high bits, agent in the low
+# codes of draft and agent as one number: the draft in the high two bits, the agent in the low two
 N_CLASSES = 16
 _EACH = np.arange(N_CLASSES)
 
@@ -37,7 +37,7 @@ class _Above:
         order = np.argsort(thresholds, kind="stable")  # nan comes last, and nothing exceeds it
         self.column = np.argsort(
             order, kind="stable"
-        )  # where each threshold given stands among the ascending
+        )  # place of each given threshold among the ascending ones
         self.at = np.flatnonzero(view.eligible)
         self.exceeds = thresholds_passed(view.confidence[self.at], thresholds[order])
         self.steps, self.tasks = len(thresholds) + 1, len(data.task_names)
@@ -79,9 +79,9 @@ def _seconds(view: _View, plan: _Plan | None, above: _Above) -> tuple[NDArray, N
     if agents.call_s is not None:
         call_s = np.array([agents.call_s[task] for task in p.task_names])
         for turn, takes in enumerate((agents.takes_turn & p.readable[:, None]).T):
-            everyone, call = total(takes), call_s[:, turn, None]
-            wall = wall + call * np.ceil((everyone - above.summed(takes)) / agents.size)
-            alone = alone + call * np.ceil(everyone / agents.size)
+            all_samples, call = total(takes), call_s[:, turn, None]
+            wall = wall + call * np.ceil((all_samples - above.summed(takes)) / agents.size)
+            alone = alone + call * np.ceil(all_samples / agents.size)
     return tuple(np.concatenate([t, t.sum(axis=0, keepdims=True)]) for t in (wall, alone))
 
 

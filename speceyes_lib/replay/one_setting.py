@@ -32,15 +32,15 @@ class _View:
     def __init__(self, data: ReplayData, setting: Setting) -> None:
         self.data, self.setting = data, setting
         n = data.n
-        self.why = ""  # why no threshold at all can be done
+        self.why = ""  # reason why no threshold can be evaluated
         self.confidence, self.routed = np.full(n, np.nan), np.zeros(n, bool)
-        self.unrecorded = np.zeros(n, bool)  # samples that lack the router's word
+        self.unrecorded = np.zeros(n, bool)  # samples without the router's output
         try:
             _check(setting)
             self.confidence = data.score(setting.score, setting.k, setting.slope)
             if setting.router != "none":
-                words = _words_of(data, setting.router)
-                self.routed, self.unrecorded = words == 1, words == ABSENT
+                outputs = _router_outputs(data, setting.router)
+                self.routed, self.unrecorded = outputs == 1, outputs == ABSENT
         except NotRecorded as error:
             self.why = str(error)
         drafted = ~self.routed & data.readable
@@ -99,7 +99,7 @@ def _check(setting: Setting) -> None:
             raise NotRecorded(f"{name} is {value}; expected a whole number of at least 1")
 
 
-def _words_of(data: ReplayData, router: str) -> NDArray[np.int8]:
+def _router_outputs(data: ReplayData, router: str) -> NDArray[np.int8]:
     if router not in data.routed:
         known = ", ".join(data.routed) or "none"
         raise NotRecorded(f"the output of the {router} router is not recorded (recorded: {known})")

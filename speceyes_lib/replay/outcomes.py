@@ -1,18 +1,18 @@
-"""The outcome of any gate setting, from one instrumented pass: nothing is run again.
+"""The outcome of any gate setting, computed from one instrumented pass. No model runs.
 
-A `collect` run holds, for every sample, the draft with its evidence, the router's word, the agent's answer and
-what each cost. Every threshold, score, K, slope, router and batch size is then a function of that record:
+A `collect` run holds for every sample the draft with its evidence, the router's output, the agent's answer and the
+seconds of each. Every threshold, score, K, slope, router and batch size can be computed from that:
 
-    load(runs.open("demo"))       the run as columns
-    grid(threshold=…, k=…)        settings, one row each
-    replay(data, settings)  decisions counted, accuracies, shares, predicted seconds: a row per setting and task
-    decisions, ledger             the same for one setting, sample by sample
+    load(runs.open("demo"))       the run as columns (`replay_data.py`)
+    grid(threshold=…, k=…)        settings, one row each (`settings.py`)
+    replay(data, settings)        counts, accuracies, shares and predicted seconds: a row per setting and task
+    decisions, ledger             one setting, sample by sample
 
-A setting that needs what the run did not record is refused by name, and the others are done.
+A setting that needs data the run did not record gives a row with status "refused" and the reason. All other settings
+are evaluated.
 
-How it is fast: for a score, each sample is put between two thresholds by a binary search and counted there, once
-for all tasks; what is above a threshold is then a cumulative sum over thresholds. Cost: linear in the samples, and
-another threshold costs next to nothing.
+For speed, a binary search puts each sample of a score between two thresholds, once for all tasks. The samples above a
+threshold are then a cumulative sum over thresholds, so another threshold costs almost nothing.
 """
 
 from __future__ import annotations
@@ -45,60 +45,69 @@ POOLED = "pooled"  # rows over all samples; AVERAGE: the unweighted mean of the 
 
 
 def replay(data: ReplayData, settings: Settings, *, level: float = LEVEL) -> pd.DataFrame:
-    """What every setting would have done: one row per setting and task, then "pooled" and "average".
-
-    ============================ ========================================================================
-    the axes of `Setting`, `task` which setting, where; `setting` numbers the settings given, from 0
-    `n n_errors n_unscored`      samples that count; failed ones; drafts let through that have no score
-    `accuracy_pct` `_low _high`  of the funnel; `interval` says how it was made
-    `baseline_accuracy_pct`      of the agent alone, on the same samples
-    `drafted accepted`           counts: let through by the router, taken by the gate
-    `alpha beta coverage`        acceptance rate, drafted share, accepted share (fractions; `stats.funnel_shares`)
-    `selective_risk`             share of wrong ones among the accepted (a fraction; nan where none is)
-    `gained lost`                accepted: right where the agent is wrong, and the reverse
-    `wall_s baseline_wall_s speedup` predicted by the run's cost model; `cost_note`: what it extrapolates
-    `status reason`              "ok", or "refused" with what the run lacks; the numbers are nan then
-    ============================ ========================================================================
-
-    Under the protocol `paper` failed samples leave the accuracies, as in the original; shares and seconds keep
-    them. The interval is Wilson's; where groups repeat its n is divided by the design effect (the variance of
-    the clustered share over that of independent samples, at least 1; Korn and Graubard 1998). "average" is the
-    unweighted mean over tasks of accuracy and speedup, counts and seconds summed; it has no interval.
+    """What every setting would have done: a row per setting and task, then the tasks "pooled" and "average".
 
     Args:
-        settings: a frame with some of the axes as columns (the rest takes the defaults), a Setting, or several.
+        data: the recorded run.
+        settings: a frame with some of the axes as columns (the others keep their defaults), a Setting, or several.
+        level: coverage of the intervals, 0 to 1.
+
+    Returns:
+        Columns, in this order:
+
+        setting: number of the setting, from 0; then its axes as in `Setting`, and task.
+        n, n_errors, n_unscored: samples that count; failed samples; drafted samples without a score.
+        accuracy_pct, accuracy_low_pct, accuracy_high_pct: of the funnel, with its interval. interval: how it was made.
+        baseline_accuracy_pct: of the agent alone on the same samples.
+        drafted, accepted: samples that the router leaves to the draft; drafts that the gate accepts.
+        alpha, beta, coverage: acceptance rate, drafted share and accepted share, 0 to 1 (`stats.funnel_shares`).
+        selective_risk: share of wrong drafts among the accepted (NaN: none accepted).
+        gained, lost: accepted drafts that are right where the agent is wrong, and the reverse.
+        wall_s, baseline_wall_s, speedup: predicted by the run's cost model. cost_note: what it extrapolates.
+        status, reason: "ok", or "refused" with what the run lacks; the numbers are NaN then.
+
+        The interval is Wilson's. Where groups repeat, its n is divided by the design effect: the variance of the
+        clustered share over that of independent samples, at least 1. "average" is the unweighted mean over tasks of
+        accuracy and speedup, without interval; its counts and seconds are sums. Under the protocol `paper` failed
+        samples do not count in the accuracies, as in the original, but in shares and seconds.
 
     Raises:
         UserError: a column of `settings` is no axis.
+
+    Source:
+        Design effect: Korn and Graubard 1998.
     """
-    asked = frame_of(settings)
-    if not len(asked):
-        return pd.DataFrame(columns=["setting", *AXES, "task", *_TOLD])
+    frame = frame_of(settings)
+    if not len(frame):
+        return pd.DataFrame(columns=["setting", *AXES, "task", *_COLUMNS])
     names = np.array([*data.task_names, POOLED, AVERAGE], dtype=object)
-    columns: dict[str, list[NDArray]] = {name: [] for name in ("setting", "place", *_TOLD)}
+    columns: dict[str, list[NDArray]] = {name: [] for name in ("setting", "place", *_COLUMNS)}
     axes = [name for name in AXES if name != "threshold"]
     plans: dict[tuple, _Plan | None] = {}  # predicted seconds do not depend on the score
-    for values, rows in asked.groupby(axes, sort=False, dropna=False):
+    for values, rows in frame.groupby(axes, sort=False, dropna=False):
         setting = Setting(**dict(zip(axes, values, strict=True)))
         view = _View(data, setting)
         key = (setting.router, setting.batch_size, setting.agent_batch_size)
         if not view.why and key not in plans:
             plans[key] = view.plan()
-        told = _outcomes(view, plans.get(key), rows["threshold"].to_numpy(dtype=np.float64), level)
-        told["setting"], told["place"] = rows.index.to_numpy(), np.arange(len(names))[:, None]
+        values = _outcomes(view, plans.get(key), rows["threshold"].to_numpy(dtype=np.float64), level)
+        values["setting"], values["place"] = rows.index.to_numpy(), np.arange(len(names))[:, None]
         for name, column in columns.items():
-            column.append(np.broadcast_to(told[name], (len(names), len(rows))).ravel())
-    frame = pd.DataFrame({name: np.concatenate(column) for name, column in columns.items()})
-    frame = frame.sort_values(["setting", "place"], ignore_index=True)
-    frame.insert(1, "task", names[frame.pop("place")])
-    settings_of_rows = asked.loc[frame["setting"]].reset_index(drop=True)
-    return pd.concat([frame[["setting"]], settings_of_rows, frame.drop(columns="setting")], axis=1)
+            column.append(np.broadcast_to(values[name], (len(names), len(rows))).ravel())
+    result = pd.DataFrame({name: np.concatenate(column) for name, column in columns.items()})
+    result = result.sort_values(["setting", "place"], ignore_index=True)
+    result.insert(1, "task", names[result.pop("place")])
+    settings_of_rows = frame.loc[result["setting"]].reset_index(drop=True)
+    return pd.concat([result[["setting"]], settings_of_rows, result.drop(columns="setting")], axis=1)
 
 
 def curve(
     data: ReplayData, setting: Setting, thresholds: ArrayLike | None = None, *, level: float = LEVEL
 ) -> pd.DataFrame:
-    """`replay` of one setting over thresholds; None: every threshold that decides differently, ascending."""
+    """`replay` of one setting over thresholds.
+
+    thresholds: None: ascending, every threshold at which the decisions differ from those of the one before.
+    """
     if thresholds is None:
         view = _View(data, setting)
         thresholds = _between(view.confidence[view.eligible])
@@ -107,12 +116,18 @@ def curve(
 
 
 def decisions(data: ReplayData, setting: Setting) -> pd.DataFrame:
-    """One setting, sample by sample, in the words of the funnel's records.
+    """What one setting does with every sample.
 
-    Columns: `id task group`, `confidence` (nan: none), `margin` over the threshold, `decision` (accepted,
-    rejected, routed, draft_failed), `used`, `right` (missing: not judged), `error`, `draft_right agent_right`,
-    the predicted seconds charged to the sample, `wall_s` and `baseline_wall_s`, and `outcome`: one of `OUTCOMES`,
-    empty where the agent answers and the draft is not right.
+    Returns:
+        A row per sample, in the order of the data, with the columns
+
+        id, task, group: of the sample.
+        confidence: the gate's score (NaN: none). margin: confidence less threshold.
+        decision: "accepted", "rejected", "routed" or "draft_failed". used: "small" or "large".
+        right: of the funnel's answer (missing: not judged). error: whether that answer failed.
+        draft_right, agent_right: of the two answers (missing: not recorded).
+        wall_s, baseline_wall_s: predicted seconds of the sample with the gate and of the agent alone.
+        outcome: one of `OUTCOMES`; "" where the agent answers and the draft is not right.
 
     Raises:
         NotRecorded: the run did not record what the setting needs.
@@ -183,23 +198,23 @@ def _nullable(codes: NDArray) -> pd.arrays.BooleanArray:
     return pd.arrays.BooleanArray(codes == RIGHT, codes == ABSENT)
 
 
-_TOLD = (
+_COLUMNS = (
     *("n", "n_errors", "n_unscored", "accuracy_pct", "accuracy_low_pct", "accuracy_high_pct", "interval"),
     *("baseline_accuracy_pct", "drafted", "accepted", "alpha", "beta", "coverage", "selective_risk"),
     *("gained", "lost", "wall_s", "baseline_wall_s", "speedup", "cost_note", "status", "reason"),
 )
-_NUMBERS = [t for t in _TOLD if t not in ("n", "interval", "cost_note", "status", "reason")]
+_NUMBERS = [c for c in _COLUMNS if c not in ("n", "interval", "cost_note", "status", "reason")]
 
 
 def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float) -> dict[str, NDArray | str]:
     """The columns of `replay` as [tasks and pooled and average, thresholds], or broadcastable to it."""
     p = view.data
     above = _Above(view, thresholds)
-    right_if_drafted, right_if_asked = _classes(draft=RIGHT), _classes(agent=RIGHT)
-    everyone = _per_task(p, p.outcomes, N_CLASSES)[:, None, :]
+    right_if_drafted, right_if_agent = _classes(draft=RIGHT), _classes(agent=RIGHT)
+    all_samples = _per_task(p, p.outcomes, N_CLASSES)[:, None, :]
     taken = above.counted(p.outcomes, N_CLASSES)
-    everyone, taken = (np.concatenate([t, t.sum(axis=0, keepdims=True)]) for t in (everyone, taken))
-    left = everyone - taken
+    all_samples, taken = (np.concatenate([t, t.sum(axis=0, keepdims=True)]) for t in (all_samples, taken))
+    left = all_samples - taken
 
     def of(counts: NDArray, classes: NDArray) -> NDArray[np.float64]:
         return counts[..., classes].sum(axis=-1).astype(np.float64)
@@ -208,17 +223,17 @@ def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float
         counts = _per_task(p, mask.astype(np.int64), 2)[:, 1:]
         return np.concatenate([counts, counts.sum(axis=0, keepdims=True)]).astype(np.float64)
 
-    n, accepted = everyone.sum(axis=-1).astype(np.float64), taken.sum(axis=-1).astype(np.float64)
+    n, accepted = all_samples.sum(axis=-1).astype(np.float64), taken.sum(axis=-1).astype(np.float64)
     drafted, errors = everywhere(~view.routed), of(left, _classes(agent=FAILED))
-    right = of(taken, right_if_drafted) + of(left, right_if_asked)
+    right = of(taken, right_if_drafted) + of(left, right_if_agent)
     drops = p.protocol == "paper"
     counted = n - errors if drops else np.broadcast_to(n, accepted.shape)
     low, high, interval = _interval(view, above, right, counted, level)
     unknown = np.where(of(taken, _classes(agent=ABSENT)) > 0, np.nan, 0.0)
     shares = funnel_shares(accepted, np.broadcast_to(drafted, accepted.shape), n)
     with np.errstate(invalid="ignore", divide="ignore"):
-        alone = of(everyone, right_if_asked) / (n - of(everyone, _classes(agent=FAILED)) * drops)
-        told = {
+        alone = of(all_samples, right_if_agent) / (n - of(all_samples, _classes(agent=FAILED)) * drops)
+        columns = {
             "n": counted,
             "n_errors": errors,
             "n_unscored": everywhere(view.drafted & np.isnan(view.confidence)),
@@ -226,34 +241,34 @@ def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float
             "accuracy_low_pct": 100.0 * low,
             "accuracy_high_pct": 100.0 * high,
             "baseline_accuracy_pct": 100.0
-            * np.where(of(everyone, _classes(agent=ABSENT)) > 0, np.nan, alone),
+            * np.where(of(all_samples, _classes(agent=ABSENT)) > 0, np.nan, alone),
             "drafted": drafted,
             "accepted": accepted,
             "alpha": shares.alpha,
             "beta": shares.beta,
             "coverage": shares.accepted,
             "selective_risk": (accepted - of(taken, right_if_drafted)) / accepted,
-            "gained": of(taken, right_if_drafted & ~right_if_asked) + unknown,
-            "lost": of(taken, right_if_asked & ~right_if_drafted) + unknown,
+            "gained": of(taken, right_if_drafted & ~right_if_agent) + unknown,
+            "lost": of(taken, right_if_agent & ~right_if_drafted) + unknown,
         }
         wall, alone_s = _seconds(view, plan, above)
-        told |= {"wall_s": wall, "baseline_wall_s": alone_s, "speedup": alone_s / wall}
+        columns |= {"wall_s": wall, "baseline_wall_s": alone_s, "speedup": alone_s / wall}
     reason = _reasons(
         view,
         thresholds,
         *(everywhere(view.unrecorded), everywhere(view.undrafted)),
         *(of(taken, _classes(draft=ABSENT)), of(left, _classes(agent=ABSENT))),
     )
-    told |= {"interval": interval, "reason": reason}
-    told = {name: np.broadcast_to(values, reason.shape) for name, values in told.items()}
-    told = {name: _with_average(name, values) for name, values in told.items()}
-    refused = told["reason"] != ""
-    told |= {name: np.where(refused, np.nan, told[name]) for name in _NUMBERS}
-    untimed = np.isnan(told["wall_s"] + told["baseline_wall_s"]) & ~refused & (p.cost is not None)
+    columns |= {"interval": interval, "reason": reason}
+    columns = {name: np.broadcast_to(values, reason.shape) for name, values in columns.items()}
+    columns = {name: _with_average(name, values) for name, values in columns.items()}
+    refused = columns["reason"] != ""
+    columns |= {name: np.where(refused, np.nan, columns[name]) for name in _NUMBERS}
+    untimed = np.isnan(columns["wall_s"] + columns["baseline_wall_s"]) & ~refused & (p.cost is not None)
     note = np.full(refused.shape, view.cost_note(), dtype=object)
     note[untimed] = "some samples were not timed"
-    return told | {
-        "n": told["n"].astype(np.int64),
+    return columns | {
+        "n": columns["n"].astype(np.int64),
         "status": np.where(refused, "refused", "ok"),
         "cost_note": note,
     }

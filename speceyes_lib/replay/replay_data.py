@@ -1,7 +1,7 @@
-"""A finished run as columns: everything the outcome of a gate setting depends on, one entry per sample.
+"""A recorded run as columns: everything that the outcome of a gate setting depends on, one entry per sample.
 
-What a run did not record is absent and marked as such (`ABSENT`, an empty mapping, None), never filled in:
-an imported run may lack evidence, the router's word, the agent's answer or every timing.
+What a run did not record is marked as absent (`ABSENT`, an empty mapping, None) and never filled in. An imported run
+may lack evidence, the router's output, the agent's answer or all times.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 ABSENT, WRONG, RIGHT, FAILED = -1, 0, 1, 2  # FAILED: a recorded error, wrong under `strict`
 _CODES: dict[VerdictValue, int] = {"right": RIGHT, "error": FAILED}  # everything else that was judged: WRONG
-INSTRUMENTED = (
-    "collect",
-    "gated",
-)  # arms that hold drafts; the first that ran is the run's instrumented pass
+INSTRUMENTED = ("collect", "gated")  # arms that hold drafts; the first one that ran is the instrumented pass
 TIMED = ("collect", "baseline", "baseline_batched", "gated", "gated_batched")
 
 
@@ -41,18 +38,18 @@ class NotRecorded(UserError):
 
 @dataclass(frozen=True, eq=False)
 class ReplayData:
-    """n samples, those of a task together, in the order of the paper's splits.
+    """n samples in the order of the tasks.
 
-    ids, tasks, groups: object [n]; samples of one group are not independent of each other.
-    readable: bool [n], the picture could be opened; where not, nothing was asked and the sample failed.
-    routed: by router ("large", "small") int8 [n]: 1 to the agent, 0 to the draft, ABSENT.
-    draft, agent: int8 [n]: RIGHT, WRONG, FAILED or ABSENT.
-    top_logprobs, offsets: float32 [tokens, K_stored] and int64 [n + 1], the drafts one after the other.
+    ids, tasks, groups: object [n]. Samples of one group are not independent of each other.
+    readable: bool [n], the picture could be opened. Otherwise no model ran and the sample failed.
+    routed: by router ("large", "small") int8 [n]: 1 to the agent, 0 to the draft, or ABSENT.
+    draft, agent: int8 [n], RIGHT, WRONG, FAILED or ABSENT.
+    top_logprobs, offsets: float32 [tokens, K_stored] of all drafts, and int64 [n + 1], where each draft begins.
     recorded: by mode float64 [n], the scores that the draft stage wrote, at `recorded_k` and `recorded_slope`.
-    extra: by name float64 [n], scores of other kinds; K and slope do not apply to them.
-    pooled: by (mode, K) float64 [n], what the scores are made of before the sigmoid, where it was computed
-        elsewhere (`pooled_in_chunks`); filled in from the evidence as it is needed.
-    cost: what everything takes; None where nothing was timed.
+    extra: by name float64 [n], other scores. K and slope do not apply to them.
+    pooled: by (mode, K) float64 [n], the scores before the sigmoid. Filled from the evidence when first needed, or
+        given (`pooled_in_chunks`).
+    cost: the cost model; None where nothing was timed.
     """
 
     ids: NDArray
@@ -246,7 +243,7 @@ def from_arrays(
         routed: bool [n] of the large router, or by router.
         tasks, groups: names [n]; None: one task, every sample its own group.
         scores: by name float [n]; the paper's modes are taken as recorded at the default K and slope.
-        top_logprobs, offsets: evidence, as in `confidence.score_grid`.
+        top_logprobs, offsets: evidence, as in `separability.pooled_grid`.
     """
     draft = np.asarray(draft_right).astype(np.int8)
     n = len(draft)
@@ -275,7 +272,7 @@ def pooled_in_chunks(
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     """`ReplayData.pooled` of a run whose evidence is too large to be held: chunk by chunk, for the given K.
 
-    chunks: (top_logprobs, offsets) of consecutive samples, as in `confidence.score_grid`.
+    chunks: (top_logprobs, offsets) of consecutive samples, as in `separability.pooled_grid`.
     """
     parts: dict[tuple[str, int], list[NDArray]] = {}
     separable = tuple(mode for mode in MODES if mode != "log")
@@ -382,22 +379,26 @@ def _agent_code(record: AgentRecord, judged: JudgedRecord) -> int:
     return _verdict(judged, "final" if record.used == "large" else "agent")
 
 
-def _routers(records: Sequence[AgentRecord], asked: str) -> dict[str, NDArray[np.int8]]:
-    """Phase I by who answered it; a router that was asked about no sample is left out."""
-    words = {asked: [r.router for r in records], "small": [r.router_small for r in records]}
-    if asked == "small":
-        words["small"] = [r.router or r.router_small for r in records]
+def _routers(records: Sequence[AgentRecord], main: str) -> dict[str, NDArray[np.int8]]:
+    """Codes of Phase I by router. A router without an output on any sample is left out.
+
+    main: the router whose output is in `AgentRecord.router`.
+    """
+    outputs = {main: [r.router for r in records], "small": [r.router_small for r in records]}
+    if main == "small":
+        outputs["small"] = [r.router or r.router_small for r in records]
     return {
-        router: np.array([_routed(w, r) for w, r in zip(said, records, strict=True)], dtype=np.int8)
-        for router, said in words.items()
-        if router != "none" and any(w is not None for w in said)
+        router: np.array([_routed(o, r) for o, r in zip(of_router, records, strict=True)], dtype=np.int8)
+        for router, of_router in outputs.items()
+        if router != "none" and any(o is not None for o in of_router)
     }
 
 
-def _routed(word: RouterRecord | None, record: AgentRecord) -> int:
-    if word is not None:
-        return int(word.verdict == "yes")
-    return 0 if record.status == "error" and record.trajectory is None else ABSENT  # unreadable: nobody asks
+def _routed(output: RouterRecord | None, record: AgentRecord) -> int:
+    if output is not None:
+        return int(output.verdict == "yes")
+    # no router runs on a picture that cannot be read
+    return 0 if record.status == "error" and record.trajectory is None else ABSENT
 
 
 def _recorded_scores(records: Sequence[AgentRecord]) -> dict[str, NDArray[np.float64]]:

@@ -16,7 +16,13 @@ from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run the gate. `router`: who answers Phase I; "none" drafts everything."""
+    """One way to run the gate.
+
+    score: a name in `gating.separability.MODES`, or one that the data has. k, slope: of its separability.
+    threshold: a draft is accepted where its score is above it. router: the model that answers Phase I, "large" or
+    "small"; "none" drafts everything. batch_size: samples per call of router and draft. agent_batch_size: agents at
+    once.
+    """
 
     score: str = "min"
     k: int = DEFAULT_K
@@ -27,10 +33,10 @@ class Setting:
     agent_batch_size: int = 1
 
     def __str__(self) -> str:
-        """As `parse` reads it; what few settings change is told only where it differs from the default."""
-        told = f"{self.score} > {float(self.threshold)!r}, K {self.k}, router {self.router}, batch {self.batch_size}"
-        told += "" if self.slope == DEFAULT_SLOPE else f", slope {float(self.slope)!r}"
-        return told if self.agent_batch_size == 1 else f"{told}, agents {self.agent_batch_size}"
+        """The text that `parse` reads; slope and agents only where they differ from the default."""
+        text = f"{self.score} > {float(self.threshold)!r}, K {self.k}, router {self.router}, batch {self.batch_size}"
+        text += "" if self.slope == DEFAULT_SLOPE else f", slope {float(self.slope)!r}"
+        return text if self.agent_batch_size == 1 else f"{text}, agents {self.agent_batch_size}"
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -38,7 +44,8 @@ class Setting:
 
         Score and threshold come first; the rest may be left out.
 
-        Raises UserError that names the part which cannot be read.
+        Raises:
+            UserError: names the part that cannot be read.
         """
         values: dict[str, str | int | float] = {}
         for at, part in enumerate(text.split(",")):
@@ -71,9 +78,10 @@ Settings = pd.DataFrame | Setting | Iterable[Setting]
 
 
 def grid(**axes: ArrayLike) -> pd.DataFrame:
-    """Every combination of the values given, one setting a row; an axis left out has `Setting`'s default.
+    """Every combination of the given values, a row per setting. Axes without values keep the default of `Setting`.
 
-    Raises UserError for an axis that settings do not have.
+    Raises:
+        UserError: an axis that settings do not have.
     """
     for name in axes:
         if name not in AXES:
@@ -91,5 +99,5 @@ def frame_of(settings: Settings) -> pd.DataFrame:
     if not isinstance(settings, pd.DataFrame):
         settings = pd.DataFrame([asdict(s) for s in settings], columns=AXES)
     grid(**dict.fromkeys(settings.columns, 0))  # names the axis that does not exist
-    told = {name: settings[name] if name in settings else getattr(Setting, name) for name in AXES}
-    return pd.DataFrame(told, index=settings.index).reset_index(drop=True)
+    columns = {name: settings[name] if name in settings else getattr(Setting, name) for name in AXES}
+    return pd.DataFrame(columns, index=settings.index).reset_index(drop=True)

@@ -21,14 +21,14 @@ BATCHED = "_batched"
 class Arm:
     """One way to run the benchmark: its name (stage folder `02_<name>`), run mode and agent batching.
 
-    together: agents advance together, and nothing already computed is computed again. Otherwise the paper's setting.
+    batched: agents advance together, and nothing already computed is computed again. Otherwise the paper's setting.
     """
 
     name: str
     run_mode: RunMode
     agent_batch_size: int
-    together: bool
-    first_look: bool
+    batched: bool
+    without_tool: bool
     router_small: bool
 
     @property

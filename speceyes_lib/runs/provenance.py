@@ -96,9 +96,9 @@ def library_files(source: str, package: tuple[str, ...] = ()) -> set[Path]:
     Returns:
         Absolute paths of modules and of the `__init__` files of the packages they lie in.
     """
-    found: set[Path] = set()
-    _follow(_imports(source, package), found)
-    return found
+    files: set[Path] = set()
+    _follow(_imports(source, package), files)
+    return files
 
 
 def module_files(*modules: str) -> set[Path]:
@@ -119,7 +119,7 @@ def code_hash(*modules: str) -> str:
     return text_hash(part for f in makers for part in (f, _meaning(PACKAGE / f)))
 
 
-def _follow(modules: Iterable[tuple[str, ...]], found: set[Path]) -> None:
+def _follow(modules: Iterable[tuple[str, ...]], files: set[Path]) -> None:
     for module in modules:
         # a public name of a wing stands for the file that defines it
         if file := _exports(module[:-1]).get(module[-1]) if module else None:
@@ -128,9 +128,9 @@ def _follow(modules: Iterable[tuple[str, ...]], found: set[Path]) -> None:
             base = PACKAGE.joinpath(*module[:depth])
             is_package = (base / "__init__.py").is_file()
             path = base / "__init__.py" if is_package else base.with_suffix(".py")
-            if path not in found and path.is_file():
-                found.add(path)
-                _follow(_imports_of_file(path, module[: depth if is_package else depth - 1]), found)
+            if path not in files and path.is_file():
+                files.add(path)
+                _follow(_imports_of_file(path, module[: depth if is_package else depth - 1]), files)
 
 
 @cache  # many notebooks lead to the same modules

@@ -99,7 +99,7 @@ def read_evidence(
         for g in range(file.num_row_groups)
         if only is None or not set(only).isdisjoint(file.read_row_group(g, ["id"])["id"].to_pylist())
     ]
-    found = {}
+    evidence = {}
     for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, row_groups=groups):
         for row in zip(*(batch.column(name) for name in _COLUMNS), strict=True):
             key, k, texts, *arrays = row
@@ -107,10 +107,10 @@ def read_evidence(
                 continue
             ids, chosen, top_ids, top = (array.values.to_numpy() for array in arrays)  # noqa: PD011 (arrow's, not pandas')
             shape = (len(ids), k.as_py())
-            found[key.as_py()] = Evidence(
+            evidence[key.as_py()] = Evidence(
                 ids, tuple(texts.as_py()), chosen, top_ids.reshape(shape), top.reshape(shape)
             )
-    return found
+    return evidence
 
 
 def is_finished(run_or_folder: str | Path, stage: str, task: str | None = None) -> bool:

@@ -254,11 +254,11 @@ class RecordedRun:
             for task in self.tasks
             for kind in ("02_", "03_judging/")
         ):
-            made = self.manifest(stage, task)
-            values = {(kind, name): made.inputs.get(name) for name in RUN_INPUTS}
-            values |= {(task, name): made.inputs.get(name) for name in TASK_INPUTS}
+            manifest = self.manifest(stage, task)
+            values = {(kind, name): manifest.inputs.get(name) for name in RUN_INPUTS}
+            values |= {(task, name): manifest.inputs.get(name) for name in TASK_INPUTS}
             if stage.startswith("02_gated"):
-                values |= {(kind, name): made.config.get(name) for name in GATE}
+                values |= {(kind, name): manifest.config.get(name) for name in GATE}
             for key, value in values.items():
                 before, other = seen.setdefault(key, (value, stage)) if value is not None else (None, "")
                 if before != value:

@@ -30,13 +30,13 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """From "1of4". Raises UserError for anything else."""
-        found = re.fullmatch(r"(\d{1,6})of(\d{1,6})", text)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
+        match = re.fullmatch(r"(\d{1,6})of(\d{1,6})", text)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise UserError(f"shard {text!r}: write it as 1of4, 2of4, 3of4 or 4of4")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     @classmethod
-    def there(cls, run: str) -> list[Shard]:
+    def all_of(cls, run: str) -> list[Shard]:
         """The shards that a run has folders of."""
         return [cls.parse(folder.name) for folder in sorted((run_dir(run) / "shards").glob("*of*"))]
 

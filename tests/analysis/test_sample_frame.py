@@ -10,7 +10,7 @@ import pytest
 from synthetic_run import TASKS, make_run
 
 from speceyes_lib.analysis import sample_frame
-from speceyes_lib.analysis.summary import auroc_by_score, first_look, groups_of, summarise
+from speceyes_lib.analysis.summary import auroc_by_score, groups_of, summarise, without_tool
 from speceyes_lib.runs import records
 
 
@@ -171,12 +171,12 @@ def test_an_arm_that_ran_fewer_samples_is_compared_on_those(run):
 
 
 def test_first_look_is_split_by_the_stated_size(frame):
-    told = first_look(frame, hard_below=0.5)
+    told = without_tool(frame, hard_below=0.5)
     looked = frame["first_look_verdict"].notna()
     assert told["hard"]["n"] == int((looked & (frame["target_fraction"] < 0.5)).sum())
     assert told["hard"]["n"] + told["easy"]["n"] == told["all"]["n"] == int(looked.sum())
     unknown = frame.assign(target_fraction=np.nan)
-    told = first_look(unknown)
+    told = without_tool(unknown)
     assert (told["hard"]["n"], told["n_size_unknown"]) == (0, told["all"]["n"])
 
 

@@ -259,7 +259,7 @@ def drafts_of(names) -> dict[str, DraftRecord]:
 def test_collect_routes_and_runs_the_agent_on_all_and_takes_the_drafts_over():
     draft, agent = backends()
     drafts = drafts_of(NAMES)
-    records = run(NAMES, "collect", draft, agent, drafts=drafts, first_look=True, gate=None)
+    records = run(NAMES, "collect", draft, agent, drafts=drafts, without_tool=True, gate=None)
     assert draft.batches == []
     for name, r in records.items():
         assert (r.decision, r.used, r.answer) == ("collected", "large", "blue")
@@ -454,7 +454,7 @@ MODES_RUN = {
     "gated": {},
     "ungated-router": {"router": None},
     "baseline": {"mode": "baseline"},
-    "collect": {"mode": "collect", "gate": None, "first_look": True, "router_small": True},
+    "collect": {"mode": "collect", "gate": None, "without_tool": True, "router_small": True},
 }
 
 

@@ -386,11 +386,11 @@ def test_an_interrupt_that_python_swallows_in_a_finaliser_is_heeded_at_the_next_
     # a job in the background starts without this handler
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with stages.interruptible() as heed:
-            heed()
+        with stages.interruptible() as raise_if_interrupted:
+            raise_if_interrupted()
             Finalised()
             with pytest.raises(KeyboardInterrupt):
-                heed()
+                raise_if_interrupted()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

@@ -76,7 +76,7 @@ def test_a_whole_number_is_a_number():
 def test_an_arm_decides_mode_and_agent_batching():
     params = AgentParams(agent_batch_size=2, agent_batch_size_batched=16, first_look=True)
     arms = {name: params.arm(name) for name in ARMS}
-    told = {n: (arm.run_mode, arm.agent_batch_size, arm.together, arm.first_look) for n, arm in arms.items()}
+    told = {n: (arm.run_mode, arm.agent_batch_size, arm.batched, arm.without_tool) for n, arm in arms.items()}
     assert told == {
         "collect": ("collect", 16, True, True),
         "baseline": ("baseline", 2, False, False),
