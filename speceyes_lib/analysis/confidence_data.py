@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from ..gating import calibration_samples, certificates, scores
 from ..gating.gate import accepts
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
+from ..gating.threshold import OperatingPoint
 from ..params import GateAnalysisParams
 from ..replay import outcomes, payoff, replay_data
 from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate_fleet
 from ..replay.replay_data import ABSENT, NotRecorded, ReplayData
 from ..replay.settings import Setting
 from ..runs import recorded_run
-from . import sample_frame, score_comparison
+from ..runs.records import PHASES
+from . import sample_frame, score_comparison, summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,9 @@ class ConfidenceData:
     frame: a row per sample (`sample_frame.samples`). data: the same samples as replay takes them, with every
     score in `scores` to gate by. scores: a column per score that the run has, rows as in the frame.
     margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft, nan without evidence. setting: as the run was gated,
-    at `threshold`. missing: what the run lacks, in words, by what therefore is not shown.
+    at `threshold`. missing: what the run lacks, in words, by what therefore is not shown. chosen_here: the threshold
+    that the rule of `gating.choose_threshold` picks on these samples. used: the operating point in use, from
+    `threshold_from`, or `chosen_here` where that is empty.
     """
 
     frame: pd.DataFrame
@@ -42,6 +46,8 @@ class ConfidenceData:
     margin: NDArray[np.float64]
     setting: Setting
     missing: Mapping[str, str]
+    chosen_here: OperatingPoint
+    used: Mapping[str, Any]
 
     @property
     def drafted(self) -> NDArray[np.bool_]:
@@ -58,7 +64,7 @@ class ConfidenceData:
         return self.frame["draft_right"].fillna(False).astype(bool).to_numpy()
 
 
-def gather(params: GateAnalysisParams) -> ConfidenceData:
+def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     """Read a run and score its drafts in every way it allows.
 
     Raises:
@@ -105,7 +111,10 @@ def gather(params: GateAnalysisParams) -> ConfidenceData:
         missing["combination"] = "too few right or wrong drafts to learn from"
     table = table.dropna(axis=1, how="all")
     gateable = {name: table[name].to_numpy() for name in table if name not in MODES}
-    return ConfidenceData(frame, data.with_scores(gateable), table, margin, setting, missing)
+    chosen_here = summary.choose_threshold(frame, params.score, params.delta_pp)
+    used = summary.operating_point_in_use(params, chosen_here)
+    data = data.with_scores(gateable)
+    return ConfidenceData(frame, data, table, margin, setting, missing, chosen_here, used)
 
 
 def to_certify(run: ConfidenceData, score: str | None = None) -> calibration_samples.GateSamples:
@@ -146,7 +155,7 @@ def tried_here(
     tasks = calibration.finished(f"03_judging/{params.arm}")
     if not tasks:
         return pd.DataFrame()
-    other = gather(params.model_copy(update={"run": name, "tasks": list(tasks)}))
+    other = gather_confidence(params.model_copy(update={"run": name, "tasks": list(tasks)}))
     return certificates.evaluate_rules(to_certify(other), to_certify(run), rules, params.seed)
 
 
@@ -163,7 +172,7 @@ def ties(run: ConfidenceData, thresholds: Mapping[str, float]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def ledger(run: ConfidenceData, threshold: float) -> pd.DataFrame:
+def ledger_with_answers(run: ConfidenceData, threshold: float) -> pd.DataFrame:
     """`replay.ledger` at a threshold of the accepted drafts that are not simply right twice, with the answers.
 
     Columns: `id outcome question draft agent confidence saved_s`. Empty where the run cannot say.
@@ -200,7 +209,7 @@ def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd
 
 
 def confidence_summary(run: ConfidenceData, compared: pd.DataFrame) -> dict[str, Any]:
-    """The rows of `score_comparison.compare` as JSON-ready numbers, for `confidence.json`, and what the run lacks."""
+    """The rows of `compare_scores` as JSON-ready numbers, for `confidence.json`, and what the run lacks."""
     rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
     plain = [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
     return {"scores": plain, "missing": dict(run.missing)}
@@ -209,13 +218,25 @@ def confidence_summary(run: ConfidenceData, compared: pd.DataFrame) -> dict[str,
 # ------------------------------------------------------------------ what it is worth
 
 
-def economics_of(run: ConfidenceData, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """`break_even`, `waterfall` and `time_by_decision` at a threshold; empty where the run was not timed."""
+def costs_at(
+    run: ConfidenceData, threshold: float
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """`phase_seconds`, `break_even`, `waterfall` and `time_by_decision` at a threshold.
+
+    Without rows where the run was not timed; the first has its columns all the same.
+    """
     try:
         seconds = payoff.phase_seconds(run.data, replace(run.setting, threshold=threshold))
     except NotRecorded:
-        return pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
-    return payoff.break_even(seconds), payoff.waterfall(seconds), payoff.time_by_decision(seconds)
+        times = [f"{prefix}{phase}" for prefix in ("", "alone_") for phase in PHASES]
+        empty = pd.DataFrame({"task": [], "decision": []} | {name: [] for name in times}, dtype="float64")
+        return empty, pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
+    return (
+        seconds,
+        payoff.break_even(seconds),
+        payoff.waterfall(seconds),
+        payoff.time_by_decision(seconds),
+    )
 
 
 def fleet_plan(
@@ -227,7 +248,7 @@ def fleet_plan(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.
 
-    Column `workload` is "funnel" or "agent". Empty where the run was not timed.
+    Column `workload` is "funnel" or "agent". No rows where the run was not timed.
     """
     try:
         workloads = {
@@ -235,7 +256,8 @@ def fleet_plan(
             "agent": agent_workload(run.data),
         }
     except NotRecorded:
-        return pd.DataFrame(), pd.DataFrame()
+        columns = ["small", "large", "per_gpu_per_s", "p50_s", "p95_s", "n", "workload"]
+        return pd.DataFrame(columns=columns), pd.DataFrame()
     fleets, load = [], []
     for name, workload in workloads.items():
         told = best_ratio(workload, replicas, users=64 * replicas, requests=1500, seed=seed)

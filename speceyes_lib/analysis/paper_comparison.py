@@ -212,7 +212,7 @@ class PaperData:
         self.missing[:] = dict.fromkeys([*self.missing, *sentences])
 
 
-def gather(params: FiguresParams, run: RunResult | None) -> PaperData:
+def gather_paper(params: FiguresParams, run: RunResult | None) -> PaperData:
     """What there is for the figures: `run` as `analysis.summarised` gives it. Missing parts are named, not fatal."""
     if run is None:
         return PaperData(params, None, None, {}, "")

@@ -20,7 +20,7 @@ from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap, draw_counts, groupe
 # ------------------------------------------------------------------ judged by one table
 
 
-def compare(
+def compare_scores(
     scores: pd.DataFrame,
     right: ArrayLike,
     groups: ArrayLike | None = None,
@@ -131,7 +131,7 @@ def identical_scores(table: pd.DataFrame, names: Sequence[str]) -> list[list[str
 def merged_scores(
     compared: pd.DataFrame, groups: Sequence[Sequence[str]], reference: str = "min"
 ) -> pd.DataFrame:
-    """Rows of `compare`, one per group of `identical_scores`.
+    """Rows of `compare_scores`, one per group of `identical_scores`.
 
     Index: `scores`, the names of the group (a tuple). What only a probability has is that of the group's first
     probability; the gain of the reference over itself is missing.

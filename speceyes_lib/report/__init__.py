@@ -8,7 +8,13 @@ __getattr__, __dir__, __all__ = exports(
         "album": ("Album",),
         "columns": ("Column", "show"),
         "formatting": ("chance", "interval", "p_value"),
-        "outputs": ("open_album", "write_reported_numbers", "write_threshold_stage"),
+        "outputs": (
+            "open_album",
+            "write_confidence_stage",
+            "write_reported_numbers",
+            "write_tables_stage",
+            "write_threshold_stage",
+        ),
         "paper_table": ("table1", "table1_latex"),
     },
 )

@@ -214,7 +214,7 @@ def score_columns(table: pd.DataFrame) -> list[Column]:
     ]
 
 
-# confidence_data.ledger
+# confidence_data.ledger_with_answers
 LEDGER = (
     *(Column(name, name) for name in ("id", "outcome", "question", "draft", "agent")),
     Column("confidence", "confidence", ".4f"),

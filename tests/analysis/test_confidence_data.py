@@ -91,14 +91,14 @@ def params(run: str) -> ConfidenceParams:
 @pytest.fixture(scope="module", params=["whole", "bare", "tiny", "untimed"])
 def run(request) -> confidence_data.ConfidenceData:
     if request.param != "untimed":
-        return confidence_data.gather(params(request.param))
-    told = confidence_data.gather(params("bare"))
+        return confidence_data.gather_confidence(params(request.param))
+    told = confidence_data.gather_confidence(params("bare"))
     return replace(told, data=replace(told.data, cost=None))
 
 
 @pytest.fixture(scope="module")
 def whole() -> confidence_data.ConfidenceData:
-    return confidence_data.gather(params("whole"))
+    return confidence_data.gather_confidence(params("whole"))
 
 
 def test_a_whole_run_has_every_score_and_lacks_nothing(whole):
@@ -112,7 +112,7 @@ def test_a_whole_run_has_every_score_and_lacks_nothing(whole):
 
 
 def test_a_bare_run_says_what_it_lacks():
-    told = confidence_data.gather(params("bare"))
+    told = confidence_data.gather_confidence(params("bare"))
     assert set(told.scores) == {"min", "mean", "bottom20", "log", "combination"}
     assert set(told.missing) == {"scores from evidence, other K", "router's own score"}
     base = replace(told.setting, threshold=THRESHOLD)
@@ -192,7 +192,7 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drafts = run.drafts
-        compared = score_comparison.compare(
+        compared = score_comparison.compare_scores(
             drafts.drop(columns="right"), drafts["right"], bootstrap=Bootstrap(draws=100)
         )
         groups = score_comparison.identical_scores(drafts, list(compared["score"]))
@@ -200,7 +200,7 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
         ties = confidence_data.ties(run, {"all": -1.0, "above": THRESHOLD})
         rules = certificates.certification_rules()
         points = certificates.certify(confidence_data.to_certify(run), rules, 3)
-        balance, steps, parts = confidence_data.economics_of(run, THRESHOLD)
+        seconds, balance, steps, parts = confidence_data.costs_at(run, THRESHOLD)
         fleets, load = confidence_data.fleet_plan(run, THRESHOLD, replicas=3, users=(1, 20))
         promising = [n for n in names if scores.SCORES[n].is_probability]
         made = {
@@ -227,16 +227,16 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
             as_text(confidence_data.rule_results(points, rules), tables.certificate_columns(rules)),
             as_text(balance, tables.BREAK_EVEN),
             as_text(load, tables.FLEET_LOAD),
-            as_text(confidence_data.ledger(run, THRESHOLD), tables.LEDGER),
+            as_text(confidence_data.ledger_with_answers(run, THRESHOLD), tables.LEDGER),
         ]
     assert not any("nan" in cell for table in shown for cell in table.to_numpy().ravel())
     json.dumps(confidence_data.confidence_summary(run, compared), allow_nan=False)
     untimed = run.data.cost is None
-    assert (len(balance) == 0) == (len(fleets) == 0) == untimed
+    assert (len(seconds) == 0) == (len(balance) == 0) == (len(fleets) == 0) == untimed
 
 
 def test_the_ledger_explains_the_difference_to_the_agent(whole):
-    ledger = confidence_data.ledger(whole, THRESHOLD)
+    ledger = confidence_data.ledger_with_answers(whole, THRESHOLD)
     pooled = (
         outcomes.replay(whole.data, replace(whole.setting, threshold=THRESHOLD))
         .set_index("task")
@@ -263,7 +263,7 @@ def test_the_reported_points_are_averages_over_all_splits():
 def test_identical_scores_agree_on_every_draft(whole):
     table = whole.drafts.assign(mean=whole.drafts["min"])
     assert ["min", "mean"] in score_comparison.identical_scores(table, ["min", "mean", "log"])
-    compared = score_comparison.compare(
+    compared = score_comparison.compare_scores(
         table[["min", "mean", "log"]], table["right"], bootstrap=Bootstrap(draws=100)
     )
     merged = score_comparison.merged_scores(compared, [["min", "mean"], ["log"]])
@@ -275,7 +275,7 @@ def test_identical_scores_agree_on_every_draft(whole):
 def test_a_certificate_that_failed_is_counted_and_has_its_reason():
     rules = certificates.certification_rules()
     points = certificates.certify(
-        confidence_data.to_certify(confidence_data.gather(params("tiny"))), rules, 2
+        confidence_data.to_certify(confidence_data.gather_confidence(params("tiny"))), rules, 2
     )
     table = confidence_data.rule_results(points, rules)
     assert table["certified"].tolist()[:5] == [0] * 5

@@ -48,7 +48,7 @@ def point(tmp_path_factory):
 
 def gathered(run: str = "r", **changed) -> paper_comparison.PaperData:
     params = FiguresParams(**{"run": run, "arms": ARMS, "threshold_from": "", "bootstrap": 100} | changed)
-    return paper_comparison.gather(params, summary.summarised(params))
+    return paper_comparison.gather_paper(params, summary.summarised(params))
 
 
 def shown(found: paper_comparison.PaperData) -> dict:

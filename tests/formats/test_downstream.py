@@ -76,7 +76,9 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     shown = results.measured_results(summary)
     table1(shown).to_html()
     gate.accuracy_speedup(shown)
-    gathered = confidence_data.gather(ConfidenceParams(run="theirs", tasks=TASKS, threshold_from=""))
+    gathered = confidence_data.gather_confidence(
+        ConfidenceParams(run="theirs", tasks=TASKS, threshold_from="")
+    )
     assert {"scores from evidence, other K", "times and speedups"} & set(gathered.missing)
     confidence.confidence_density(gathered.drafts, ["min", "log"])
     assert not certificates.certify(

@@ -155,7 +155,7 @@ def population(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, n
 def test_the_combination_ranks_better_than_either_part():
     table, right, groups = population()
     made = scores.combination(table, right, groups)
-    told = score_comparison.compare(
+    told = score_comparison.compare_scores(
         table.assign(combination=made), right, groups, bootstrap=Bootstrap(draws=100)
     ).set_index("score")
     assert told.loc["combination", "auroc"] > told.loc[["min", "margin"], "auroc"].max()
@@ -191,7 +191,7 @@ def test_a_combination_needs_right_and_wrong_drafts_and_bears_holes():
 def test_the_table_agrees_with_the_single_measures():
     table, right, groups = population()
     told = (
-        score_comparison.compare(table, right, groups, bootstrap=Bootstrap(draws=200, seed=3))
+        score_comparison.compare_scores(table, right, groups, bootstrap=Bootstrap(draws=200, seed=3))
         .set_index("score")
         .loc["min"]
     )
@@ -205,7 +205,7 @@ def test_the_table_agrees_with_the_single_measures():
 
 def test_scale_changes_nothing_at_equal_coverage():
     table, right, _ = population()
-    told = score_comparison.compare(
+    told = score_comparison.compare_scores(
         table.assign(mean=table["min"] ** 9), right, bootstrap=Bootstrap(draws=100), coverages=(0.3,)
     )
     first, second = told.set_index("score").loc[["min", "mean"]].to_numpy()[:, 2:].astype(float)
@@ -218,7 +218,7 @@ def test_scale_changes_nothing_at_equal_coverage():
 
 def test_a_constant_score_has_the_accuracy_of_everybody_at_any_coverage():
     right = np.arange(30) % 3 > 0
-    told = score_comparison.compare(
+    told = score_comparison.compare_scores(
         pd.DataFrame({"min": np.full(30, 0.5)}), right, bootstrap=Bootstrap(draws=100), coverages=(0.1, 0.9)
     ).iloc[0]
     assert told["accuracy_at_10_pct"] == told["accuracy_at_90_pct"] == pytest.approx(100 * right.mean())
@@ -227,7 +227,7 @@ def test_a_constant_score_has_the_accuracy_of_everybody_at_any_coverage():
 def test_brier_and_calibration_error_by_hand():
     probability = np.array([0.2, 0.2, 0.9, 0.9, np.nan])
     right = np.array([False, False, True, False, True])
-    told = score_comparison.compare(
+    told = score_comparison.compare_scores(
         pd.DataFrame({"log": probability}), right, bootstrap=Bootstrap(draws=100), n_bins=2
     ).iloc[0]
     assert told["brier"] == pytest.approx((2 * 0.04 + 0.01 + 0.81) / 4)
@@ -236,12 +236,12 @@ def test_brier_and_calibration_error_by_hand():
 
 def test_a_score_nobody_has_is_left_out_and_lengths_must_fit():
     table, right, _ = population(40)
-    assert score_comparison.compare(table.assign(router=np.nan), right, bootstrap=Bootstrap(draws=100))[
-        "score"
-    ].tolist() == [
+    assert score_comparison.compare_scores(
+        table.assign(router=np.nan), right, bootstrap=Bootstrap(draws=100)
+    )["score"].tolist() == [
         "min",
         "margin",
     ]
-    assert score_comparison.compare(table.iloc[:0], right[:0]).empty
+    assert score_comparison.compare_scores(table.iloc[:0], right[:0]).empty
     with pytest.raises(UserError, match="same samples"):
-        score_comparison.compare(table, right[1:])
+        score_comparison.compare_scores(table, right[1:])

@@ -98,7 +98,7 @@ def test_the_summary_tells_the_gate_that_really_ran(runs):
     run = summary.summarised(params)
     assert run.summary["gate"]["threshold"] == THRESHOLD
     assert run.n_failed == 1
-    results = paper_comparison.gather(params, run).results()
+    results = paper_comparison.gather_paper(params, run).results()
     assert set(results["source"]) == {"reported", "measured"}
     album = outputs_module.open_album(params, FIGURES)
     album.add(gate.accuracy_speedup(results), "accuracy_speedup", results, "both")
@@ -116,7 +116,7 @@ def test_the_summary_tells_the_gate_that_really_ran(runs):
 def test_reported_numbers_need_no_run(runs):
     params = FiguresParams(run="never", tasks=list(TASKS), source="reported")
     assert summary.summarised(params) is None
-    results = paper_comparison.gather(params, None).results()
+    results = paper_comparison.gather_paper(params, None).results()
     folder = write_figures_stage(params, None, results, outputs_module.open_album(params, FIGURES))
     assert (folder / "table1.tex").exists()
     assert not (run_dir("never") / "summary.json").exists()

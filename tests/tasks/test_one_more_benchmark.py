@@ -67,7 +67,7 @@ params = FiguresParams(run="toy", tasks=[TASK], arms=arms, threshold_from="", bo
 run = summary.summarised(params)
 found["frame"] = len(run.frame)
 found["splits"] = {arm: list(told["splits"]) for arm, told in run.summary["arms"].items()}
-gathered = paper_comparison.gather(params, run)
+gathered = paper_comparison.gather_paper(params, run)
 long = gathered.results()
 found["table 1"] = sorted(set(table1.layout(long)["split"]))
 found["table 1 in HTML"] = "Toy easy" in table1.html(long)
