@@ -30,7 +30,7 @@ from ..tasks.registry import AVERAGE
 from .counting import N_CLASSES, _Above, _classes, _interval, _per_task, _seconds
 from .one_setting import _Plan, _shortage, _threshold_fault, _View
 from .replay_data import ABSENT, FAILED, RIGHT, NotRecorded, ReplayData
-from .settings import AXES, Setting, Settings, frame_of, grid
+from .settings import AXES, POOLED, Setting, Settings, frame_of, grid
 
 # what a decision comes to against the agent alone
 OUTCOMES = {
@@ -41,7 +41,6 @@ OUTCOMES = {
     "unknown": "the agent's answer is not recorded",
     "missed": "not accepted although the draft is right",
 }
-POOLED = "pooled"  # rows over all samples; AVERAGE: the unweighted mean of the tasks
 
 
 def replay(data: ReplayData, settings: Settings, *, level: float = LEVEL) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 from ..errors import UserError, nearest
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE
 
+POOLED = "pooled"  # name of the rows over all samples, beside the tasks and their unweighted mean
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -14,7 +14,7 @@ from ..gating.certificates import Rule
 from ..gating.scores import SCORES
 from ..gating.separability import MODES
 from ..judging.benchmark_measures import MEASURES, OVERALL
-from ..replay.outcomes import POOLED
+from ..replay.settings import POOLED
 from .columns import Column, milliseconds, percent, words
 from .formatting import p_value
 from .labels import method_label, rule_labels, split_label
