@@ -140,7 +140,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
         fcntl.flock(held, fcntl.LOCK_EX)
         done = run(home, "reproduce", CONFIG)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "another run is at work" in done.stderr
+    assert "another `speceyes reproduce` works" in done.stderr
 
 
 def test_a_notebook_runs_in_this_environments_kernel(tmp_path):
