@@ -26,7 +26,7 @@ def test_every_command_but_that_of_the_snakefile_is_listed_with_its_help(capsys)
     ] == ["job"]
 
 
-@pytest.mark.parametrize("name", sub_commands().keys() - {"job"})
+@pytest.mark.parametrize("name", sorted(sub_commands().keys() - {"job"}))
 def test_every_command_describes_each_of_its_arguments(name, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([name, "--help"])
