@@ -11,8 +11,10 @@ from pathlib import Path
 import anywidget
 import traitlets as t
 
+from ..report.rendering import TEMPLATES
+
 STATIC = Path(str(resources.files(__package__) / "static"))
-STYLE = STATIC / "explore.css"
+STYLE = TEMPLATES / "explore.css"
 
 
 class Chart(anywidget.AnyWidget):

@@ -6,7 +6,6 @@ change while the threshold moves.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,8 @@ from ..replay import replay_data, settings
 from ..replay.outcomes import OUTCOMES, POOLED, decisions, replay
 from ..replay.replay_data import INSTRUMENTED
 from ..report.plots.style import MUTED, RIGHT, WRONG
-from ..report.sample_view import VERDICT_SIGNS, short_id
+from ..report.rendering import environment
+from ..report.sample_page import VERDICT_SIGNS, short_id
 from ..runs.recorded_run import RecordedRun
 from ..stats.intervals import Estimate, proportion, z_value
 from ..stats.paired import no_difference
@@ -422,20 +422,15 @@ def outcome_html(told: Outcome, protocol: str, reviewed: Outcome | None = None, 
         ("coverage (accepted)", _pct(told.accepted), _interval(told.accepted), _alpha_beta(told)),
         ("selective risk", _pct(told.risk), _interval(told.risk), "wrong among the accepted"),
     ]
-    text = "".join(
-        f"<div class='se-card'><div class='se-card-name'>{name}</div><div class='se-card-value'>{value}</div>"
-        f"<div class='se-card-note'>{interval}</div><div class='se-card-note'>{html.escape(note)}</div></div>"
-        for name, value, interval, note in cards
-    )
     counted = "failed samples are left out" if protocol == "paper" else "failed samples count as wrong"
-    notes = [f"protocol {html.escape(protocol)}: {counted} ({told.n_errors} of {told.n})"]
+    notes = [f"protocol {protocol}: {counted} ({told.n_errors} of {told.n})"]
     if told.cost_note:
-        notes.append(html.escape(told.cost_note))
+        notes.append(told.cost_note)
     if reviewed is not None and n_reviewed:
         notes.append(
             f"with {n_reviewed} verdicts by people: accuracy {_pct(reviewed.accuracy)} {_interval(reviewed.accuracy)}"
         )
-    return f"<div class='se-cards'>{text}</div><p class='se-note'>{' · '.join(notes)}</p>"
+    return str(environment().get_template("gate.html").module.cards(cards, notes))
 
 
 def _alpha_beta(told: Outcome) -> str:

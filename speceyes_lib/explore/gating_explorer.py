@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..judging import human
 from ..paths import shown
 from ..replay.outcomes import OUTCOMES
-from ..report import sample_view
+from ..report.sample_page import recorded_sample
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
 from ..runs.records import Verdict
@@ -128,7 +128,7 @@ class GatingExplorer(Explorer):
         see = self.microscope
         left = [self.samples, *self._review(), heading("Cost"), see.costs]
         right = [
-            *(see.asked, see.picture, heading("Draft, token by token"), see.tokens, see.gate),
+            *(see.question, see.picture, heading("Draft, token by token"), see.tokens, see.gate),
             *(heading("Verdicts"), see.verdicts, heading("The agent, turn by turn"), see.agent),
         ]
         queue = [self.queue, self.review_n, self.half_width, self.size_note, self.order, self.show_all]
@@ -375,7 +375,7 @@ class GatingExplorer(Explorer):
         for made in (*self.decisions.values(), *self.ledger.values()):
             made.description, made.disabled = "–", True
         self._set(self.samples, rows=[], chosen="", caption="")
-        self.microscope.show(sample_view.nothing())
+        self.microscope.show(None)
 
     def _show(self) -> None:
         """Everything, after the setting or the part of the run has changed."""
@@ -442,17 +442,17 @@ class GatingExplorer(Explorer):
     def _show_sample(self, decided: pd.DataFrame | None = None) -> None:
         view = self.view
         if not view.sample:
-            self.microscope.show(sample_view.nothing())
+            self.microscope.show(None)
             return
         decided = self.gating.decided(view) if decided is None else decided
         row = decided[decided["id"] == view.sample].iloc[0]
-        told = sample_view.tell(
+        shown = recorded_sample(
             self.gating.run,
             self.gating.instrumented,
             view.sample,
-            view.threshold,
-            view.k,
             row,
-            self.gating.overrides,
+            threshold=view.threshold,
+            k=view.k,
+            overrides=self.gating.overrides,
         )
-        self.microscope.show(told)
+        self.microscope.show(shown)

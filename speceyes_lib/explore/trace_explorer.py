@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as w
 
 from ..errors import UserError
-from ..report import sample_view
+from ..report.sample_page import no_sample, recorded_sample
 from ..runs import recorded_run
 from . import traces
 from .browser_parts import PictureView, SampleList
@@ -160,6 +160,6 @@ class TraceExplorer(Explorer):
         self.right.value = traces.trace_html(other, self.other_arm.value, id_, self.view.text) if both else ""
         pair = ((self.data, arm), (other, self.other_arm.value))
         self.difference.value = f"<p>{html.escape(traces.difference_line(*pair, id_))}</p>" if both else ""
-        told = sample_view.asked(self.data, arm, id_) if id_ else sample_view.nothing()
-        self.asked.value = told.asked
-        show_picture(self.picture, told.picture)
+        shown = recorded_sample(self.data, arm, id_) if id_ else no_sample()
+        self.asked.value = shown.part("question") if id_ else ""
+        show_picture(self.picture, shown.picture)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from ..report.sample_view import VERDICT_COLORS, VERDICT_SIGNS, short_id, trajectory_html, verdict_html
+from ..report.sample_page import VERDICT_COLORS, VERDICT_SIGNS, recorded_sample, short_id
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord, JudgedRecord, VerdictValue
 from .state import ALL, TraceView, in_task
@@ -127,15 +126,8 @@ def list_rows(found: pd.DataFrame) -> list[dict]:
 
 
 def trace_html(run: RecordedRun, arm: str, id_: str, mark: str = "") -> str:
-    """One trajectory under a heading that says whose it is, how it ended and what it took."""
-    record, judged = run.records(arm).get(id_), run.judged(arm).get(id_)
-    head = f"<h4>{html.escape(run.name)} · {html.escape(arm)}</h4>"
-    if record is None:
-        return f"{head}<p>This sample is not in {html.escape(arm)} of run {html.escape(run.name)}.</p>"
-    answer = "<i>no answer</i>" if record.answer is None else f"<b>{html.escape(record.answer)}</b>"
-    took = f"{1000 * record.wall_s:.1f} ms" if record.timed else "not timed"
-    told = f"<p>{answer}, {verdict_html(final_verdict(judged))}, {record.decision}, {took}</p>"
-    return head + told + trajectory_html(record, mark)
+    """One trajectory under a heading with its run and arm, its answer and verdict, and its time."""
+    return recorded_sample(run, arm, id_, mark=mark).part("trace", run.name, arm)
 
 
 def difference_line(first: tuple[RecordedRun, str], second: tuple[RecordedRun, str], id_: str) -> str:

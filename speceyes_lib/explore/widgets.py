@@ -14,12 +14,13 @@ from typing import Any
 import ipywidgets as w
 
 from ..errors import UserError
-from ..report import sample_view
 from ..report.labels import split_label
+from ..report.sample_page import NO_PICTURE, MarkedPicture, SampleView, no_sample
 from ..tasks.registry import BENCHMARKS
 from .browser_parts import PictureView, TokenStrip
 from .state import ALL
 
+PARTS = ("question", "gate", "verdicts", "costs", "agent")  # parts of a sample that are plain HTML
 ROW = {"flex_flow": "row wrap", "align_items": "center"}
 COLUMNS = {"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "12px"}
 
@@ -73,26 +74,27 @@ class Explorer(w.VBox):
 
 
 class Microscope:
-    """One sample in full, as `microscope` tells it: parts for an explorer to place."""
+    """One sample in full: the parts of a `SampleView` for an explorer to place."""
 
     def __init__(self) -> None:
         self.picture, self.tokens = PictureView(), TokenStrip()
-        self.asked, self.gate, self.verdicts, self.costs, self.agent = (w.HTML() for _ in range(5))
+        self.question, self.gate, self.verdicts, self.costs, self.agent = (w.HTML() for _ in PARTS)
 
-    def show(self, told: sample_view.Told) -> None:
-        """Show a sample."""
-        self.asked.value, self.gate.value = told.asked, told.gate
-        self.verdicts.value, self.costs.value, self.agent.value = told.verdicts, told.costs, told.agent
+    def show(self, view: SampleView | None) -> None:
+        """Show a sample; None: no sample is chosen."""
+        for name in PARTS:
+            getattr(self, name).value = view.part(name) if view else ""
+        shown = view or no_sample()
         with self.tokens.hold_sync():
-            self.tokens.message, self.tokens.tokens = told.tokens.message, list(told.tokens.tokens)
-        show_picture(self.picture, told.picture)
+            self.tokens.message, self.tokens.tokens = shown.tokens.message, list(shown.tokens.tokens)
+        show_picture(self.picture, shown.picture)
 
 
-def show_picture(view: PictureView, told: sample_view.MarkedPicture) -> None:
+def show_picture(view: PictureView, marked: MarkedPicture) -> None:
     """Hand a picture to its view in one message."""
-    shown = told.picture or sample_view.NO_PICTURE
+    shown = marked.picture or NO_PICTURE
     with view.hold_sync():
-        view.message, view.label, view.boxes = told.message, told.label, list(told.boxes)
+        view.message, view.label, view.boxes = marked.message, marked.label, list(marked.boxes)
         view.width, view.height, view.mime, view.data = shown.width, shown.height, shown.mime, shown.data
 
 

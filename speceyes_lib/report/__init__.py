@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = exports(
             "write_threshold_stage",
         ),
         "paper_table": ("table1", "table1_latex"),
+        "sample_page": ("SampleView", "sample_view"),
     },
 )

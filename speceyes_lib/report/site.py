@@ -10,7 +10,6 @@ zipped or published as it is.
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from ..paths import recorded_mark, repo_root, run_dir, stage_dir, validation_run
 from ..runs.reading import is_finished, read_manifest
 from ..runs.summary_file import read_summary, summary_file
 from .formatting import duration
+from .rendering import render
 
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
@@ -44,16 +44,6 @@ HEADLINE_COLUMNS = [
 ]
 FIGURE_KINDS = (".png", ".pdf", ".csv", ".json")
 README_BLOCK = re.compile(r"(<!-- headline:start -->\n).*?(<!-- headline:end -->)", re.DOTALL)
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem } tr { vertical-align: top }
-th, td { padding: 0.3rem 0.8rem; text-align: left; border-bottom: 1px solid #ddd }
-pre { padding: 0.6rem 0.8rem; background: #f6f6f4; overflow-x: auto; font-size: 0.85rem; line-height: 1.4 }
-img { max-width: 100% } .output_area, .output { overflow-x: auto }
-figure { margin: 2rem 0 } figcaption, .note { color: #555; font-size: 0.9rem }
-a { color: #0b5fa5 } .failed { color: #b00020; font-weight: bold }
-.prompt, .anchor-link { display: none }
-"""
 
 
 # ------------------------------------------------------------------ headline
@@ -83,12 +73,6 @@ def headline_markdown(summary: Mapping) -> str:
     """The headline for the README."""
     names, *rows = headline_rows(summary)
     return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), *rows))
-
-
-def headline_html(summary: Mapping) -> str:
-    """The headline for index.html."""
-    names, *rows = headline_rows(summary)
-    return _table(names, [[html.escape(cell) for cell in row] for row in rows])
 
 
 def fill_readme(run: str = "demo", readme: Path | None = None) -> Path:
@@ -136,63 +120,43 @@ def write_index(run: str, chose_for: str = "") -> Path:
     folder = run_dir(run)
     if not folder.is_dir():
         raise StageError(f"there is no run {run!r}; run make reproduce for the embedded one")
-    parts = [f"<h1>Run {html.escape(run)}</h1>"]
-    if recorded_mark(run).is_file():
-        parts.append(_note(recorded_mark(run).read_text("utf-8")))
-    if summary_file(run).is_file():
-        summary = read_summary(run)
-        parts += ["<h2>Headline</h2>", headline_html(summary), _note(summary.get("clock", ""))]
-        parts.append('<p><a href="summary.json">summary.json</a>: every split, interval and comparison</p>')
-    elif chose_for:
-        parts.append(f"<p>On the validation set: it chose the threshold of run {_run_link(chose_for)}.</p>")
+    summary = read_summary(run) if summary_file(run).is_file() else None
+    chosen_by = validation_run(run)
+    if run_dir(chosen_by).is_dir():
+        write_index(chosen_by, chose_for=run)
     else:
-        parts.append(_note("No summary yet: notebooks/05_paper_figures.ipynb writes it."))
-    if figures := sorted(folder.glob("figures/*.png")):
-        parts += ["<h2>Figures</h2>", *(_figure(path) for path in figures)]
-    if notebooks := sorted(folder.glob("notebooks/*.ipynb")):
-        rows = [_notebook_row(path) for path in notebooks]
-        parts += ["<h2>Executed notebooks</h2>", _table(("notebook", "state", "took", "source"), rows)]
-    if run_dir(chose := validation_run(run)).is_dir():
-        write_index(chose, chose_for=run)
-        parts.append(f"<p>Its threshold was chosen by run {_run_link(chose)}, on the validation set.</p>")
+        chosen_by = ""
+    mark = recorded_mark(run)
+    page = render(
+        "index.html",
+        title=f"Run {run}",
+        recorded=mark.read_text("utf-8") if mark.is_file() else "",
+        headline=headline_rows(summary) if summary else (),
+        clock=summary.get("clock", "") if summary else "",
+        chose_for=chose_for,
+        figures=[(path.stem, _kinds(path)) for path in sorted(folder.glob("figures/*.png"))],
+        notebooks=[_notebook(path) for path in sorted(folder.glob("notebooks/*.ipynb"))],
+        chosen_by=chosen_by,
+    )
     index = folder / "index.html"
-    index.write_text(_page(f"Run {run}", "\n".join(parts)), "utf-8")
+    index.write_text(page, "utf-8")
     return index
 
 
-def _run_link(run: str) -> str:
-    name = html.escape(run)
-    return f'<a href="../{name}/index.html">{name}</a>'
+def _kinds(path: Path) -> list[str]:
+    """The formats in which a figure is saved."""
+    return [kind[1:] for kind in FIGURE_KINDS if path.with_suffix(kind).is_file()]
 
 
-def _figure(path: Path) -> str:
-    name = html.escape(path.stem)
-    kinds = [path.with_suffix(kind) for kind in FIGURE_KINDS if path.with_suffix(kind).is_file()]
-    links = ", ".join(f'<a href="figures/{html.escape(k.name)}">{k.suffix[1:]}</a>' for k in kinds)
-    title = name.replace("_", " ")
-    return (
-        f'<figure id="{name}"><img src="figures/{name}.png" alt="{title}">'
-        f"<figcaption>{title} ({links})</figcaption></figure>"
-    )
-
-
-def _notebook_row(path: Path) -> list[str]:
-    """Write the page of an executed notebook unless it is newer; return the notebook's row in the index."""
+def _notebook(path: Path) -> tuple[str, str, str]:
+    """Name, state and duration of an executed notebook; writes its page unless that is newer."""
     page = path.with_suffix(".html")
     if not page.is_file() or page.stat().st_mtime < path.stat().st_mtime:
-        page.write_text(_page(path.stem, _notebook_body(path)), "utf-8")
+        page.write_text(render("page.html", title=path.stem, body=_notebook_body(path)), "utf-8")
     ran = json.loads(path.read_text("utf-8"))["metadata"].get("papermill", {})
     # papermill notes the end of a run, and an exception only where there was one
-    state = "finished" if ran.get("end_time") else "not finished"
-    if ran.get("exception"):
-        state = '<span class="failed">failed</span>'
-    name = html.escape(path.stem)
-    return [
-        f'<a href="notebooks/{name}.html">{name}</a>',
-        state,
-        duration(ran["duration"]) if ran.get("duration") else "",
-        f'<a href="notebooks/{name}.ipynb">ipynb</a>',
-    ]
+    state = "failed" if ran.get("exception") else "finished" if ran.get("end_time") else "not finished"
+    return path.stem, state, duration(ran["duration"]) if ran.get("duration") else ""
 
 
 def _notebook_body(path: Path) -> str:
@@ -220,21 +184,3 @@ def _exporter() -> HTMLExporter:
 
     # the "basic" template is the bare content: no styles, fonts or scripts fetched from elsewhere
     return HTMLExporter(template_name="basic", embed_images=True)
-
-
-def _table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
-
-
-def _page(title: str, body: str) -> str:
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )

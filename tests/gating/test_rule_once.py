@@ -40,7 +40,7 @@ from speceyes_lib.gating.threshold import choose_threshold
 from speceyes_lib.inference.funnel import Gate
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay.settings import Setting
-from speceyes_lib.report.sample_view import gate_lines
+from speceyes_lib.report.sample_page import gate_lines
 
 counts = {}
 score = run_funnel(["sure-easy"])["sure-easy"].confidence

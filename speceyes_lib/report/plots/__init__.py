@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = exports(
         "cost": ("break_even", "first_look_by_size", "fleets", "phase_times", "throughput", "time_ledger"),
         "fidelity": ("replay_fidelity",),
         "gate": ("accuracy_over_threshold", "accuracy_speedup", "certified_points", "front", "quadrants"),
+        "judging": ("correction_waterfall",),
         "method": ("method_diagram",),
         "position_bias": ("accuracy_by_place",),
     },

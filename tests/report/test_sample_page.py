@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import math
 import re
 
@@ -17,7 +19,8 @@ from PIL import Image
 from speceyes_lib.gating.gate import accepts
 from speceyes_lib.gating.separability import deciding_token, token_separability
 from speceyes_lib.paths import stage_dir
-from speceyes_lib.report import sample_view as m
+from speceyes_lib.report import sample_page as m
+from speceyes_lib.report import sample_view
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.runs.recorded_run import RecordedRun
@@ -35,6 +38,7 @@ from speceyes_lib.runs.records import (
 from speceyes_lib.tasks.pictures import ImageRef
 from speceyes_lib.tasks.sample import Sample
 
+PARTS = ("question", "picture", "tokens", "gate", "verdicts", "costs", "agent", "page")
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)>'
 FOREIGN = "答案是红色 — ответ: красный 🟥"
 
@@ -217,28 +221,32 @@ def evil_judged() -> JudgedRecord:
 
 
 def test_nothing_that_was_written_by_a_model_or_a_person_becomes_markup(sample):
-    pages = [
-        m.question_html(sample, None),
-        m.question_html(None, evil_judged()),
-        m.router_html(evil_record()),
-        m.verdicts_html(evil_judged().verdicts),
-        m.trajectory_html(evil_record()),
-        m.trajectory_html(evil_record(), "SCRIPT"),
+    record, judged = evil_record(), evil_judged()
+    row = pd.Series({"confidence": math.nan, "decision": "rejected", "wall_s": 0.1, "baseline_wall_s": 0.2})
+    views = [
+        sample_view(sample, record, judged=judged, mark=mark, costs=[(EVIL, {"agent_s": 1.0}), (EVIL, None)])
+        for mark in ("", "SCRIPT")
     ]
-    for page in pages:
-        assert "<script" not in page.casefold()
-        assert "<img" not in page
-        assert "script" in page  # it is shown
+    views.append(sample_view(None, record, judged=judged, decided=row, threshold=0.9))
+    for view in views:
+        for part in (*PARTS, "trace"):
+            page = view.part(part, *([EVIL, EVIL] if part == "trace" else []))
+            assert "<script" not in page.casefold(), part
+            assert "<img src=x" not in page, part
+        whole = view._repr_html_()
+        assert "<script" not in whole.casefold()
+        assert whole.count("&lt;") + whole.count("<mark>") > 10  # it is shown
 
 
 def test_other_scripts_are_shown_as_they_are(sample):
-    assert FOREIGN in m.question_html(sample, None)
-    assert FOREIGN in m.trajectory_html(evil_record())
+    view = sample_view(sample, evil_record())
+    assert FOREIGN in view.part("question")
+    assert FOREIGN in view.part("trajectory")
 
 
 @given(st.text(alphabet="aAbİß<&é ", max_size=30), st.text(alphabet="aAbİß<&", max_size=3))
 def test_marking_words_keeps_the_text(text, mark):
-    page = m.marked(text, mark)
+    page = str(m.marked(text, mark))
     assert html.unescape(page.replace("<mark>", "").replace("</mark>", "")) == text
 
 
@@ -246,22 +254,21 @@ def test_every_occurrence_is_marked_in_any_case():
     assert m.marked("Red, red & RED", "red") == "<mark>Red</mark>, <mark>red</mark> &amp; <mark>RED</mark>"
 
 
-def test_turns_tell_tool_calls_results_errors_and_times():
-    page = m.trajectory_html(evil_record())
+def test_turns_show_tool_calls_results_errors_and_times(sample):
+    page = sample_view(sample, evil_record()).part("trajectory")
     for told in (
         "Turn 1: malformed",
         "100.0 ms",
-        "tokens not recorded",
         "tool call:",
         "tool result:",
         "t&lt;:",
-        "noted:",
+        "notes:",
     ):
         assert told in page
 
 
 def test_a_person_outranks_the_rule_and_both_are_shown():
-    page = m.verdicts_html(evil_judged().verdicts)
+    page = sample_view(None, judged=evil_judged()).part("verdicts")
     assert "✓ right" in page
     assert "wrong (" in page
 
@@ -269,10 +276,40 @@ def test_a_person_outranks_the_rule_and_both_are_shown():
 @pytest.mark.parametrize(
     "record", [None, evil_record().model_copy(update={"trajectory": None, "error": None})]
 )
-def test_a_sample_without_trajectory_says_so(record):
-    assert "no record in this arm" in m.trajectory_html(record) or "agent did not run" in m.trajectory_html(
-        record
-    )
+def test_a_sample_without_trajectory_has_no_turns(sample, record):
+    page = sample_view(sample, record).part("trajectory")
+    assert "se-turn" not in page
+    assert "<p>" in page
+
+
+def test_a_crop_is_cut_out_of_the_picture(tmp_path, sample):
+    picture = Image.new("RGB", (960, 480), "gray")
+    picture.paste((255, 0, 0), (600, 300, 700, 400))
+    picture.save(tmp_path / "s.png")
+    zoom = Turn(text="", n_tokens=1, turn_s=0.1, action="tool", crop_px=(610, 310, 690, 390))
+    record = evil_record().model_copy(update={"trajectory": Trajectory(status="ok", turns=(zoom,))})
+    view = sample_view(sample, record)
+    page = view._repr_html_()
+    (source,) = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', page)
+    crop = Image.open(io.BytesIO(base64.b64decode(source))).convert("RGB")
+    assert crop.size == (m.CROP_PX, m.CROP_PX)
+    assert all(abs(a - b) < 40 for a, b in zip(crop.getpixel((100, 100)), (255, 0, 0), strict=True))
+    assert "<img" not in view.part("agent")  # the widget shows crops beside the picture
+
+
+def test_boxes_are_drawn_where_they_lie(sample):
+    page = sample_view(sample).part("picture")
+    (rect,) = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', page)
+    assert [float(v) for v in rect] == [50, 20, 40, 40]  # a picture of 200 x 100 px is shown as it is
+
+
+def test_a_record_alone_is_shown_as_it_was_decided(sample):
+    record = evil_record().model_copy(update={"confidence": 0.91, "threshold": 0.97, "decision": "rejected"})
+    view = sample_view(sample, record)
+    assert view.gate == tuple(m.gate_lines(record, 0.91, "rejected", 0.97))
+    assert view.verdicts is None
+    assert view.predicted_s is None
+    assert "rejected" in view._repr_html_()
 
 
 # ------------------------------------------------------------------ all of it
@@ -292,10 +329,11 @@ def row(id_: str, **changed) -> pd.Series:
 
 def test_every_sample_of_a_run_can_be_looked_at(run):
     for id_, record in run.records("collect").items():
-        told = m.tell(run, "collect", id_, 0.98, 16, row(id_))
-        assert record.status == "error" or told.tokens.tokens
-        assert told.picture.picture is not None
-        assert "Under this setting: predicted 20.0 ms, 80.0 ms less than the agent alone" in told.costs
+        view = m.recorded_sample(run, "collect", id_, row(id_), threshold=0.98, k=16)
+        assert record.status == "error" or view.tokens.tokens
+        assert view.picture.picture is not None
+        assert view.predicted_s == (0.02, 0.1)
+        assert {"20.0", "80.0", "100.0"} <= set(re.findall(r"[\d.]+\d", view.part("costs")))
 
 
 def test_evidence_that_was_changed_is_told_every_time_and_hides_nothing_else(run):
@@ -303,10 +341,10 @@ def test_evidence_that_was_changed_is_told_every_time_and_hides_nothing_else(run
     with (stage_dir("small", "01_draft", task) / "evidence.parquet").open("ab") as file:
         file.write(b" ")
     for id_ in [i for i in run.records("collect") if i.startswith(task)][1:3]:
-        told = m.tell(run, "collect", id_, 0.98, 16, row(id_))
-        assert "is not the file its manifest describes" in told.tokens.message
-        assert not told.tokens.tokens
-        assert told.picture.picture is not None
+        view = m.recorded_sample(run, "collect", id_, row(id_), threshold=0.98, k=16)
+        assert "is not the file its manifest describes" in view.tokens.message
+        assert not view.tokens.tokens
+        assert view.picture.picture is not None
 
 
 def test_costs_are_those_that_were_recorded(run):
@@ -316,13 +354,15 @@ def test_costs_are_those_that_were_recorded(run):
     for arm in run.arms:
         assert sum(costs[arm].values()) == pytest.approx(run.records(arm)[id_].wall_s)
     assert m.record_costs(record.model_copy(update={"timed": False})) is None
-    assert "not timed" in m.costs_html([("gated", None)])
+    assert "not timed" in sample_view(None, record, costs=[("gated", None)]).part("costs")
 
 
 def test_unknown_times_are_not_zero(run):
     id_ = next(iter(run.records("collect")))
-    told = m.tell(run, "collect", id_, 0.98, 16, row(id_, wall_s=math.nan, baseline_wall_s=math.nan))
-    assert "Nothing was timed" in told.costs
+    unknown = row(id_, wall_s=math.nan, baseline_wall_s=math.nan)
+    view = m.recorded_sample(run, "collect", id_, unknown, threshold=0.98, k=16)
+    assert "nan" not in view.part("costs")
+    assert "Nothing was timed" in view.part("costs")
 
 
 def test_options_stand_in_the_order_the_models_saw(run):
@@ -333,5 +373,5 @@ def test_options_stand_in_the_order_the_models_saw(run):
     order = tuple(reversed(range(len(sample.options))))
     record = run.records("collect")[id_].model_copy(update={"options_shown": ShownOptions(order=order)})
     run.records("collect")[id_] = record
-    page = m.asked(run, "collect", id_).asked
+    page = m.recorded_sample(run, "collect", id_).part("question")
     assert page.index(sample.options[-1]) < page.index(sample.options[0])
