@@ -36,7 +36,7 @@ from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.params import FiguresParams, JudgingParams, PositionBiasParams
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay.settings import Setting
-from speceyes_lib.report import table1, tables
+from speceyes_lib.report.paper_table import layout, table1, table1_latex
 from speceyes_lib.report.labels import split_label
 from speceyes_lib.runs import recorded_run
 
@@ -58,7 +58,7 @@ for protocol in ("paper", "strict"):
     judged = verdict_frames.verdicts(recorded, arms)
     metrics = benchmark_measures.measures_of(verdict_frames.of_source(judged, "final", "baseline"), protocol)
     found[f"metrics, {protocol}"] = list(zip(metrics["measure"], metrics["n"]))
-found["metric table"] = list(tables.benchmark_tables(benchmark_measures.benchmark_metrics(judged)))
+found["metric table"] = list(benchmark_measures.by_benchmark(benchmark_measures.benchmark_metrics(judged)))
 records = [record for arm in arms for record in recorded.judged(arm).values()]
 scored = scorer_comparison.compare_scorers(records)
 found["scorers"] = {name: bool(scored[name].notna().any()) for name in ("paper", "strict", "lmms-eval")}
@@ -69,9 +69,9 @@ found["frame"] = len(run.frame)
 found["splits"] = {arm: list(told["splits"]) for arm, told in run.summary["arms"].items()}
 gathered = paper_comparison.gather_paper(params, run)
 long = gathered.results()
-found["table 1"] = sorted(set(table1.layout(long)["split"]))
-found["table 1 in HTML"] = "Toy easy" in table1.html(long)
-found["table 1 in LaTeX"] = "Toy easy" in table1.latex(long, "caption", "label")
+found["table 1"] = sorted(set(layout(long)["split"]))
+found["table 1 in HTML"] = "Toy easy" in table1(long).to_html()
+found["table 1 in LaTeX"] = "Toy easy" in table1_latex(long, "caption", "label")
 found["audit"] = len(audit.audit_reported({name: read_reported(name) for name in TABLES}))
 
 data = replay_data.load(recorded)
