@@ -21,9 +21,9 @@ import numpy as np
 from speceyes_lib.gating.separability import (
     DEFAULT_SLOPE,
     EPS,
-    MODES,
-    answer_confidence,
+    PAPER_SCORES,
     flatten_answers,
+    score_answer,
     score_grid,
 )
 
@@ -53,10 +53,10 @@ def made_up_answers(n_answers: int, max_tokens: int, seed: int = 0) -> list[np.n
 
 
 def by_loop(answers: list[np.ndarray]) -> dict[str, np.ndarray]:
-    scores = {mode: np.empty((len(answers), len(KS))) for mode in MODES}
+    scores = {mode: np.empty((len(answers), len(KS))) for mode in PAPER_SCORES}
     for i, answer in enumerate(answers):
         for j, k in enumerate(KS):
-            for mode in MODES:
+            for mode in PAPER_SCORES:
                 if mode == "log":
                     scores[mode][i, j] = np.exp(answer[:, 0].astype(np.float64).mean())
                     continue
@@ -71,8 +71,8 @@ def by_loop(answers: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 def one_by_one(answers: list[np.ndarray]) -> dict[str, np.ndarray]:
     return {
-        mode: np.array([[answer_confidence(answer, mode, k) for k in KS] for answer in answers])
-        for mode in MODES
+        mode: np.array([[score_answer(answer, mode, k) for k in KS] for answer in answers])
+        for mode in PAPER_SCORES
     }
 
 
@@ -91,7 +91,7 @@ def best_of(repeats: int, score: Callable, answers: list[np.ndarray]) -> tuple[f
 
 def table() -> str:
     setting = (
-        f"{len(KS)} K x {len(MODES)} modes, {K_STORED} stored log-probabilities per token; "
+        f"{len(KS)} K x {len(PAPER_SCORES)} modes, {K_STORED} stored log-probabilities per token; "
         f"{platform.machine()}, {os.cpu_count()} cores, one thread, numpy {np.__version__}, "
         f"Python {platform.python_version()}; CPU time, best of 5"
         " (loops: of 3)."
@@ -101,7 +101,7 @@ def table() -> str:
         "answers",
         "tokens",
         "loop, CPU ms",
-        "`answer_confidence` each, CPU ms",
+        "`score_answer` each, CPU ms",
         "`score_grid`, CPU ms",
         "faster than the loop",
         "largest difference",
@@ -112,7 +112,7 @@ def table() -> str:
         loop_s, expected = best_of(3, by_loop, answers)
         single_s, _ = best_of(3, one_by_one, answers)
         grid_s, result = best_of(5, by_grid, answers)
-        difference = max(float(np.abs(result[mode] - expected[mode]).max()) for mode in MODES)
+        difference = max(float(np.abs(result[mode] - expected[mode]).max()) for mode in PAPER_SCORES)
         if not difference < 1e-9:
             raise SystemExit(f"{name}: score_grid and the loop differ by {difference:.2g}")
         lines.append(

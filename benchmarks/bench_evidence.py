@@ -39,7 +39,14 @@ from bench_confidence import write_between_markers
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.demo.benchmark import generate
-from speceyes_lib.gating.separability import DEFAULT_K, DEFAULT_SLOPE, EPS, MODES, flatten_answers, score_grid
+from speceyes_lib.gating.separability import (
+    DEFAULT_K,
+    DEFAULT_SLOPE,
+    EPS,
+    PAPER_SCORES,
+    flatten_answers,
+    score_grid,
+)
 from speceyes_lib.models.base import GenerationRequest
 from speceyes_lib.models.decoding import EvidenceRecorder, greedy
 from speceyes_lib.models.transformers import TransformersBackend
@@ -222,7 +229,7 @@ def plainly_alone(base: torch.Tensor, steps: int) -> tuple[dict[str, np.ndarray]
     """The same by keeping all logits and looping over tokens: the formulas of the paper, one after the other."""
     kept = [logits_of(step, base) for step in range(steps)]
     start = time.process_time()
-    scores: dict[str, list[float]] = {mode: [] for mode in MODES}
+    scores: dict[str, list[float]] = {mode: [] for mode in PAPER_SCORES}
     for answer in range(len(base)):
         separability, logprob = [], []
         for logits in kept:
@@ -232,7 +239,7 @@ def plainly_alone(base: torch.Tensor, steps: int) -> tuple[dict[str, np.ndarray]
             logprob.append(float(logits[answer].log_softmax(-1).max()))
         lowest = sorted(separability)[: max(1, steps // 5)]
         pooled = {"min": min(separability), "mean": np.mean(separability), "bottom20": np.mean(lowest)}
-        for mode in MODES:
+        for mode in PAPER_SCORES:
             value = (
                 np.exp(np.mean(logprob)) if mode == "log" else 1 / (1 + np.exp(-DEFAULT_SLOPE * pooled[mode]))
             )
@@ -267,7 +274,7 @@ def table_alone() -> str:
         for way in ("plainly", "on the fly"):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 found[way] = pool.submit(alone, way, steps).result()
-        for mode in MODES:
+        for mode in PAPER_SCORES:
             np.testing.assert_allclose(found["on the fly"][0][mode], found["plainly"][0][mode], atol=1e-6)
         most = found["plainly"][2]
         lines += [

@@ -28,7 +28,7 @@ from bench_confidence import write_between_markers
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.agents.deepeyes import DeepEyesAgent
 from speceyes_lib.demo.benchmark import generate
-from speceyes_lib.gating.separability import answer_confidence
+from speceyes_lib.gating.separability import score_answer
 from speceyes_lib.inference.funnel import Gate, Router, run_funnel
 from speceyes_lib.models.base import GenerationRequest
 from speceyes_lib.models.transformers import TransformersBackend
@@ -95,7 +95,7 @@ def accepted_drafts(machine: Machine, batch: Sequence[Sample]) -> dict[str, str]
         for s in easy
     ]
     drafts = machine.draft.generate(asked) if asked else []
-    return {d.id: d.text.strip() for d in drafts if answer_confidence(d.evidence.top_logprobs) > THRESHOLD}
+    return {d.id: d.text.strip() for d in drafts if score_answer(d.evidence.top_logprobs) > THRESHOLD}
 
 
 def fall_back(machine: Machine, sample: Sample) -> tuple:

@@ -26,7 +26,7 @@ import pandas as pd
 from bench_confidence import made_up_answers, write_between_markers
 
 from speceyes_lib.analysis import fidelity
-from speceyes_lib.gating.separability import MODES, flatten_answers
+from speceyes_lib.gating.separability import PAPER_SCORES, flatten_answers
 from speceyes_lib.paths import stage_dir
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay.cost_model import CallCost, CostModel
@@ -45,7 +45,7 @@ SPLITS = {  # as published: samples per split, and how many of them share a ques
 THRESHOLDS = np.linspace(0.92, 0.99, 8)
 KS = (32, 48, 64, 80, 96)
 ROUTERS = ("large", "small")
-GRID = grid(score=MODES, k=KS, router=ROUTERS, threshold=THRESHOLDS)  # 320 settings
+GRID = grid(score=PAPER_SCORES, k=KS, router=ROUTERS, threshold=THRESHOLDS)  # 320 settings
 MILLION = 1_000_000
 CHUNK = 50_000
 

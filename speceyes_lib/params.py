@@ -17,7 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from .agents.registry import AGENTS
 from .errors import ConfigError, nearest
 from .gating.gate import PASSES
-from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
+from .gating.scores import GATE_SCORES
+from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from .models.endpoint import identity, is_endpoint, parse_endpoints
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
 from .tasks.hub import ITEMS
@@ -119,7 +120,9 @@ Arms = Annotated[
     list[str], _several_of("arm", ARMS), parameter(..., "ways to run; _batched: many at once", "arms")
 ]
 Score = Annotated[
-    str, _one_of("score", MODES), parameter(..., "score that is compared with the threshold", "gate.score")
+    str,
+    _one_of("score", GATE_SCORES),
+    parameter(..., "score that is compared with the threshold", "gate.score"),
 ]
 K = Annotated[int, parameter(..., "alternatives in the separability (the paper's K)", "gate.k", ge=2)]
 Slope = Annotated[float, parameter(..., "slope of the sigmoid (the paper's a)", "gate.slope", gt=0)]
@@ -460,7 +463,9 @@ class ConfidenceParams(GateAnalysisParams):
 
     shown = ("run", "tasks", "score", "modes", "threshold_from", "bootstrap", "seed")
 
-    modes: Annotated[list[str], _several_of("score", MODES)] = parameter(list(MODES), "scores to compare")
+    modes: Annotated[list[str], _several_of("score", PAPER_SCORES)] = parameter(
+        list(PAPER_SCORES), "scores to compare"
+    )
     bootstrap: Bootstrap = 2000
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..gating import calibration_samples, certificates, scores
 from ..gating.gate import accepts
-from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES
+from ..gating.scores import GATE_SCORES
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from ..gating.threshold import OperatingPoint
 from ..params import GateAnalysisParams
 from ..replay import outcomes, payoff, replay_data
@@ -71,7 +72,7 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
         StageError: the instrumented arm or its verdicts are missing (names the notebook to run).
     """
     recorded = recorded_run.open(params.run, tasks=params.tasks)
-    frame = sample_frame.samples(recorded, [params.arm])
+    frame = sample_frame.samples(recorded, [params.arm], scores=[params.score])
     data = replay_data.load(recorded)
     config = recorded.config(f"02_{params.arm}")
     k, slope = config.get("k") or DEFAULT_K, config.get("slope") or DEFAULT_SLOPE
@@ -79,13 +80,13 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
         params.score, k, slope, router=config.get("router", "large"), batch_size=config.get("batch_size") or 1
     )
     missing: dict[str, str] = {}
-    table = pd.DataFrame({mode: frame[f"score_{mode}"].to_numpy(dtype=np.float64) for mode in MODES})
+    table = pd.DataFrame({mode: frame[f"score_{mode}"].to_numpy(dtype=np.float64) for mode in PAPER_SCORES})
     margin = np.full(len(frame), np.nan)
     if data.top_logprobs is None:
         missing["scores from evidence, other K"] = "the run kept no evidence of its drafts"
     else:
         k = setting.k if setting.k <= data.k_stored else data.k_stored
-        table = pd.DataFrame(scores.evidence_scores(data.top_logprobs, data.offsets, k, slope))
+        table = pd.DataFrame(scores.score_answers(data.top_logprobs, data.offsets, k, slope))
         margin = scores.smallest_margin(data.top_logprobs, data.offsets)
         if frame["options"].map(len).any():
             table["options"] = scores.option_score(
@@ -110,11 +111,10 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     if table["combination"].isna().all():
         missing["combination"] = "too few right or wrong drafts to learn from"
     table = table.dropna(axis=1, how="all")
-    gateable = {name: table[name].to_numpy() for name in table if name not in MODES}
+    others = {name: table[name].to_numpy() for name in table if name not in GATE_SCORES}
     chosen_here = summary.choose_threshold(frame, params.score, params.delta_pp)
     used = summary.operating_point_in_use(params, chosen_here)
-    data = data.with_scores(gateable)
-    return ConfidenceData(frame, data, table, margin, setting, missing, chosen_here, used)
+    return ConfidenceData(frame, data.with_scores(others), table, margin, setting, missing, chosen_here, used)
 
 
 def to_certify(run: ConfidenceData, score: str | None = None) -> calibration_samples.GateSamples:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import StageError, UserError
-from ..gating.separability import MODES
+from ..gating.separability import PAPER_SCORES
 from ..gating.threshold import read_operating_point
 from ..params import FiguresParams
 from ..replay import outcomes, replay_data
@@ -64,7 +64,7 @@ class PaperData:
         if self.data is None or "threshold" not in self.gate:
             return pd.DataFrame()
         thresholds = self._thresholds()
-        here = [mode for mode in MODES if mode != self.gate["score"] and mode in thresholds]
+        here = [mode for mode in PAPER_SCORES if mode != self.gate["score"] and mode in thresholds]
         if not here:
             return pd.DataFrame()
         settings = [replace(self.setting, score=mode, threshold=thresholds[mode]) for mode in here]
@@ -100,7 +100,7 @@ class PaperData:
             self._tell([f"Scores other than {self.gate['score']}: no validation run to choose on ({e})."])
             return {}
         delta_pp = point.get("delta_pp", 0.0)
-        return {mode: summary.choose_threshold(frame, mode, delta_pp).threshold for mode in MODES}
+        return {mode: summary.choose_threshold(frame, mode, delta_pp).threshold for mode in PAPER_SCORES}
 
     # -------------------------------------------------------------- figures
     def threshold_sweep(self) -> pd.DataFrame:
@@ -115,7 +115,7 @@ class PaperData:
 
     def score_sweep(self) -> pd.DataFrame:
         """This run over the scores of the paper, at the same threshold and at the same coverage."""
-        return self._sweep(None, "score", MODES, same_coverage=True)
+        return self._sweep(None, "score", PAPER_SCORES, same_coverage=True)
 
     def batch_sweep(self) -> pd.DataFrame:
         """Reported and predicted over the batch size of router and draft."""

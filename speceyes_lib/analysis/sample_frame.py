@@ -27,8 +27,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ..gating.separability import MODES
+from ..errors import StageError
+from ..gating.scores import score_answers
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, flatten_answers
 from ..runs.arms import DRAFT_STAGE
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import PHASES, AgentRecord, JudgedRecord, RouterRecord, VerdictValue
@@ -124,7 +127,7 @@ def _instrumented(records: Mapping[str, AgentRecord], judged: Mapping[str, Judge
                 "draft_verdict": _verdict(judged[id_], "draft"),
                 "draft_s": draft.draft_s if draft and draft.timed else np.nan,
                 "draft_decode_s": draft.decode_s if draft and draft.timed else np.nan,
-                **{f"score_{mode}": scores.get(mode, np.nan) for mode in MODES},
+                **{f"score_{mode}": scores.get(mode, np.nan) for mode in PAPER_SCORES},
                 "router_verdict": record.router.verdict if record.router else None,
                 **{f"router_{word}_logprob": _logprob(record.router, word) for word in ("yes", "no")},
                 "agent_answer": path.answer if path else None,
@@ -221,13 +224,21 @@ def arm(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return part.assign(right=part["right"].fillna(False).astype(bool))
 
 
-def samples(recorded: RecordedRun, arms: Sequence[str] = (), *, human_checks: bool = True) -> pd.DataFrame:
+def samples(
+    recorded: RecordedRun,
+    arms: Sequence[str] = (),
+    *,
+    human_checks: bool = True,
+    scores: Sequence[str] = (),
+) -> pd.DataFrame:
     """A row per sample of a run: the records of its arms joined with their verdicts (columns: see the module).
 
     Args:
         recorded: the run.
         arms: the arms to read; empty: all that it has.
         human_checks: False: the verdicts as they were before people overruled some.
+        scores: of `GATE_SCORES`; those that are not stored with the drafts are computed from their evidence, at K and
+            slope of `collect`, and added as further columns `score_<name>`.
 
     Returns:
         A frame whose `attrs["protocol"]` is the protocol of the verdicts. `attrs["total_s"]` holds, where records have
@@ -235,7 +246,7 @@ def samples(recorded: RecordedRun, arms: Sequence[str] = (), *, human_checks: bo
 
     Raises:
         StageError: a stage is missing or unfinished (names the notebook to run); verdicts are not of the records they
-            judge; arms were judged under different protocols.
+            judge; arms were judged under different protocols; a score needs evidence that the run did not keep.
     """
     arms = arms or recorded.arms
     records = {name: recorded.records(name) for name in arms}
@@ -246,11 +257,31 @@ def samples(recorded: RecordedRun, arms: Sequence[str] = (), *, human_checks: bo
             name: {id_: r.without_human() for id_, r in records_.items()} for name, records_ in judged.items()
         }
     frame = assemble(records, judged)
+    for name in scores if "collect" in arms else ():
+        if name not in PAPER_SCORES:
+            frame[f"score_{name}"] = _score_of_evidence(recorded, frame["id"], name)
     # a word and a few numbers only: pandas copies attrs deeply on every operation
     frame.attrs["protocol"] = protocol
     if total_s := _totals(recorded, arms):
         frame.attrs["total_s"] = total_s
     return frame
+
+
+def _score_of_evidence(recorded: RecordedRun, ids: Sequence[str], score: str) -> NDArray[np.float64]:
+    """A score of every draft from its evidence, at K and slope of `collect`; nan where a sample has none."""
+    evidence = recorded.all_evidence()
+    if not evidence:
+        raise StageError(
+            f"run {recorded.name} kept no evidence of its drafts, which the score {score!r} is computed from; "
+            f"use one of {', '.join(PAPER_SCORES)}"
+        )
+    config = recorded.config("02_collect")
+    width = min((one.k for one in evidence.values() if one.n_tokens), default=2)
+    nothing = np.empty((0, width))
+    answers = [evidence[id_].top_logprobs[:, :width] if id_ in evidence else nothing for id_ in ids]
+    top, offsets = flatten_answers(answers)
+    k, slope = config.get("k") or DEFAULT_K, config.get("slope") or DEFAULT_SLOPE
+    return score_answers(top, offsets, k, slope, (score,))[score]
 
 
 def _totals(recorded: RecordedRun, arms: Sequence[str]) -> dict[str, float]:

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
-from ..gating.scores import EQUAL_SCORES, SCORES, evidence_scores
-from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, answer_confidence
+from ..gating.scores import EQUAL_SCORES, SCORES, score_answers
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, score_answer
 from ..stats.calibration import CalibrationBins, brier_terms
 from ..stats.checks import as_flags, as_scores
 from ..stats.ranking import Ranking
@@ -164,7 +164,7 @@ def tie_geometry(
     how far below the others lie does not matter, which is the point.
     """
     far = -30.0
-    rows = {k: [answer_confidence([[0.0] * m + [far] * (k - m)], "min", k, slope) for m in ways] for k in ks}
+    rows = {k: [score_answer([[0.0] * m + [far] * (k - m)], "min", k, slope) for m in ways] for k in ks}
     return (
         pd.DataFrame.from_dict(rows, orient="index", columns=list(ways))
         .rename_axis("K")
@@ -184,7 +184,7 @@ def near_tie_geometry(
     for gap in np.asarray(gaps, dtype=np.float64):
         z = np.concatenate([[0.0, -gap], np.minimum(rest, -gap)])
         top = (z - np.log(np.exp(z).sum()))[None, :]
-        told = evidence_scores(top, [0, 1], k, slope)
+        told = score_answers(top, [0, 1], k, slope)
         rows.append({"gap": gap, **{name: told[name][0] for name in ("min", "margin", "tie_aware")}})
     return pd.DataFrame(rows)
 

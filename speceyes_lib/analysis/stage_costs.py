@@ -7,7 +7,7 @@ from typing import get_args
 
 import pandas as pd
 
-from ..gating.separability import MODES
+from ..gating.separability import PAPER_SCORES
 from ..runs.reading import StageData
 from ..runs.records import AgentRecord, Decision, DraftRecord
 from ..tasks.sample import Sample
@@ -20,7 +20,7 @@ def draft_rows(samples: Sequence[Sample], drafts: Sequence[DraftRecord]) -> pd.D
             **_question(sample),
             "answer": draft.answer,
             "tokens": draft.n_tokens,
-            **{score: (draft.scores or {}).get(score) for score in MODES},
+            **{score: (draft.scores or {}).get(score) for score in PAPER_SCORES},
             "failure": draft.error.message if draft.error else None,
         }
         for sample, draft in zip(samples, drafts, strict=True)

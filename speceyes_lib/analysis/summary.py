@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..gating.gate import accepts, gated_right
-from ..gating.separability import MODES
+from ..gating.separability import PAPER_SCORES
 from ..gating.threshold import OperatingPoint, read_operating_point
 from ..gating.threshold import choose_threshold as gate_rule
 from ..params import FiguresParams, GateAnalysisParams, StageParams
@@ -243,7 +243,7 @@ def funnel_at(frame: pd.DataFrame, threshold: float, mode: str = "min") -> tuple
 
 
 def auroc_by_score(
-    frame: pd.DataFrame, modes: Sequence[str] = MODES, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+    frame: pd.DataFrame, modes: Sequence[str] = PAPER_SCORES, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
 ) -> dict:
     """mode -> AUROC of the draft's confidence for its correctness: pooled, per split, and after the router."""
     everywhere = drafted(frame)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..gating.separability import MODES
+from ..gating.separability import PAPER_SCORES
 from ..runs.arms import DRAFT_STAGE
 from ..runs.records import AgentRecord, DraftRecord, RouterRecord, Trajectory, VerdictValue
 from .common import (
@@ -120,8 +120,8 @@ def parse_name(stem: str) -> Name:
     if not large:
         raise LineError(f"expected two models in the file name, found {models!r}")
     mode = None if fields["mode"] == "None" else fields["mode"]
-    if small != "baseline" and mode not in (*MODES, "specreason"):
-        raise LineError(f"mode {mode!r} in the file name is none of {', '.join(MODES)}")
+    if small != "baseline" and mode not in (*PAPER_SCORES, "specreason"):
+        raise LineError(f"mode {mode!r} in the file name is none of {', '.join(PAPER_SCORES)}")
     text = fields["threshold"]
     threshold = None if text == "None" else int(text) if text.isdecimal() else float(text)  # 7 stays 7
     k = re.search(r"_K=(\d+)", fields["suffixes"])
@@ -191,7 +191,7 @@ def _draft_record(id_: str, line: Mapping, result: Mapping) -> DraftRecord:
         raise LineError(
             "field 'confidence_score_infos' is missing; a file of drafts has four confidences a line"
         )
-    scores = {mode: score for mode in MODES if (score := finite(by_score.get(mode))) is not None}
+    scores = {mode: score for mode in PAPER_SCORES if (score := finite(by_score.get(mode))) is not None}
     return DraftRecord(
         id=id_,
         status="error" if failure else "ok",
@@ -199,7 +199,7 @@ def _draft_record(id_: str, line: Mapping, result: Mapping) -> DraftRecord:
         answer=None if failure else answer,
         n_tokens=whole(line.get("generated_length")),
         scores=scores or None,
-        score_reason=None if len(scores) == len(MODES) else "non_finite" if answer else "empty_answer",
+        score_reason=None if len(scores) == len(PAPER_SCORES) else "non_finite" if answer else "empty_answer",
         timed=False,
     )
 
@@ -331,7 +331,7 @@ def _settle_by_scores(verdicts: Verdicts, part: ImportedStage, sums: Mapping) ->
     """Decide what no rule decided by the list that holds the confidence. A value in both lists stays undecided."""
     infos = sums.get("conf_infos")
     if isinstance(infos, Mapping):
-        per_score = {mode: infos[mode] for mode in MODES if isinstance(infos.get(mode), Mapping)}
+        per_score = {mode: infos[mode] for mode in PAPER_SCORES if isinstance(infos.get(mode), Mapping)}
         lists = {mode: [_numbers(per_score[mode].get(w)) for w in ("right", "wrong")] for mode in per_score}
     else:
         lists = {"": [_numbers(sums.get(f"confidence_scores_{w}")) for w in ("right", "wrong")]}

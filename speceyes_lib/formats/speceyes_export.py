@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, StageError
-from ..gating.separability import MODES
+from ..gating.separability import PAPER_SCORES
 from ..paths import resolve
 from ..runs.arms import DRAFT_STAGE
 from ..runs.reading import StageData, is_finished, read_stage
@@ -216,7 +216,7 @@ def _sums(
             kind: _mean(right[r.id] for r in records) for kind, records in of_kind.items()
         }
     if source == "draft":
-        return sums | {"conf_infos": {mode: _by_verdict(kept, right, mode) for mode in MODES}}
+        return sums | {"conf_infos": {mode: _by_verdict(kept, right, mode) for mode in PAPER_SCORES}}
     if data.manifest.stage.startswith("02_gated"):
         lists = _by_verdict(kept, right)
         scores = lists["wrong"] + lists["right"]

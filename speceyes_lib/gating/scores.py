@@ -1,4 +1,4 @@
-"""Scores of a draft beside the paper's four, all from the same stored evidence, and one table that judges them.
+"""Every score of a draft, in one registry: the paper's four (`separability.py`) and others from the same evidence.
 
 Higher means surer, nan means "no score". Per token, from its K highest log-probabilities l_1 >= l_2 >= ...
 with p = exp(l), and pooled over an answer by the smallest token, as the paper's `min` does:
@@ -26,92 +26,149 @@ ranking and at equal coverage, never at equal thresholds.
 from __future__ import annotations
 
 import functools
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import UserError, nearest
 from ..runs.evidence import Evidence
 from ..stats.checks import as_flags
 from ..stats.resampling import grouped
-from .separability import DEFAULT_K, DEFAULT_SLOPE, MODES, score_grid, token_separability
+from ..tasks.sample import LETTERS
+from .separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, score_grid, token_separability
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Tokens(NamedTuple):
+    """What per-token scores are computed from, arrays [all tokens].
+
+    first, second: the two highest log-probabilities. separability: sigmoid(slope * S), nan where unreadable.
+    top: the K highest log-probabilities [all tokens, K].
+    """
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    separability: NDArray[np.float64]
+    top: NDArray
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a score is called, what it needs, and whether its value claims to be a probability of being right."""
+    """One way to say how sure a draft is.
+
+    Attributes:
+        name: as parameters, columns and records call it.
+        label: for tables. short: for figures.
+        needs: what it is computed from. With "evidence" alone the gate can go by it.
+        is_probability: its value claims to be the probability of being right.
+        of_tokens: value of every token [all tokens]; None for scores that are not pooled from tokens here.
+        pool: how an answer's tokens are pooled. finish: applied to the pooled value.
+    """
 
     name: str
     label: str
-    needs: str
+    short: str
+    needs: str = "evidence"
     is_probability: bool = False
+    of_tokens: Callable[[Tokens], NDArray[np.float64]] | None = None
+    pool: np.ufunc = np.minimum
+    finish: Callable[[NDArray], NDArray] = np.asarray
 
 
+def _probability(t: Tokens) -> NDArray[np.float64]:
+    return np.exp(np.minimum(t.first, 0.0))
+
+
+def _tie_aware(t: Tokens) -> NDArray[np.float64]:
+    gap = np.where(np.isneginf(t.second), np.inf, t.first - t.second)
+    return t.separability * np.tanh(gap / 2)
+
+
+# Adding a score takes one line here, with a function of the tokens.
 SCORES = {
     score.name: score
     for score in (
-        Score("min", "separability, min", "evidence"),
-        Score("mean", "separability, mean", "evidence"),
-        Score("bottom20", "separability, bottom", "evidence"),
-        Score("log", "log (length-normalised)", "evidence", is_probability=True),
-        Score("min_prob", "least probable token", "evidence", is_probability=True),
-        Score("sequence", "whole answer", "evidence", is_probability=True),
-        Score("entropy", "entropy, top K", "evidence"),
-        Score("margin", "margin, top 2", "evidence"),
-        Score("tie_aware", "separability x margin", "evidence"),
-        Score("options", "options only", "evidence and options", is_probability=True),
-        Score("router", "router's no over yes", "the router's yes and no"),
-        Score("combination", "combination, cross-fitted", "right and wrong drafts", is_probability=True),
+        Score("min", "separability, min", "min"),
+        Score("mean", "separability, mean", "mean"),
+        Score("bottom20", "separability, bottom", "bottom"),
+        Score("log", "log (length-normalised)", "log", is_probability=True),
+        Score("min_prob", "least probable token", "min prob", is_probability=True, of_tokens=_probability),
+        Score("margin", "margin, top 2", "margin", of_tokens=lambda t: _probability(t) - np.exp(t.second)),
+        Score(
+            "entropy",
+            "entropy, top K",
+            "entropy",
+            of_tokens=lambda t: 1.0 - _entropy(t.top) / np.log(t.top.shape[1]),
+        ),
+        Score("tie_aware", "separability x margin", "sep. x margin", of_tokens=_tie_aware),
+        Score(
+            "sequence",
+            "whole answer",
+            "sequence",
+            is_probability=True,
+            of_tokens=lambda t: np.minimum(t.first, 0.0),
+            pool=np.add,
+            finish=np.exp,
+        ),
+        Score("options", "options only", "options", "evidence and options", is_probability=True),
+        Score("router", "router's no over yes", "router", "the router's yes and no"),
+        Score("combination", "combination, cross-fitted", "combination", "verdicts", is_probability=True),
     )
 }
-
-
+# what the live gate, replay, the choice of a threshold and the explorer offer
+GATE_SCORES = tuple(name for name, score in SCORES.items() if score.needs == "evidence")
 EQUAL_SCORES = 1e-9  # scores that differ by less are the same: rounding alone moves them by about 1e-15
 
 # ------------------------------------------------------------------ from evidence
 
 
-def evidence_scores(
-    top_logprobs: ArrayLike, offsets: ArrayLike, k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE
+def check_score(name: str) -> None:
+    """Raise UserError unless the gate can go by a score of this name."""
+    if name not in GATE_SCORES:
+        raise UserError(f"no score {name!r}{nearest(name, GATE_SCORES)}; there are {', '.join(GATE_SCORES)}")
+
+
+def score_answers(
+    top_logprobs: ArrayLike,
+    offsets: ArrayLike,
+    k: int = DEFAULT_K,
+    slope: float = DEFAULT_SLOPE,
+    names: Sequence[str] = GATE_SCORES,
 ) -> dict[str, NDArray[np.float64]]:
-    """Every score that the log-probabilities alone give, the paper's four included: name -> float64 [answers].
+    """Scores of many answers from their log-probabilities alone: name -> float64 [answers], nan for no score.
 
     Args:
         top_logprobs: [all tokens, K_stored] log-probabilities, rows descending, answers one after the other.
-        offsets: integers [answers + 1], see `confidence.score_grid`.
+        offsets: integers [answers + 1]; answer i owns the rows offsets[i] up to offsets[i + 1].
         k: alternatives that count in the separability and in the entropy.
         slope: slope of the separability's sigmoid.
+        names: of `GATE_SCORES`.
 
     Raises:
-        UserError: as `confidence.score_grid`.
+        UserError: an unknown name, or as `separability.score_grid`.
     """
-    grid = score_grid(top_logprobs, offsets, (k,), MODES, slope)  # checks the arguments
-    scores = {mode: grid[mode][:, 0] for mode in MODES}
+    for name in names:
+        check_score(name)
+    of_paper = tuple(name for name in names if name in PAPER_SCORES)
+    grid = score_grid(top_logprobs, offsets, (k,), of_paper, slope)  # checks the arguments
+    scores = {name: grid[name][:, 0] for name in of_paper}
+    others = [SCORES[name] for name in names if name not in PAPER_SCORES]
     top, bounds = np.asarray(top_logprobs), np.asarray(offsets)
-    if not len(top):
-        return scores | {name: np.full(len(bounds) - 1, np.nan) for name in _PER_TOKEN}
-    first, second = top[:, 0].astype(np.float64), top[:, 1].astype(np.float64)
+    if not others or not len(top):
+        return scores | {score.name: np.full(len(bounds) - 1, np.nan) for score in others}
     with np.errstate(invalid="ignore"):
-        gap = np.where(np.isneginf(second), np.inf, first - second)
         separability = 1.0 / (1.0 + np.exp(-slope * token_separability(top, k)))
-        tokens = {
-            "min_prob": np.exp(np.minimum(first, 0.0)),
-            "margin": np.exp(np.minimum(first, 0.0)) - np.exp(second),
-            "entropy": 1.0 - _entropy(top[:, :k]) / np.log(k),
-            "tie_aware": separability * np.tanh(gap / 2),
-            "sequence": np.minimum(first, 0.0),
-        }
-    for name, values in tokens.items():
-        values[np.isnan(separability)] = np.nan
-        pooled = _pooled(np.add if name == "sequence" else np.minimum, values, bounds)
-        scores[name] = np.exp(pooled) if name == "sequence" else pooled
+        first, second = top[:, 0].astype(np.float64), top[:, 1].astype(np.float64)
+        tokens = Tokens(first, second, separability, top[:, :k])
+        for score in others:
+            values = np.where(np.isnan(separability), np.nan, score.of_tokens(tokens))
+            scores[score.name] = score.finish(_pooled(score.pool, values, bounds))
     return scores
-
-
-_PER_TOKEN = ("min_prob", "sequence", "entropy", "margin", "tie_aware")
 
 
 def token_margins(top_logprobs: ArrayLike) -> NDArray[np.float64]:
@@ -199,8 +256,8 @@ def _option_share(one: Evidence, offered: tuple[str, ...], texts: Mapping[int, s
 def _option_named(said: str, offered: tuple[str, ...]) -> int | None:
     """Index of the one option that `said` can only be the beginning of, by letter or by text."""
     bare = said.strip().strip("().:")
-    if len(bare) == 1 and bare in string.ascii_uppercase[: len(offered)]:
-        return string.ascii_uppercase.index(bare)
+    if len(bare) == 1 and bare in LETTERS[: len(offered)]:
+        return LETTERS.index(bare)
     begin = said.lstrip().casefold()
     fits = [i for i, option in enumerate(offered) if begin and option.casefold().startswith(begin)]
     return fits[0] if len(fits) == 1 else None

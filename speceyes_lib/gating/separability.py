@@ -41,7 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError, nearest
 
-MODES = ("min", "mean", "bottom20", "log")
+PAPER_SCORES = ("min", "mean", "bottom20", "log")
 DEFAULT_K = 64
 DEFAULT_SLOPE = 0.6
 EPS = 1e-6
@@ -67,14 +67,14 @@ def token_separability(top_logprobs: ArrayLike, k: int = DEFAULT_K) -> NDArray[n
     return separability_profile(top_logprobs, (k,))[:, 0]
 
 
-def answer_confidence(
+def score_answer(
     top_logprobs: ArrayLike, mode: str = "min", k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE
 ) -> float:
     """Confidence of one answer in [0, 1]; nan for an empty answer or one that cannot be scored.
 
     Args:
         top_logprobs: [tokens, K_stored] as in `token_separability`; `log` needs true log-probabilities.
-        mode: one of `MODES`.
+        mode: one of `PAPER_SCORES`.
         k: as in `token_separability`; `log` does not depend on it.
         slope: the a of the formulas, positive.
 
@@ -132,7 +132,7 @@ def score_grid(
     top_logprobs: ArrayLike,
     offsets: ArrayLike,
     ks: Sequence[int] = (DEFAULT_K,),
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] = PAPER_SCORES,
     slope: float = DEFAULT_SLOPE,
 ) -> dict[str, NDArray[np.float64]]:
     """Score every answer of a run for many K and modes at once.
@@ -141,7 +141,7 @@ def score_grid(
         top_logprobs: [all tokens, K_stored], the answers one after the other (see `flatten_answers`).
         offsets: integers [answers + 1]; answer i owns the rows offsets[i] up to offsets[i + 1].
         ks: the K to evaluate.
-        modes: names from `MODES`.
+        modes: names from `PAPER_SCORES`.
         slope: the a of the formulas, positive.
 
     Returns:
@@ -160,7 +160,7 @@ def pooled_grid(
     top_logprobs: ArrayLike,
     offsets: ArrayLike,
     ks: Sequence[int] = (DEFAULT_K,),
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] = PAPER_SCORES,
 ) -> dict[str, NDArray[np.float64]]:
     """What the scores are made of: the separabilities of every answer, pooled, before the sigmoid.
 
@@ -170,9 +170,9 @@ def pooled_grid(
     top = _matrix(top_logprobs)
     bounds = _checked_offsets(offsets, len(top))
     for mode in modes:
-        if mode not in MODES:
+        if mode not in PAPER_SCORES:
             raise UserError(
-                f"Unknown confidence mode {mode!r}{nearest(mode, MODES)}; choose one of {', '.join(MODES)}."
+                f"Unknown score {mode!r}{nearest(mode, PAPER_SCORES)}; choose one of {', '.join(PAPER_SCORES)}."
             )
     wanted = _checked_ks(ks, top)
 

@@ -35,7 +35,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..gating.gate import accepts
-from ..gating.separability import MODES, flatten_answers, score_grid, token_separability
+from ..gating.scores import check_score, score_answers
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, flatten_answers, token_separability
 from ..runs.records import AgentRecord, Decision, DraftRecord, Failure, RouterRecord, RunMode, Trajectory
 from ..tasks.images import ImageSpec, resized_view
 from .scheduler import Scheduler, Station
@@ -61,8 +62,8 @@ class Drafting:
 
     max_new_tokens: int = 20
     k_store: int = 128
-    k: int = 64
-    slope: float = 0.6
+    k: int = DEFAULT_K
+    slope: float = DEFAULT_SLOPE
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,13 @@ class Router:
 
 @dataclass(frozen=True)
 class Gate:
-    """Phase III: which confidence, and the threshold it must exceed."""
+    """Phase III: which score, one of `GATE_SCORES`, and the threshold it is compared with."""
 
     threshold: float
     score: str = "min"
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
 
 
 def run_drafts(
@@ -180,6 +184,7 @@ class _Case:
     router_small: RouterRecord | None = None
     draft: DraftRecord | None = None
     evidence: Evidence | None = None
+    gate_score: float | None = None  # of the draft, where it was made here
     agent: Agent | None = None
     request: GenerationRequest | None = None  # the agent's next turn
     said: Generation | None = None  # what came of it, while the agent has not been told
@@ -389,7 +394,8 @@ class _Phases:
         ]
         said = self.small.generate(requests)
         start = time.perf_counter()
-        scored = iter(_score([g.evidence for g in said if g.error is None], self.drafting))
+        evidence = [g.evidence for g in said if g.error is None]
+        scored = iter(_score(evidence, self.drafting, self.gate.score if self.gate else "min"))
         scoring_s = (time.perf_counter() - start) / len(cases)
         return [(g, {} if g.error else next(scored), g.generate_s + scoring_s) for g in said]
 
@@ -402,6 +408,7 @@ class _Phases:
             case.draft = _failed_draft(case, failure, **cost)
             return
         case.evidence = said.evidence
+        case.gate_score = scored.pop("gate_score", None)
         case.draft = DraftRecord(
             id=case.sample.id,
             status="ok",
@@ -485,12 +492,15 @@ def _first_logprob(said: Generation, word: str) -> float | None:
     return next((p for text, p in alternatives if text.strip().casefold() == word and np.isfinite(p)), None)
 
 
-def _score(answers: Sequence[Evidence], drafting: Drafting) -> list[dict]:
-    """Scores of a batch of drafts in one pass: the fields scores, score_reason and deciding_token of each."""
+def _score(answers: Sequence[Evidence], drafting: Drafting, gate_score: str) -> list[dict]:
+    """Scores of a batch of drafts in one pass, for each: the fields scores, score_reason and deciding_token of its
+    record, which holds the paper's scores, and `gate_score`, the value of the score that the gate uses.
+    """
     if not answers:
         return []
     top, offsets = flatten_answers([a.top_logprobs for a in answers])
-    grid = score_grid(top, offsets, (drafting.k,), MODES, drafting.slope)
+    names = dict.fromkeys((*PAPER_SCORES, gate_score))
+    by_score = score_answers(top, offsets, drafting.k, drafting.slope, tuple(names))
     separability = token_separability(top, drafting.k)
     rows = []
     for i, (start, stop) in enumerate(pairwise(offsets)):
@@ -500,8 +510,9 @@ def _score(answers: Sequence[Evidence], drafting: Drafting) -> list[dict]:
         elif not np.isfinite(own).all():
             rows.append({"score_reason": "non_finite"})
         else:
-            scores = {mode: float(grid[mode][i, 0]) for mode in MODES}
-            rows.append({"scores": scores, "deciding_token": int(own.argmin())})
+            scores = {name: float(by_score[name][i]) for name in PAPER_SCORES}
+            gated = float(by_score[gate_score][i])
+            rows.append({"scores": scores, "deciding_token": int(own.argmin()), "gate_score": gated})
     return rows
 
 
@@ -519,13 +530,15 @@ def _failed_draft(case: _Case, failure: Failure, draft_s: float = 0.0, batch_siz
 
 
 # ------------------------------------------------------------------------------------------------ records
-def _confidence(case: _Case, score: str) -> float | None:
-    return case.draft.scores[score] if case.draft is not None and case.draft.scores else None
+def _confidence(case: _Case, gate: Gate | None, score: str) -> float | None:
+    """The score that the gate compares; in `collect` the one of that name that stage 01 recorded, if it did."""
+    if gate is not None:
+        return case.gate_score
+    return case.draft.scores.get(score) if case.draft is not None and case.draft.scores else None
 
 
 def _accepted(case: _Case, gate: Gate) -> bool:
-    confidence = _confidence(case, gate.score)
-    return confidence is not None and bool(accepts(confidence, gate.threshold))
+    return case.gate_score is not None and bool(accepts(case.gate_score, gate.threshold))
 
 
 def _decision(case: _Case, mode: RunMode, gate: Gate | None) -> Decision:
@@ -554,7 +567,7 @@ def _record(case: _Case, mode: RunMode, gate: Gate | None, score: str) -> AgentR
         router=case.router,
         router_small=case.router_small,
         draft=case.draft,
-        confidence=_confidence(case, gate.score if gate else score),
+        confidence=_confidence(case, gate, score),
         threshold=gate.threshold if gate else None,
         trajectory=trajectory,
         options_shown=case.sample.options_shown,

@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import StageError, UserError, nearest
-from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, MODES, check_slope, confidence_of, pooled_grid
+from ..gating.scores import GATE_SCORES, score_answers
+from ..gating.separability import (
+    DEFAULT_K,
+    DEFAULT_SLOPE,
+    PAPER_SCORES,
+    check_slope,
+    confidence_of,
+    pooled_grid,
+)
 from ..judging.stage import judge_record
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord, JudgedRecord, RouterRecord, VerdictValue
@@ -47,8 +55,9 @@ class ReplayData:
     top_logprobs, offsets: float32 [tokens, K_stored] of all drafts, and int64 [n + 1], where each draft begins.
     recorded: by mode float64 [n], the scores that the draft stage wrote, at `recorded_k` and `recorded_slope`.
     extra: by name float64 [n], other scores. K and slope do not apply to them.
-    pooled: by (mode, K) float64 [n], the scores before the sigmoid. Filled from the evidence when first needed, or
-        given (`pooled_in_chunks`).
+    pooled: by (score, K) float64 [n], the paper's scores before the sigmoid. Filled from the evidence when first
+        needed, or given (`pooled_in_chunks`).
+    computed: by (score, K, slope) float64 [n], other scores of the evidence. Filled when first needed.
     cost: the cost model; None where nothing was timed.
     """
 
@@ -66,6 +75,7 @@ class ReplayData:
     recorded_slope: float | None = None
     extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     pooled: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)
+    computed: dict[tuple[str, int, float], NDArray[np.float64]] = field(default_factory=dict)
     cost: CostModel | None = None
     protocol: str = "strict"
     name: str = ""
@@ -128,7 +138,7 @@ class ReplayData:
     def score_names(self) -> tuple[str, ...]:
         """Everything the gate can go by here."""
         from_tokens = (
-            MODES if self.top_logprobs is not None else (*self.recorded, *(m for m, _ in self.pooled))
+            GATE_SCORES if self.top_logprobs is not None else (*self.recorded, *(m for m, _ in self.pooled))
         )
         return tuple(dict.fromkeys((*from_tokens, *self.extra)))
 
@@ -144,12 +154,14 @@ class ReplayData:
         """
         if name in self.extra:
             return self.extra[name]
-        if name not in MODES:
+        if name not in GATE_SCORES or (name not in PAPER_SCORES and self.top_logprobs is None):
             raise NotRecorded(
-                f"score {name!r} is not recorded{nearest(name, (*MODES, *self.extra))}; there are "
+                f"score {name!r} is not recorded{nearest(name, (*GATE_SCORES, *self.extra))}; there are "
                 f"{', '.join(self.score_names) or 'none'}"
             )
         self._check(k, slope)
+        if name not in PAPER_SCORES:
+            return self._computed(name, int(k), slope)
         key = (name, 0 if name == "log" else int(k))
         if key in self.pooled:
             return confidence_of(self.pooled[key], name, slope)
@@ -161,7 +173,7 @@ class ReplayData:
                     f"K = {k} is more than the {self.k_stored} log-probabilities stored per token"
                 )
             k = 2  # `log` reads the first one only
-        modes = ("log",) if name == "log" else tuple(m for m in MODES if m != "log")
+        modes = ("log",) if name == "log" else tuple(m for m in PAPER_SCORES if m != "log")
         for mode, values in pooled_grid(self.top_logprobs, self.offsets, (int(k),), modes).items():
             self.pooled[mode, 0 if mode == "log" else int(k)] = values[:, 0]
         return confidence_of(self.pooled[key], name, slope)
@@ -175,6 +187,14 @@ class ReplayData:
         except UserError as error:
             raise NotRecorded(str(error)) from None
 
+    def _computed(self, name: str, k: int, slope: float) -> NDArray[np.float64]:
+        if k > self.k_stored:
+            raise NotRecorded(f"K = {k} is more than the {self.k_stored} log-probabilities stored per token")
+        key = (name, k, slope)
+        if key not in self.computed:
+            self.computed[key] = score_answers(self.top_logprobs, self.offsets, k, slope, (name,))[name]
+        return self.computed[key]
+
     def _as_recorded(self, name: str, k: int, slope: float) -> NDArray[np.float64]:
         if name not in self.recorded:
             raise NotRecorded(f"score {name!r} is not recorded, and there is no evidence to compute it from")
@@ -186,9 +206,9 @@ class ReplayData:
         return self.recorded[name]
 
     def with_scores(self, scores: Mapping[str, ArrayLike]) -> ReplayData:
-        """The same data with more scores to gate by; a name of the paper's modes is refused."""
-        if taken := set(scores) & set(MODES):
-            raise UserError(f"{sorted(taken)[0]!r} is one of the paper's scores; choose another name.")
+        """The same data with more scores to gate by; a name that the evidence gives a score for is refused."""
+        if taken := set(scores) & set(GATE_SCORES):
+            raise UserError(f"{sorted(taken)[0]!r} is a score of the evidence; choose another name.")
         more = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
         return replace(self, extra={**self.extra, **more})
 
@@ -214,6 +234,7 @@ class ReplayData:
             recorded={mode: values[at] for mode, values in self.recorded.items()},
             extra={name: values[at] for name, values in self.extra.items()},
             pooled={key: values[at] for key, values in self.pooled.items()},
+            computed={key: values[at] for key, values in self.computed.items()},
             cost=self.cost and self.cost.take(at),
         )
 
@@ -243,7 +264,7 @@ def from_arrays(
         routed: bool [n] of the large router, or by router.
         tasks, groups: names [n]; None: one task, every sample its own group.
         scores: by name float [n]; the paper's modes are taken as recorded at the default K and slope.
-        top_logprobs, offsets: evidence, as in `separability.pooled_grid`.
+        top_logprobs, offsets: evidence, as in `separability.score_grid`.
     """
     draft = np.asarray(draft_right).astype(np.int8)
     n = len(draft)
@@ -259,10 +280,10 @@ def from_arrays(
         agent=np.asarray(agent_right).astype(np.int8),
         top_logprobs=top_logprobs,
         offsets=None if offsets is None else np.asarray(offsets, dtype=np.int64),
-        recorded={name: values for name, values in given.items() if name in MODES},
+        recorded={name: values for name, values in given.items() if name in PAPER_SCORES},
         recorded_k=DEFAULT_K,
         recorded_slope=DEFAULT_SLOPE,
-        extra={name: values for name, values in given.items() if name not in MODES},
+        extra={name: values for name, values in given.items() if name not in PAPER_SCORES},
         cost=cost,
     )
 
@@ -272,10 +293,10 @@ def pooled_in_chunks(
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     """`ReplayData.pooled` of a run whose evidence is too large to be held: chunk by chunk, for the given K.
 
-    chunks: (top_logprobs, offsets) of consecutive samples, as in `separability.pooled_grid`.
+    chunks: (top_logprobs, offsets) of consecutive samples, as in `separability.score_grid`.
     """
     parts: dict[tuple[str, int], list[NDArray]] = {}
-    separable = tuple(mode for mode in MODES if mode != "log")
+    separable = tuple(mode for mode in PAPER_SCORES if mode != "log")
     for top, offsets in chunks:
         for k in ks:
             for mode, values in pooled_grid(top, offsets, (k,), separable).items():
@@ -405,7 +426,7 @@ def _recorded_scores(records: Sequence[AgentRecord]) -> dict[str, NDArray[np.flo
     scores = [(r.draft.scores if r.draft else None) or {} for r in records]
     return {
         mode: np.array([s.get(mode, np.nan) for s in scores], dtype=np.float64)
-        for mode in MODES
+        for mode in PAPER_SCORES
         if any(mode in s for s in scores)
     }
 

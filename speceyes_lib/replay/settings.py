@@ -20,7 +20,7 @@ POOLED = "pooled"  # name of the rows over all samples, beside the tasks and the
 class Setting:
     """One way to run the gate.
 
-    score: a name in `gating.separability.MODES`, or one that the data has. k, slope: of its separability.
+    score: a name in `gating.scores.SCORES`, or one that the data has. k, slope: of its separability.
     threshold: a draft is accepted where its score is above it. router: the model that answers Phase I, "large" or
     "small"; "none" drafts everything. batch_size: samples per call of router and draft. agent_batch_size: agents at
     once.

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..gating.certificates import Rule
 from ..gating.scores import SCORES
-from ..gating.separability import MODES
+from ..gating.separability import PAPER_SCORES
 from ..judging.benchmark_measures import MEASURES, OVERALL
 from ..replay.settings import POOLED
 from .columns import Column, milliseconds, percent, words
@@ -50,7 +50,7 @@ DRAFTS = (
     *_SAMPLE,
     Column("answer", "draft"),
     Column("tokens", "tokens", COUNT),
-    *(Column(score, score, ".4f") for score in MODES),
+    *(Column(score, score, ".4f") for score in PAPER_SCORES),
     Column("failure", "failure"),
 )
 # stage_costs.agent_rows

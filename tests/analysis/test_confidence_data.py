@@ -14,7 +14,7 @@ from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 from speceyes_lib.analysis import ablations, confidence_data, plot_data, score_comparison
 from speceyes_lib.analysis.reported import KS, read_reported, reported_points
 from speceyes_lib.gating import certificates, scores
-from speceyes_lib.gating.separability import MODES
+from speceyes_lib.gating.separability import PAPER_SCORES
 from speceyes_lib.params import ConfidenceParams
 from speceyes_lib.paths import stage_dir
 from speceyes_lib.replay import outcomes, replay_data
@@ -123,7 +123,7 @@ def test_a_bare_run_says_what_it_lacks():
 
 
 def test_scores_of_a_stored_run_are_those_of_its_evidence(whole):
-    again = scores.evidence_scores(whole.data.top_logprobs, whole.data.offsets)
+    again = scores.score_answers(whole.data.top_logprobs, whole.data.offsets)
     assert np.array_equal(whole.scores["tie_aware"], again["tie_aware"], equal_nan=True)
     assert whole.data.score("tie_aware") is not None
     named = whole.scores["options"].notna()
@@ -152,7 +152,7 @@ def test_samples_whose_agent_was_not_recorded_are_left_out_and_told(whole):
 def test_the_same_coverage_is_the_same_coverage(whole):
     base = replace(whole.setting, threshold=THRESHOLD)
     accepted = {}
-    for axis, values in (("k", KS), ("score", MODES)):
+    for axis, values in (("k", KS), ("score", PAPER_SCORES)):
         rows = ablations.replayed_sweep(whole.data, base, axis, values, same_coverage=True)
         rows = rows[(rows["task"] == "pooled") & (rows["status"] == "ok")]
         accepted[axis] = rows.groupby("line")["accepted"].agg(["min", "max"])

@@ -16,7 +16,7 @@ from speceyes_lib.formats.common import Finder, LineError
 from speceyes_lib.formats.importing import import_files
 from speceyes_lib.formats.speceyes import Name, parse_name
 from speceyes_lib.formats.speceyes_export import export
-from speceyes_lib.gating.separability import MODES
+from speceyes_lib.gating.separability import PAPER_SCORES
 from speceyes_lib.paths import runs_dir
 from speceyes_lib.runs.reading import read_manifest, read_stage
 from speceyes_lib.runs.records import AgentRecord, DraftRecord, JudgedRecord
@@ -479,7 +479,7 @@ def test_the_baseline_by_step_speculation_comes_back_too(tmp_path, ours, benchma
     assert {i: told_of_gated(r) for i, r in back.items()} == {i: told_of_gated(own[i]) for i in back}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PAPER_SCORES)
 def test_every_confidence_mode_and_agent_has_its_file(tmp_path, ours, benchmark_root, mode):
     _, arms = ours
     config = {"data_root": str(benchmark_root), "draft_model": "b", "batch_size": 8, "score": mode, "k": 96}

@@ -22,7 +22,7 @@ def logprobs(*probabilities: float) -> list[float]:
 
 
 def one(*tokens: list[float], k: int = 3) -> dict[str, float]:
-    told = scores.evidence_scores(np.array(tokens), [0, len(tokens)], k=k)
+    told = scores.score_answers(np.array(tokens), [0, len(tokens)], k=k)
     return {name: float(values[0]) for name, values in told.items()}
 
 
@@ -52,7 +52,7 @@ def test_an_answer_without_tokens_or_with_a_nan_has_no_score_and_a_masked_rival_
     top, offsets = flatten_answers(
         [np.empty((0, 3)), [[np.nan, -1.0, -2.0]], [[0.0, -np.inf, -np.inf]], [logprobs(0.6, 0.3, 0.1)]]
     )
-    told = scores.evidence_scores(top, offsets, k=3)
+    told = scores.score_answers(top, offsets, k=3)
     for name, values in told.items():
         assert np.isnan(values[:2]).all(), name
         assert np.isfinite(values[2:]).all(), name

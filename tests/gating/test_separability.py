@@ -15,10 +15,10 @@ from speceyes_lib.errors import UserError
 from speceyes_lib.gating import separability
 from speceyes_lib.gating.separability import (
     FORCED,
-    MODES,
-    answer_confidence,
+    PAPER_SCORES,
     deciding_token,
     flatten_answers,
+    score_answer,
     score_grid,
     score_reason,
     separability_profile,
@@ -73,7 +73,7 @@ def logprob_rows(max_tokens: int = 12, width: int = 24):
 
 
 @pytest.mark.parametrize("k", KS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PAPER_SCORES)
 def test_full_vocabulary_scores_agree_with_the_reference_including_ties_and_masked_entries(mode, k):
     rng = np.random.default_rng(k)
     vocabularies = (rng.normal(0, 3, (7, VOCABULARY)) + 10 * (rng.random((7, 1)) > 0.5)).astype(np.float32)
@@ -81,7 +81,7 @@ def test_full_vocabulary_scores_agree_with_the_reference_including_ties_and_mask
     vocabularies[0, :5] = vocabularies[0].max()  # a five-way tie at the top
     vocabularies[1] = np.round(vocabularies[1])  # ties everywhere, across the K-th place too
     vocabularies[2, 7] = 60.0  # as good as certain
-    score = answer_confidence(top_of(vocabularies), mode, k)
+    score = score_answer(top_of(vocabularies), mode, k)
     assert score == pytest.approx(reference_confidence(vocabularies, mode, k, 0.6), abs=1e-5)
 
 
@@ -90,11 +90,11 @@ def test_full_vocabulary_scores_agree_with_the_reference_including_ties_and_mask
     logits=hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(300)), elements=st.integers(-80, 80)),
     k=st.integers(2, 64),
     slope=st.sampled_from([0.3, 0.6, 1.0]),
-    mode=st.sampled_from(MODES),
+    mode=st.sampled_from(PAPER_SCORES),
 )
 def test_scores_from_top_log_probabilities_equal_scores_from_raw_logits(logits, k, slope, mode):
     logits = logits / 4
-    assert answer_confidence(top_of(logits), mode, k, slope) == pytest.approx(
+    assert score_answer(top_of(logits), mode, k, slope) == pytest.approx(
         reference_confidence(logits, mode, k, slope), abs=1e-5
     )
 
@@ -113,14 +113,14 @@ def test_blind_spot_a_perfect_tie_scores_high_however_far_the_rest(k, tied, publ
     for distance in (5.0, 50.0, 1e4):
         logits = np.full((1, k), -distance)
         logits[0, :tied] = 0.0
-        assert round(answer_confidence(logits, "min", k), 3) == published
+        assert round(score_answer(logits, "min", k), 3) == published
 
 
 def test_bottom20_takes_a_fifth_rounded_down_but_at_least_one_token():
     separations = np.arange(1.0, 12.0)  # 11 tokens: floor(2.2) = 2 lowest
     rows = np.stack([separations, np.ones(11), -np.ones(11)], axis=1)  # S = separations / (1 + eps)
-    assert answer_confidence(rows, "bottom20", 3) == pytest.approx(1 / (1 + math.exp(-0.6 * 1.5)), abs=1e-6)
-    assert answer_confidence(rows[:4], "bottom20", 3) == answer_confidence(rows[:4], "min", 3)
+    assert score_answer(rows, "bottom20", 3) == pytest.approx(1 / (1 + math.exp(-0.6 * 1.5)), abs=1e-6)
+    assert score_answer(rows[:4], "bottom20", 3) == score_answer(rows[:4], "min", 3)
     assert all(n // 5 == math.floor(0.2 * n) for n in range(2048))
 
 
@@ -131,13 +131,13 @@ def test_epsilon_keeps_a_single_alternative_finite():
 
 def test_log_is_the_geometric_mean_of_the_best_probabilities():
     rows = np.log([[0.9, 0.1], [0.4, 0.3]])
-    assert answer_confidence(rows, "log", 2) == pytest.approx(math.sqrt(0.9 * 0.4))
+    assert score_answer(rows, "log", 2) == pytest.approx(math.sqrt(0.9 * 0.4))
 
 
 def test_modes_are_ordered_min_below_bottom20_below_mean():
     rng = np.random.default_rng(0)
     scores = score_grid(top_of(rng.normal(0, 2, (25, 500))), (0, 25), ks=(64,))
-    assert tuple(scores) == MODES
+    assert tuple(scores) == PAPER_SCORES
     assert scores["min"] <= scores["bottom20"] <= scores["mean"]
 
 
@@ -156,18 +156,20 @@ def test_masked_alternatives_are_left_out_so_the_formula_runs_at_the_k_that_rema
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=logprob_rows(), opened=st.integers(1, 24), k=st.integers(2, 24), mode=st.sampled_from(MODES))
+@given(
+    rows=logprob_rows(), opened=st.integers(1, 24), k=st.integers(2, 24), mode=st.sampled_from(PAPER_SCORES)
+)
 def test_a_masked_vocabulary_always_has_a_finite_score(rows, opened, k, mode):
     rows = rows - 1.0
     rows[:, opened:] = -np.inf
-    assert 0.0 <= answer_confidence(rows, mode, k) <= 1.0
+    assert 0.0 <= score_answer(rows, mode, k) <= 1.0
 
 
 def test_forced_token_never_decides_the_minimum():
     forced, open_row = [-0.0, -np.inf, -np.inf], [2.0, 1.0, 0.0]
     rows = np.array([forced, open_row])
     assert token_separability(rows, 3)[0] == FORCED
-    assert answer_confidence(rows, "min", 3) == answer_confidence([open_row], "min", 3)
+    assert score_answer(rows, "min", 3) == score_answer([open_row], "min", 3)
     assert deciding_token(rows, 3) == 1
 
 
@@ -180,7 +182,7 @@ def test_unreadable_token_voids_its_answer_and_no_other(broken):
     grid = score_grid(rows, [0, 2, 4], ks=(3,), modes=("min", "mean", "bottom20"))
     for scores in grid.values():
         assert np.isnan(scores[0, 0])
-        assert scores[1, 0] == answer_confidence([good, good], "min", 3)
+        assert scores[1, 0] == score_answer([good, good], "min", 3)
     assert score_reason(rows[:2], 3) == "non_finite"
     assert score_reason(rows[2:], 3) is None
     assert deciding_token(rows[:2], 3) is None
@@ -194,7 +196,7 @@ def test_nan_beyond_k_does_not_matter():
 
 @pytest.mark.parametrize("nothing", [[], np.empty((0, 64)), np.empty((0, 0), np.float32)])
 def test_empty_answer_has_no_score_and_says_why(nothing):
-    assert all(math.isnan(answer_confidence(nothing, mode)) for mode in MODES)
+    assert all(math.isnan(score_answer(nothing, mode)) for mode in PAPER_SCORES)
     assert score_reason(nothing) == "empty_answer"
     assert deciding_token(nothing) is None
     assert token_separability(nothing).shape == (0,)
@@ -212,10 +214,10 @@ def test_grid_equals_scoring_each_answer_alone(data, lengths, slope):
         answers.append(rows[:n])
     flat, offsets = flatten_answers(answers)
     ks = (24, 2, 7, 7)  # neither sorted nor unique
-    grid = score_grid(flat, offsets, ks, MODES, slope)
-    for mode in MODES:
+    grid = score_grid(flat, offsets, ks, PAPER_SCORES, slope)
+    for mode in PAPER_SCORES:
         assert grid[mode].shape == (len(answers), len(ks))
-        alone = [[answer_confidence(a, mode, k, slope) for k in ks] for a in answers]
+        alone = [[score_answer(a, mode, k, slope) for k in ks] for a in answers]
         np.testing.assert_allclose(grid[mode], np.reshape(alone, grid[mode].shape), rtol=1e-9)
 
 
@@ -238,7 +240,7 @@ def test_input_is_left_as_it_was():
 
 def test_k_beyond_what_is_stored_names_both_numbers_and_the_way_out():
     with pytest.raises(UserError, match=r"k=64 .* only 20 .* k <= 20.* k_store >= 64"):
-        answer_confidence(np.zeros((3, 20)))
+        score_answer(np.zeros((3, 20)))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_k_beyond_what_is_stored_names_both_numbers_and_the_way_out():
 )
 def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        answer_confidence([[-0.1, -2.0, -3.0]], **{"k": 3, **arguments})
+        score_answer([[-0.1, -2.0, -3.0]], **{"k": 3, **arguments})
 
 
 def test_unsorted_row_is_refused_and_named():
@@ -275,7 +277,7 @@ def test_ragged_or_textual_rows_are_refused(rows):
 
 def test_log_refuses_raw_logits():
     with pytest.raises(UserError, match=r"needs log-probabilities .* token 0 has 12"):
-        answer_confidence([[12.0, 3.0, 1.0]], "log", 3)
+        score_answer([[12.0, 3.0, 1.0]], "log", 3)
 
 
 @pytest.mark.parametrize("offsets", [[1, 2], [0, 3], [0, 2, 1, 2], [], [0.0, 2.0]])

@@ -16,7 +16,7 @@ from servers import said, scripted_server
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.demo.server import serving
 from speceyes_lib.errors import ConfigError, UserError
-from speceyes_lib.gating.separability import MODES, answer_confidence
+from speceyes_lib.gating.separability import PAPER_SCORES, score_answer
 from speceyes_lib.models.base import Backend, GenerationRequest
 from speceyes_lib.models.endpoint import Reply
 from speceyes_lib.models.openai import GIVE_UP_AFTER, PROCESSORS, ServerBackend, image_spec_of, read_evidence
@@ -77,8 +77,8 @@ def test_drafts_of_a_served_model_are_those_of_the_local_one(draft, tiny_draft, 
         assert served.evidence.token_texts == local.evidence.token_texts
         assert served.first_texts == local.first_texts
         assert len(served.token_ids) == len(local.token_ids)
-        for mode in MODES:
-            a, b = (answer_confidence(g.evidence.top_logprobs, mode) for g in (served, local))
+        for mode in PAPER_SCORES:
+            a, b = (score_answer(g.evidence.top_logprobs, mode) for g in (served, local))
             assert a == pytest.approx(b, abs=1e-4)
 
 

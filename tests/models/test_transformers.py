@@ -14,7 +14,7 @@ from PIL import Image
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.errors import ConfigError, UserError
-from speceyes_lib.gating.separability import MODES, answer_confidence
+from speceyes_lib.gating.separability import PAPER_SCORES, score_answer
 from speceyes_lib.models import transformers as transformers_backend
 from speceyes_lib.models.base import Backend, GenerationRequest
 from speceyes_lib.models.transformers import SUPPORTED, TransformersBackend, check_architecture, normalise
@@ -78,8 +78,8 @@ def test_batched_and_single_answers_are_identical_and_scores_agree_to_1e_4(tiny_
         (alone,) = tiny_draft.generate([request])
         assert together.error is None
         assert (together.text, together.token_ids) == (alone.text, alone.token_ids)
-        for mode in MODES:
-            a, b = (answer_confidence(g.evidence.top_logprobs, mode) for g in (together, alone))
+        for mode in PAPER_SCORES:
+            a, b = (score_answer(g.evidence.top_logprobs, mode) for g in (together, alone))
             assert a == pytest.approx(b, abs=1e-4)
 
 

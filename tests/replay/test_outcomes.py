@@ -20,7 +20,7 @@ from synthetic_run import make_run, make_samples, write_answers, write_drafts, w
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.agents.deepeyes import DeepEyesAgent
 from speceyes_lib.errors import StageError, UserError
-from speceyes_lib.gating.separability import MODES, score_grid
+from speceyes_lib.gating.separability import PAPER_SCORES, score_grid
 from speceyes_lib.inference.funnel import Drafting, Gate, Router, run_drafts, run_funnel
 from speceyes_lib.judging.stage import judge_record
 from speceyes_lib.models.base import Generation
@@ -179,7 +179,7 @@ def run(world) -> replay_data.ReplayData:
 REALLY_RUN = [
     Setting(score, k, slope, threshold, router, batch, agents)
     for (score, k, slope, router), (threshold, batch, agents) in zip(
-        product(MODES, (2, 4, 8), (0.6, 1.5), ("large", "small", "none")),
+        product((*PAPER_SCORES, "tie_aware"), (2, 4, 8), (0.6, 1.5), ("large", "small", "none")),
         [(t, b, a) for t in (0.0, 0.3, 0.6, 0.75, 0.9, 0.99, 1.0) for b in (1, 4, 16) for a in (1, 3)] * 2,
         strict=False,
     )
@@ -187,7 +187,7 @@ REALLY_RUN = [
 
 
 def test_many_settings_are_tried_and_none_twice():
-    assert len(set(REALLY_RUN)) == len(REALLY_RUN) == 72
+    assert len(set(REALLY_RUN)) == len(REALLY_RUN) == 84
 
 
 @pytest.mark.parametrize("setting", REALLY_RUN, ids=str)
@@ -534,8 +534,8 @@ def test_an_unknown_axis_is_named(small):
 # ---------------------------------------------------------------------------------------------------- one data
 def test_scores_are_those_of_the_formula_for_any_k_and_slope(run):
     for k, slope in product((2, 5, 8), (0.6, 2.0)):
-        grid = score_grid(run.top_logprobs, run.offsets, (k,), MODES, slope)
-        for mode in MODES:
+        grid = score_grid(run.top_logprobs, run.offsets, (k,), PAPER_SCORES, slope)
+        for mode in PAPER_SCORES:
             assert np.array_equal(run.score(mode, k, slope), grid[mode][:, 0], equal_nan=True)
     assert np.array_equal(run.score("min", K_STORE), run.recorded["min"], equal_nan=True)
 
@@ -549,14 +549,14 @@ def test_scores_from_chunks_are_the_same_and_need_no_evidence_afterwards(run):
     ]
     pooled = replay_data.pooled_in_chunks(chunks, (4, 8))
     bare = dataclasses.replace(run, top_logprobs=None, offsets=None, recorded={}, pooled=pooled)
-    settings = settings_module.grid(score=MODES, k=(4, 8), slope=(0.6, 1.1), threshold=(0.5, 0.9))
+    settings = settings_module.grid(score=PAPER_SCORES, k=(4, 8), slope=(0.6, 1.1), threshold=(0.5, 0.9))
     pd.testing.assert_frame_equal(outcomes.replay(bare, settings), outcomes.replay(run, settings))
     assert "evidence" in pooled_row(outcomes.replay(bare, Setting(k=5)))["reason"]
 
 
 def test_a_part_of_a_population_is_replayed_as_a_population_of_its_own(run):
     some = np.random.default_rng(1).permutation(run.n)[: run.n // 2]
-    part, settings = run.take(some), settings_module.grid(k=(4, 8), threshold=(0.5, 0.9), score=MODES)
+    part, settings = run.take(some), settings_module.grid(k=(4, 8), threshold=(0.5, 0.9), score=PAPER_SCORES)
     for setting in (Setting(k=4, threshold=0.5), Setting("mean", 8, threshold=0.9)):
         whole = outcomes.decisions(run, setting).iloc[np.sort(some)].reset_index(drop=True)
         columns = ["id", "confidence", "decision", "right"]
