@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..agents.registry import AGENTS
+from ..gating.scores import SCORES
 from ..runs.arms import BATCHED
 from ..tasks.registry import AVERAGE, SPLITS_BY_TASK
 
@@ -18,11 +19,8 @@ _METHODS = {
     "baseline": "Agent alone",
     "draft_only": "Draft alone",
     "specreason": "SpecReason",
-    "speceyes_log": "SpecEyes (log)",
-    "speceyes_mean": "SpecEyes (mean)",
-    "speceyes_bottom20": "SpecEyes (bottom)",
-    "speceyes_min": "SpecEyes (min)",
     "router_only": "Router, no gate",
+    **{f"speceyes_{name}": f"SpecEyes ({score.short})" for name, score in SCORES.items()},
 }
 _SPLITS = {task: split.label for task, split in SPLITS_BY_TASK.items()} | {AVERAGE: "Average"}
 # rules that `certificates.certify` adds for contrast

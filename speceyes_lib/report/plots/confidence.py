@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.special import logit
 
-from ...gating import scores
+from ...gating.scores import SCORES
 from .style import (
     _CONFIDENCE_TICKS,
     _TOP,
@@ -25,21 +25,10 @@ from .style import (
     _drawn,
     _left_end,
     _shown,
-    mode_color,
+    score_color,
 )
 
-SCORE_COLORS = {
-    "min_prob": "#999933",
-    "sequence": "#DDCC77",
-    "entropy": "#CC79A7",
-    "margin": "#D55E00",
-    "tie_aware": "#332288",
-    "options": "#117733",
-    "router": "#882255",
-    "combination": "#222222",
-}
 NOT_TIMED = "The run was not timed: nothing is known about speed."
-SHORT = {"min": "min", "mean": "mean", "bottom20": "bottom", "log": "log", "tie_aware": "sep. x margin"}
 
 
 def _nothing(why: str) -> Figure:
@@ -50,12 +39,8 @@ def _nothing(why: str) -> Figure:
     return figure
 
 
-def score_color(name: str) -> str:
-    return SCORE_COLORS.get(name) or mode_color(name)
-
-
 def short_label(name: str) -> str:
-    return SHORT.get(name, name.replace("_", " "))
+    return SCORES[name].short if name in SCORES else name.replace("_", " ")
 
 
 # ------------------------------------------------------------------ what the scores know
@@ -193,7 +178,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
             color=score_color(name),
         )  # fmt: skip
         low = max(0, 10 * np.floor(part[["promised_pct", "low_pct"]].min().min() / 10))
-        ax.set(title=scores.SCORES[name].label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
+        ax.set(title=SCORES[name].label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
     axes.flat[0].set_ylabel("came true, %")
     return figure
 

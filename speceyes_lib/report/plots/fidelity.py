@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import INK, MUTED, PAGE_IN, _drawn
+from .style import INK, MUTED, PAGE_IN, SERIES, _drawn
 
 GOAL_PCT = 10.0  # the band drawn around each measured speedup
 
@@ -31,7 +31,7 @@ def replay_fidelity(table: pd.DataFrame) -> Figure:
     for ax, name in ((left, "speedup"), (right, "accuracy_pct")):
         real, told = table[f"{name}_measured"], table[f"{name}_predicted"]
         ax.plot(real, y, "o", color=INK, ms=5, label="measured")
-        ax.plot(told, y, "o", mfc="none", mec="#D55E00", mew=1.2, ms=8, label="replayed")
+        ax.plot(told, y, "o", mfc="none", mec=SERIES[1][0], mew=1.2, ms=8, label="replayed")
         ax.grid(axis="y", visible=False)
     accuracies = table[["accuracy_pct_measured", "accuracy_pct_predicted"]].to_numpy()
     low, width = accuracies.min(), max(1.0, np.ptp(accuracies))

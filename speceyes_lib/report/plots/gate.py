@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from ...runs.arms import BATCHED
 from ...tasks.registry import AVERAGE
 from ..labels import agent_label, method_label
-from .confidence import NOT_TIMED, _nothing, score_color, short_label
+from .confidence import NOT_TIMED, _nothing, short_label
 from .style import (
     _TOP,
     COLUMN_IN,
@@ -30,6 +30,7 @@ from .style import (
     _left_end,
     _shown,
     method_color,
+    score_color,
 )
 
 

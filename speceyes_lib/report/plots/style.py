@@ -2,7 +2,7 @@
 
 Colours have one meaning everywhere: a method keeps its colour in every figure (palette of Okabe and Ito, its
 yellow darkened for white paper), right and wrong keep theirs (palette "muted" of Tol). Both are told apart with
-any colour vision, and line styles, markers and labels differ as well.
+any colour vision, and line styles, markers and labels differ as well. All colours of figures stand in this file.
 Where the plotted numbers are not simply the argument, `analysis/plot_data.py` computes them; `save_figure` stores
 them beside the picture.
 """
@@ -49,13 +49,24 @@ METHOD_MARKERS = {
     "router_only": "h",
 }
 # of what is neither a method nor a verdict (palette "muted" of Tol): colour and marker
-SERIES = (("#222222", "s"), ("#332288", "o"), ("#44AA99", "^"), ("#999933", "D"), ("#CC6677", "v"))
+SERIES = ((INK, "s"), ("#332288", "o"), ("#44AA99", "^"), ("#999933", "D"), ("#CC6677", "v"))
 PHASE_COLORS = {
     "decode_s": "#bdbdbd",
-    "router_s": "#D55E00",
-    "draft_s": "#E69F00",
-    "agent_s": "#4d4d4d",
-    "tool_s": "#999933",
+    "router_s": METHOD_COLORS["router_only"],
+    "draft_s": METHOD_COLORS["draft_only"],
+    "agent_s": METHOD_COLORS["baseline"],
+    "tool_s": "#7A6A3A",
+}
+# of scores that no method of the paper is named after; the others have their method's colour
+SCORE_COLORS = {
+    "min_prob": "#B15928",
+    "margin": "#F0A3A3",
+    "entropy": "#66A61E",
+    "tie_aware": "#6A3D9A",
+    "sequence": "#DDCC77",
+    "options": "#E7298A",
+    "router": "#8DA0CB",
+    "combination": "#005F73",
 }
 PHASE_LABELS = {
     "decode_s": "picture",
@@ -68,11 +79,13 @@ PHASE_LABELS = {
 
 def method_color(method: str) -> str:
     """The colour of a method; batched variants share it (they are drawn hollow)."""
-    return METHOD_COLORS.get(method.removesuffix(BATCHED), MUTED)
+    name = method.removesuffix(BATCHED)
+    return METHOD_COLORS.get(name) or SCORE_COLORS.get(name.removeprefix("speceyes_"), MUTED)
 
 
-def mode_color(mode: str) -> str:
-    return METHOD_COLORS.get(f"speceyes_{mode}", MUTED)
+def score_color(score: str) -> str:
+    """The colour of a score: that of SpecEyes gated by it."""
+    return method_color(f"speceyes_{score}")
 
 
 def _drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
