@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..gating.gate import accepts
+from ..gating.scores import SCORES
 from ..gating.threshold import OperatingPoint
 from ..runs.records import PHASES
 from ..stats import calibration, proportions, ranking
@@ -105,10 +106,13 @@ def risk_coverage_data(drafts: pd.DataFrame, names: Sequence[str]) -> pd.DataFra
 
 
 def reliability_data(drafts: pd.DataFrame, names: Sequence[str], n_bins: int = 10) -> pd.DataFrame:
-    """Equally filled bins of probabilities: score, promised_pct, accuracy_pct, low_pct, high_pct, n_bin."""
+    """Equally filled bins of probabilities: score, promised_pct, accuracy_pct, low_pct, high_pct, n_bin.
+
+    Scores that are no probability are left out.
+    """
     columns = ("promised_pct", "accuracy_pct", "low_pct", "high_pct", "n_bin")
     parts = [pd.DataFrame(columns=["score", *columns])]
-    for name in names:
+    for name in (name for name in names if SCORES[name].is_probability):
         bins = calibration.reliability(drafts[name], drafts["right"], n_bins)
         parts.append(pd.DataFrame({"score": name, **{c: getattr(bins, c) for c in columns}}))
     return pd.concat(parts[1:] or parts, ignore_index=True)

@@ -20,7 +20,6 @@ from speceyes_lib.paths import stage_dir
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.report import tables
 from speceyes_lib.report.columns import as_text
-from speceyes_lib.report.labels import rule_labels
 from speceyes_lib.report.plots import confidence, cost, gate
 from speceyes_lib.runs.arms import ROUTERS
 from speceyes_lib.runs.evidence import Evidence
@@ -214,7 +213,7 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
                 reported_points(read_reported("table1"), read_reported("ablation_threshold")),
                 ablations.points_at(run, {"here": THRESHOLD}),
             ),
-            "certified": gate.certified_points(points, rule_labels(rules)),
+            "certified": gate.certified_points(points, rules),
             "break even": cost.break_even(balance),
             "ledger": cost.time_ledger(steps, parts),
             "fleets": cost.fleets(fleets, load),

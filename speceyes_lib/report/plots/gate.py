@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ...gating.certificates import Rule
 from ...runs.arms import BATCHED
 from ...tasks.registry import AVERAGE
-from ..labels import agent_label, method_label
+from ..labels import agent_label, method_label, rule_labels
 from .confidence import NOT_TIMED, _nothing, short_label
 from .style import (
     _TOP,
@@ -206,12 +207,12 @@ def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | N
 
 
 @_drawn
-def certified_points(points: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
     """Rules over repeated halves (`gating.certify`): the risk each bounds, coverage, and speedup, held out.
 
-    A dot per repeat, hollow where nothing was certified; the bar is the mean, the cross the target. `labels`: by rule,
-    in the order shown.
+    A dot per repeat, hollow where nothing was certified; the bar is the mean, the cross the target.
     """
+    labels = rule_labels(rules)
     order = list(labels)
     figure, axes = plt.subplots(1, 4, figsize=(PAGE_IN, 0.29 * len(order) + 0.95), sharey=True)
     measures = (
