@@ -30,7 +30,7 @@ def settings_of(params: FidelityParams) -> list[Setting]:
     return [Setting.parse(text) for text in params.settings]
 
 
-def run_all(params: FidelityParams, progress: Progress = lambda done, total, text: None) -> list[Path]:
+def run_fidelity(params: FidelityParams, progress: Progress = lambda done, total, text: None) -> list[Path]:
     """Run and judge the instrumented pass, the agent alone and every setting; returns the finished stage folders.
 
     What an earlier session finished stays. Its times are then of another hour: for times side by side, run all at
@@ -50,7 +50,9 @@ def run_all(params: FidelityParams, progress: Progress = lambda done, total, tex
     return folders
 
 
-def compared(params: FidelityParams, data: replay_data.ReplayData) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compare_with_replay(
+    params: FidelityParams, data: replay_data.ReplayData
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Replay beside what was measured: one row per setting, and the samples on which they disagree.
 
     Columns of the first: `setting`, `n`, the numbers of samples whose `decisions_differ`, `answers_differ` (text of
@@ -106,7 +108,7 @@ def compared(params: FidelityParams, data: replay_data.ReplayData) -> tuple[pd.D
     return pd.DataFrame(rows), pd.concat(differing).rename_axis("id").reset_index()
 
 
-def write(
+def write_fidelity(
     params: FidelityParams, table: pd.DataFrame, differing: pd.DataFrame, figures: Sequence[Path]
 ) -> Path:
     """Finish the stage folder: both tables as CSV, and a manifest that names every run they are from."""

@@ -166,13 +166,18 @@ class PaperData:
         pooled = self.run.summary["arms"].get("gated", {}).get("pooled", {}) if self.run else {}
         return {name: pooled[name] for name in ("alpha", "beta") if pooled.get(name) is not None}
 
+    @property
+    def shares_source(self) -> str:
+        """Whose numbers the drawing of the method shows."""
+        return "reported" if self.run is None else "measured"
+
     def shares_table(self) -> pd.DataFrame:
         """The same as a table, to be stored beside the drawing."""
         return pd.DataFrame(list(self.shares().items()), columns=["name", "fraction"])
 
     @staticmethod
     def source(sweep: pd.DataFrame) -> str:
-        """Whose numbers a sweep holds, as figures say it."""
+        """Whose numbers a sweep or the results hold, as figures say it."""
         there = sorted(set(sweep["source"])) if len(sweep) else []
         return "both" if len(there) > 1 else "".join(there)
 

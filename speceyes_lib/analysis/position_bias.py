@@ -74,7 +74,7 @@ def drafting(params: PositionBiasParams, order: str) -> DraftParams:
     return own.model_copy(update=changed)
 
 
-def answers(params: PositionBiasParams, recorded: Mapping[str, RecordedRun]) -> pd.DataFrame:
+def order_answers(params: PositionBiasParams, recorded: Mapping[str, RecordedRun]) -> pd.DataFrame:
     """One row per order and sample, judged under `params.protocol` in the order shown.
 
     Columns: order, id, task, benchmark, group, options (how many), right_place, named_place (NaN: none named),
@@ -159,7 +159,7 @@ def by_place(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> p
     return pd.DataFrame(rows)
 
 
-def write(
+def write_position_bias(
     params: PositionBiasParams,
     recorded: Mapping[str, RecordedRun],
     orders: pd.DataFrame,

@@ -321,8 +321,6 @@ def operating_point_in_use(params: GateAnalysisParams, here: OperatingPoint) -> 
 
 # ------------------------------------------------------------------ 05
 
-SOURCES = {"run": "measured", "reported": "reported", "both": "both"}  # parameter -> word on the figures
-
 
 @dataclass(frozen=True)
 class RunResult:

@@ -11,11 +11,12 @@ __getattr__, __dir__, __all__ = exports(
         "outputs": (
             "open_album",
             "write_confidence_stage",
+            "write_figures_stage",
             "write_reported_numbers",
             "write_tables_stage",
             "write_threshold_stage",
         ),
-        "paper_table": ("table1", "table1_latex"),
+        "paper_table": ("missing_rows", "table1", "table1_latex"),
         "sample_page": ("SampleView", "sample_view"),
     },
 )

@@ -282,7 +282,7 @@ FLEET_LOAD = (
 # ------------------------------------------------------------------ studies
 
 _FIDELITY = (Column("setting", "setting"), Column("n", "n"))
-# fidelity.compared
+# fidelity.compare_with_replay
 FIDELITY = (
     *_FIDELITY,
     *(Column(f"{name}_differ", f"{name} differ") for name in ("decisions", "answers", "verdicts")),

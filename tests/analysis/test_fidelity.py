@@ -41,7 +41,7 @@ def params(tmp_path_factory, benchmark_root):
             batch_size=4,
             agent_batch_size_batched=4,
         )
-        fidelity.run_all(params)
+        fidelity.run_fidelity(params)
         yield params
 
 
@@ -51,7 +51,7 @@ def data(params):
 
 
 def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(params, data):
-    table, differing = fidelity.compared(params, data)
+    table, differing = fidelity.compare_with_replay(params, data)
     assert table["setting"].tolist() == [str(settings.Setting.parse(text)) for text in SETTINGS]
     assert (table["n"] == 8).all()
     assert not table[["decisions_differ", "answers_differ", "verdicts_differ"]].any(axis=None)
@@ -69,7 +69,7 @@ def test_a_disagreement_is_found_and_named(params, data):
     top = data.top_logprobs.copy()
     top[:, 0] = top[:, 1]  # the best token ties with the second: nobody is sure
     turned = replay_data.ReplayData(**{**vars_of(turned), "top_logprobs": top})
-    table, differing = fidelity.compared(params, turned)
+    table, differing = fidelity.compare_with_replay(params, turned)
     assert table["decisions_differ"].sum() > 0
     assert table["verdicts_differ"].sum() > 0
     assert len(differing) >= table["decisions_differ"].sum()
@@ -81,7 +81,7 @@ def vars_of(data: replay_data.ReplayData) -> dict:
 
 
 def test_the_comparison_is_a_finished_stage_that_names_its_runs(params, data):
-    folder = fidelity.write(params, *fidelity.compared(params, data), [])
+    folder = fidelity.write_fidelity(params, *fidelity.compare_with_replay(params, data), [])
     manifest = read_manifest(params.run, fidelity.STAGE)
     runs = {name.split("/")[0] for name in manifest.inputs}
     assert runs == {
@@ -94,7 +94,7 @@ def test_the_comparison_is_a_finished_stage_that_names_its_runs(params, data):
 
 def test_what_is_finished_is_not_run_again(params):
     seen = []
-    fidelity.run_all(params, lambda done, total, text="": seen.append((done, total, text)))
+    fidelity.run_fidelity(params, lambda done, total, text="": seen.append((done, total, text)))
     assert all(done == total for done, total, _ in seen)
     assert len({text for *_, text in seen}) == len(seen)  # every leg has its own name
 

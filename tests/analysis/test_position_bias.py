@@ -196,13 +196,13 @@ def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted
     again = position_bias.run_orders(params, lambda *told: None)
     assert {len(recorded.drafts()) for recorded in again.values()} == {6}
     assert sum(done == 6 for done, *_ in seen) >= 2
-    frame = position_bias.answers(params, passes)
+    frame = position_bias.order_answers(params, passes)
     assert len(frame) == 18
     assert (frame["right_place"] == 0).sum() < 18
     right = frame[frame["verdict"] == "right"]
     assert (right["named_place"] == right["right_place"]).all()
     orders = position_bias.by_order(frame, bootstrap=Bootstrap(draws=200))
-    folder = position_bias.write(
+    folder = position_bias.write_position_bias(
         params, passes, orders, position_bias.by_place(frame, bootstrap=Bootstrap(draws=200))
     )
     assert sorted(p.name for p in folder.iterdir()) == ["by_order.csv", "by_place.csv", "manifest.json"]

@@ -1,4 +1,4 @@
-"""Figure of notebook 06: see `figures` for the conventions."""
+"""Figure of the study of replay fidelity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOAL_PCT = 10.0  # the band drawn around each measured speedup
 
 @_drawn
 def replay_fidelity(table: pd.DataFrame) -> Figure:
-    """Predicted beside measured speedup and accuracy, one line per setting. `table`: see `fidelity.compared`.
+    """Predicted beside measured speedup and accuracy, one line per setting (`compare_with_replay`).
 
     The band reaches `GOAL_PCT` per cent to either side of the measured speedup.
     """
