@@ -70,7 +70,7 @@ def run_draft_stage(
     common = _common_inputs(wording)
     folders = []
     for task in params.tasks:
-        samples = samples_of(params, task)
+        samples = load_samples(params, task)
         store_of = partial(
             _store, params, DRAFT_STAGE, task, DraftRecord, params.stage_config(), common, models
         )
@@ -95,7 +95,7 @@ def run_agent_stage(
     common = _common_inputs(wording)
     folders = []
     for task in params.tasks:
-        samples = samples_of(params, task)
+        samples = load_samples(params, task)
         for arm in arms:
             drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
             config = params.arm_config(arm.name, threshold)
@@ -125,7 +125,7 @@ def with_available_alternatives(params: P) -> P:
     return params.model_copy(update={"k_store": available, "k": min(params.k, available)})
 
 
-def samples_of(params: Params, task: str) -> list[Sample]:
+def load_samples(params: Params, task: str) -> list[Sample]:
     """The samples of a task that a stage with these parameters works on."""
     samples = registry.load_task(task, resolve(params.data_root))
     samples = samples[: params.limit] if params.limit else samples
@@ -146,6 +146,7 @@ def preview_drafts(
     params: DraftParams, samples: Sequence[Sample]
 ) -> list[tuple[DraftRecord, Evidence | None]]:
     """What the stage would record for these samples (in order). Nothing is stored; the model stays loaded."""
+    params = with_available_alternatives(params)
     models = LoadedModels(params, ["draft"])
     drafts = {r.id: (r, e) for r, e in _drafts(params, prompt_sets.load(params.prompts), models, samples)}
     return [drafts[s.id] for s in samples]
@@ -155,6 +156,7 @@ def preview_agents(
     params: AgentParams, samples: Sequence[Sample], arm: str = "baseline"
 ) -> list[AgentRecord]:
     """What one arm would record for these samples (in order). Nothing is stored; the models stay loaded."""
+    params = with_available_alternatives(params)
     way = params.arm(arm)
     models = LoadedModels(params, _roles(params, way))
     threshold = threshold_of(params) if way.run_mode == "gated" else None

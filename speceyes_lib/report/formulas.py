@@ -16,13 +16,20 @@ from matplotlib.mathtext import MathTextParser
 FONT = FontProperties(size=12, math_fontfamily="stix")  # 12 pt are the 16 px of a page's text
 # code comes first, so that a dollar sign in it is none of a formula's
 _FORMULA = re.compile(r"```.*?```|`[^`]*`|\$\$(?P<display>.+?)\$\$|\$(?P<inline>[^$]+?)\$", re.DOTALL)
+_GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+# commands of LaTeX that mathtext does not know, and what stands for them
+_IN_MATHTEXT = {
+    r"\\le(?![a-z])": r"\\leq",
+    r"\\ge(?![a-z])": r"\\geq",
+    r"\\[bB]igg?[lr]?(?![a-z])": "",
+    rf"\\underbrace{_GROUP}_{_GROUP}": r"\\underset{\2}{\1}",
+}
 
 
 def formulas_as_pictures(markdown: str) -> str:
     """Markdown in which every `$...$` and `$$...$$` is an inline SVG picture, with its LaTeX as the alternative text.
 
-    Raises:
-        ValueError: a formula uses a command that matplotlib's mathtext does not know.
+    A formula that matplotlib's mathtext cannot draw is shown as its LaTeX.
     """
 
     def replaced(match: re.Match) -> str:
@@ -36,7 +43,12 @@ def formulas_as_pictures(markdown: str) -> str:
 @lru_cache(maxsize=256)
 def _picture(latex: str) -> str:
     text = f"${latex}$"
-    width, height, depth, *_ = MathTextParser("path").parse(text, dpi=72, prop=FONT)
+    for command, instead in _IN_MATHTEXT.items():
+        text = re.sub(command, instead, text)
+    try:
+        width, height, depth, *_ = MathTextParser("path").parse(text, dpi=72, prop=FONT)
+    except ValueError:
+        return f"<code>{html.escape(latex)}</code>"
     figure = Figure(figsize=(width / 72, height / 72))
     figure.text(0, depth / height, text, fontproperties=FONT)
     svg = io.BytesIO()

@@ -414,7 +414,7 @@ def sample_view(
     *,
     draft: DraftRecord | None = None,
     evidence: Evidence | None = None,
-    text_of: Callable[[int], str] = "#{}".format,
+    text_of: Callable[[int], str] | str = "#{}".format,
     judged: JudgedRecord | None = None,
     decided: pd.Series | None = None,
     threshold: float | None = None,
@@ -430,7 +430,7 @@ def sample_view(
         record: of the arm that is looked at.
         draft: of stage 01; None: the record's own.
         evidence: of the draft's tokens.
-        text_of: token id -> text.
+        text_of: token id -> text, or the draft model's folder, whose tokenizer does it.
         judged: verdicts on the record's answers.
         decided: row of `outcomes.decisions`; None: as the record was decided.
         threshold: of the gate; None: the record's own.
@@ -441,6 +441,7 @@ def sample_view(
     """
     if sample is not None and record is not None:
         sample = shown_as(sample, record.options_shown)
+    text_of = token_text(text_of) if isinstance(text_of, str) else text_of
     draft = draft or (record.draft if record else None)
     verdicts = judged.verdicts if judged else ()
     threshold = record.threshold if threshold is None and record else threshold

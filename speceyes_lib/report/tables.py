@@ -45,7 +45,7 @@ SAMPLES = (
     Column("n_turns", "turns", COUNT),
 )
 _SAMPLE = (Column("id", "sample"), Column("question", "question"), Column("standard", "right answer"))
-# stage_costs.draft_rows
+# sample_rows.draft_rows
 DRAFTS = (
     *_SAMPLE,
     Column("answer", "draft"),
@@ -53,7 +53,7 @@ DRAFTS = (
     *(Column(score, score, ".4f") for score in PAPER_SCORES),
     Column("failure", "failure"),
 )
-# stage_costs.agent_rows
+# sample_rows.agent_rows
 AGENTS = (
     *_SAMPLE,
     Column("decision", "decision", words),

@@ -13,7 +13,7 @@ from synthetic_run import make_samples
 
 from speceyes_lib.analysis import position_bias
 from speceyes_lib.errors import ConfigError, DataError, StageError
-from speceyes_lib.inference.stages import run_agent_stage, run_draft_stage, samples_of
+from speceyes_lib.inference.stages import load_samples, run_agent_stage, run_draft_stage
 from speceyes_lib.judging.stage import judge_record
 from speceyes_lib.params import AgentParams, DraftParams, PositionBiasParams
 from speceyes_lib.report import tables
@@ -186,7 +186,7 @@ def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted
     own, params = drafted
     seen = []
     passes = position_bias.run_orders(params, lambda *told: seen.append(told))
-    published = {s.id: s for s in samples_of(own, TASKS[0])}
+    published = {s.id: s for s in load_samples(own, TASKS[0])}
     for order, recorded in passes.items():
         assert len(recorded.drafts()) == 6
         assert recorded.config("01_draft")["option_order"] == order

@@ -62,7 +62,7 @@ def finished(benchmark_root) -> dict:
 
 
 def test_every_sample_has_its_record_in_every_stage(finished, benchmark_root):
-    ids = [s.id for task in TASKS for s in stages.samples_of(draft_params(benchmark_root), task)]
+    ids = [s.id for task in TASKS for s in stages.load_samples(draft_params(benchmark_root), task)]
     for stage in ["01_draft", *(f"02_{arm}" for arm in ARMS)]:
         assert list(finished[stage]) == ids
         assert {r.status for r in finished[stage].values()} == {"ok"}
@@ -215,7 +215,7 @@ def test_a_finished_stage_is_not_done_again(finished, benchmark_root, monkeypatc
 def test_a_preview_records_what_the_stage_would_and_stores_nothing(finished, benchmark_root, runs):
     before = sorted(runs.rglob("*"))
     params = agent_params(benchmark_root)
-    samples = stages.samples_of(params, TASKS[0])[:3]
+    samples = stages.load_samples(params, TASKS[0])[:3]
     drafts = stages.preview_drafts(draft_params(benchmark_root), samples)
     for (record, evidence), sample in zip(drafts, samples, strict=True):
         assert record.answer == finished["01_draft"][sample.id].answer

@@ -27,4 +27,10 @@ def test_every_formula_of_a_notebook_can_be_drawn(path):
     cells = json.loads(path.read_text("utf-8"))["cells"]
     for cell in cells:
         if cell["cell_type"] == "markdown":
-            assert "$" not in formulas_as_pictures("".join(cell["source"])).replace("`", "")
+            assert "<code>" not in formulas_as_pictures("".join(cell["source"]))
+
+
+def test_commands_that_the_drawing_does_not_know_have_a_stand_in_or_are_shown_as_latex():
+    known = r"$\underbrace{\frac{a}{b}}_{\text{gain}} \le \Bigl( x \Bigr)$ and $a \left( b \right) \geq c$"
+    assert formulas_as_pictures(known).count("data:image/svg+xml") == 2
+    assert formulas_as_pictures(r"$\unheardof{x}$") == r"<code>\unheardof{x}</code>"
