@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..gating.separability import MODES
+from ..gating.separability import PAPER_SCORES
 from ..runs.records import AgentRecord, DraftRecord
 from ..tasks.sample import Sample
 
@@ -18,7 +18,7 @@ def draft_rows(samples: Sequence[Sample], drafts: Sequence[DraftRecord]) -> pd.D
             **_question(sample),
             "answer": draft.answer,
             "tokens": draft.n_tokens,
-            **{score: (draft.scores or {}).get(score) for score in MODES},
+            **{score: (draft.scores or {}).get(score) for score in PAPER_SCORES},
             "failure": draft.error.message if draft.error else None,
         }
         for sample, draft in zip(samples, drafts, strict=True)
