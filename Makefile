@@ -42,8 +42,11 @@ lab: env ## open JupyterLab on the repository, for this machine only
 	@$(OFFLINE) $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# Voila reads pictures only from inside the folder that it serves
+APP_PICTURES = sed 's|(\.\./figures/|(figures/|'
 app: env ## serve the explorers as a small app in the browser, for this machine only (finished runs, no models)
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp notebooks/explore_*.ipynb "$$folder" && \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && ln -s $(CURDIR)/figures "$$folder" && \
+		for name in explore_gating explore_traces; do $(APP_PICTURES) notebooks/$$name.ipynb >"$$folder/$$name.ipynb"; done && \
 		SPECEYES_HOME=$(CURDIR) JUPYTER_PATH=$(CURDIR)/scripts/app $(OFFLINE) $(BIN)/voila "$$folder" \
 		--template=explorers --classic-tree --Voila.ip=127.0.0.1 $(ARGS)
 

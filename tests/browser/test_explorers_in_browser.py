@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,7 +190,14 @@ def test_the_app_opens_the_explorers_without_network(home, browser):
     assert all(
         o in makefile for o in (options[0], options[1], options[3], "JUPYTER_PATH=$(CURDIR)/scripts/app")
     )
-    command = [sys.executable, "-m", "voila", str(home / "notebooks"), *options]
+    pictures = re.search(r"^APP_PICTURES = sed '(.+)'$", makefile, re.MULTILINE)[1]
+    app = home / "app"
+    app.mkdir()
+    (app / "figures").symlink_to(ROOT / "figures")
+    for notebook in (home / "notebooks").glob("*.ipynb"):
+        edited = subprocess.run(["sed", pictures, str(notebook)], check=True, capture_output=True)
+        (app / notebook.name).write_bytes(edited.stdout)
+    command = [sys.executable, "-m", "voila", str(app), *options]
     address = f"http://127.0.0.1:{port}"
     with running(command, environment, address, home / "app.txt", ""):
         page, foreign = offline_page(browser, address, 1300, HEIGHT)
@@ -201,5 +209,6 @@ def test_the_app_opens_the_explorers_without_network(home, browser):
         page.wait_for_function(
             "i => i.complete && i.naturalWidth > 50", arg=explorer.locator(".se-stage img").element_handle()
         )
+        assert page.locator("img[src^='data:image/png']").first.evaluate("i => i.naturalWidth") > 300
         page.screenshot(path=home / "app.png")
         assert foreign == []
