@@ -1,0 +1,265 @@
+"""Which option a reply names for certain, by rule.
+
+A letter counts where it stands for an option, and the rule is the same for every letter: `A` and `I` are also English
+words, so a capital at the start of a sentence is a letter only when punctuation or a word such as "is" or "because"
+follows. Replies that hedge, reject an option or name two name none: a judging model or a person decides them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+from ..models.thoughts import without_thoughts
+from ..tasks.sample import LETTERS
+
+Named = tuple[int | str | None, str]  # what a reply names (None: nothing for certain), and the rule
+Reader = Callable[[str], Named]
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*(?:\.\d+)?")
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
+_MARKUP = re.compile(
+    r"</?(?:answer|final|choice|option|output|response|strong|span|code|div|em|br|b|i|u|s|p)\b[^<>]*>"
+    r"|[*`~$]+|(?<![^\W_])_+|_+(?![^\W_])",
+    re.IGNORECASE,
+)
+
+# what follows "the answer is" or "Answer:" up to the end of the sentence is the conclusion of the reply
+_STATED = re.compile(
+    r"\b(?:answer|choice)\s*(?P<link>is\b\s*:?|:|=)\s*(?P<conclusion>[^\n;]*?)(?P<end>[.!?](?=\s|$)|\n|;|$)",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(
+    r"[.!?;:,\n]|\b(?:but|so|then|therefore|thus|hence|because|since|yet|although|though)\b", re.IGNORECASE
+)
+_RETRACTED = re.compile(
+    r"\b(?:wait|actually|correction|scratch that|on second thought|on reflection|i mean|let me re\w+)\b"
+)
+# phrases that contain a negation and assert all the same
+_CERTAIN = re.compile(
+    r"\b(?:(?:there is |there's |with(?:out)? |beyond )?(?:no|any|a|all) (?:reasonable )?doubts?(?: about it)?"
+    r"|without (?:a |any )?(?:doubt|question)|no question|not only|cannot be denied|undoubtedly)\b",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(
+    r"\b(?:no|not|never|neither|nor|none|cannot|cant|dont|isnt|arent|except|without|\w+n['’]t"
+    r"|nicht|kein\w*|weder|pas|ni|aucune?|jamais|non|nunca|ningun\w*|niet|geen|nem|ne|não|нет|не|ни)\b"
+    r"|不|没|沒|非(?!常)|ない|ません|아니|않"
+)
+_REJECTION = re.compile(
+    r"\b(?:incorrect(?:ly)?|wrong(?:ly)?|false|untrue|inaccurate|invalid|mistaken|unlikely|implausible|impossible|hardly"
+    r"|rul(?:e|es|ed|ing) (?:\w+ )?out|rules? against|exclud\w+|eliminat\w+|reject\w*|discard\w*|dismiss\w*|refut\w+"
+    r"|contradict\w*|disagree\w*|doubt\w*|deny|denies|denied|refuse\w*|avoid\w*|instead of|rather than|other than"
+    r"|apart from|besides|unless|anything but|far from|opposite of|fails? to|least likely"
+    r"|falsch|faux|fausse|falso|falsa|sbagliat\w+|errad\w+|incorrect[oa]|fout|неверн\w+)\b|错|錯|誤|間違"
+)
+_HEDGE = re.compile(
+    r"\b(?:maybe|perhaps|possibly|(?:might|may|could)(?: \w+)? be|might|unsure|uncertain|unclear|undecided|unknown"
+    r"|depends|vielleicht|peut être|quizás?|tal vez|forse|talvez|misschien|возможно)\b|可能|也许|也許"
+)
+_CONDITION = re.compile(r"\b(?:if|whether|suppose|assuming|unless)\b")
+
+# a word of an option's language that shows that the capital before it is a letter and no article
+_AFTER_LETTER = re.compile(
+    r"\s+(?:is|isn['’]t|was|were|seems|looks|appears|fits|matches|describes|shows|would|wouldn['’]t|should|could|has|because"
+    r"|since|as|and|or|nor|but|for|from|based|according|which|where|when|that|this|the|it|it['’]s|i|we|you|they|he|she|there"
+    r"|these|those|its|my|both|in|on|by|with|if|than|vs|rather|therefore|thus|hence|however|in|to|of|does|doesn['’]t|cannot"
+    r"|ist|weil|oder|und|est|parce|ou|et|es|porque|o|y|è|perché|é|e|omdat|of|en|это)(?![\w'’\-])",
+    re.IGNORECASE,
+)
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_NO_WORD_BEFORE = rf"(?<![^\W{_CJK}])(?<!['’\-])"
+_NO_WORD_AFTER = rf"(?![^\W{_CJK}'’]|['’]\w|-\w)"
+_CAPITAL = re.compile(rf"{_NO_WORD_BEFORE}([A-Z]){_NO_WORD_AFTER}")
+_BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
+_KEYED = re.compile(rf"\b(?:option|choice|answer|letter)\s+([a-z]){_NO_WORD_AFTER}", re.IGNORECASE)
+_LETTER_ALONE = re.compile(r"\W*([A-Za-z])\W*")
+_SENTENCE_START = re.compile(r"(?:^|[.!?:;\n\"“«‘•>)\]\-–—])\s*$")
+
+# "no" is a verdict when nothing or a clause follows, and a mere determiner before a noun ("no doubt")
+_YES_NO_WORD = re.compile(
+    r"\b(yes\b|no\b(?=\s*(?:$|[^\w\s])|\s+(?:because|since|there|it|i|the|this|that|we|they|he|she)\b))",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=16384)
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text, with compatibility forms, case and punctuation folded."""
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def named_option(text: str, options: tuple[str, ...] | None) -> Named:
+    r"""The option that a reply names for certain, as (index or "yes"/"no"; None: none, the rule that decided).
+
+    Options of equal text are one option (the first of them). Thoughts and markup do not count, and where a reply has
+    text inside `\boxed{}`, only that text is read. The first rule that applies decides:
+
+    - `empty`: the reply has no words.
+    - `letter`, `option_text`, `yes_no`: the reply is nothing else.
+    - `stated`: "the answer is …": what follows decides, unless the reply takes it back.
+    - `mention`: the letters and option texts in the reply are of one option. A shorter option inside a longer one
+      ("red" in "dark red") is not a mention of its own.
+    - `part_of_option`: the reply is a run of words of exactly one option ("red" for "The bin is red.").
+    - `contradictory`, `negated` (also: rejected), `hedged`, `nothing_named`: no option is certain.
+
+    Args:
+        text: the reply.
+        options: their texts in the order shown; None where the answer is yes or no.
+    """
+    text = without_thoughts(unicodedata.normalize("NFKC", text))
+    if boxed := _BOXED.findall(text):
+        text = " ; ".join(boxed)
+    text = _MARKUP.sub(" ", _LATEX_TEXT.sub(r"\1", text)).strip()
+    if not words(text):
+        return None, "empty"
+    exact, mentioned = _YES_NO if options is None else _choice(tuple(options))
+    named, rule = exact(text)
+    if rule != "nothing_named":
+        return named, rule
+    text = _CERTAIN.sub(" ", text)
+    readings = list(_conclusions(text, exact, mentioned))
+    for doubt in ("negated", "hedged", "contradictory"):
+        if doubt in (rule for _, rule in readings):
+            return None, doubt
+    named, rule = _exactly_one({name for name, _ in readings if name is not None}, "stated")
+    return (named, rule) if rule != "nothing_named" else mentioned(text)
+
+
+def _conclusions(text: str, exact: Reader, mentioned: Reader) -> Iterator[Named]:
+    """What each "the answer is …" of the reply names."""
+    for stated in _STATED.finditer(text):
+        conclusion = stated["conclusion"]
+        if not words(conclusion):
+            continue
+        clause = " ".join(words(_CLAUSE.split(text[: stated.start()])[-1]))
+        if doubt := _doubt(clause):
+            yield None, doubt
+        elif stated["end"] == "?" or _CONDITION.search(clause):
+            yield None, "hedged"
+        elif _RETRACTED.search(" ".join(words(text[stated.end() :]))):
+            yield None, "contradictory"
+        else:
+            yield _concluded(conclusion, stated["link"], exact, mentioned)
+
+
+def _concluded(conclusion: str, link: str, exact: Reader, mentioned: Reader) -> Named:
+    named, rule = exact(conclusion)
+    if rule != "nothing_named":
+        return named, rule
+    if (small := re.match(r"[a-h]\b", conclusion)) and _stands_alone(conclusion[1:]):
+        conclusion = small[0].upper() + conclusion[1:]
+    # after "is" a capital does not begin a sentence
+    return mentioned(f"is {conclusion}" if link.casefold().startswith("is") else conclusion)
+
+
+def _doubt(words_left: str) -> str:
+    """`negated` or `hedged` where the words reject or hedge, else nothing."""
+    if _NEGATION.search(words_left) or _REJECTION.search(words_left):
+        return "negated"
+    return "hedged" if _HEDGE.search(words_left) else ""
+
+
+# ---------------------------------------------------------------------------------------------- yes or no
+
+
+def _yes_no_alone(text: str) -> Named:
+    return _exactly_one(set(words(text)), "yes_no", several="nothing_named", of={"yes", "no"})
+
+
+def _yes_no_mentioned(text: str) -> Named:
+    named: set[str] = set()
+    for mention in _YES_NO_WORD.finditer(text):
+        name = mention[1].casefold()
+        before = " ".join(words(_CLAUSE.split(text[: mention.start()])[-1]))
+        if name == "no":
+            before = re.sub(r"\bno\b", " ", before)
+        if doubt := _doubt(before):
+            return None, doubt
+        named.add(name)
+    if named and _HEDGE.search(" ".join(words(text))):
+        return None, "hedged"
+    return _exactly_one(named, "mention")
+
+
+_YES_NO = (_yes_no_alone, _yes_no_mentioned)
+
+
+# ---------------------------------------------------------------------------------------------- options
+
+
+@lru_cache(maxsize=4096)
+def _choice(options: tuple[str, ...]) -> tuple[Reader, Reader]:
+    """(exact, mentioned): the two readers of replies to one set of options, built once per set."""
+    texts = [words(option) for option in options]
+    first = [texts.index(t) if t else i for i, t in enumerate(texts)]  # equal texts are one option
+    by_letter = {letter: first[i] for i, letter in enumerate(LETTERS[: len(options)])}
+
+    def exact(text: str) -> Named:
+        reply = words(text)
+        by_text = {first[i] for i, t in enumerate(texts) if t and t == reply}
+        alone = _LETTER_ALONE.fullmatch(text)
+        letter = {by_letter[alone[1].upper()]} if alone and alone[1].upper() in by_letter else set()
+        return _exactly_one(by_text | letter, "option_text" if by_text else "letter")
+
+    def mentioned(text: str) -> Named:
+        tokens = list(_WORD.finditer(text))
+        reply = [token[0].casefold() for token in tokens]
+        named: set[int] = set()
+        inside_option: dict[int, bool] = {}  # start of a character span -> it begins an option's text
+        # the longest option first, and its words are used up, so that a shorter one inside it is not found again
+        for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
+            width = len(texts[i])
+            for start in range(len(reply) - width + 1 if width else 0):
+                if tuple(reply[start : start + width]) == texts[i]:
+                    named.add(first[i])
+                    for j in range(start, start + width):
+                        inside_option[tokens[j].start()] = j == start
+                        reply[j] = ""
+        for letter, at in _letters(text, inside_option):
+            if letter in by_letter and at not in inside_option:
+                named.add(by_letter[letter])
+        doubt = _doubt(" ".join(reply))  # outside option texts: "not red" may be an option
+        if doubt == "negated" or (doubt and len(named) == 1):
+            return None, doubt
+        if not named:
+            inside = {first[i] for i, t in enumerate(texts) if _is_run(words(text), t)}
+            return _exactly_one(inside, "part_of_option", several="nothing_named")
+        return _exactly_one(named, "mention")
+
+    return exact, mentioned
+
+
+def _letters(text: str, inside_option: dict[int, bool]) -> Iterator[tuple[str, int]]:
+    """The letters of a text that stand for options, each with the place where it stands."""
+    shouted = text.isupper() and len(words(text)) > 1
+    for match in _CAPITAL.finditer(text):
+        letter, rest = match[1], text[match.end() :]
+        within_sentence = letter != "I" and not shouted and not _SENTENCE_START.search(text[: match.start()])
+        # "B red" may name two options; "A red" has an article
+        before_option = letter != "A" and inside_option.get(match.end() + len(rest) - len(rest.lstrip()))
+        if within_sentence or before_option or _stands_alone(rest):
+            yield letter, match.start()
+    for match in _BRACKETED.finditer(text):
+        yield match[1].upper(), match.start(1)
+    for match in _KEYED.finditer(text):
+        if _stands_alone(text[match.end() :]) or (match[1].isupper() and not shouted):
+            yield match[1].upper(), match.start(1)
+
+
+def _stands_alone(rest: str) -> bool:
+    """Whether what follows a letter shows that it is no article: punctuation, the end, or "is", "because" ..."""
+    return re.match(r"\s+\w", rest) is None or _AFTER_LETTER.match(rest) is not None
+
+
+def _is_run(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
+    return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
+
+
+def _exactly_one(named: set, rule: str, several: str = "contradictory", of: set | None = None) -> Named:
+    if len(named) == 1 and (of is None or named <= of):
+        return next(iter(named)), rule
+    return None, several if named else "nothing_named"

@@ -1,0 +1,216 @@
+"""Which option a reply names: cases as they are written in the wild, and three laws over generated replies."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from speceyes_lib.judging import named_option
+from speceyes_lib.tasks.sample import LETTERS
+
+COLOURS = ("red", "blue", "green", "yellow")
+
+# {x} is the letter of an option
+LETTER = [
+    "{x}",
+    "({x})",
+    "**{x}**",
+    "__{x}__",
+    "`{x}`",
+    "${x}$",
+    "<answer>{x}</answer>",
+    "<b>{x}</b>",
+    r"\boxed{{{x}}}",
+    "{x}.",
+    "{x}) as the picture shows",
+    "{x} because the glove looks smooth.",
+    "{x} is the correct answer.",
+    "{x} is right",
+    "{x}, since it is in the picture",
+    "{x} according to the picture",
+    "{x} seems to be the best choice.",
+    "The answer is {x}",
+    "The answer is {x} because the glove looks smooth.",
+    "The answer is: {x}",
+    "The correct answer is option {x}.",
+    "Answer: {x}",
+    "Answer: **{x}**",
+    "Final answer: ({x})",
+    "Answer {x}",
+    "My answer would be {x}.",
+    "I think {x} is right",
+    "I think it is {x}",
+    "I choose {x} from the list",
+    "I would go with {x} here",
+    "Option {x}",
+    "option {x} fits best",
+    "There is no doubt that it is {x}.",
+    "Without a doubt, {x}.",
+    "Looking at the picture, the glove is smooth.\n\nTherefore the answer is {x}.",
+    "The answer is {x}. Note that the picture is dark.",
+    "Die Antwort ist {x}.",
+    "{x} ist richtig",
+    "La réponse est {x}.",
+    "La respuesta es {x} porque es lisa.",
+    "A resposta é {x}.",
+    "答案是{x}",
+    "答案：{x}。",
+    "正解は{x}です",
+    "Ответ: {x}",
+]
+# {t} is the text of an option
+TEXT = [
+    "{t}",
+    "It is {t}.",
+    "A {t} one",
+    "The answer is {t}",
+    "The answer is {t}, because of the light.",
+    "**{t}**",
+    "I see {t} in the picture",
+    "{x}. {t}",
+    "({x}) {t}",
+    "{x}: {t}",
+    "Option {x}: {t}",
+    "The answer is {x}. {t}",
+]
+NOTHING = [
+    "Option {x} is incorrect.",
+    "{x} is wrong.",
+    "I would rule out ({x})",
+    "It is not {x}.",
+    "It isn't {t}",
+    "I can't say {x}.",
+    "I don't think the answer is {x}.",
+    "I doubt that the answer is {x}.",
+    "If the answer is {x}, the glove is smooth.",
+    "Is the answer {x}? I do not know.",
+    "The answer is {x}? Hard to tell.",
+    "The answer cannot be {x}",
+    "Maybe {x}",
+    "It might be {t}.",
+    "Possibly ({x}).",
+    "Everything except {x}",
+    "Anything other than {t}",
+    "Die Antwort ist nicht {x}.",
+    "La réponse n'est pas {x}.",
+    "La respuesta no es {x}.",
+    "答案不是{x}",
+]
+# {x} and {y} are the letters of two options, {t} and {u} their texts
+TWO = [
+    "{x} or {y}",
+    "The answer is {x} or {y}.",
+    "Either {x} or {y}",
+    "{x} and {y}",
+    "{x}/{y}",
+    "Both {x} and {y} are right",
+    "It is {t} or {u}",
+    "{t}, {u}",
+    "{x}. {u}",
+    "Between {x} and {y} I cannot choose",
+    "Answer: {x}. No wait, answer: {y}.",
+    "{x} is more likely than {y}",
+    "{x} oder {y}",
+]
+THOUGHTS = [
+    "<think>\nIt could be {u} ({y}).\n</think>\n\n",
+    "<think>Is it {y}? No.</think>",
+    "The answer is {y}, I guess.</think>",
+    "<thinking>The answer is {y}.</thinking>\n",
+    "[THINK]{y}[/THINK]",
+    "◁think▷{u}◁/think▷",
+    "<|begin_of_thought|>not {u}<|end_of_thought|>",
+]
+
+
+def fill(template: str, options: tuple[str, ...], first: str, second: str) -> str:
+    x, y = (LETTERS[options.index(text)] for text in (first, second))
+    return template.format(x=x, y=y, t=first, u=second)
+
+
+@pytest.mark.parametrize("letter", "ABCD")
+@pytest.mark.parametrize("template", LETTER + TEXT)
+def test_every_letter_is_read_in_the_same_way(template, letter):
+    target = LETTERS.index(letter)
+    reply = fill(template, COLOURS, COLOURS[target], COLOURS[(target + 1) % 4])
+    assert named_option(reply, COLOURS)[0] == target, reply
+
+
+@pytest.mark.parametrize("letter", "ABCD")
+@pytest.mark.parametrize("template", NOTHING)
+def test_a_hedge_or_a_rejection_names_nothing(template, letter):
+    target = LETTERS.index(letter)
+    reply = fill(template, COLOURS, COLOURS[target], COLOURS[(target + 1) % 4])
+    assert named_option(reply, COLOURS)[0] is None, reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "name"),
+    [
+        ("A glove is on the table.", None),
+        ("A CAR IS ON THE TABLE", None),
+        ("A red star", "red"),
+        ("B red", None),
+        ("It could be B or C, but the answer is A.", "red"),
+        ("The answer is B. Note that A is a common distractor.", "blue"),
+        ("the answer is b because of the light", "blue"),
+        ("the answer is a because of the light", "red"),
+        ("A la izquierda", None),
+        ("There are at least two; B.", "blue"),
+        ("<think>A", None),
+        ("B <think>or A?</think>", "blue"),
+    ],
+)
+def test_english_words_are_no_letters(reply, name):
+    named = named_option(reply, COLOURS)[0]
+    assert (None if named is None else COLOURS[named]) == name
+
+
+def test_a_letter_inside_an_option_is_part_of_the_option():
+    assert named_option("It shows Vitamin C there", ("Vitamin C", "Vitamin B", "salt"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "name"),
+    [
+        ("Yes, there is no doubt a dog.", "yes"),
+        ("There is no doubt: yes", "yes"),
+        ("Yes, I can see it", "yes"),
+        ("I would say no.", "no"),
+        ("I see no dog, so no.", "no"),
+        ("I don't see a dog, no.", "no"),
+        ("The answer is no because it is empty.", "no"),
+        ("<think>yes? no.</think>Yes.", "yes"),
+        ("**No**", "no"),
+        ("I can't say yes.", None),
+        ("I see no reason to say yes", None),
+        ("I would not say no.", None),
+        ("I don't think the answer is yes.", None),
+        ("Maybe yes.", None),
+        ("yes or no", None),
+        ("It is unlikely that the answer is yes", None),
+    ],
+)
+def test_yes_and_no(reply, name):
+    assert named_option(reply, None)[0] == name
+
+
+def test_laws_of_ten_thousand_replies():
+    rng = random.Random(0)
+    for _ in range(10_000):
+        options, shown = (tuple(rng.sample(COLOURS, 4)) for _ in range(2))
+        first, second = rng.sample(COLOURS, 2)
+        template = rng.choice(LETTER + TEXT + NOTHING + TWO)
+        reply = fill(template, options, first, second)
+        name = named_option(reply, options)[0]
+        if template in TWO:
+            assert name is None, reply
+
+        permuted = named_option(fill(template, shown, first, second), shown)[0]
+        assert (None if name is None else options[name]) == (None if permuted is None else shown[permuted]), (
+            reply
+        )
+
+        with_thought = fill(rng.choice(THOUGHTS), options, first, second) + reply
+        assert named_option(with_thought, options)[0] == name, with_thought
