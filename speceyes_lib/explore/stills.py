@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from markupsafe import escape
 
 from ..report.rendering import environment
-from ..report.sample_page import SampleView, recorded_sample, short_id, styled_page
+from ..report.sample_page import SampleView, recorded_sample, styled_page
 from ..runs.recorded_run import RecordedRun
 from . import gating, traces
 from .gating import Gating
-from .state import Chosen, GateView, TraceView
+from .state import GateView, TraceView
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -59,34 +57,6 @@ def trace_still(
         parts.append(f"<p>{escape(traces.difference_line((run, view.arm), (other, other_arm), id_))}</p>")
         columns += f"<div>{traces.trace_html(other, other_arm, id_, view.text)}</div>"
     return _page([*parts, _side_by_side(columns)])
-
-
-def review_plan(
-    data: Gating, view: GateView, half_widths_pp: tuple[float, ...] = (2, 5, 10, 15)
-) -> pd.DataFrame:
-    """How many samples of the part to look at for a share known to +- so many points, and what was marked so far."""
-    n = data.part(view.task, view.protocol).n
-    marks = data.marks(view)
-    rows = [
-        {"known to ±, pp": h, "samples to review": gating.sample_size(h, n), "of": n} for h in half_widths_pp
-    ]
-    return pd.DataFrame(rows).assign(
-        **{"marked so far": len(marks), "sound": int((marks["mark"] == "sound").sum())}
-    )
-
-
-def review_queues(data: Gating, view: GateView, n: int, seed: int) -> pd.DataFrame:
-    """How many samples each queue for review holds, and which come first."""
-    decided = data.decided(view)
-    rows = []
-    for kind in ("disagree", "borderline", "random"):
-        chosen = Chosen(kind, n=n, seed=seed)
-        found = gating.listed(decided, replace(view, chosen=chosen))
-        first = ", ".join(short_id(i) for i in found["id"].head(3))
-        rows.append(
-            {"queue": gating.chosen_text(chosen), "samples": len(found), "of": len(decided), "first": first}
-        )
-    return pd.DataFrame(rows).set_index("queue")
 
 
 def _side_by_side(columns: str) -> str:

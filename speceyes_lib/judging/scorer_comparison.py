@@ -7,7 +7,7 @@ original that it corrects. So the corrections add up to the difference, whatever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -32,11 +32,6 @@ FAILED = "failed samples count as wrong"
 BY_MODEL = "the judging model decides what is open"
 BY_PEOPLE = "people overrule"
 START, END = "paper", "strict"
-
-
-def arm_to_score(arms: Sequence[str]) -> str:
-    """The arm whose answers are compared: the gated one, else the first."""
-    return "gated" if "gated" in arms else arms[0]
 
 
 def compare_scorers(records: Iterable[JudgedRecord], source: str = "final") -> pd.DataFrame:
@@ -120,28 +115,6 @@ def pope_by_scorer(scored: pd.DataFrame) -> pd.DataFrame:
             rows[task, scorer] = pope_measures(truth, np.array([read(a) for a in answers], object), scorer)
     index = pd.MultiIndex.from_tuples(rows, names=["split", "scorer"]) if rows else None
     return pd.DataFrame(list(rows.values()), index=index)
-
-
-def differing(scored: pd.DataFrame) -> pd.DataFrame:
-    """The answers that not all scorers count the same way (right or not), with question and verdicts, by id."""
-    right = pd.DataFrame(
-        {s: scored[s].map({"right": 1.0}).fillna(0.0).where(scored[s].notna()) for s in SCORERS}
-    )
-    apart = right.max(axis=1) != right.min(axis=1)
-    shown = scored[apart].sort_values(["task", "id"])
-    return shown[["id", "question", "standard", "answer", *SCORERS]].fillna("").set_index("id")
-
-
-def ways_to_differ(apart: pd.DataFrame) -> pd.DataFrame:
-    """The answers of `differing` by how they are scored: a row per benchmark and pattern, with an example.
-
-    Columns: n, the verdict of every scorer, and the id, standard answer and answer of the first such sample.
-    """
-    rows = apart.reset_index()
-    rows["benchmark"] = rows["id"].str.split("/").str[0]
-    rows["n"] = rows.groupby(["benchmark", *SCORERS], sort=False)["id"].transform("size")
-    first = rows.drop_duplicates(["benchmark", *SCORERS]).sort_values(["n", "id"], ascending=[False, True])
-    return first[["benchmark", "n", *SCORERS, "id", "standard", "answer"]].set_index(["benchmark", "n"])
 
 
 def corrections(scored: pd.DataFrame) -> pd.DataFrame:

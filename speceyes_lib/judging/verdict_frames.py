@@ -29,8 +29,6 @@ COLUMNS = (
     *("by_rule", "by_model", "by_human", "unreviewed"),
 )
 RATERS = {"by_rule": "rule", "by_model": "model", "by_human": "human"}
-VERDICTS = ["right", "wrong", "unparsed", "undecided", "error"]
-LEFT_OPEN = ("unparsed", "undecided")
 
 
 def verdict_frame(records: Iterable[JudgedRecord], arm: str = "", source: str | None = None) -> pd.DataFrame:
@@ -85,48 +83,6 @@ def of_source(frame: pd.DataFrame, source: str = "final", arm: str | None = None
     """The rows of one source ("final", "draft", "agent", "first_look"), of one arm or of all."""
     rows = frame["source"] == source
     return frame[rows if arm is None else rows & (frame["arm"] == arm)]
-
-
-def left_open(frame: pd.DataFrame) -> pd.DataFrame:
-    """The answers that are neither right nor wrong, without a failure."""
-    return frame[frame["verdict"].isin(LEFT_OPEN)]
-
-
-def counts_by_arm(frame: pd.DataFrame) -> pd.DataFrame:
-    """Answers per arm and verdict: a row per arm, a column per verdict, and n."""
-    counts = pd.crosstab(frame["arm"], frame["verdict"]).reindex(columns=VERDICTS, fill_value=0)
-    counts = counts.reindex(frame["arm"].unique()).rename_axis(columns=None)
-    return counts.assign(n=counts.sum(axis=1))
-
-
-def deciders(frame: pd.DataFrame) -> pd.DataFrame:
-    """Number of verdicts by each rule, the model and people: a row per decider and rule, a column per verdict."""
-    by = frame["decided_by"].replace("none", "nobody")
-    return pd.crosstab([by.rename("decided by"), frame["rule"]], frame["verdict"])
-
-
-def with_and_without_people(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Accuracy with and without the verdicts of people, a row per arm.
-
-    Args:
-        frame: one answer per sample and arm.
-        protocol: "strict" counts failed samples as wrong, "paper" leaves them out.
-
-    Returns:
-        Columns: with_pct and without_pct (None without a sample that counts), n (their denominator), checked (answers
-        that a person judged), overruled (those of them whose verdict changed).
-    """
-    rows = {}
-    for arm, part in frame.groupby("arm", sort=False):
-        in_denominator = counted(part, protocol)
-        accuracy = {
-            name: 100.0 * float((in_denominator[column] == "right").mean()) if len(in_denominator) else None
-            for name, column in (("with_pct", "verdict"), ("without_pct", "unreviewed"))
-        }
-        checked, overruled = part["by_human"].notna(), part["verdict"] != part["unreviewed"]
-        counts = {"n": len(in_denominator), "checked": int(checked.sum()), "overruled": int(overruled.sum())}
-        rows[arm] = accuracy | counts
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
 # ------------------------------------------------------------------ agreement

@@ -73,29 +73,6 @@ def sample_columns(scores: Sequence[str]) -> list[Column]:
 
 # ------------------------------------------------------------------ verdicts
 
-# verdict_frames.verdict_frame
-VERDICTS = (
-    Column("id", "sample"),
-    Column("question", "question"),
-    Column("source", "answer of"),
-    Column("answer", "answer"),
-    Column("standard", "right answer"),
-    Column("verdict", "verdict"),
-    Column("decided_by", "decided by", lambda who: "nobody" if who == "none" else who),
-    Column("rule", "rule"),
-)
-# verdict_frames.counts_by_arm
-VERDICT_COUNTS = (
-    Column("arm", "arm", method_label),
-    *(Column(name, name) for name in ("right", "wrong", "unparsed", "undecided", "error", "n")),
-)
-# verdict_frames.with_and_without_people
-PEOPLE = (
-    Column("arm", "arm", method_label),
-    Column("with_pct", "accuracy % with people", ".2f"),
-    Column("without_pct", "without", ".2f"),
-    *(Column(name, name) for name in ("n", "checked", "overruled")),
-)
 # verdict_frames.agreement
 AGREEMENT = (
     Column("raters", "raters"),

@@ -13,9 +13,7 @@ from speceyes_lib.judging.scorer_comparison import (
     accuracy_by_scorer,
     compare_scorers,
     corrections,
-    differing,
     pope_by_scorer,
-    ways_to_differ,
 )
 from speceyes_lib.report.plots.judging import correction_waterfall
 from speceyes_lib.runs.records import HumanCheck, JudgeCall
@@ -45,27 +43,6 @@ def test_the_table_says_what_each_figure_stands_on():
     assert cells[pope, "strict"] == (100, 2, 0, 0)
     assert ("all", "lmms-eval") in cells
     assert ("all", "DeepEyes judge") not in cells
-
-
-def test_the_samples_on_which_scorers_differ_are_listed_and_no_others():
-    shown = differing(compare_scorers(RECORDS))
-    assert "vstar/direct_attributes/0" not in shown.index  # everyone calls it right
-    assert "vstar/direct_attributes/2" not in shown.index  # and nobody this one
-    assert list(shown.index) == [
-        "hr/hr_bench_4k/1",
-        "pope/random/0",
-        "vstar/direct_attributes/1",
-    ]
-    assert shown.loc["pope/random/0", "paper"] == "wrong"
-
-
-def test_samples_that_differ_are_grouped_by_what_each_scorer_says():
-    more = [judged(f"pope/random/{i}", "Yes", "yes") for i in (7, 8)]
-    ways = ways_to_differ(differing(compare_scorers([*RECORDS, *more])))
-    assert list(ways.index) == [("pope", 3), ("hr", 1), ("vstar", 1)]
-    most = ways.reset_index().iloc[0]
-    assert (most["paper"], most["strict"], most["id"]) == ("wrong", "right", "pope/random/0")
-    assert ways_to_differ(differing(compare_scorers(RECORDS[:1]))).empty
 
 
 def test_the_steps_lead_from_one_protocol_to_the_other():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 from judged import judged
 
@@ -10,16 +9,10 @@ from speceyes_lib.judging.human import reviewed
 from speceyes_lib.judging.verdict_frames import (
     agreement,
     counted,
-    counts_by_arm,
-    deciders,
-    left_open,
     model_replies,
     session_cost,
     verdict_frame,
-    with_and_without_people,
 )
-from speceyes_lib.report.columns import as_text
-from speceyes_lib.report.tables import VERDICTS
 from speceyes_lib.runs.records import Counts, Failure, HumanCheck, JudgeCall, JudgedRecord, Manifest
 
 
@@ -103,42 +96,8 @@ def test_a_model_that_gave_no_reply_rated_nothing():
     assert verdict_frame([silent])["by_model"].tolist() == [None]
 
 
-def test_who_decided_is_counted_by_rule_and_verdict():
-    table = deciders(verdict_frame([*RATED, judged("vstar/direct_attributes/9", "red or blue")]))
-    assert table.loc[("human", "letter"), "right"] == 4
-    assert table.loc[("rule", "letter"), "right"] == 1
-    assert table.loc[("nobody", "contradictory"), "undecided"] == 1
-
-
 def test_only_paper_drops_failed_samples():
     frame = verdict_frame(
         [judged("vstar/direct_attributes/0", None), judged("vstar/direct_attributes/1", "A")]
     )
     assert (len(counted(frame, "strict")), len(counted(frame, "paper"))) == (2, 1)
-
-
-def test_verdicts_are_counted_by_arm():
-    frame = pd.concat(
-        [
-            verdict_frame(RATED, "gated"),
-            verdict_frame([judged("vstar/direct_attributes/9", None)], "baseline"),
-        ]
-    )
-    counts = counts_by_arm(frame)
-    assert list(counts.index) == ["gated", "baseline"]
-    assert counts.loc["gated", ["right", "wrong", "error", "n"]].tolist() == [5, 1, 0, 6]
-    assert counts.loc["baseline", ["right", "error", "n"]].tolist() == [0, 1, 1]
-
-
-def test_accuracy_with_and_without_people_has_its_counts_beside_it():
-    told = with_and_without_people(verdict_frame(RATED, "gated"), "strict").loc["gated"]
-    assert told["with_pct"] == pytest.approx(100 * 5 / 6)
-    assert told["without_pct"] == pytest.approx(100 * 4 / 6)
-    assert (told["n"], told["checked"], told["overruled"]) == (6, 5, 1)
-
-
-def test_what_nobody_could_tell_is_left_open_and_a_failure_is_not():
-    answers = ["A", "red or blue", "", None]
-    frame = verdict_frame([judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(answers)])
-    assert left_open(frame)["answer"].tolist() == ["red or blue", ""]
-    assert as_text(left_open(frame), VERDICTS)["decided by"].tolist() == ["nobody", "rule"]
