@@ -93,7 +93,7 @@ class Clients:
     def __init__(self, url: str, log: Path, samples: Sequence[Sample]) -> None:
         from speceyes_lib.agents.deepeyes import DeepEyesAgent
         from speceyes_lib.demo.server import EMBEDDED
-        from speceyes_lib.models.loading import open_backend
+        from speceyes_lib.models.registry import open_backend
 
         self.log, self.samples = log, samples
         self.draft, self.agent = (

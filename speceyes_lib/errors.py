@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 class UserError(Exception):
@@ -37,3 +43,33 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the valid name closest to `name`, or an empty string."""
     found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
     return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def build(model: type[M], values: Mapping[str, Any], source: str) -> M:
+    """A checked model of `values` that came from `source` (a file or notebook, named in the error).
+
+    Raises:
+        ConfigError: the message names every key at fault, what was expected there, and the nearest valid name.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_fault(item, model) for item in error.errors())
+        raise ConfigError(f"{source}: {faults}") from None
+
+
+def _fault(item: Mapping[str, Any], model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        for part in item["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        hint = nearest(item["loc"][-1], model.model_fields)
+        return f"{where}: there is no such key{hint}; valid are {', '.join(model.model_fields)}"
+    reason = item["msg"].removeprefix("Value error, ")
+    return (
+        f"{where}: {reason}, got {item['input']!r}"
+        if where and item["type"] != "missing"
+        else f"{where}: {reason}"
+    )

@@ -9,17 +9,18 @@ The file has one subject and is not split: most parameters are shared by several
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from .agents.registry import AGENTS
 from .errors import ConfigError, nearest
 from .gating.gate import PASSES
 from .gating.scores import GATE_SCORES
 from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
-from .models.endpoint import identity, is_endpoint, parse_endpoints
+from .models.endpoint import parse_endpoints
+from .models.registry import identity
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
 from .tasks.hub import ITEMS
 from .tasks.registry import HARD_BELOW, OPTION_TASKS, TASKS
@@ -78,20 +79,19 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _endpoints_or_none(text: str) -> str:
-    try:
-        if text:
-            parse_endpoints(text)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-    return text
+def _empty_or(read: Callable[[str], Any]) -> AfterValidator:
+    def check(text: str) -> str:
+        try:
+            if text:
+                read(text)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    return AfterValidator(check)
 
 
-def _folder_or_endpoints(text: str) -> str:
-    return _endpoints_or_none(text) if is_endpoint(text) else text
-
-
-Model = Annotated[str, AfterValidator(_folder_or_endpoints)]
+Model = Annotated[str, _empty_or(identity)]
 Pixels = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -172,7 +172,7 @@ class StageParams(NotebookParams):
     def stage_config(self) -> dict[str, Any]:
         """What the records of one task depend on: the parameters without the run's name and the task list.
 
-        A served model is named without the place it is served at (`endpoint.identity`).
+        A served model is named without the place it is served at (`models.registry.identity`).
         """
         values = self.model_dump(exclude={"run", "tasks", "if_changed", "if_fewer_alternatives"})
         return {key: identity(v) if key.endswith("_model") else v for key, v in values.items()}
@@ -412,7 +412,7 @@ class JudgingParams(StageParams):
     arms: Arms = list(DEFAULT_ARMS)
     data_root: DataRoot = "data/demo/benchmark"
     protocol: Protocol = "strict"
-    judge: Annotated[str, AfterValidator(_endpoints_or_none)] = parameter(
+    judge: Annotated[str, _empty_or(parse_endpoints)] = parameter(
         "", "endpoint of a judging model for what no rule decides; empty: rules only"
     )
     judge_all: bool = parameter(
@@ -630,31 +630,3 @@ BY_HAND: dict[str, type[Params]] = {
     "explore_traces": TraceExplorerParams,
 }
 ALL_NOTEBOOKS: dict[str, type[Params]] = {**NOTEBOOKS, **BY_HAND}
-
-
-# ------------------------------------------------------------------ building, with errors for people
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def build(model: type[M], values: Mapping[str, Any], source: str) -> M:
-    """A checked model of `values` that came from `source` (a file or notebook, named in the error).
-
-    Raises ConfigError that names every key at fault, what was expected there, and the nearest valid name.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        faults = "; ".join(_fault(item, model) for item in error.errors())
-        raise ConfigError(f"{source}: {faults}") from None
-
-
-def _fault(item: Mapping[str, Any], model: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        for part in item["loc"][:-1]:
-            model = model.model_fields[part].annotation
-        hint = nearest(item["loc"][-1], model.model_fields)
-        return f"{where}: there is no such key{hint}; valid are {', '.join(model.model_fields)}"
-    reason = item["msg"].removeprefix("Value error, ")
-    return f"{where}: {reason}, got {item['input']!r}" if where else reason

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import ConfigError
+from ..errors import ConfigError, build
 from ..inference.stages import Progress, run_draft_stage
 from ..judging.rules import judge, named_option
-from ..params import DraftParams, PositionBiasParams, build
+from ..params import DraftParams, PositionBiasParams
 from ..runs import recorded_run
 from ..runs.arms import DRAFT_STAGE
 from ..runs.recorded_run import RecordedRun

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 
 from ..models.base import Backend
-from ..models.endpoint import is_endpoint
-from ..models.loading import check_model, fingerprint, open_backend, settle_evidence, title
+from ..models.registry import backend_type, open_backend
 from ..params import AgentParams, DraftParams
 from .funnel import ROUTER_EVIDENCE_K
 
 Params = DraftParams | AgentParams
+SETTINGS = ("dtype", "device", "attn", "min_pixels", "max_pixels")
 KEPT_MODELS = 2  # a draft and an agent; a third takes the place of the oldest that the stage does not need
 
 
@@ -23,9 +23,11 @@ class LoadedModels:
     def __init__(self, params: Params, roles: Sequence[str]) -> None:
         self.params, self.roles = params, tuple(roles)
         self.names = {role: getattr(params, f"{role}_model") for role in self.roles}
-        for model in self.names.values():
-            check_model(model)
-        self.fingerprints = {role: fingerprint(model) for role, model in self.names.items()}
+        self.types = {role: backend_type(model) for role, model in self.names.items()}
+        for role, model in self.names.items():
+            self.types[role].check(model)
+        self.fingerprints = {role: self.types[role].fingerprint(model) for role, model in self.names.items()}
+        self.settings = {name: getattr(params, name) for name in SETTINGS}
 
     def __getitem__(self, role: str) -> Backend:
         self.load()
@@ -36,7 +38,7 @@ class LoadedModels:
         loaded = {role: self._loaded.get(self._key(role)) for role in self.roles}
         return {
             role: (backend.info() if backend else {})
-            | {"name": title(self.names[role]), "fingerprint": self.fingerprints[role]}
+            | {"name": self.types[role].title(self.names[role]), "fingerprint": self.fingerprints[role]}
             for role, backend in loaded.items()
         }
 
@@ -50,21 +52,13 @@ class LoadedModels:
             while len(self._loaded) >= KEPT_MODELS:
                 del self._loaded[next(known for known in self._loaded if known not in needed)]
             p, start = self.params, time.perf_counter()
-            backend = open_backend(
-                self.names[role],
-                role,
-                dtype=p.dtype,
-                device=p.device,
-                attn=p.attn,
-                min_pixels=p.min_pixels,
-                max_pixels=p.max_pixels,
-            )
+            backend = open_backend(self.names[role], role, **self.settings)
             loaded = time.perf_counter()
             backend.warm_up()
-            if role == "draft":
-                settle_evidence(backend, p.k_store, required=p.if_fewer_alternatives == "refuse")
-            else:
-                settle_evidence(backend, ROUTER_EVIDENCE_K, required=False)
+            if self.types[role].served and role == "draft":
+                backend.probe(p.k_store, required=p.if_fewer_alternatives == "refuse")
+            elif self.types[role].served:
+                backend.probe(ROUTER_EVIDENCE_K)
             timing["load_s"] += loaded - start
             timing["warmup_s"] += time.perf_counter() - loaded
             self._loaded[key] = backend
@@ -72,6 +66,5 @@ class LoadedModels:
 
     def _key(self, role: str) -> tuple:
         p = self.params
-        settings = (p.dtype, p.device, p.attn, p.min_pixels, p.max_pixels)
-        alternatives = (p.k_store, p.if_fewer_alternatives) if is_endpoint(self.names[role]) else ()
-        return (role, self.names[role], self.fingerprints[role], *settings, *alternatives)
+        alternatives = (p.k_store, p.if_fewer_alternatives) if self.types[role].served else ()
+        return (role, self.names[role], self.fingerprints[role], *self.settings.values(), *alternatives)

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..agents import prompt_sets
+from ..agents.embedded import adapt
 from ..agents.prompt_sets import PromptSet
 from ..agents.registry import AGENTS, agent_factory
 from ..agents.specreason import SpecReason
 from ..errors import StageError
 from ..gating.threshold import read_operating_point
 from ..models.base import Backend
-from ..models.endpoint import is_endpoint
-from ..models.loading import settle_evidence
+from ..models.registry import backend_type
 from ..params import AgentParams, DraftParams
 from ..paths import notebook_of, resolve, shown, stage_dir
 from ..runs.arms import DRAFT_STAGE, Arm
@@ -115,13 +115,13 @@ def with_available_alternatives(params: P) -> P:
     Raises:
         UserError: the server returns fewer than two.
     """
-    if params.if_fewer_alternatives == "refuse" or not is_endpoint(params.draft_model):
+    if params.if_fewer_alternatives == "refuse" or not backend_type(params.draft_model).served:
         return params
     backend = LoadedModels(params, ["draft"])["draft"]
     if (available := backend.vocab_size) >= params.k_store:
         return params
     if available < 2:
-        settle_evidence(backend, params.k_store, required=True)
+        backend.probe(params.k_store, required=True)
     return params.model_copy(update={"k_store": available, "k": min(params.k, available)})
 
 
@@ -191,7 +191,6 @@ def _agents(
     drafts: Mapping[str, DraftRecord] | None,
     samples: Sequence[Sample],
 ) -> Done:
-    adapt = AGENTS[params.agent].adapt
     large = adapt(models["agent"], wording)
     small = adapt(models["draft"], wording) if "draft" in models.roles else None
     specreason = arm.run_mode == "specreason"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..tasks.images import ImageSpec
 
 Reuse = Literal["nothing", "pictures", "conversation"]
-FinishReason = Literal["stop", "length", "error"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Generation:
     id: str
     text: str
     token_ids: tuple[int, ...]
-    finish_reason: FinishReason
+    finish_reason: Literal["stop", "length", "error"]
     generate_s: float
     batch_size: int
     evidence: Evidence | None = None
@@ -70,8 +69,9 @@ class Generation:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A model that answers requests. `image_spec` holds its picture sizes.
+    """A model that answers requests.
 
+    image_spec: its picture sizes.
     vocab_size: size of the vocabulary; for a server, the number of alternatives per token that it returns.
     """
 
@@ -95,6 +95,30 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class BackendType:
+    """What is known about the models of a backend before one is opened. The functions take a model's text in a config.
+
+    takes: True for a text that names a model of this backend.
+    check: raises UserError if the model cannot be opened. It loads nothing and sends no request.
+    fingerprint: sha256 of what identifies the model.
+    title: its name for readers, without a host or a folder of this machine.
+    identity: its name in manifests, which stays the same when a server moves. Raises ConfigError for a text that
+        cannot be right.
+    open: (model, role, dtype=, device=, attn=, min_pixels=, max_pixels=) -> the backend.
+    served: the model runs elsewhere. Such a backend has `probe(k, required)`, which finds out how many alternatives per
+        token it returns.
+    """
+
+    takes: Callable[[str], bool]
+    check: Callable[[str], object]
+    fingerprint: Callable[[str], str]
+    title: Callable[[str], str]
+    identity: Callable[[str], str]
+    open: Callable[..., Backend]
+    served: bool
+
+
 def generate_isolated(
     generate: Callable[[list[GenerationRequest]], list[Generation]], requests: Sequence[GenerationRequest]
 ) -> list[Generation]:
@@ -112,14 +136,24 @@ def generate_isolated(
     except Exception as e:  # any failure of a model call is a result of the sample concerned
         lost_s = (time.perf_counter() - start) / len(requests)
         if len(requests) == 1:
-            return [failed(requests[0], e, lost_s)]
+            return [failed(requests[0], f"{type(e).__name__}: {e}", lost_s)]
         singles = [generate_isolated(generate, [r])[0] for r in requests]
         return [replace(g, generate_s=g.generate_s + lost_s) for g in singles]
     share_s = (time.perf_counter() - start) / max(1, len(requests))
     return [replace(g, generate_s=share_s, batch_size=len(requests)) for g in generations]
 
 
-def failed(request: GenerationRequest, error: Exception, generate_s: float = 0.0) -> Generation:
+def failed(request: GenerationRequest, message: str, generate_s: float) -> Generation:
     """The generation of a request that failed."""
-    failure = Failure(type="generation_error", message=f"{type(error).__name__}: {error}"[:500])
+    failure = Failure(type="generation_error", message=message[:500])
     return Generation(request.id, "", (), "error", generate_s, 1, error=failure)
+
+
+def grey_picture_request(spec: ImageSpec, evidence_k: int) -> GenerationRequest:
+    """A short question about a small grey picture, to warm a model up or to find out what a server returns."""
+    from PIL import Image
+
+    side = spec.factor * max(1, round(spec.min_pixels**0.5) // spec.factor)
+    picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
+    messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]}]
+    return GenerationRequest("grey picture", messages, max_new_tokens=4, evidence_k=evidence_k)

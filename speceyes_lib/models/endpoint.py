@@ -16,12 +16,14 @@ import time
 import weakref
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from ..errors import ConfigError, nearest
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..errors import ConfigError, build
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -36,22 +38,23 @@ LOOP = "endpoints"  # the thread of the loop that all clients share
 REST_S = 30.0  # how long an unreachable server is skipped while others answer
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(BaseModel):
     """One server and its settings.
 
     base_url: up to and including /v1. model: the name it serves. key_env: environment variable with its key;
-    empty: it asks for none. concurrency: requests in flight at most. timeout_s: seconds an attempt may take.
+    empty: it needs none. concurrency: requests in flight at most. timeout_s: seconds an attempt may take.
     retries: further attempts after 429, 5xx, time-outs and lost connections, with growing, jittered pauses or
-    after what Retry-After says. processor: how its model wants pictures (see `backends.openai`).
+    after what Retry-After says. processor: how its model wants pictures (see `openai.image_spec_of`).
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     base_url: str
     model: str
     key_env: str = ""
-    concurrency: int = 16
-    timeout_s: float = 120.0
-    retries: int = 5
+    concurrency: Annotated[int, Field(ge=1)] = 16
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    retries: Annotated[int, Field(ge=0)] = 5
     processor: str = ""
 
     @property
@@ -85,19 +88,11 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
     if not endpoints:
         raise ConfigError("no endpoint given; write http://HOST:PORT/v1?model=NAME")
     for name in ("model", "processor"):
-        if len(found := sorted({getattr(e, name) for e in endpoints})) > 1:
+        if len(values := sorted({getattr(e, name) for e in endpoints})) > 1:
             raise ConfigError(
-                f"endpoints of one role must have the same {name}, got {' and '.join(map(repr, found))}"
+                f"endpoints of one role must have the same {name}, got {' and '.join(map(repr, values))}"
             )
     return endpoints
-
-
-def identity(model: str) -> str:
-    """The name of a model in manifests: the folder, or the served model without its address.
-
-    So results hold no host, and a run can continue when its server has moved or another one joins.
-    """
-    return f"served:{parse_endpoints(model)[0].model}" if is_endpoint(model) else model
 
 
 def _parse(text: str) -> Endpoint:
@@ -113,35 +108,16 @@ def _parse(text: str) -> Endpoint:
         raise ConfigError(
             f"{base_url}: the address must not hold a user or password; name an environment variable in key_env"
         )
-    types = {f.name: f.type for f in fields(Endpoint) if f.name != "base_url"}
-    values: dict[str, Any] = {}
-    for name, value in parse_qsl(url.query, keep_blank_values=True):
-        if name not in types:
-            hint = nearest(name, types)
-            raise ConfigError(f"{base_url}: there is no option {name!r}{hint}; valid are {', '.join(types)}")
-        if name in values:
-            raise ConfigError(f"{base_url}: option {name!r} is given twice")
-        values[name] = _value(base_url, name, value, types[name])
+    options = parse_qsl(url.query, keep_blank_values=True)
+    values = {"base_url": base_url, **dict(options)}
+    if len(values) <= len(options):
+        raise ConfigError(f"{base_url}: an option is given twice in {url.query!r}")
     if not values.get("model"):
         raise ConfigError(f"{base_url}: option 'model' is missing; write {base_url}?model=NAME")
-    return Endpoint(base_url, **values)
+    return build(Endpoint, values, base_url)
 
 
-def _value(base_url: str, name: str, text: str, kind: str) -> Any:
-    if kind == "str":
-        return text
-    try:
-        value = {"int": int, "float": float}[kind](text)
-    except ValueError:
-        value = -1
-    low = 0 if name == "retries" else 1e-3
-    if not low <= value < float("inf"):
-        what = "a whole number" if kind == "int" else "a number"
-        raise ConfigError(f"{base_url}: {name}={text}: expected {what} {'from 0' if low == 0 else 'above 0'}")
-    return value
-
-
-# ------------------------------------------------------------------ asking
+# ------------------------------------------------------------------ sending requests
 
 
 class EndpointError(Exception):
@@ -154,7 +130,7 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's answer: its text, finish reason and token count, and the first choice as it was sent."""
+    """A server's reply: its text, finish reason and token count, and the first choice as it was sent."""
 
     text: str
     finish_reason: str
@@ -168,7 +144,8 @@ class Client:
     """Sends requests to the replicas of one model, `max_in_flight` at a time over all of them; more may wait.
 
     Everything runs on one background event loop of this process, so that it also works under a running loop (Jupyter).
-    `submit` returns a future at once; `ask` is for callers on that loop.
+    `submit` returns a future at once; `ask` is for callers on that loop. Connections are closed when the client is
+    freed or the process ends.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
@@ -177,7 +154,7 @@ class Client:
         self.max_in_flight = sum(e.concurrency for e in self.endpoints)
         self._free: asyncio.Semaphore | None = None
         self._next_start_s = 0.0
-        self._close = weakref.finalize(self, _hang_up, [seat.openai for seat in self.replicas])
+        self._close = weakref.finalize(self, _hang_up, [replica.openai for replica in self.replicas])
 
     def submit(self, messages: Sequence[dict], **body: Any) -> Future[Reply]:
         """The future reply to a request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
@@ -194,10 +171,10 @@ class Client:
             await self._paced()
             untried = list(self.replicas)
             while True:
-                seat = min(untried, key=_Replica.load)
-                untried.remove(seat)
+                replica = min(untried, key=_Replica.load)
+                untried.remove(replica)
                 try:
-                    return await seat.post({"messages": list(messages), **body})
+                    return await replica.post({"messages": list(messages), **body})
                 except EndpointError as error:
                     if error.kind not in ("unreachable", "timeout") or not untried:
                         raise
@@ -211,7 +188,7 @@ class Client:
             await asyncio.sleep(wait_s)
 
     def close(self) -> None:
-        """Close the connections. This also happens when the client is freed or the process ends."""
+        """Close the connections before the client is freed."""
         self._close()
 
 
@@ -220,8 +197,7 @@ class _Replica:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.in_flight, self.rests_until_s = endpoint, 0, 0.0
-        self.key = endpoint.key
-        self.openai = _openai(endpoint, self.key)
+        self.openai = _openai(endpoint)
 
     def load(self) -> tuple[bool, float]:
         """Sort key of a replica: skipped after a failure, then its load."""
@@ -235,15 +211,13 @@ class _Replica:
         began_s = time.perf_counter()
         try:
             # the raw reply: typed objects of 128 alternatives per token would cost more than the request
-            answer = await self.openai.post(
-                "/chat/completions",
-                body={"model": self.endpoint.model, **body},
-                cast_to=httpx2.Response,
+            response = await self.openai.post(
+                "/chat/completions", body={"model": self.endpoint.model, **body}, cast_to=httpx2.Response
             )
-            return _reply(answer, time.perf_counter() - began_s)
+            return _reply(response.json(), time.perf_counter() - began_s)
         except openai.APIConnectionError as error:
             self.rests_until_s = time.monotonic() + REST_S
-            # aiohttp's errors all come as time-outs: the first cause tells which are
+            # aiohttp's errors all come as time-outs: the first cause shows which are
             cause: BaseException = error
             while cause.__cause__:
                 cause = cause.__cause__
@@ -253,7 +227,9 @@ class _Replica:
         except openai.APIStatusError as error:
             code = error.status_code
             kind = "rate_limited" if code == 429 else "server_error" if code >= 500 else "refused"
-            raise self._failed(kind, f"answered {code}: {_said(error)}", code) from None
+            details = error.body if isinstance(error.body, dict) else {}
+            message = details.get("message") or error.message
+            raise self._failed(kind, f"answered {code}: {message}", code) from None
         except ValueError as error:
             raise self._failed("bad_reply", f"sent no chat completion ({error})") from None
         finally:
@@ -262,18 +238,18 @@ class _Replica:
     def _failed(self, kind: FailureKind, what: str, status: int | None = None) -> EndpointError:
         message = f"{self.endpoint.base_url} {what}"
         if self.endpoint.key_env:  # some servers repeat the key they refuse
-            message = message.replace(self.key, f"${self.endpoint.key_env}")
+            message = message.replace(self.openai.api_key, f"${self.endpoint.key_env}")
         return EndpointError(kind, message[:500], status)
 
 
-def _openai(endpoint: Endpoint, key: str) -> AsyncOpenAI:
+def _openai(endpoint: Endpoint) -> AsyncOpenAI:
     import httpx2
     import openai
 
     loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
     client = openai.AsyncOpenAI(
         base_url=endpoint.base_url,
-        api_key=key,
+        api_key=endpoint.key,
         max_retries=endpoint.retries,
         timeout=endpoint.timeout_s,
         # aiohttp underneath takes two thirds of the time per request that the default takes
@@ -297,9 +273,8 @@ def _trust() -> Any:
     return httpx2.create_ssl_context()
 
 
-def _reply(answer: Any, latency_s: float) -> Reply:
+def _reply(data: Any, latency_s: float) -> Reply:
     """Raises ValueError for anything but a chat completion with a first choice."""
-    data = answer.json()
     try:
         choice = data["choices"][0]
         text = choice["message"].get("content") or ""
@@ -312,18 +287,8 @@ def _reply(answer: Any, latency_s: float) -> Reply:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _said(error: Any) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or error.message)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    with _STARTING:  # threads that ask for the first time at once must get the same loop
-        return _the_loop()
-
-
 @cache
-def _the_loop() -> asyncio.AbstractEventLoop:
+def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name=LOOP, daemon=True).start()
     return loop
@@ -331,7 +296,7 @@ def _the_loop() -> asyncio.AbstractEventLoop:
 
 def _hang_up(clients: Sequence[AsyncOpenAI]) -> None:
     """Close the connections of clients, and wait for it unless this runs on their own loop."""
-    if not _the_loop.cache_info().currsize:  # no request was ever sent
+    if not _loop.cache_info().currsize:  # no request was ever sent
         return
     closing = [on_loop(client.close()) for client in clients]
     if threading.current_thread().name != LOOP:
@@ -340,4 +305,6 @@ def _hang_up(clients: Sequence[AsyncOpenAI]) -> None:
 
 def on_loop(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Run a coroutine on the loop that all clients of this process share."""
-    return asyncio.run_coroutine_threadsafe(work, _loop())
+    with _STARTING:  # threads that send their first request at the same time must get the same loop
+        loop = _loop()
+    return asyncio.run_coroutine_threadsafe(work, loop)

@@ -16,26 +16,23 @@ import json
 import re
 import threading
 import time
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..errors import ConfigError, UserError, nearest
 from ..paths import resolve, shown
 from ..runs.evidence import Evidence
 from ..runs.provenance import text_hash
-from ..runs.records import Failure
 from ..tasks.images import ImageSpec
-from .base import Generation, GenerationRequest
-from .endpoint import Client, Endpoint, EndpointError, Reply, on_loop, parse_endpoints
+from .base import BackendType, Generation, GenerationRequest, failed, grey_picture_request
+from .endpoint import Client, Endpoint, EndpointError, Reply, is_endpoint, on_loop, parse_endpoints
+from .picture_memory import PictureMemory
 from .transformers import normalise
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 # values of the published processors: patch size x merge size, and the pixels of a view
 PROCESSORS = {
@@ -54,23 +51,28 @@ class ServerBackend:
     Args:
         min_pixels, max_pixels: image budget; by default that of the model's processor. The endpoint's `processor` is a
             key of PROCESSORS, or a folder with the model's processor configuration.
+        local: settings of local models, such as dtype. The server has decided them.
 
     Raises:
         ConfigError: the endpoints cannot be right. No request is sent for this check.
     """
 
     def __init__(
-        self, model: str, role: str = "draft", min_pixels: int | None = None, max_pixels: int | None = None
+        self,
+        model: str,
+        role: str = "draft",
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        **local: Any,
     ) -> None:
-        self.endpoints, self.role = parse_endpoints(model), role
-        self.name = self.endpoints[0].model
+        self.endpoints, self.role, self.fingerprint = parse_endpoints(model), role, fingerprint(model)
         spec = image_spec_of(self.endpoints[0].processor)
         self.image_spec = ImageSpec(spec.factor, min_pixels or spec.min_pixels, max_pixels or spec.max_pixels)
         self.client = Client(self.endpoints)
         self.max_in_flight = self.client.max_in_flight
         self.vocab_size = 0  # alternatives per token: none before `probe` has run
         self._lost_in_a_row = 0
-        self.encoded_pictures: dict[int, tuple[weakref.ref, str]] = {}
+        self.data_urls = PictureMemory(_data_url)  # an agent sends its first view with every turn
 
     # ------------------------------------------------------------------------------------ the contract
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
@@ -86,13 +88,13 @@ class ServerBackend:
                 waiting.acquire()
                 futures.append(self.submit(request))
                 futures[-1].add_done_callback(lambda _: waiting.release())
-            answers = [f.result() for f in futures]
+            generations = [f.result() for f in futures]
         except BaseException:  # Ctrl-C: cancel what is in flight
             for future in futures:
                 future.cancel()
             raise
-        share_s = (time.perf_counter() - began_s) / max(1, len(answers))
-        return [replace(a, generate_s=share_s, batch_size=len(answers)) for a in answers]
+        share_s = (time.perf_counter() - began_s) / max(1, len(generations))
+        return [replace(g, generate_s=share_s, batch_size=len(generations)) for g in generations]
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:
         """The future generation of one request, charged with its own latency.
@@ -102,7 +104,7 @@ class ServerBackend:
         """
         messages, body = self.body(request)
 
-        async def answer() -> Generation:
+        async def generation() -> Generation:
             began_s = time.perf_counter()
             try:
                 reply = await self.client.ask(messages, **body)
@@ -114,9 +116,9 @@ class ServerBackend:
                     raise UserError(
                         f"{error}, {GIVE_UP_AFTER} requests in a row; start it again, then the same command resumes"
                     ) from None
-                return _failed(request, f"{error.kind}: {error}", time.perf_counter() - began_s)
+                return failed(request, f"{error.kind}: {error}", time.perf_counter() - began_s)
 
-        return on_loop(answer())
+        return on_loop(generation())
 
     def warm_up(self) -> None:
         """Request one short answer about a grey picture from every endpoint.
@@ -126,7 +128,7 @@ class ServerBackend:
         """
         for endpoint in self.endpoints:
             try:
-                self._ask_one(endpoint, self._plain_request(evidence_k=0))
+                self._ask_one(endpoint, evidence_k=0)
             except EndpointError as error:
                 raise _unusable(error) from None
 
@@ -134,9 +136,9 @@ class ServerBackend:
         """What identifies the model, without a host; see `Backend.info`."""
         return {
             "role": self.role,
-            "name": self.name,
+            "name": self.endpoints[0].model,
             "architecture": "OpenAI-compatible server",
-            "fingerprint": fingerprint(self.endpoints[0]),
+            "fingerprint": self.fingerprint,
             "endpoints": len(self.endpoints),
             "max_in_flight": self.max_in_flight,
             "processor": shown(p) if "/" in (p := self.endpoints[0].processor) else p,
@@ -146,30 +148,27 @@ class ServerBackend:
         }
 
     # ------------------------------------------------------------------------------------------ probing
-    def probe(self, evidence_k: int) -> int:
+    def probe(self, evidence_k: int, required: bool = False) -> int:
         """The number of alternatives per token that every endpoint returns, at most `evidence_k`; kept as `vocab_size`.
 
         Raises:
-            UserError: a server does not answer.
+            UserError: a server does not answer, or returns fewer although they are required.
         """
-        self.vocab_size = min(self._probe(e, evidence_k) for e in self.endpoints)
-        return self.vocab_size
-
-    def check_alternatives(self, evidence_k: int) -> None:
-        """Refuse a run whose evidence the servers cannot return. Raises UserError with the remedies."""
-        found = self.probe(evidence_k)
-        if found == 0:
+        self.vocab_size = available = min(self._probe(e, evidence_k) for e in self.endpoints)
+        name = self.endpoints[0].model
+        if required and available == 0:
             raise UserError(
-                f"{self.name!r}: the server returns no logprobs although the request contains them, so drafts cannot "
+                f"{name!r}: the server returns no logprobs although the request contains them, so drafts cannot "
                 "be scored. Use a server that returns top_logprobs for chat completions with pictures, such as vLLM "
                 "or the embedded one (speceyes serve)"
             )
-        if found < evidence_k:
+        if required and available < evidence_k:
             raise UserError(
-                f"k_store: {evidence_k} alternatives per token are needed, but the server of {self.name!r} returns "
-                f"{found}. Start vLLM with --max-logprobs {evidence_k}, or set k_store (and k) to at most {found}, "
-                'or set if_fewer_alternatives = "lower"'
+                f"k_store: {evidence_k} alternatives per token are needed, but the server of {name!r} returns "
+                f"{available}. Start vLLM with --max-logprobs {evidence_k}, or set k_store (and k) to at most "
+                f'{available}, or set if_fewer_alternatives = "lower"'
             )
+        return available
 
     def _probe(self, endpoint: Endpoint, evidence_k: int) -> int:
         """Alternatives returned for evidence_k requested; if that is refused, the number that the refusal allows."""
@@ -177,29 +176,19 @@ class ServerBackend:
         while wanted:
             k = wanted.pop(0)
             try:
-                return min(k, _alternatives(self._ask_one(endpoint, self._plain_request(k)), k))
+                return min(k, _alternatives(self._ask_one(endpoint, k), k))
             except EndpointError as error:
                 if error.kind != "refused" or "logprobs" not in str(error):
                     raise _unusable(error) from None
                 if k == evidence_k:
-                    told = re.search(r"(?:allowed|at most|maximum|max|<=)\D{0,20}(\d+)", str(error))
-                    guesses = {int(told[1])} if told else {5, 20, 64}
+                    limit = re.search(r"(?:allowed|at most|maximum|max|<=)\D{0,20}(\d+)", str(error))
+                    guesses = {int(limit[1])} if limit else {5, 20, 64}
                     wanted = sorted((n for n in guesses if 0 < n < k), reverse=True)
         return 0
 
-    def _plain_request(self, evidence_k: int) -> GenerationRequest:
-        from PIL import Image
-
-        side = self.image_spec.factor * max(
-            1, round(self.image_spec.min_pixels**0.5) // self.image_spec.factor
-        )
-        picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
-        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]}]
-        return GenerationRequest("probe", messages, max_new_tokens=4, evidence_k=evidence_k)
-
-    def _ask_one(self, endpoint: Endpoint, request: GenerationRequest) -> Reply:
+    def _ask_one(self, endpoint: Endpoint, evidence_k: int) -> Reply:
         client = Client([endpoint])
-        messages, body = self.body(request)
+        messages, body = self.body(grey_picture_request(self.image_spec, evidence_k))
         try:
             return client.submit(messages, **body).result()
         finally:
@@ -209,7 +198,7 @@ class ServerBackend:
     def body(self, request: GenerationRequest) -> tuple[list[dict], dict]:
         """The messages of a request in the OpenAI form, and the other fields of its chat completion."""
         plain, pictures = normalise(request.messages, self.image_spec)
-        urls = iter([self.data_url(p) for p in pictures])
+        urls = iter([self.data_urls.of(p) for p in pictures])
         messages = []
         for message in plain:
             content = message["content"]
@@ -236,20 +225,23 @@ class ServerBackend:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return messages, body
 
-    def data_url(self, picture: Image.Image) -> str:
-        """A picture as a data URL. It is encoded once, because an agent sends its first view with every turn."""
-        key = id(picture)
-        if (known := self.encoded_pictures.get(key)) and known[0]() is picture:
-            return known[1]
-        buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "PNG", compress_level=1)
-        url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-        self.encoded_pictures[key] = weakref.ref(picture, lambda _: self.encoded_pictures.pop(key, None)), url
-        return url
+
+def _data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def fingerprint(endpoint: Endpoint) -> str:
+def check(model: str) -> None:
+    """Refuse a text that names no endpoints, an unknown processor, or a key that is not set. Raises ConfigError."""
+    for endpoint in parse_endpoints(model):
+        image_spec_of(endpoint.processor)
+        _ = endpoint.key
+
+
+def fingerprint(model: str) -> str:
     """Hash of what is known about a served model: its name and picture sizes. Its weights cannot be seen."""
+    endpoint = parse_endpoints(model)[0]
     return text_hash([endpoint.model, repr(image_spec_of(endpoint.processor))])
 
 
@@ -285,7 +277,7 @@ def image_spec_of(processor: str) -> ImageSpec:
 def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
     """The generation of a server's reply. A reply that lacks what was requested is a failure."""
     if reply.finish_reason not in ("stop", "length"):
-        return _failed(request, f"bad_reply: the answer ended by {reply.finish_reason!r}", reply.latency_s)
+        return failed(request, f"bad_reply: the answer ended by {reply.finish_reason!r}", reply.latency_s)
     text, stop = reply.text, reply.choice.get("stop_reason")
     if stop in request.stop and not text.endswith(stop):
         text += stop
@@ -294,7 +286,7 @@ def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
         try:
             evidence, first_texts = read_evidence(reply.choice, text, request.evidence_k)
         except ValueError as error:
-            return _failed(request, f"bad_reply: {error}", reply.latency_s)
+            return failed(request, f"bad_reply: {error}", reply.latency_s)
         n = evidence.n_tokens
     else:
         # servers that send stop_reason count the end token, which is not part of the answer
@@ -318,17 +310,17 @@ def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str,
         raise ValueError("the server returned no logprobs")
     try:
         entries = content[: _length(content, text)]
-        told = [_logprobs(e["top_logprobs"]) for e in entries]
-        ranks = [np.argsort(-row, kind="stable")[:k] for row in told]
+        rows = [_logprobs(e["top_logprobs"]) for e in entries]
+        ranks = [np.argsort(-row, kind="stable")[:k] for row in rows]
         chosen = _logprobs(entries)
         texts = tuple(str(e["token"]) for e in entries)
         first_texts = tuple(str(entries[0]["top_logprobs"][i]["token"]) for i in ranks[0]) if ranks else ()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"logprobs cannot be read ({type(error).__name__}: {error})") from None
-    if short := [len(row) for row in told if len(row) < k]:
+    if short := [len(row) for row in rows if len(row) < k]:
         raise ValueError(f"the server returned {min(short)} of {k} alternatives (vLLM: --max-logprobs {k})")
     n = len(entries)
-    top = np.array([row[rank] for row, rank in zip(told, ranks, strict=True)], np.float32).reshape(n, k)
+    top = np.array([row[rank] for row, rank in zip(rows, ranks, strict=True)], np.float32).reshape(n, k)
     return Evidence(np.full(n, UNKNOWN), texts, chosen, np.full((n, k), UNKNOWN), top), first_texts
 
 
@@ -338,8 +330,8 @@ def _length(entries: Sequence[dict], text: str) -> int:
     for n, entry in enumerate(entries):
         if read.startswith(wanted):
             return n
-        told = entry.get("bytes")
-        read += bytes(told) if told is not None else str(entry["token"]).encode()
+        encoded = entry.get("bytes")
+        read += bytes(encoded) if encoded is not None else str(entry["token"]).encode()
     n = len(entries)
     if not read.startswith(wanted):  # bytes of a character that is split over tokens may be lost
         while n and entries[n - 1]["token"] in END_TOKENS:
@@ -355,11 +347,11 @@ def _logprobs(entries: Sequence[dict]) -> np.ndarray:
     return np.where(values > EXCLUDED, values, -np.inf)
 
 
-def _alternatives(reply: Reply, asked: int) -> int:
-    """Number of requested alternatives that every token has; all of them for an answer without tokens."""
+def _alternatives(reply: Reply, requested: int) -> int:
+    """Number of alternatives that every token has; the requested number for an answer without tokens."""
     content = (reply.choice.get("logprobs") or {}).get("content")
     if content == [] and not reply.text:
-        return asked
+        return requested
     return min((len(entry.get("top_logprobs") or ()) for entry in content or []), default=0)
 
 
@@ -367,6 +359,12 @@ def _unusable(error: EndpointError) -> UserError:
     return UserError(f"{error}. Is it running, with this model? speceyes serve-commands CONFIG")
 
 
-def _failed(request: GenerationRequest, message: str, generate_s: float) -> Generation:
-    failure = Failure(type="generation_error", message=message[:500])
-    return Generation(request.id, "", (), "error", generate_s, 1, error=failure)
+BACKEND = BackendType(
+    takes=is_endpoint,
+    check=check,
+    fingerprint=fingerprint,
+    title=lambda model: parse_endpoints(model)[0].model,
+    identity=lambda model: f"served:{parse_endpoints(model)[0].model}",
+    open=ServerBackend,
+    served=True,
+)

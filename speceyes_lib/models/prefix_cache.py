@@ -1,18 +1,13 @@
-"""What a local model has already computed, kept as long as its picture is in use.
+"""What a local model has already computed about a picture: its features, and the conversation that began with it.
 
-Two things are kept with a picture. Its features serve every request with the same picture object. The keys and values
-of the last conversation that began with it serve the next turn, which computes only what is new. Both are freed with
-the picture, so memory is bounded by the pictures held.
-
-Keys and values are found by their tokens. All tokens of a picture are equal, so the number of the picture is compared
-instead. A conversation is reused exactly as far as tokens and pictures agree.
+The features serve every request with the same picture object. The keys and values of the last conversation serve the
+next turn, which computes only what is new. They are found by their tokens. All tokens of a picture are equal, so the
+number of the picture is compared instead. A conversation is reused exactly as far as tokens and pictures agree.
 """
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,30 +41,12 @@ class Kept:
         return int(differ[0]) if len(differ) else n
 
 
-class PictureMemory:
-    """`Kept` by picture object."""
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[weakref.ref, Kept]] = {}
-        self._numbers = count(1)
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def of(self, picture: Image.Image) -> Kept:
-        key = id(picture)
-        if key not in self._kept:
-            gone = weakref.ref(picture, lambda _: self._kept.pop(key, None))
-            self._kept[key] = gone, Kept(next(self._numbers))
-        return self._kept[key][1]
-
-
 @dataclass(frozen=True)
 class Row:
     """One request as the model sees it. Its first `start` tokens are known, and `kept` holds their layers.
 
-    ids: int64 [T] token ids. codes: int64 [T], see `Kept`. pictures, in order, with the number of cells (t, h, w) each
-    is made of, and where its tokens begin.
+    ids: int64 [T] token ids. codes: int64 [T], see `Kept`. grids, begins: for each picture, its number of cells
+    (t, h, w), and where its tokens begin.
     """
 
     ids: np.ndarray

@@ -5,13 +5,15 @@ The embedded pair and the real models use the same code. torch and transformers 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +23,10 @@ from ..runs.evidence import Evidence
 from ..runs.provenance import folder_hash
 from ..tasks.hub import ITEMS
 from ..tasks.images import ImageSpec, resized_view
-from .base import Generation, GenerationRequest, generate_isolated
+from .base import BackendType, Generation, GenerationRequest, generate_isolated, grey_picture_request
 from .decoding import EvidenceRecorder, greedy
-from .prefix_cache import Kept, PictureMemory, Row
+from .picture_memory import PictureMemory
+from .prefix_cache import Kept, Row
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +39,15 @@ SUPPORTED = ("Qwen3VLForConditionalGeneration", "Qwen2_5_VLForConditionalGenerat
 class TransformersBackend:
     """A loaded model folder as saved by `save_pretrained` (weights, config, processor).
 
-    model: the folder. role: "draft" or "agent", for messages and manifests.
-    dtype: "auto" (as stored) or a torch dtype's name. device: "cpu", "mps", "cuda", "cuda:N"; "spread" splits the
-    layers over all GPUs (needs accelerate); "auto" takes the best device, and the second of several GPUs for
-    the agent, so that draft and agent work side by side.
-    attn: "auto" (flash-attn 2 on a GPU where it is installed, otherwise sdpa) or an implementation's name.
-    min_pixels, max_pixels: image budget; by default that of the model's processor.
+    Args:
+        model: the folder.
+        role: "draft" or "agent", for messages and manifests.
+        dtype: "auto" (as stored) or a torch dtype's name.
+        device: "cpu", "mps", "cuda", "cuda:N"; "spread" splits the layers over all GPUs (needs accelerate); "auto"
+            takes the best device, and the second of several GPUs for the agent, so that draft and agent work side by
+            side.
+        attn: "auto" (flash-attn 2 on a GPU where it is installed, otherwise sdpa) or an implementation's name.
+        min_pixels, max_pixels: image budget; by default that of the model's processor.
 
     Decoding is greedy over the raw logits. Penalties and sampling settings of the model's generation_config.json are
     dropped; its end tokens are kept.
@@ -61,7 +67,7 @@ class TransformersBackend:
         min_pixels: int | None = None,
         max_pixels: int | None = None,
     ) -> None:
-        self.folder, self.role = Path(model), role
+        self.folder, self.role = resolve(model), role
         self.architecture = check_architecture(self.folder)
         import torch
         import transformers
@@ -92,8 +98,8 @@ class TransformersBackend:
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.padding_side = "left"
         self.pad_id = self.tokenizer.pad_token_id
-        own_ends = _as_list(self.model.generation_config.eos_token_id)
-        self.end_ids = {self.pad_id, self.tokenizer.eos_token_id, *own_ends} - {None}
+        ends = np.atleast_1d(self.model.generation_config.eos_token_id).tolist()
+        self.end_ids = {self.pad_id, self.tokenizer.eos_token_id, *ends} - {None}
         self.vocab_size = self.model.config.get_text_config().vocab_size
         image = self.processor.image_processor
         self.image_spec = ImageSpec(
@@ -103,9 +109,12 @@ class TransformersBackend:
         )
         self._merge = image.merge_size
         self.image_token_id = self.model.config.image_token_id
-        self.picture_memory = PictureMemory()
-        self._token_texts: dict[int, str] = {}
-        self._closers: dict[tuple[str, ...], frozenset[int]] = {}
+        numbers = itertools.count(1)
+        self.picture_memory = PictureMemory(lambda _: Kept(next(numbers)))
+        # these functions do not refer to `self`, so that a model is freed with its last user
+        tokenizer = self.tokenizer
+        self._token_text = cache(lambda token: tokenizer.decode([token]))
+        self._last_tokens = cache(partial(_last_tokens, tokenizer, self.vocab_size))
 
     # ------------------------------------------------------------------------------------ the contract
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
@@ -116,25 +125,18 @@ class TransformersBackend:
                     f"k_store: {r.evidence_k} alternatives per token are needed, but {shown(self.folder)} has a "
                     f"vocabulary of {self.vocab_size}; set k_store (and k) to at most {self.vocab_size}"
                 )
-        groups: dict[tuple, list[int]] = {}
+        batches: dict[tuple, list[int]] = {}
         for i, r in enumerate(requests):
-            groups.setdefault((r.max_new_tokens, r.stop, r.evidence_k, r.reuse), []).append(i)
-        answers: dict[int, Generation] = {}
-        for members in groups.values():
+            batches.setdefault((r.max_new_tokens, r.stop, r.evidence_k, r.reuse), []).append(i)
+        generations: dict[int, Generation] = {}
+        for members in batches.values():
             batch = generate_isolated(self._generate_batch, [requests[i] for i in members])
-            answers.update(zip(members, batch, strict=True))
-        return [answers[i] for i in range(len(requests))]
+            generations.update(zip(members, batch, strict=True))
+        return [generations[i] for i in range(len(requests))]
 
     def warm_up(self) -> None:
         """Generate one short answer about a grey picture, alone and in a pair."""
-        from PIL import Image
-
-        side = self.image_spec.factor * max(
-            1, round(math.sqrt(self.image_spec.min_pixels)) // self.image_spec.factor
-        )
-        picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
-        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "?"}]}]
-        request = GenerationRequest("warm-up", messages, max_new_tokens=4, evidence_k=2)
+        request = grey_picture_request(self.image_spec, evidence_k=2)
         for batch in ([request], [request, request]):
             for generation in self.generate(batch):
                 if generation.error:
@@ -143,6 +145,7 @@ class TransformersBackend:
                     )
 
     def info(self) -> dict:
+        """What identifies the model; see `Backend.info`."""
         return {
             "role": self.role,
             "name": self.folder.name,
@@ -164,10 +167,10 @@ class TransformersBackend:
         recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
         stopped = self._stopping(first.stop) if first.stop else None
         with self._torch.inference_mode():
-            said = greedy(self.model, inputs, first.max_new_tokens, self.end_ids, stopped, recorder)
+            decoded = greedy(self.model, inputs, first.max_new_tokens, self.end_ids, stopped, recorder)
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
         generations = []
-        for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, said, strict=True)):
+        for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, decoded, strict=True)):
             evidence, first_texts = None, ()
             if recorder:
                 n = len(tokens)
@@ -256,9 +259,9 @@ class TransformersBackend:
             # another size when given its own result), so the processor must not resize again.
             seen = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")
             with self._torch.inference_mode():
-                found = self.model.model.get_image_features(**seen.to(self.device), return_dict=True)
-            deeper = getattr(found, "deepstack_features", None) or []
-            for (k, _), *features in zip(unknown.values(), found.pooler_output, *deeper, strict=True):
+                computed = self.model.model.get_image_features(**seen.to(self.device), return_dict=True)
+            deeper = getattr(computed, "deepstack_features", None) or []
+            for (k, _), *features in zip(unknown.values(), computed.pooler_output, *deeper, strict=True):
                 k.features = features
         first, *deeper = zip(*(k.features for k in kept), strict=True)
         return SimpleNamespace(pooler_output=first, deepstack_features=deeper)
@@ -281,16 +284,16 @@ class TransformersBackend:
                 padded[i, :, past - row.start :] = row.kept.layers[layer][part][:, : row.start]
         return padded
 
-    def _keep(self, row: Row, i: int, said: Sequence[int], inputs: dict) -> None:
+    def _keep(self, row: Row, i: int, tokens: Sequence[int], inputs: dict) -> None:
         """Keep row i of a finished batch for the next turn of its conversation."""
         cache = inputs["past_key_values"]
         if any(layer.is_sliding for layer in cache.layers):
             return  # its beginning is no longer kept
         prompt_length = inputs["input_ids"].shape[1]
-        said = said[: cache.get_seq_length() - prompt_length]  # the last token was never fed
+        fed = tokens[: cache.get_seq_length() - prompt_length]  # the last token was never fed
         where = inputs["attention_mask"][i].nonzero()[:, 0]
-        where = self._torch.cat([where, self._torch.arange(len(said), device=where.device) + prompt_length])
-        row.kept.codes = np.concatenate([row.codes, np.array(said, np.int64)])
+        where = self._torch.cat([where, self._torch.arange(len(fed), device=where.device) + prompt_length])
+        row.kept.codes = np.concatenate([row.codes, np.array(fed, np.int64)])
         row.kept.layers = [
             (layer.keys[i].index_select(1, where), layer.values[i].index_select(1, where))
             for layer in cache.layers
@@ -300,33 +303,27 @@ class TransformersBackend:
         """Text of tokens. Control tokens such as <|im_start|> are dropped, tags such as <tool_call> are not special."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
-    def _token_text(self, token_id: int) -> str:
-        if token_id not in self._token_texts:
-            self._token_texts[token_id] = self.tokenizer.decode([token_id])
-        return self._token_texts[token_id]
-
     def _stopping(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
-        """A function that returns True once the tokens end in one of the stop strings.
-
-        Tokens are decoded only if the last one contains the last character of a stop string. In byte-level
-        vocabularies an ASCII character stands for itself; any token may end another character.
-        """
-        if stop not in self._closers:
-            ends = {s[-1] for s in stop}
-            pieces = self.tokenizer.convert_ids_to_tokens(range(self.vocab_size))
-            ascii_only = all(c.isascii() and not c.isspace() for c in ends)
-            self._closers[stop] = frozenset(
-                i
-                for i, p in enumerate(pieces)
-                if not ascii_only or (p is not None and not ends.isdisjoint(p))
-            )
-        closers = self._closers[stop]
+        """A function that returns True once the tokens end in one of the stop strings."""
+        last_tokens = self._last_tokens(stop)
         window = max(len(s.encode()) for s in stop)  # a token has at least one byte
 
-        def stopped(said: list[int]) -> bool:
-            return said[-1] in closers and any(s in self.decode(said[-window:]) for s in stop)
+        def stopped(tokens: list[int]) -> bool:
+            return tokens[-1] in last_tokens and any(s in self.decode(tokens[-window:]) for s in stop)
 
         return stopped
+
+
+def _last_tokens(tokenizer: Any, vocab_size: int, stop: tuple[str, ...]) -> frozenset[int]:
+    """The tokens that contain the last character of a stop string; only after these are tokens decoded.
+
+    In byte-level vocabularies an ASCII character stands for itself; any token may end another character.
+    """
+    ends = {s[-1] for s in stop}
+    pieces = tokenizer.convert_ids_to_tokens(range(vocab_size))
+    if not all(c.isascii() and not c.isspace() for c in ends):
+        return frozenset(range(vocab_size))
+    return frozenset(i for i, p in enumerate(pieces) if p is not None and not ends.isdisjoint(p))
 
 
 def normalise(messages: Sequence[dict], spec: ImageSpec) -> tuple[list[dict], list]:
@@ -414,27 +411,24 @@ def _read_in_one_stream(model: torch.nn.Module) -> None:
             layer.weight.data = layer.weight.data.t().contiguous().t()
 
 
-def check_architecture(folder: Path) -> str:
+def check_architecture(model: str | Path) -> str:
     """Name of the model class in the folder's config.json. No model library is imported.
 
     Raises:
         UserError: the folder holds no model.
         ConfigError: the architecture is not supported.
     """
+    folder = resolve(model)
     config = folder / "config.json"
     if not config.is_file():
-        known = [name for name, item in ITEMS.items() if resolve(item.folder) == resolve(folder)]
-        fetch = f"speceyes fetch {known[0]}" if known else None
-        raise UserError(
-            f"{shown(folder)}: no model here (config.json is missing). "
-            + (
-                f"Fetch it: {fetch}"
-                if fetch
-                else "The embedded models belong to the repository (git checkout -- data/demo/models); "
-                "`speceyes train` trains them again. A published model is fetched by "
-                f"`hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
-            )
+        remedy = (
+            "The embedded models belong to the repository (git checkout -- data/demo/models); `speceyes train` trains "
+            f"them again. A published model is fetched by `hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
         )
+        for name, item in ITEMS.items():
+            if resolve(item.folder) == folder:
+                remedy = f"Fetch it: speceyes fetch {name}"
+        raise UserError(f"{shown(folder)}: no model here (config.json is missing). {remedy}")
     try:
         names = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
     except (ValueError, AttributeError) as e:
@@ -451,19 +445,27 @@ def _cut(text: str, stop: tuple[str, ...]) -> str:
     return text[: min((text.find(s) + len(s) for s in stop if s in text), default=len(text))]
 
 
-def _as_list(value) -> list:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep progress bars of weight loading out of executed notebooks."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
-class _quiet_loading:
-    """Keeps progress bars of weight loading out of executed notebooks."""
-
-    def __enter__(self):
-        from transformers.utils import logging
-
-        self.logging, self.was_on = logging, logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_):
-        if self.was_on:
-            self.logging.enable_progress_bar()
+# a folder may have any name, so that every text names one
+BACKEND = BackendType(
+    takes=lambda model: True,
+    check=check_architecture,
+    fingerprint=lambda model: folder_hash(resolve(model)),
+    title=lambda model: shown(resolve(model)),
+    identity=str,
+    open=TransformersBackend,
+    served=False,
+)

@@ -26,7 +26,7 @@ from ..errors import DataError, StageError
 from ..gating.gate import accepts
 from ..gating.separability import DEFAULT_K, deciding_token, token_separability
 from ..judging.human import Overrides, reviewed
-from ..models.loading import token_text
+from ..models.token_texts import token_text
 from ..runs.arms import DRAFT_STAGE
 from ..runs.evidence import Evidence
 from ..runs.records import (

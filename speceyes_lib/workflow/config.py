@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
-from ..params import NOTEBOOKS, Params, StageParams, build
+from ..errors import build
+from ..params import NOTEBOOKS, Params, StageParams
 from ..paths import validation_run
 
 P = TypeVar("P", bound=StageParams)

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import ConfigDict, create_model
 
-from ..errors import ConfigError, JobError, UserError, nearest
-from ..params import ALL_NOTEBOOKS, NOTEBOOKS, Params, build
+from ..errors import ConfigError, JobError, UserError, build, nearest
+from ..params import ALL_NOTEBOOKS, NOTEBOOKS, Params
 from ..paths import repo_root, resolve, run_dir, shown
 from ..report.formatting import duration
 from ..runs.shards import Shard

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..params import ALL_NOTEBOOKS, Params, build
+from ..errors import build
+from ..params import ALL_NOTEBOOKS, Params
 from ..paths import resolve, shown
 from ..report.formatting import duration, size
 from .parameters_cell import given_names

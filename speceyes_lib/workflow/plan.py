@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, build
 from ..judging.human import checks_path
-from ..models.endpoint import is_endpoint
+from ..models.registry import backend_type
 from ..params import (
     NOTEBOOKS,
     AgentParams,
@@ -27,7 +27,6 @@ from ..params import (
     PrepareParams,
     StageParams,
     ThresholdParams,
-    build,
 )
 from ..paths import PACKAGE, repo_root, resolve, run_dir, shown, stage_dir
 from ..runs.provenance import library_files
@@ -259,10 +258,9 @@ def _sources(notebook: str, params: StageParams) -> list[str]:
     files = library_files(code_of(path)) if path.is_file() else set()
     values: Mapping[str, Any] = params.model_dump()
     for name in ("draft_model", "agent_model"):
-        model = values.get(name) or ""
-        # `check` and the notebook report a missing folder
-        folder = resolve(".git" if not model or is_endpoint(model) else model)
-        files |= {p for p in folder.glob("*") if p.suffix in (".json", ".safetensors")}
+        model = values.get(name)
+        if model and not backend_type(model).served:  # `check` and the notebook report a missing folder
+            files |= {p for p in resolve(model).glob("*") if p.suffix in (".json", ".safetensors")}
     if prompts := values.get("prompts"):
         files |= {
             p for p in (PACKAGE / "agents" / "prompts" / f"{prompts}.yaml", resolve(prompts)) if p.is_file()

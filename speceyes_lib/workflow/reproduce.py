@@ -15,7 +15,7 @@ from pathlib import Path
 from ..agents import prompt_sets
 from ..demo.recorded import set_aside
 from ..errors import ConfigError, StageError, UserError
-from ..models.endpoint import is_endpoint
+from ..models.registry import backend_type, open_backend
 from ..params import NOTEBOOKS
 from ..paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
 from ..report.formatting import duration
@@ -54,10 +54,8 @@ def check(config: RunConfig) -> None:
 
 
 def _check_model(key: str, model: str) -> None:
-    from ..models.loading import check_model
-
     try:
-        check_model(model)
+        backend_type(model).check(model)
     except UserError as error:
         raise ConfigError(f"{key}: {error}") from None
 
@@ -67,22 +65,21 @@ def check_servers(config: RunConfig) -> None:
 
     Raises ConfigError for the first that is not there, has not that model or gives too few alternatives.
     """
-    served = [role for role in ("draft", "agent") if is_endpoint(getattr(config.models, role))]
+    models = {role: getattr(config.models, role) for role in ("draft", "agent")}
+    served = [role for role, model in models.items() if backend_type(model).served]
     if not served:
         return
-    from ..models.loading import open_backend, settle_evidence
-
     unfinished = [job.params for job in plan(config) if not _finished(job)]
     for role in served:
         if not any(hasattr(params, f"{role}_model") for params in unfinished):
             continue
         pixels = {"min_pixels": config.models.min_pixels, "max_pixels": config.models.max_pixels}
         try:
-            backend = open_backend(getattr(config.models, role), role, **pixels)
+            backend = open_backend(models[role], role, **pixels)
             backend.warm_up()
             if role == "draft":
                 fewest = config.draft.k_store if config.draft.if_fewer_alternatives == "refuse" else 2
-                settle_evidence(backend, fewest, required=True)
+                backend.probe(fewest, required=True)
         except UserError as error:
             raise ConfigError(f"models.{role}: {error}") from None
 

@@ -174,8 +174,7 @@ def test_a_model_makes_room_for_another_only_where_the_stage_does_not_need_it(mo
     opened = []
     monkeypatch.setattr(loaded_models.LoadedModels, "_loaded", {})
     monkeypatch.setattr(loaded_models, "open_backend", lambda name, *_, **__: opened.append(name) or Mock())
-    for name in ("check_model", "settle_evidence", "fingerprint"):
-        monkeypatch.setattr(loaded_models, name, Mock(return_value=""))
+    monkeypatch.setattr(loaded_models, "backend_type", Mock())
     for agent in ("first", "second"):
         models = loaded_models.LoadedModels(
             AgentParams(draft_model="draft", agent_model=agent), ["draft", "agent"]

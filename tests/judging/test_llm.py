@@ -16,13 +16,13 @@ import pytest
 from judge_server import serving
 from synthetic_run import make_samples, write_answers, write_vstar
 
-from speceyes_lib.errors import ConfigError, UserError
+from speceyes_lib.errors import ConfigError, UserError, build
 from speceyes_lib.judging import llm
 from speceyes_lib.judging.llm import JudgingModel, judge_messages, read_judgement
 from speceyes_lib.judging.reply_cache import CachedReply, ReplyCache, reply_key
 from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.models.endpoint import Client, parse_endpoints
-from speceyes_lib.params import JudgingParams, build
+from speceyes_lib.params import JudgingParams
 from speceyes_lib.runs.reading import read_stage
 from speceyes_lib.runs.records import AgentRecord, JudgedRecord
 

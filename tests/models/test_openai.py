@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from servers import said, scripted_server
+from servers import completion, scripted_server
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.demo.server import serving
@@ -145,10 +145,10 @@ def test_pictures_travel_without_loss_at_the_size_of_the_view(draft):
 
 def test_a_view_is_encoded_once_and_forgotten_with_its_picture(draft):
     view = Image.new("RGB", (96, 96), "red")
-    first = draft.data_url(view)
-    assert draft.data_url(view) is first
+    first = draft.data_urls.of(view)
+    assert draft.data_urls.of(view) is first
     del view, first
-    assert not draft.encoded_pictures
+    assert len(draft.data_urls) == 0
 
 
 def test_how_a_model_wants_its_pictures_is_a_name_or_its_own_folder(tiny_draft):
@@ -172,7 +172,7 @@ def test_without_that_a_served_model_is_refused(processor, told):
 
 def test_a_server_that_gives_what_is_asked_for_passes(draft):
     assert draft.probe(128) == 128
-    draft.check_alternatives(64)
+    draft.probe(64, required=True)
     assert draft.info()["alternatives"] == draft.vocab_size == 64
 
 
@@ -180,7 +180,7 @@ def test_too_few_alternatives_are_found_out_and_the_remedies_named(tiny_draft):
     with serving({"draft": tiny_draft}, max_logprobs=20) as url:
         backend = ServerBackend(f"{url}?model=draft&processor={MODELS / 'draft'}")
         with pytest.raises(UserError, match=r"returns 20.*--max-logprobs 64.*if_fewer_alternatives"):
-            backend.check_alternatives(64)
+            backend.probe(64, required=True)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_the_limit_is_found_however_the_refusal_is_worded(message):
     def script(n, body):
         if body.get("top_logprobs", 0) > 20:
             return 400, {"error": {"message": message}}
-        return 200, said(
+        return 200, completion(
             logprobs={"content": [entry("red", *[-float(i) for i in range(body["top_logprobs"])])]}
         )
 
@@ -204,21 +204,21 @@ def test_the_limit_is_found_however_the_refusal_is_worded(message):
 
 
 def test_a_server_that_silently_gives_fewer_is_found_out():
-    answer = said(logprobs={"content": [entry("red", 0.0, -1.0, -2.0)]})
+    answer = completion(logprobs={"content": [entry("red", 0.0, -1.0, -2.0)]})
     with scripted_server(lambda n, body: (200, answer)) as server:
         assert ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").probe(64) == 3
 
 
 @pytest.mark.parametrize("logprobs", [{}, {"logprobs": None}, {"logprobs": {"content": []}}])
 def test_a_server_that_silently_omits_logprobs_is_found_out(logprobs):
-    with scripted_server(lambda n, body: (200, said(**logprobs))) as server:
+    with scripted_server(lambda n, body: (200, completion(**logprobs))) as server:
         backend = ServerBackend(f"{server.base_url}?model=m&{OPTIONS}")
         with pytest.raises(UserError, match="returns no logprobs although the request contains them"):
-            backend.check_alternatives(64)
+            backend.probe(64, required=True)
 
 
 def test_an_empty_answer_to_the_probe_is_no_missing_evidence():
-    with scripted_server(lambda n, body: (200, said("", logprobs={"content": []}))) as server:
+    with scripted_server(lambda n, body: (200, completion("", logprobs={"content": []}))) as server:
         assert ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").probe(64) == 64
 
 
@@ -226,7 +226,7 @@ def test_a_server_that_refuses_logprobs_altogether_gives_none():
     def script(n, body):
         if "logprobs" in body:
             return 400, {"error": {"message": "logprobs is not supported for this model"}}
-        return 200, said()
+        return 200, completion()
 
     with scripted_server(script) as server:
         assert ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").probe(64) == 0
@@ -258,7 +258,7 @@ def test_a_request_that_finally_fails_is_a_failure_of_its_sample_alone():
         return (
             (500, {"error": {"message": "out of memory"}}, {"x-should-retry": "false"})
             if broken
-            else (200, said())
+            else (200, completion())
         )
 
     with scripted_server(script) as server:
@@ -291,14 +291,14 @@ def test_a_server_that_is_gone_stops_the_run_before_every_sample_has_failed():
     ],
 )
 def test_a_reply_that_lacks_what_was_asked_for_is_a_failure_not_a_guess(choice, told):
-    answer = said(**({"logprobs": {"content": [entry("red", 0.0, -1.0, -2.0)]}} | choice))
+    answer = completion(**({"logprobs": {"content": [entry("red", 0.0, -1.0, -2.0)]}} | choice))
     with scripted_server(lambda n, body: (200, answer)) as server:
         (got,) = ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").generate([request(evidence_k=3)])
     assert told in got.error.message
 
 
 def test_what_is_sent_is_greedy_with_stop_strings_and_alternatives():
-    with scripted_server(lambda n, body: (200, said())) as server:
+    with scripted_server(lambda n, body: (200, completion())) as server:
         ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").generate(
             [request(stop=("</a>",), evidence_k=7)]
         )
@@ -317,7 +317,7 @@ def test_what_is_sent_is_greedy_with_stop_strings_and_alternatives():
 def generation_of(text: str, asked: GenerationRequest, **choice):
     from speceyes_lib.models.openai import read_reply
 
-    body = said(text, **choice)
+    body = completion(text, **choice)
     return read_reply(asked, Reply(text, body["choices"][0]["finish_reason"], 7, 9, body["choices"][0], 0.1))
 
 
@@ -394,7 +394,7 @@ def test_a_long_batch_is_encoded_as_it_goes_and_not_all_at_once():
             return super().body(asked)
 
     held = []
-    with scripted_server(lambda n, body: (held.append(len(begun) - n), (200, said()))[1]) as server:
+    with scripted_server(lambda n, body: (held.append(len(begun) - n), (200, completion()))[1]) as server:
         backend = Counting(f"{server.base_url}?model=m&{OPTIONS}&concurrency=3")
         answers = backend.generate([replace(request(), id=str(i)) for i in range(40)])
     assert [a.id for a in answers] == [str(i) for i in range(40)]

@@ -15,7 +15,7 @@ from PIL import Image
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.agents.deepeyes import DeepEyesAgent
 from speceyes_lib.models.base import GenerationRequest
-from speceyes_lib.models.prefix_cache import Kept, PictureMemory
+from speceyes_lib.models.prefix_cache import Kept
 from speceyes_lib.tasks.images import resized_view
 from tests.models.test_transformers import plain_inputs
 
@@ -201,11 +201,3 @@ def test_a_conversation_is_known_as_far_as_it_agrees_and_never_to_its_last_token
     assert 0 <= n < len(asked)
     assert kept[:n] == asked[:n]
     assert n in (len(asked) - 1, len(kept)) or kept[n] != asked[n]
-
-
-def test_pictures_are_numbered_by_object():
-    memory = PictureMemory()
-    one, other = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))
-    assert one == other
-    assert memory.of(one) is memory.of(one)
-    assert memory.of(one).number != memory.of(other).number

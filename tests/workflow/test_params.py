@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from speceyes_lib.errors import ConfigError
+from speceyes_lib.errors import ConfigError, build
 from speceyes_lib.params import (
     ALL_NOTEBOOKS,
     AgentParams,
@@ -16,7 +16,6 @@ from speceyes_lib.params import (
     PositionBiasParams,
     PrepareParams,
     ThresholdParams,
-    build,
 )
 from speceyes_lib.runs.arms import ARMS
 from speceyes_lib.tasks.registry import TASKS

@@ -23,7 +23,7 @@ class Server:
     most_in_flight: int = 0
 
 
-def said(text: str = "red", **choice) -> dict:
+def completion(text: str = "red", **choice) -> dict:
     """The body of a chat completion."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} | choice
     return {

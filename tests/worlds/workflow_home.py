@@ -20,10 +20,11 @@ OPENING = """
 import json, os, time
 from pathlib import Path
 from speceyes_lib import params, paths
+from speceyes_lib.errors import build
 from speceyes_lib.runs import reading, stage as store
 from speceyes_lib.runs.records import Counts, Verdict
 
-p = params.build(params.NOTEBOOKS[{notebook!r}], {{k: v for k, v in globals().items()
+p = build(params.NOTEBOOKS[{notebook!r}], {{k: v for k, v in globals().items()
                  if k in params.NOTEBOOKS[{notebook!r}].model_fields}}, {notebook!r})
 
 def note():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speceyes_lib.models.loading import token_text
+from speceyes_lib.models.token_texts import token_text
 
 
 def test_token_texts_come_from_the_tokenizer_where_it_is():

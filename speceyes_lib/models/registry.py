@@ -1,0 +1,37 @@
+"""The backends that open models, one entry each. Adding a backend takes a file beside this one and one line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import openai, transformers
+from .base import Backend, BackendType
+
+# The first that takes the text of a config opens the model. A folder's backend takes every text, so it is the last.
+BACKENDS: list[BackendType] = [
+    openai.BACKEND,
+    transformers.BACKEND,
+]
+
+
+def backend_type(model: str) -> BackendType:
+    """The backend of a model, by its text in a config."""
+    return next(backend for backend in BACKENDS if backend.takes(model))
+
+
+def open_backend(model: str, role: str, **settings: Any) -> Backend:
+    """The opened model. `settings` are the dtype, device, attention and image budget of `TransformersBackend`.
+
+    Raises:
+        UserError: the model cannot be opened, or this machine lacks what a setting needs.
+    """
+    return backend_type(model).open(model, role, **settings)
+
+
+def identity(model: str) -> str:
+    """The name of a model in manifests: the text itself for a folder, the served model without its host.
+
+    Raises:
+        ConfigError: the text cannot be right.
+    """
+    return backend_type(model).identity(model)
