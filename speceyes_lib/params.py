@@ -29,11 +29,11 @@ from .tasks.registry import HARD_BELOW, OPTION_TASKS, TASKS
 OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
 
 
-def parameter(default: Any, description: str, key: str | None = "", **limits: Any) -> Any:
+def field(default: Any, description: str, key: str | None = "", **limits: Any) -> Any:
     """A field of a parameter model.
 
     Args:
-        default: its default; `...` where the models that share it have their own.
+        default: its default; `...` where the models that share it have different ones.
         description: its comment in the parameters cell.
         key: where a config gives it ("gate.k"). Empty: its name in the `section` of its model. None: nowhere, because
             the plan of the run decides it.
@@ -42,33 +42,19 @@ def parameter(default: Any, description: str, key: str | None = "", **limits: An
     return Field(default, description=description, json_schema_extra={"key": key}, **limits)
 
 
-# ------------------------------------------------------------------ what names and texts are checked against
+def _known(what: str, valid: Collection[str], if_empty: Collection[str] | None = None) -> AfterValidator:
+    """Accepts a known name, or a list of different ones. An empty list stands for `if_empty`; None refuses it."""
 
-
-def _check_known(what: str, name: str, valid: Collection[str]) -> None:
-    if name not in valid:
-        raise ValueError(f"no {what} {name!r}{nearest(name, valid)}; valid are {', '.join(valid)}")
-
-
-def _one_of(what: str, valid: Collection[str]) -> AfterValidator:
-    def check(name: str) -> str:
-        _check_known(what, name, valid)
-        return name
-
-    return AfterValidator(check)
-
-
-def _several_of(what: str, valid: Collection[str], if_empty: Collection[str] | None = None) -> AfterValidator:
-    """Names, none of them twice. An empty list stands for `if_empty`; where that is None it is refused."""
-
-    def check(names: list[str]) -> list[str]:
+    def check(value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
         for name in names:
-            _check_known(what, name, valid)
+            if name not in valid:
+                raise ValueError(f"no {what} {name!r}{nearest(name, valid)}; valid are {', '.join(valid)}")
         if len(set(names)) < len(names):
             raise ValueError(f"a {what} is named twice")
         if not names and if_empty is None:
             raise ValueError(f"name at least one {what}")
-        return names or list(if_empty)
+        return value or list(if_empty)
 
     return AfterValidator(check)
 
@@ -91,48 +77,41 @@ def _empty_or(read: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Model = Annotated[str, _empty_or(identity)]
+Model = Annotated[str, Field(min_length=1), _empty_or(identity)]
 Pixels = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 # ------------------------------------------------------------------ parameters that several notebooks share
 
 Run = Annotated[
-    str, AfterValidator(_plain_name), parameter(..., "name of the run: its folder in data/runs", "name")
+    str, AfterValidator(_plain_name), field(..., "name of the run: its folder in data/runs", "name")
 ]
 DataRoot = Annotated[
-    str, parameter(..., "folder of the benchmarks in their official layouts", "data.root", min_length=1)
+    str, field(..., "folder of the benchmarks in their official layouts", "data.root", min_length=1)
 ]
 OptionSeed = Annotated[
-    int, parameter(..., "seed of shuffled options, mixed with each sample's id", "data.option_seed", ge=0)
+    int, field(..., "seed of shuffled options, mixed with each sample's id", "data.option_seed", ge=0)
 ]
 AgentModel = Annotated[
-    Model,
-    parameter(
-        ..., "M_L, large, with tools: its folder, or endpoints that serve it", "models.agent", min_length=1
-    ),
+    Model, field(..., "M_L, large, with tools: its folder, or endpoints that serve it", "models.agent")
 ]
-DraftTokens = Annotated[int, parameter(..., "new tokens of a draft at most", "draft.max_new_tokens", ge=1)]
+DraftTokens = Annotated[int, field(..., "new tokens of a draft at most", "draft.max_new_tokens", ge=1)]
 AgentsTogether = Annotated[
-    int, parameter(..., "agents at once in collect and the _batched arms", "agent.batch_size_batched", ge=2)
+    int, field(..., "agents at once in collect and the _batched arms", "agent.batch_size_batched", ge=2)
 ]
-Arms = Annotated[
-    list[str], _several_of("arm", ARMS), parameter(..., "ways to run; _batched: many at once", "arms")
-]
+Arms = Annotated[list[str], _known("arm", ARMS), field(..., "ways to run; _batched: many at once", "arms")]
 Score = Annotated[
-    str,
-    _one_of("score", GATE_SCORES),
-    parameter(..., "score that is compared with the threshold", "gate.score"),
+    str, _known("score", GATE_SCORES), field(..., "score that is compared with the threshold", "gate.score")
 ]
-K = Annotated[int, parameter(..., "alternatives in the separability (the paper's K)", "gate.k", ge=2)]
-Slope = Annotated[float, parameter(..., "slope of the sigmoid (the paper's a)", "gate.slope", gt=0)]
-ThresholdFrom = Annotated[str, parameter(..., "from 04_threshold", key=None)]
+K = Annotated[int, field(..., "alternatives in the separability (the paper's K)", "gate.k", ge=2)]
+Slope = Annotated[float, field(..., "slope of the sigmoid (the paper's a)", "gate.slope", gt=0)]
+ThresholdFrom = Annotated[str, field(..., "from 04_threshold", key=None)]
 Protocol = Annotated[
     Literal["strict", "paper"],
-    parameter(..., "strict: errors count as wrong; paper: the published rules to the letter"),
+    field(..., "strict: errors count as wrong; paper: the published rules to the letter"),
 ]
-Bootstrap = Annotated[int, parameter(..., "resamples behind the intervals", ge=100)]
-Seed = Annotated[int, parameter(..., "seed of everything random here", ge=0)]
+Bootstrap = Annotated[int, field(..., "resamples behind the intervals", ge=100)]
+Seed = Annotated[int, field(..., "seed of everything random here", ge=0)]
 
 
 class Params(BaseModel):
@@ -155,22 +134,7 @@ class NotebookParams(Params):
     run: Run = "demo"
 
     def stage_config(self) -> dict[str, Any]:
-        """What the results depend on: the parameters without the run's name."""
-        return self.model_dump(exclude={"run"})
-
-
-class StageParams(NotebookParams):
-    """Parameters of a notebook that works on the tasks of a run and writes a stage of it."""
-
-    tasks: Annotated[list[str], _several_of("task", TASKS, if_empty=TASKS)] = parameter(
-        [], "benchmark/split, in this order; empty: all", "data.tasks"
-    )
-    if_changed: Literal["refuse", "restart"] = parameter(
-        "refuse", "results made from something else: refuse to mix, or restart the stage", key=None
-    )
-
-    def stage_config(self) -> dict[str, Any]:
-        """What the records of one task depend on: the parameters without the run's name and the task list.
+        """What the results of one task depend on: the parameters without the run's name and the task list.
 
         A served model is named without the place it is served at (`models.registry.identity`).
         """
@@ -178,28 +142,38 @@ class StageParams(NotebookParams):
         return {key: identity(v) if key.endswith("_model") else v for key, v in values.items()}
 
 
+class StageParams(NotebookParams):
+    """Parameters of a notebook that works on the tasks of a run and writes a stage of it."""
+
+    tasks: Annotated[list[str], _known("task", TASKS, if_empty=TASKS)] = field(
+        [], "benchmark/split, in this order; empty: all", "data.tasks"
+    )
+    if_changed: Literal["refuse", "restart"] = field(
+        "refuse", "results made from something else: refuse to mix, or restart the stage", key=None
+    )
+
+
 class ModelRunParams(StageParams):
     """What the notebooks that run models have in common: samples, the draft model, and where it is computed."""
 
     data_root: DataRoot = "data/demo/benchmark"
-    limit: int = parameter(0, "samples per task, from the front; 0: all", "data.limit", ge=0)
-    draft_model: Model = parameter(
+    limit: int = field(0, "samples per task, from the front; 0: all", "data.limit", ge=0)
+    draft_model: Model = field(
         "data/demo/models/draft",
         "M_S, small, tool-free: its folder, or endpoints that serve it",
         "models.draft",
-        min_length=1,
     )
-    prompts: str = parameter("demo", "prompt set: a shipped name or a .yaml file", "prompts", min_length=1)
-    batch_size: int = parameter(
+    prompts: str = field("demo", "prompt set: a shipped name or a .yaml file", "prompts", min_length=1)
+    batch_size: int = field(
         16, "queries per batch of router and draft (the paper's B)", "draft.batch_size", ge=1
     )
-    k_store: int = parameter(
+    k_store: int = field(
         128, "alternatives stored per token, at least the largest K analysed", "draft.k_store", ge=2
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = parameter(
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         "float32", "weights and arithmetic; auto: as stored", "models.dtype"
     )
-    device: str = parameter(
+    device: str = field(
         "auto",
         "cpu, mps, cuda, cuda:N, spread (over all GPUs); auto: best, a GPU per model",
         "models.device",
@@ -210,27 +184,27 @@ class ModelRunParams(StageParams):
 class FunnelParams(ModelRunParams):
     """What drafting and the funnel have in common: the order of options, separability, the size of a view."""
 
-    option_order: str = parameter(
+    option_order: str = field(
         "as_published",
         "as_published, shuffled, or rotated_N: each option N places later",
         "data.option_order",
         pattern=r"^(as_published|shuffled|rotated_[1-9]\d?)$",
     )
     option_seed: OptionSeed = 0
-    if_fewer_alternatives: Literal["refuse", "lower"] = parameter(
+    if_fewer_alternatives: Literal["refuse", "lower"] = field(
         "refuse",
         "where a server gives fewer than k_store: refuse, or lower both",
         "draft.if_fewer_alternatives",
     )
     k: K = DEFAULT_K
     slope: Slope = DEFAULT_SLOPE
-    attn: Literal["auto", "flash_attention_2", "sdpa", "eager"] = parameter(
+    attn: Literal["auto", "flash_attention_2", "sdpa", "eager"] = field(
         "auto", "auto: flash-attn 2 on a GPU where installed, else sdpa", "models.attn"
     )
-    min_pixels: Pixels | None = parameter(
+    min_pixels: Pixels | None = field(
         None, "smallest model view in pixels; None: the model's own", "models.min_pixels"
     )
-    max_pixels: Pixels | None = parameter(
+    max_pixels: Pixels | None = field(
         None, "largest model view in pixels; None: the model's own", "models.max_pixels"
     )
 
@@ -249,16 +223,12 @@ class FunnelParams(ModelRunParams):
 class GateParams(Params):
     """The gate of a run, apart from K and slope."""
 
-    router: Annotated[str, _one_of("router", ROUTERS)] = parameter(
+    router: Annotated[str, _known("router", ROUTERS)] = field(
         "large", "model that answers Phase I: large, small, or none (every sample is drafted)", "gate.router"
     )
     score: Score = "min"
-    threshold: float | None = parameter(
-        None,
-        f"accept drafts {PASSES}; None: read it from threshold_from",
-        "gate.threshold",
-        ge=0,
-        le=1,
+    threshold: float | None = field(
+        None, f"accept drafts {PASSES}; None: read it from threshold_from", "gate.threshold", ge=0, le=1
     )
     threshold_from: ThresholdFrom = OPERATING_POINT
 
@@ -272,18 +242,18 @@ class PrepareParams(StageParams):
     section = "data"
     shown = ("run", "tasks", "kind", "fetch", "data_root", "validation_root", "seed", "validation_seed")
 
-    kind: Literal["demo", "check"] = parameter(
+    kind: Literal["demo", "check"] = field(
         "demo", "demo: generate the embedded benchmark; check: read the data given"
     )
-    fetch: Annotated[list[str], _several_of("item", ITEMS, if_empty=())] = parameter(
+    fetch: Annotated[list[str], _known("item", ITEMS, if_empty=())] = field(
         [], "what to fetch from the hub first (speceyes fetch)"
     )
     data_root: DataRoot = "data/demo/benchmark"
-    seed: int = parameter(2026, "seed of the embedded benchmark", ge=0)
-    validation_root: str = parameter(
+    seed: int = field(2026, "seed of the embedded benchmark", ge=0)
+    validation_root: str = field(
         "data/demo/validation", "folder of the validation set; empty: none", "validation.root"
     )
-    validation_seed: int = parameter(4052, "seed of the validation set", "validation.seed", ge=0)
+    validation_seed: int = field(4052, "seed of the validation set", "validation.seed", ge=0)
 
     @model_validator(mode="after")
     def _kept_apart(self) -> Self:
@@ -328,34 +298,32 @@ class AgentParams(FunnelParams, GateParams):
 
     arms: Arms = list(DEFAULT_ARMS)
     agent_model: AgentModel = "data/demo/models/agent"
-    agent: Annotated[str, _one_of("agent", AGENTS)] = parameter(
+    agent: Annotated[str, _known("agent", AGENTS)] = field(
         "deepeyes",
         "how the large model works: deepeyes zooms by tool calls, thyme writes Python",
         "agent.kind",
     )
-    sandbox: Literal["enforced", "off"] = parameter(
+    sandbox: Literal["enforced", "off"] = field(
         "enforced", "thyme: confine the programs it writes; off: only in a container of your own"
     )
-    router_max_new_tokens: int = parameter(
+    router_max_new_tokens: int = field(
         10, "new tokens of the router at most", "gate.router_max_new_tokens", ge=1
     )
     draft_max_new_tokens: DraftTokens = 20
-    agent_batch_size: int = parameter(
+    agent_batch_size: int = field(
         1, "agents at once in baseline and gated; 1: the paper", "agent.batch_size", ge=1
     )
     agent_batch_size_batched: AgentsTogether = 32
-    concurrent: bool = parameter(
+    concurrent: bool = field(
         False, "both models at once in collect and the _batched arms (each its own device)"
     )
-    max_turns: int = parameter(6, "agent turns at most", ge=1)
-    max_new_tokens: int = parameter(512, "new tokens of an agent turn at most", ge=1)
-    first_look: bool = parameter(True, "collect also asks the agent for its answer without the tool")
-    router_small: bool = parameter(
+    max_turns: int = field(6, "agent turns at most", ge=1)
+    max_new_tokens: int = field(512, "new tokens of an agent turn at most", ge=1)
+    first_look: bool = field(True, "collect also asks the agent for its answer without the tool")
+    router_small: bool = field(
         True, "collect also asks the small model whether a tool would help", "gate.router_small"
     )
-    specreason_threshold: int = parameter(
-        7, "specreason keeps a proposed step from this score on", ge=0, le=9
-    )
+    specreason_threshold: int = field(7, "specreason keeps a proposed step from this score on", ge=0, le=9)
 
     @model_validator(mode="after")
     def _has_a_threshold(self) -> Self:
@@ -412,16 +380,14 @@ class JudgingParams(StageParams):
     arms: Arms = list(DEFAULT_ARMS)
     data_root: DataRoot = "data/demo/benchmark"
     protocol: Protocol = "strict"
-    judge: Annotated[str, _empty_or(parse_endpoints)] = parameter(
+    judge: Annotated[str, _empty_or(parse_endpoints)] = field(
         "", "endpoint of a judging model for what no rule decides; empty: rules only"
     )
-    judge_all: bool = parameter(
-        False, "the model also judges what a rule decides, to measure their agreement"
-    )
-    judge_max_requests: int = parameter(0, "questions to the model; 0: no limit", ge=0)
-    judge_max_tokens: int = parameter(0, "tokens of prompts and replies together; 0: no limit", ge=0)
-    judge_cache: str = parameter("", "where the model's replies are kept; empty: a file beside the runs")
-    human_checks: Literal["apply", "ignore"] = parameter(
+    judge_all: bool = field(False, "the model also judges what a rule decides, to measure their agreement")
+    judge_max_requests: int = field(0, "questions to the model; 0: no limit", ge=0)
+    judge_max_tokens: int = field(0, "tokens of prompts and replies together; 0: no limit", ge=0)
+    judge_cache: str = field("", "where the model's replies are kept; empty: a file beside the runs")
+    human_checks: Literal["apply", "ignore"] = field(
         "apply", "verdicts that people overruled (human_checks.csv of the run)"
     )
 
@@ -429,9 +395,9 @@ class JudgingParams(StageParams):
 class CollectParams(StageParams):
     """What the notebooks that analyse the instrumented arm of a finished run have in common."""
 
-    arm: Literal["collect"] = parameter("collect", "the instrumented arm that is analysed", key=None)
+    arm: Literal["collect"] = field("collect", "the instrumented arm that is analysed", key=None)
     score: Score = "min"
-    delta_pp: float = parameter(
+    delta_pp: float = field(
         0.0,
         "accuracy in points the gate may cost when the threshold is chosen",
         "gate.delta_pp",
@@ -463,7 +429,7 @@ class ConfidenceParams(GateAnalysisParams):
 
     shown = ("run", "tasks", "score", "modes", "threshold_from", "bootstrap", "seed")
 
-    modes: Annotated[list[str], _several_of("score", PAPER_SCORES)] = parameter(
+    modes: Annotated[list[str], _known("score", PAPER_SCORES)] = field(
         list(PAPER_SCORES), "scores to compare"
     )
     bootstrap: Bootstrap = 2000
@@ -477,11 +443,11 @@ class CertifiedParams(GateAnalysisParams):
         *("delta", "repeats", "seed"),
     )
 
-    risk_target: Share = parameter(0.05, "certified: share of wrong ones among accepted drafts, at most")
-    loss_target: Share = parameter(0.015, "certified: share of samples accepted and wrong, at most")
-    pass_target: Share = parameter(0.2, "certified: share of wrong drafts that are accepted, at most")
-    delta: Share = parameter(0.1, "how often a bound that is certified with probability may fail")
-    repeats: int = parameter(20, "random halves that rules are tried on", ge=1)
+    risk_target: Share = field(0.05, "certified: share of wrong ones among accepted drafts, at most")
+    loss_target: Share = field(0.015, "certified: share of samples accepted and wrong, at most")
+    pass_target: Share = field(0.2, "certified: share of wrong drafts that are accepted, at most")
+    delta: Share = field(0.1, "how often a bound that is certified with probability may fail")
+    repeats: int = field(20, "random halves that rules are tried on", ge=1)
 
 
 class CostsParams(GateAnalysisParams):
@@ -497,13 +463,13 @@ class FiguresParams(StageParams):
     shown = ("run", "tasks", "arms", "source", "more_runs", "score", "threshold_from", "bootstrap", "seed")
 
     arms: Arms = list(DEFAULT_ARMS)
-    source: Literal["run", "reported", "both"] = parameter(
+    source: Literal["run", "reported", "both"] = field(
         "both", "numbers shown: of this run, as reported in the paper, or both"
     )
-    more_runs: list[str] = parameter([], "further finished runs for the table, another agent's for example")
+    more_runs: list[str] = field([], "further finished runs for the table, another agent's for example")
     score: Score = "min"
     threshold_from: ThresholdFrom = OPERATING_POINT
-    hard_below: float = parameter(
+    hard_below: float = field(
         HARD_BELOW, "a sample is hard when its target is under this share of the side", gt=0, le=1
     )
     bootstrap: Bootstrap = 2000
@@ -519,7 +485,7 @@ class FidelityParams(ModelRunParams):
     shown = ("run", "tasks", "limit", "settings")
 
     run: Run = "fidelity"
-    settings: list[str] = parameter(
+    settings: list[str] = field(
         [
             "min > 0.9986",
             "min > 0.97",
@@ -542,12 +508,10 @@ ORDERS = ("rotated_1", "rotated_2", "rotated_3", "shuffled")
 class PositionBiasParams(StageParams):
     """study_position_bias: the run's drafts again, with the same options in other orders."""
 
-    tasks: Annotated[list[str], _several_of("task", TASKS, if_empty=OPTION_TASKS)] = parameter(
+    tasks: Annotated[list[str], _known("task", TASKS, if_empty=OPTION_TASKS)] = field(
         [], "benchmark/split, in this order; empty: all with options"
     )
-    orders: Annotated[list[str], _several_of("order", ORDERS)] = parameter(
-        list(ORDERS), "beside as_published"
-    )
+    orders: Annotated[list[str], _known("order", ORDERS)] = field(list(ORDERS), "beside as_published")
     option_seed: OptionSeed = 0
     protocol: Protocol = "strict"
     bootstrap: Bootstrap = 2000
@@ -558,24 +522,22 @@ class ReportedNumbersParams(NotebookParams):
     """study_reported_numbers: what the published numbers say when they are held against each other."""
 
     run: Run = "paper"
-    smallest_share: Annotated[
-        float, Field(gt=0, le=1, description="denominators are searched from this share of a split on")
-    ] = 0.85
+    smallest_share: float = field(0.85, "denominators are searched from this share of a split on", gt=0, le=1)
 
 
 class TrainParams(Params):
     """train_demo_models: one training run of one of the embedded models."""
 
-    which: Literal["draft", "agent"] = parameter("draft", "model to train: draft or agent")
-    seed: int = parameter(0, "seed of weights, scenes and questions", ge=0)
-    out: str = parameter(
+    which: Literal["draft", "agent"] = field("draft", "model to train: draft or agent")
+    seed: int = field(0, "seed of weights, scenes and questions", ge=0)
+    out: str = field(
         "data/runs/models/draft",
         "folder to write; the committed ones are data/demo/models/<which>",
         min_length=1,
     )
-    threads: int = parameter(2, "CPU threads; one per model trains two models at once", ge=1)
-    held_out: int = parameter(300, "samples of the final measurement", ge=5)
-    smoke: bool = parameter(False, "two steps a phase: shows that everything runs, learns nothing")
+    threads: int = field(2, "CPU threads; one per model trains two models at once", ge=1)
+    held_out: int = field(300, "samples of the final measurement", ge=5)
+    smoke: bool = field(False, "two steps a phase: shows that everything runs, learns nothing")
 
     @property
     def run(self) -> str:
@@ -593,18 +555,18 @@ class GatingExplorerParams(NotebookParams, GateParams):
 
     k: K = DEFAULT_K
     slope: Slope = DEFAULT_SLOPE
-    author: str = parameter("", "your name, kept with every mark; can be typed in later")
-    review_n: int = parameter(50, "samples in the random queue for review", ge=1)
-    seed: int = parameter(0, "seed of the random queue", ge=0)
+    author: str = field("", "your name, kept with every mark; can be typed in later")
+    review_n: int = field(50, "samples in the random queue for review", ge=1)
+    seed: int = field(0, "seed of the random queue", ge=0)
 
 
 class TraceExplorerParams(NotebookParams):
     """explore_traces: whose trajectories, and what to put beside them."""
 
-    arm: str = parameter("collect", "arm whose trajectories are listed", min_length=1)
-    text: str = parameter("", "words to look for, in any case; empty: none")
-    other_run: str = parameter("demo", "run shown beside it; empty: none")
-    other_arm: str = parameter("baseline", "arm of the run beside it")
+    arm: str = field("collect", "arm whose trajectories are listed", min_length=1)
+    text: str = field("", "words to look for, in any case; empty: none")
+    other_run: str = field("demo", "run shown beside it; empty: none")
+    other_arm: str = field("baseline", "arm of the run beside it")
 
 
 # ------------------------------------------------------------------ which notebook has which parameters

@@ -32,7 +32,7 @@ def operating_curve(point: OperatingPoint) -> pd.DataFrame:
             "threshold": point.curve.threshold,
             "accepted_pct": point.curve.accepted_pct,
             "accuracy_pct": point.curve.accuracy_pct,
-            "agent_pct": point.baseline_accuracy_pct,
+            "agent_pct": point.baseline_accuracy.value,
             "n": point.n,
         }
     )

@@ -19,27 +19,20 @@ from ..stats.resampling import grouped
 
 @dataclass(frozen=True, eq=False)
 class GateSamples:
-    """The n samples of an instrumented run on which thresholds are chosen or measured. All arrays are [n].
+    """The n samples of an instrumented run on which thresholds are chosen or measured. All arrays are [n]."""
 
-    Attributes:
-        score: in [0, 1]; nan where the draft cannot be accepted (routed to the agent, no score, no draft).
-        draft_right: bool.
-        agent_right: bool.
-        groups: what samples share: the question or the picture; sortable.
-        strata: what halves are balanced over, the task; sortable.
-        accepted_s: seconds of the sample when its draft is accepted; None where the run has no times.
-        rejected_s: seconds when it is not accepted.
-        baseline_s: seconds of the agent alone.
-    """
-
-    score: NDArray[np.float64]
+    score: NDArray[
+        np.float64
+    ]  # in [0, 1]; nan where the draft cannot be accepted (routed, no score, no draft)
     draft_right: NDArray[np.bool_]
     agent_right: NDArray[np.bool_]
-    groups: NDArray
-    strata: NDArray
-    accepted_s: NDArray[np.float64] | None = None
-    rejected_s: NDArray[np.float64] | None = None
-    baseline_s: NDArray[np.float64] | None = None
+    groups: NDArray  # what samples share: the question or the picture; sortable
+    strata: NDArray  # what halves are balanced over, the task; sortable
+    accepted_s: NDArray[np.float64] | None = (
+        None  # seconds when the draft is accepted; None: the run has no times
+    )
+    rejected_s: NDArray[np.float64] | None = None  # seconds when it is not accepted
+    baseline_s: NDArray[np.float64] | None = None  # seconds of the agent alone
 
     def __len__(self) -> int:
         return len(self.score)
@@ -111,8 +104,7 @@ def gate_samples(
 def calibration_half(groups: ArrayLike, strata: ArrayLike, seed: int) -> NDArray[np.bool_]:
     """A random half of the samples, bool [n], true for calibration. Groups stay whole, strata are halved.
 
-    A group whose samples lie in several strata, such as a picture that several splits ask about, is halved among the
-    groups that lie in the same strata.
+    Groups that lie in the same strata, maybe in several, are halved among each other.
     """
     groups, strata = np.asarray(groups), np.asarray(strata)
     n_groups, group_of = grouped(groups, len(strata))

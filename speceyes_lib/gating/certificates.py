@@ -1,29 +1,16 @@
 """Thresholds that hold on unseen data: calibrated on one half of the samples, measured on the other.
 
-Which drafts a threshold accepts is the gate's rule (`gate.accepts`). Four risks can be bounded:
+Which drafts a threshold accepts is the gate's rule (`gate.accepts`). Four risks can be bounded (`RISKS`):
 
     selective       P(draft wrong | accepted)
     accepted_wrong  P(accepted and draft wrong)
     regret          P(accepted, draft wrong, agent right): the errors that only the gate causes
     wrong_passes    P(accepted | draft wrong)
 
-by three procedures, which need nothing but exchangeable samples:
-
-- Learn then Test (Angelopoulos et al. 2021, arXiv:2110.01052) for the selective risk, which need not fall as the
-  threshold rises. Thresholds are tested in a sequence that is fixed beforehand, strictest first, each by a binomial
-  p-value, until one is not rejected. The risk exceeds the target with probability at most delta.
-- Conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814) for the other three, which fall as the threshold
-  rises. The *expected* risk of the threshold is at most the target. For `wrong_passes` this is class-conditional split
-  conformal prediction.
-- The exact binomial bound for the same three (Bates et al. 2021, arXiv:2101.02703). The risk exceeds the target with
-  probability at most delta.
-
-Samples of one group (the four orders of a question, the questions about one picture) are not independent. Risks are
-therefore those of a group drawn at random and a sample drawn from it. Conformal risk control averages over each group.
-The binomial procedures use one sample of each group, drawn with a seed.
-
-"Not certifiable" is a valid result: with few samples even a gate without a single error proves little. Then nothing
-is accepted, and the reason says how many samples are missing. Arrays in, results out; no model, no file.
+The procedures need nothing but exchangeable samples. Risks are those of a group drawn at random and a sample drawn from
+it: samples of one group are not independent, so the binomial procedures use one sample of each group. "Not certifiable"
+is a valid result: with few samples even a gate without an error proves little. Then nothing is accepted, and the reason
+says how many samples are missing.
 """
 
 from __future__ import annotations
@@ -61,10 +48,7 @@ class Certified:
 
 
 def most_errors(n: int, target: float, delta: float) -> int:
-    """The most errors among n samples that still prove a rate of at most `target` at level `delta`; -1: no number does.
-
-    The largest k with P(Binomial(n, target) <= k) <= delta.
-    """
+    """The largest k with P(Binomial(n, target) <= k) <= delta, which proves a rate of at most `target`; or -1."""
     from scipy.stats import binom
 
     k = int(binom.ppf(delta, n, target)) if n else 0
@@ -86,11 +70,11 @@ def threshold_sequence(
 ) -> NDArray[np.float64]:
     """Thresholds in the order in which Learn then Test goes through them, descending [at most `steps`].
 
-    They are computed from scores that are not calibration data, for instance those of the samples to be decided; these
-    need no verdicts and say which share a threshold accepts. A sequence that begins with few samples stops at the first
-    error. One that begins with many may begin beyond what can be proven. So it begins where two errors would still
-    pass, or with half of what could be accepted if that is less, but with enough samples that one could pass. It
-    ends where everything is accepted, in even steps of coverage.
+    They are computed from scores that are not calibration data, for instance those of the samples to be decided, whose
+    verdicts are not needed. A sequence that begins with few samples stops at the first error. One that begins with many
+    may begin beyond what can be proven. So it begins where two errors would still pass, or with half of what could be
+    accepted if that is less, but with enough samples that one could pass. It ends where everything is accepted, in even
+    steps of coverage.
 
     Args:
         reference: scores [any number], nan: cannot be accepted.
@@ -118,12 +102,17 @@ def learn_then_test(
 ) -> Certified:
     """The lowest threshold of the sequence whose selective risk is proven to be at most `target`.
 
+    The selective risk need not fall as the threshold rises. So thresholds are tested in a fixed order, strictest first,
+    each by a binomial p-value, until one is not rejected.
+
     Args:
         score: of independent samples [n], nan is never accepted.
         wrong: bool [n], whether the draft would be wrong.
         thresholds: chosen without these samples' verdicts, tested in the order given.
         target: bound of the risk, in (0, 1).
         delta: probability with which it may fail, in (0, 1).
+
+    Source: Angelopoulos et al. (2021), Learn then Test, arXiv:2110.01052.
     """
     from scipy.stats import binom
 
@@ -150,7 +139,10 @@ def conformal_risk_control(score: ArrayLike, loss: ArrayLike, groups: ArrayLike,
         score: [samples], nan is never accepted.
         loss: bool [samples], lost if accepted; the loss of a group is its mean.
         groups: [samples], exchangeable with each other.
-        target: bound of the expected risk, in (0, 1).
+        target: bound of the expected risk, in (0, 1). For wrong drafts only, this is class-conditional split conformal
+            prediction.
+
+    Source: Angelopoulos et al. (2022), Conformal risk control, arXiv:2208.02814.
     """
     _check(target)
     n_groups, group_of = grouped(groups, len(np.asarray(score)))
@@ -170,6 +162,8 @@ def binomial_bound(score: ArrayLike, loss: ArrayLike, target: float, delta: floa
         loss: bool [n], lost if accepted.
         target: bound of the risk, in (0, 1).
         delta: probability with which it may fail, in (0, 1).
+
+    Source: Bates et al. (2021), Distribution-free risk-controlling prediction sets, arXiv:2101.02703.
     """
     _check(target, delta)
     n = len(np.asarray(score))
@@ -181,10 +175,7 @@ def binomial_bound(score: ArrayLike, loss: ArrayLike, target: float, delta: floa
 
 
 def plug_in(score: ArrayLike, wrong: ArrayLike, target: float) -> Certified:
-    """The lowest threshold whose selective risk on these samples is at most `target`, without a correction or a proof.
-
-    It is what is often done, and is kept to compare the others with. Args as in `learn_then_test`.
-    """
+    """The lowest threshold whose selective risk on these samples is at most `target`; it proves nothing."""
     score = as_scores("score", score)
     thresholds = candidate_thresholds(score)
     n_accepted, n_wrong = count_accepted(score, as_flags("wrong", wrong).astype(np.int64), thresholds)
@@ -209,8 +200,8 @@ def _check(target: float, delta: float = 0.5) -> None:
 def deferral_threshold(half: GateSamples, delta_pp: float = 0.0, bootstrap: Bootstrap = DEFERRAL) -> float:
     """The upper end of the range in which the chosen threshold is uncertain; the agent answers what scores below it.
 
-    `choose_threshold` is repeated on bootstrap draws of whole groups. A share `bootstrap.level` of the thresholds it
-    chooses lies at or below the value returned. It guarantees nothing, but depends less on chance.
+    `choose_threshold` is repeated on bootstrap draws of whole groups. A share `bootstrap.level` of its thresholds lies
+    at or below the value returned. It guarantees nothing, but depends less on chance.
     """
     score = np.where(np.isnan(half.score), -1.0, half.score)
     order = np.argsort(-score, kind="stable")
@@ -237,24 +228,15 @@ def deferral_threshold(half: GateSamples, delta_pp: float = 0.0, bootstrap: Boot
 
 @dataclass(frozen=True)
 class Rule:
-    """A way to choose a threshold.
+    """A way to choose a threshold."""
 
-    Attributes:
-        name: in tables.
-        label: for people.
-        guarantee: for people: how the risk is bounded.
-        choose: (calibration samples, samples to be decided, seed) -> threshold. It uses the scores of the samples to
-            be decided, never their verdicts.
-        risk: what `target` bounds, one of the module's four; "" where nothing is bounded.
-        target: a fraction; nan where nothing is bounded.
-    """
-
-    name: str
-    label: str
-    guarantee: str
+    name: str  # in tables
+    label: str  # for people
+    guarantee: str  # for people: how the risk is bounded
+    # (calibration samples, samples to be decided, seed) -> threshold; verdicts on the second are not used
     choose: Callable[[GateSamples, GateSamples, int], Certified] = field(repr=False)
-    risk: str = ""
-    target: float = math.nan
+    risk: str = ""  # what `target` bounds, one of `RISKS`; "" where nothing is bounded
+    target: float = math.nan  # a fraction; nan where nothing is bounded
 
 
 RISKS = {

@@ -1,9 +1,8 @@
 """The gate of Phase III: the only file that compares a score with a threshold.
 
-Source: SpecEyes (arXiv:2603.23483), Phase III. A draft is accepted when its score is strictly greater than the
-threshold. `accepts` states this rule; everything else in this file is derived from it. The live gate, replay, the
-choice of a threshold, certificates, charts and explorers all use these functions, so a change of `accepts` changes
-every one of them. Arrays in, decisions out; no model, no file.
+Source: SpecEyes (arXiv:2603.23483), Phase III. `accepts` states the rule, and everything else in this file is derived
+from it. The live gate, replay, the choice of a threshold, certificates, charts and explorers all use these functions,
+so a change of `accepts` changes every one of them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ and for whole answers:
     combination probability of being right by a logistic regression on the other scores, cross-fitted: every
                 sample is scored by a model that saw neither it nor its group
 
-S knows K and slope, so the same threshold means something else at another K; scores are therefore compared by
+S depends on K and slope, so the same threshold means something else at another K. Scores are therefore compared by
 ranking and at equal coverage, never at equal thresholds.
 """
 
@@ -45,39 +45,27 @@ if TYPE_CHECKING:
 
 
 class Tokens(NamedTuple):
-    """What per-token scores are computed from, arrays [all tokens].
+    """What per-token scores are computed from, arrays [all tokens]."""
 
-    first, second: the two highest log-probabilities. separability: sigmoid(slope * S), nan where unreadable.
-    top: the K highest log-probabilities [all tokens, K].
-    """
-
-    first: NDArray[np.float64]
+    first: NDArray[np.float64]  # the two highest log-probabilities
     second: NDArray[np.float64]
-    separability: NDArray[np.float64]
-    top: NDArray
+    separability: NDArray[np.float64]  # sigmoid(slope * S), nan where unreadable
+    top: NDArray  # the K highest log-probabilities [all tokens, K]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One way to say how sure a draft is.
+    """One way to say how sure a draft is."""
 
-    Attributes:
-        name: as parameters, columns and records call it.
-        label: for tables. short: for figures.
-        needs: what it is computed from. With "evidence" alone the gate can go by it.
-        is_probability: its value claims to be the probability of being right.
-        of_tokens: value of every token [all tokens]; None for scores that are not pooled from tokens here.
-        pool: how an answer's tokens are pooled. finish: applied to the pooled value.
-    """
-
-    name: str
-    label: str
-    short: str
-    needs: str = "evidence"
-    is_probability: bool = False
+    name: str  # as parameters, columns and records call it
+    label: str  # for tables
+    short: str  # for figures
+    needs: str = "evidence"  # what it is computed from. With "evidence" alone the gate can use it
+    is_probability: bool = False  # its value claims to be the probability of being right
+    # value of every token [all tokens]; None for scores that are not pooled from tokens here
     of_tokens: Callable[[Tokens], NDArray[np.float64]] | None = None
-    pool: np.ufunc = np.minimum
-    finish: Callable[[NDArray], NDArray] = np.asarray
+    pool: np.ufunc = np.minimum  # how an answer's tokens are pooled
+    finish: Callable[[NDArray], NDArray] = np.asarray  # applied to the pooled value
 
 
 def _probability(t: Tokens) -> NDArray[np.float64]:
@@ -140,7 +128,7 @@ def score_answers(
     slope: float = DEFAULT_SLOPE,
     names: Sequence[str] = GATE_SCORES,
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores of many answers from their log-probabilities alone: name -> float64 [answers], nan for no score.
+    """Scores of many answers from their log-probabilities: name -> float64 [answers], nan for no score.
 
     Args:
         top_logprobs: [all tokens, K_stored] log-probabilities, rows descending, answers one after the other.
@@ -208,10 +196,9 @@ def option_score(
 ) -> NDArray[np.float64]:
     """Probability of the option a draft names among those offered, at the token that decides; nan where none is named.
 
-    The draft's text is read token by token until it fits exactly one option: its letter ("A"), or the beginning
-    of its text. The stored alternatives of that token which name an option are then renormalised among each
-    other. An alternative is read by the text of its token, known when any draft of the run holds that token:
-    an option that no draft ever began counts as having no probability.
+    The draft's text is read token by token until it fits exactly one option: its letter ("A"), or the beginning of its
+    text. The stored alternatives of that token which name an option are then renormalised among each other. The text of
+    an alternative is known when any draft of the run holds that token; otherwise it counts as having no probability.
 
     Args:
         evidence: by sample id.
@@ -226,39 +213,34 @@ def option_score(
     }
     return np.array(
         [
-            _option_share(evidence[id_], tuple(offered), texts)
-            if id_ in evidence and len(offered)
-            else np.nan
-            for id_, offered in zip(ids, options, strict=True)
-        ],
-        dtype=np.float64,
-    )
+            _option_share(evidence[i], tuple(offered), texts) if i in evidence and len(offered) else np.nan
+            for i, offered in zip(ids, options, strict=True)
+        ]
+    ).astype(np.float64)
 
 
 def _option_share(one: Evidence, offered: tuple[str, ...], texts: Mapping[int, str]) -> float:
-    said = ""
+    before = ""
     for at, text in enumerate(one.token_texts):
-        chosen = _option_named(said + text, offered)
+        chosen = _option_named(before + text, offered)
         if chosen is not None:
             mass = np.zeros(len(offered))
             for token, logprob in zip(one.top_ids[at].tolist(), one.top_logprobs[at].tolist(), strict=True):
-                named = _option_named(said + texts[token], offered) if token in texts else None
+                named = _option_named(before + texts[token], offered) if token in texts else None
                 if named is not None:
                     mass[named] += np.exp(logprob)
             return float(mass[chosen] / mass.sum()) if mass[chosen] > 0 else np.nan
-        said += text
+        before += text
     return np.nan
 
 
-@functools.lru_cache(
-    maxsize=1 << 16
-)  # few texts and few option lists, asked for every alternative of every draft
-def _option_named(said: str, offered: tuple[str, ...]) -> int | None:
-    """Index of the one option that `said` can only be the beginning of, by letter or by text."""
-    bare = said.strip().strip("().:")
+@functools.lru_cache(maxsize=1 << 16)  # few texts and option lists, many alternatives
+def _option_named(text: str, offered: tuple[str, ...]) -> int | None:
+    """Index of the one option that `text` can only be the beginning of, by letter or by text."""
+    bare = text.strip().strip("().:")
     if len(bare) == 1 and bare in LETTERS[: len(offered)]:
         return LETTERS.index(bare)
-    begin = said.lstrip().casefold()
+    begin = text.lstrip().casefold()
     fits = [i for i, option in enumerate(offered) if begin and option.casefold().startswith(begin)]
     return fits[0] if len(fits) == 1 else None
 
@@ -286,8 +268,9 @@ def combination(
         features: one score a column [n]; columns without any value are ignored, missing values are imputed by
             the training folds' mean and flagged. Rows without any value get nan.
         right: bool [n].
-        groups: samples of one group never straddle folds.
+        groups: samples of one group are never in several folds.
         folds: how many, at least 2.
+        seed: of the folds.
 
     Returns:
         float64 [n]; all nan when there are fewer than `folds` right or wrong groups to learn from.

@@ -1,31 +1,22 @@
 """How sure a draft is of its answer, from the top-K log-probabilities of its tokens. Numpy only.
 
-Source: SpecEyes (arXiv:2603.23483), the answer separability of Phase III. For one generated token with raw
-logits z sorted in descending order,
-
-    S = (z_1 - mean(z_2..z_K)) / (std(z_2..z_K) + EPS)        (population standard deviation)
-
-and for an answer of tokens t = 1..n, up to but not including the first pad or end token, with slope a:
+Source: SpecEyes (arXiv:2603.23483), the answer separability of Phase III. For one generated token with raw logits z in
+descending order, S = (z_1 - mean(z_2..z_K)) / (std(z_2..z_K) + EPS), with the population standard deviation. A constant
+added to every logit does not change S, so log-probabilities give the same S. For tokens t = 1..n, up to but not
+including the first pad or end token, with slope a:
 
     min       sigmoid(a * min_t S_t)                                     the paper's choice
     mean      sigmoid(a * mean_t S_t)
     bottom20  sigmoid(a * mean of the max(1, floor(0.2 n)) smallest S_t)
     log       exp(mean_t log p_t), p_t the largest probability at t      independent of K and a
 
-S does not change when a constant is added to every logit, so log-probabilities give the same S as logits.
-Only `log` needs them normalised.
-
 Where the formula has no finite value:
 
-- A masked alternative (-inf, as left by constrained decoding) is no alternative: S is the formula over the
-  unmasked ones among the top K, that is, the formula at a smaller K. With no -inf among the top K nothing
-  differs. One unmasked alternative has no spread, so S is its gap over EPS; K = 2 behaves the same way.
-- A token whose every alternative is masked was forced, not chosen: S = FORCED, which never decides `min`.
-- A NaN among the top K, or a highest entry that is infinite, says nothing: S is nan, and so is every score
-  that would have to read it.
+- A masked alternative (-inf, as left by constrained decoding) does not count: S is the formula over the unmasked ones
+  among the top K. One unmasked alternative has no spread, so S is its gap over EPS, as for K = 2.
+- A token whose alternatives are all masked was forced: S = FORCED, which never decides `min`.
+- A NaN among the top K, or an infinite highest entry, makes S nan, and with it every score that has to read it.
 - An answer without tokens has no score: nan.
-
-`score_reason` names the cause of a nan in the words that `DraftRecord.score_reason` uses.
 
 S has a blind spot: with m equal top logits and the rest equal and far below, it depends on m and K alone.
 At K = 64 a perfect two-way tie scores 0.991.
@@ -85,14 +76,6 @@ def score_answer(
     return float(score_grid(top, (0, len(top)), (k,), (mode,), slope)[mode][0, 0])
 
 
-def score_reason(top_logprobs: ArrayLike, k: int = DEFAULT_K) -> str | None:
-    """Why an answer has no score: "empty_answer", "non_finite", or None when it has one."""
-    separability = token_separability(top_logprobs, k)
-    if not len(separability):
-        return "empty_answer"
-    return None if np.isfinite(separability).all() else "non_finite"
-
-
 def deciding_token(top_logprobs: ArrayLike, k: int = DEFAULT_K) -> int | None:
     """Index of the first token with the smallest separability, or None where there is no score."""
     separability = token_separability(top_logprobs, k)
@@ -102,17 +85,11 @@ def deciding_token(top_logprobs: ArrayLike, k: int = DEFAULT_K) -> int | None:
 
 
 def separability_profile(top_logprobs: ArrayLike, ks: Sequence[int]) -> NDArray[np.float64]:
-    """Separability of every token for several K in one pass over the log-probabilities.
-
-    The sums over z_2..z_K for a larger K continue those for a smaller one, so the cost is that of the
-    largest K alone.
+    """Separability of every token for several K, float64 [tokens, len(ks)], at the cost of the largest K alone.
 
     Args:
         top_logprobs: [tokens, K_stored] as in `token_separability`.
         ks: the K to evaluate, in any order; the columns of the result follow it.
-
-    Returns:
-        float64 [tokens, len(ks)].
 
     Raises:
         UserError: as `token_separability`.
@@ -162,10 +139,9 @@ def pooled_grid(
     ks: Sequence[int] = (DEFAULT_K,),
     modes: Sequence[str] = PAPER_SCORES,
 ) -> dict[str, NDArray[np.float64]]:
-    """What the scores are made of: the separabilities of every answer, pooled, before the sigmoid.
+    """The separabilities of every answer, pooled, before the sigmoid; `confidence_of` gives the scores of any slope.
 
-    Arguments, shape and errors as `score_grid`, without the slope: `confidence_of` gives the scores of any
-    slope from it. `log` has no sigmoid and is here already what it is there.
+    Arguments, shape and errors as `score_grid`, without the slope. `log` has no sigmoid and is complete.
     """
     top = _matrix(top_logprobs)
     bounds = _checked_offsets(offsets, len(top))
@@ -227,9 +203,8 @@ def flatten_answers(answers: Iterable[ArrayLike]) -> tuple[NDArray, NDArray[np.i
 def _separability(top: NDArray, ks: list[int]) -> NDArray[np.float64]:
     """S of [tokens, >= ks[-1]] sorted rows for ascending ks, float64 [tokens, len(ks)].
 
-    The sums are taken over the drops below the runner-up, z_j - z_2. As the runner-up's own drop is 0,
-    mean^2 <= (K - 1) * variance, so "mean of squares minus square of mean" loses at most a factor K of
-    precision however large the logits are, and ties give a deviation of exactly 0.
+    The sums are over the drops below the second logit, z_j - z_2. Its drop is 0, so mean^2 <= (K - 1) * variance: "mean
+    of squares minus square of mean" loses at most a factor K of precision, and ties give a deviation of exactly 0.
     """
     z = top[:, : ks[-1]].astype(np.float64)
     highest, others = z[:, 0], z[:, 1:]
@@ -255,14 +230,6 @@ def _separability(top: NDArray, ks: list[int]) -> NDArray[np.float64]:
     return result
 
 
-def _smallest(separability: NDArray, starts: NDArray, lengths: NDArray) -> NDArray[np.float64]:
-    return np.minimum.reduceat(separability, starts, axis=0)  # propagates nan
-
-
-def _mean(separability: NDArray, starts: NDArray, lengths: NDArray) -> NDArray[np.float64]:
-    return np.add.reduceat(separability, starts, axis=0) / lengths[:, None]
-
-
 def _mean_of_lowest_fifth(separability: NDArray, starts: NDArray, lengths: NDArray) -> NDArray[np.float64]:
     owner = np.repeat(np.arange(len(lengths)), lengths)
     rank = np.arange(len(owner)) - starts[owner]
@@ -277,7 +244,13 @@ def _mean_of_lowest_fifth(separability: NDArray, starts: NDArray, lengths: NDArr
     return pooled
 
 
-_POOLING = {"min": _smallest, "mean": _mean, "bottom20": _mean_of_lowest_fifth}
+_POOLING = {
+    "min": lambda separability, starts, _: np.minimum.reduceat(
+        separability, starts, axis=0
+    ),  # propagates nan
+    "mean": lambda separability, starts, n: np.add.reduceat(separability, starts, axis=0) / n[:, None],
+    "bottom20": _mean_of_lowest_fifth,
+}
 
 
 def _geometric_mean(logprobs: NDArray, starts: NDArray, lengths: NDArray) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -28,33 +28,19 @@ class OperatingCurve:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """The chosen threshold, what it promises on the validation set, and the rule that chose it.
-
-    `accuracy` is the funnel's on the set the threshold was chosen on: optimistic by construction, and no
-    result to report. `n_drafted` samples were not routed past the gate.
-    """
+    """The chosen threshold, what it gives on the validation set, and the rule that chose it."""
 
     threshold: float
-    accuracy: Estimate
+    accuracy: (
+        Estimate  # of the funnel on the set the threshold was chosen on: optimistic, and no result to report
+    )
     baseline_accuracy: Estimate  # the agent on every sample
     accepted: Estimate
     delta_pp: float
     rule: str
     n: int
-    n_drafted: int
+    n_drafted: int  # samples that were not routed past the gate
     curve: OperatingCurve
-
-    @property
-    def accuracy_pct(self) -> float:
-        return self.accuracy.value
-
-    @property
-    def baseline_accuracy_pct(self) -> float:
-        return self.baseline_accuracy.value
-
-    @property
-    def accepted_pct(self) -> float:
-        return self.accepted.value
 
     def __str__(self) -> str:
         return (
@@ -64,16 +50,8 @@ class OperatingPoint:
 
     def as_dict(self) -> dict:
         """For JSON, without the curve; nan becomes null."""
-        return {
-            "threshold": self.threshold,
-            "accuracy": self.accuracy.as_dict(),
-            "baseline_accuracy": self.baseline_accuracy.as_dict(),
-            "accepted": self.accepted.as_dict(),
-            "delta_pp": self.delta_pp,
-            "rule": self.rule,
-            "n": self.n,
-            "n_drafted": self.n_drafted,
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "curve"}
+        return {name: v.as_dict() if isinstance(v, Estimate) else v for name, v in values.items()}
 
 
 def choose_threshold(
@@ -85,18 +63,15 @@ def choose_threshold(
 ) -> OperatingPoint:
     """The lowest threshold at which the funnel is at most `delta_pp` points less accurate than the agent.
 
-    Lowest means most drafts accepted. Candidates are 0, 1 and the midpoints between distinct confidences of
-    the drafts; 1 accepts nothing, equals the agent, and so always qualifies. One sort, O(n log n).
+    Candidates are 0, 1 and the midpoints between distinct confidences of the drafts; 1 accepts nothing, equals the
+    agent, and so always qualifies. When no draft has a confidence the threshold is 1.
 
     Args:
         confidence: [samples] in [0, 1]; nan or None where the draft has no score: never accepted.
-        draft_right, agent_right: bool [samples], both answers judged on every sample (a `collect` run).
+        draft_right: bool [samples], judged on every sample (a `collect` run).
+        agent_right: the same of the agent.
         routed: bool [samples], True where Phase I sent the sample to the agent; None: nowhere.
         delta_pp: percentage points of accuracy that may be given up, >= 0.
-
-    Returns:
-        The operating point. When no draft has a confidence (no samples, or all routed) the threshold is 1:
-        nothing vouches for any draft.
 
     Raises:
         UserError: unequal lengths, verdicts that are not true or false, confidences outside [0, 1], a
@@ -148,8 +123,8 @@ def read_operating_point(path: str | Path) -> dict:
     """
     path = resolve(path)
     try:
-        told = json.loads(path.read_text("utf-8"))
-        threshold = told["threshold"]
+        point = json.loads(path.read_text("utf-8"))
+        threshold = point["threshold"]
         if isinstance(threshold, bool) or not 0 <= threshold <= 1:
             raise ValueError(f"threshold is {threshold!r}")
     except FileNotFoundError:
@@ -162,4 +137,4 @@ def read_operating_point(path: str | Path) -> dict:
             f"{shown(path)}: expected a JSON object whose 'threshold' is a number from 0 to 1 ({e}); "
             f"run {notebook_of('04_threshold')} again"
         ) from e
-    return told | {"threshold": float(threshold)}
+    return point | {"threshold": float(threshold)}

@@ -5,22 +5,19 @@
     III gate       a confidence strictly above the threshold accepts the draft
     IV  fall back  the agent loop, for samples that were routed or rejected
 
-Source: SpecEyes (arXiv:2603.23483), section 3. The funnel knows no wording (prompt sets build messages) and no tools
-(agents are state machines). The scheduler decides the order of the work. A failure concerns only its sample and becomes
-a record: an unreadable picture ends the sample; a failed router or draft is recorded and sends it to the agent.
-
-This file is not split: the phases share the state of a case and the accounting of its time.
-
-Two ways to run, with the same answers:
+Source: SpecEyes (arXiv:2603.23483), section 3. Prompt sets write the messages, agents use the tools, and the scheduler
+decides the order of the work. A failure concerns only its sample and becomes a record: an unreadable picture ends the
+sample; a failed router or draft sends it to the agent. Two ways to run give the same answers:
 
     one at a time   the paper's setting: route a batch, draft it, run the agents (one by one, or several turn by
                     turn), next batch
-    concurrent      both models and the tools work at the same time: the small model drafts the next batches while the
-                    large one works on the fallbacks. A server gets up to `max_in_flight` single requests at a time, a
-                    local backend gets batches
+    concurrent      both models and the tools work at the same time. A server gets up to `max_in_flight` single
+                    requests at a time, a local backend gets batches
 
-Timing: every second of the loop is charged to a sample. Batched calls count in equal shares, simultaneous calls by the
-scheduler's rule. So the `wall_s` of the records sum to the clock of the loop, up to one or two per cent of bookkeeping.
+Every second of the loop is charged to a sample: batched calls in equal shares, simultaneous calls by the scheduler's
+rule. So the `wall_s` of the records sum to the clock of the loop, up to one or two per cent of bookkeeping.
+
+This file is not split: the phases share the state of a case and the accounting of its time.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -52,17 +49,18 @@ if TYPE_CHECKING:
 
 ROUTER_EVIDENCE_K = 20  # alternatives of the router's first token that are searched for yes and no
 HOST_WORKERS = 4  # pictures decoded and tools run at once, in the concurrent way
+_NOTHING_MEASURED = {"decode_s": 0.0, "tool_s": 0.0}
 # make_agent(sample id, question block, original picture, its view, forbid_tool=False): an agent at its first turn
 AgentFactory = Callable[..., "Agent"]
 
 
 @dataclass(frozen=True)
 class Drafting:
-    """Settings of Phase II: token limit, alternatives kept per token, K and slope of the scores."""
+    """Settings of Phase II."""
 
     max_new_tokens: int = 20
-    k_store: int = 128
-    k: int = DEFAULT_K
+    k_store: int = 128  # alternatives kept per token
+    k: int = DEFAULT_K  # of the scores, as the slope
     slope: float = DEFAULT_SLOPE
 
 
@@ -95,7 +93,7 @@ def run_drafts(
     concurrent: bool = False,
 ) -> Iterator[tuple[DraftRecord, Evidence | None]]:
     """Phase II alone, on every sample (stage 01). Yields one record per sample as each is done."""
-    phases = _Phases("draft", prompts, backend, draft_backend=backend, drafting=drafting)
+    phases = _Phases("draft", prompts, backend, backend, drafting=drafting)
     for case in phases.run(samples, batch_size, batch_size, concurrent):
         case.release()
         yield case.draft or _failed_draft(case, case.failure), case.evidence
@@ -121,25 +119,39 @@ def run_funnel(
     without_tool: bool = False,
     router_small: bool = False,
 ) -> Iterator[tuple[AgentRecord, Evidence | None]]:
-    """Run samples through the phases; yields a record, and the evidence of a draft made here, as each is done.
+    """Run samples through the phases.
 
-    mode: "gated" (needs draft_backend and gate; router None drafts everything), "collect" (router and agent on
-        every sample, the draft taken from `drafts`), "baseline" (agent only) or "specreason" (agent only, whose
-        turns may ask either model; needs draft_backend).
-    make_agent: starts the agent of a sample.
-    score: the confidence that `collect` copies into its records; the gate has its own.
-    batch_size: samples per batch of router and draft. agent_batch_size: agents that advance together by one
-        batched call per turn; 1 is the paper's setting. At most batch_size + agent_batch_size decoded pictures
-        are held at a time (concurrent: 2 * batch_size + agent_batch_size, a server's `max_in_flight` in place of
-        the sizes).
-    concurrent: whether both models may work at once (see above).
-    reuse: whether a local model may take pictures and conversations it has already encoded again. In the paper's
-        setting it encodes everything anew on every turn.
-    without_tool: also ask an agent that is forbidden to use its tool, at no charge (collect).
-    router_small: also ask the small model whether a tool would help, at no charge (collect; needs draft_backend).
+    Args:
+        samples: in any order.
+        mode: "gated" (needs draft_backend and gate), "collect" (router and agent on every sample; needs drafts),
+            "baseline" (agent only) or "specreason" (agent only, whose turns may use either model; needs
+            draft_backend).
+        agent_backend: the large model.
+        make_agent: starts the agent of a sample.
+        prompts: the wording of router and draft.
+        draft_backend: the small model.
+        drafting: settings of the draft.
+        router: its settings; None drafts every sample.
+        gate: score and threshold.
+        score: the confidence that `collect` copies into its records.
+        batch_size: samples per batch of router and draft.
+        agent_batch_size: agents that advance together by one batched call per turn; 1 is the paper's setting. At
+            most batch_size + agent_batch_size decoded pictures are held at a time (concurrent: 2 * batch_size +
+            agent_batch_size, a server's `max_in_flight` in place of the sizes).
+        concurrent: whether both models may work at once.
+        drafts: of stage 01 by sample id.
+        reuse: whether a local model may reuse pictures and conversations it has already encoded. The paper's setting
+            encodes everything again on every turn.
+        without_tool: whether an agent without its tool answers as well, at no charge (collect).
+        router_small: whether the small model also says if a tool would help, at no charge (collect; needs
+            draft_backend).
 
-    One at a time, the order of the records depends on decisions alone, never on timing. Raises ValueError for a mode
-    that lacks what it needs.
+    Yields:
+        A record, and the evidence of a draft computed here, as each sample is done. One at a time, their order depends
+        on decisions alone, never on timing.
+
+    Raises:
+        ValueError: a mode without what it needs.
     """
     if mode == "gated" and (gate is None or draft_backend is None):
         raise ValueError("gated needs a gate and a draft backend")
@@ -147,22 +159,22 @@ def run_funnel(
         raise ValueError("collect takes its drafts from stage 01: give `drafts`")
     if mode in ("baseline", "specreason"):
         router = None
-    asks_small = mode == "specreason" or router_small or (router is not None and router.by == "small")
-    if asks_small and draft_backend is None:
+    uses_small = mode == "specreason" or router_small or (router is not None and router.by == "small")
+    if uses_small and draft_backend is None:
         raise ValueError("specreason and a router by the small model need the draft backend")
     phases = _Phases(
         mode,
         prompts,
         agent_backend,
-        draft_backend=draft_backend,
-        make_agent=make_agent,
-        drafting=drafting,
-        router=router,
-        gate=gate,
-        drafts=drafts or {},
-        without_tool=without_tool,
-        router_small=router_small,
-        reuse=reuse,
+        draft_backend,
+        make_agent,
+        drafting,
+        router,
+        gate,
+        drafts or {},
+        without_tool,
+        router_small,
+        reuse,
     )
     first = agent_batch_size if mode in ("baseline", "specreason") else batch_size
     for case in phases.run(samples, first, agent_batch_size, concurrent):
@@ -187,13 +199,11 @@ class _Case:
     gate_score: float | None = None  # of the draft, where it was made here
     agent: Agent | None = None
     request: GenerationRequest | None = None  # the agent's next turn
-    said: Generation | None = None  # what came of it, while the agent has not been told
+    reply: Generation | None = None  # to that turn, until the agent takes it
     look: Trajectory | None = None
     decode_s: float = 0.0
     tool_s: float = 0.0
-    measured: dict[str, float] = field(
-        default_factory=lambda: {"decode_s": 0.0, "tool_s": 0.0}
-    )  # in this job
+    measured: dict[str, float] = field(default_factory=lambda: dict(_NOTHING_MEASURED))  # in this job
 
     def view(self, spec: ImageSpec) -> Image.Image:
         """The picture as a model sees it; models that agree on the size share it."""
@@ -207,91 +217,73 @@ class _Case:
         """Charge what the last job measured here, scaled by its share of the clock."""
         self.decode_s += share * self.measured["decode_s"]
         self.tool_s += share * self.measured["tool_s"]
-        self.measured |= {"decode_s": 0.0, "tool_s": 0.0}
+        self.measured |= _NOTHING_MEASURED
 
     def release(self) -> None:
         """Let go of everything that holds pixels."""
-        self.original, self.agent, self.request, self.said = None, None, None, None
+        self.original, self.agent, self.request, self.reply = None, None, None, None
         self.views.clear()
 
 
+@dataclass(eq=False)
 class _Phases:
     """What is done at each station of the funnel, and where a sample goes from there.
 
-    Of every phase one method asks (in a worker, for a job of cases) and one takes what came back, case by case.
+    Each phase has a method that does the work of a job of cases (in a worker), and one that takes the results, case by
+    case.
     """
 
-    def __init__(
-        self,
-        mode: RunMode | Literal["draft"],
-        prompts: PromptSet,
-        agent_backend: Backend,
-        *,
-        draft_backend: Backend | None,
-        make_agent: AgentFactory | None = None,
-        drafting: Drafting = Drafting(),
-        router: Router | None = None,
-        gate: Gate | None = None,
-        drafts: Mapping[str, DraftRecord] | None = None,
-        without_tool: bool = False,
-        router_small: bool = False,
-        reuse: bool = False,
-    ) -> None:
-        self.mode, self.prompts, self.make_agent, self.drafting = mode, prompts, make_agent, drafting
-        self.large, self.small, self.router, self.gate, self.drafts = (
-            agent_backend,
-            draft_backend,
-            router,
-            gate,
-            drafts,
-        )
-        self.without_tool, self.router_small = without_tool, router_small
-        # agents go on from their own turns. Before them, `collect` measures every phase as if it were alone
-        self.reuse: Reuse = "conversation" if reuse else "nothing"
-        self.reuse_begun: Reuse = "nothing" if mode == "collect" else self.reuse
-        self.reuse_pictures: Reuse = "pictures" if reuse and mode != "collect" else "nothing"
-        self.router_backend = draft_backend if router is not None and router.by == "small" else agent_backend
-        self.first = draft_backend if mode == "gated" and router is None else self.router_backend
+    mode: RunMode | Literal["draft"]
+    prompts: PromptSet
+    large: Backend
+    small: Backend | None
+    make_agent: AgentFactory | None = None
+    drafting: Drafting = Drafting()
+    router: Router | None = None
+    gate: Gate | None = None
+    drafts: Mapping[str, DraftRecord] | None = None
+    without_tool: bool = False
+    router_small: bool = False
+    reuse: bool = False
+
+    def __post_init__(self) -> None:
+        # agents go on from their previous turns. Before them, `collect` measures every phase as if it were alone
+        begun = self.reuse and self.mode != "collect"
+        self.reuse_begun: Reuse = "conversation" if begun else "nothing"
+        self.reuse_pictures: Reuse = "pictures" if begun else "nothing"
+        by_small = self.router is not None and self.router.by == "small"
+        self.router_backend = self.small if by_small else self.large
+        self.first = self.small if self.mode == "gated" and self.router is None else self.router_backend
 
     def run(
         self, samples: Iterable[Sample], first_size: int, agent_size: int, concurrent: bool
     ) -> Iterator[_Case]:
         """The samples' cases, each as soon as it is through. first_size: samples per batch of the first phase."""
         cases = (_Case(s, self.prompts.question_block(s.question, s.options)) for s in samples)
-        backends = {id(b): b for b in (self.large, self.small) if b is not None}
-        seats = {lane: getattr(b, "max_in_flight", 0) for lane, b in backends.items()}
+        seats = {id(b): getattr(b, "max_in_flight", 0) for b in (self.large, self.small) if b is not None}
 
-        def size(backend: Backend | None, batch: int) -> int:
-            return 1 if concurrent and seats.get(id(backend)) else batch
+        def station(name: str, backend: Backend, batch: int, work: Any, take: Any, **how: Any) -> Station:
+            size = 1 if concurrent and seats.get(id(backend)) else batch
+            return Station(name, id(backend), size, work, take, **how)
 
-        host = 1 if concurrent else first_size + agent_size
-        turn = {"patient": True, "alike": lambda case: case.agent.n_turns}
+        def host(name: str, batch: int, work: Any, take: Any) -> Station:
+            return Station(name, "host", 1 if concurrent else batch, work, take, brief=True)
+
+        turns = {"patient": True, "alike": lambda case: case.agent.n_turns}
         stations = [
-            Station("feed", "host", host, self.feed, self.fed, brief=True),
-            Station("turn", id(self.large), size(self.large, agent_size), self.turn, self.turned, **turn),
-            Station(
-                "turn small", id(self.small), size(self.small, agent_size), self.turn, self.turned, **turn
-            ),
-            Station("begin", "host", host, self.begin, self.begun, brief=True),
-            Station("draft", id(self.small), size(self.small, first_size), self.draft, self.drafted),
-            Station("look", id(self.large), size(self.large, first_size), self.looking, self.looked),
-            Station(
-                "route small",
-                id(self.small),
-                size(self.small, first_size),
-                self.route_small,
-                self.heard_small,
-            ),
-            Station(
-                "route",
-                id(self.router_backend),
-                size(self.router_backend, first_size),
-                self.route,
-                self.routed,
-            ),
-            Station("open", "host", 1 if concurrent else first_size, self.open, self.opened, brief=True),
+            host("feed", first_size + agent_size, self.feed, self.fed),
+            station("turn", self.large, agent_size, self.turn, self.turned, **turns),
+            station("turn small", self.small, agent_size, self.turn, self.turned, **turns),
+            host("begin", first_size + agent_size, self.begin, self.begun),
+            station("draft", self.small, first_size, self.draft, self.drafted),
+            station("look", self.large, first_size, self.look, self.looked),
+            station("route small", self.small, first_size, self.route_small, self.routed_small),
+            station("route", self.router_backend, first_size, self.route, self.routed),
+            host("open", first_size, self.open, self.opened),
         ]
-        stations = [s for s in stations if s.lane != id(None)]  # without a small model nobody goes there
+        stations = [
+            s for s in stations if s.lane != id(None)
+        ]  # no case goes to a small model that is not there
         if not concurrent:
             return Scheduler(stations, self.destination).run(cases)
         workers = {lane: count or 1 for lane, count in seats.items()} | {"host": HOST_WORKERS}
@@ -317,7 +309,7 @@ class _Phases:
                 return None
         if case.agent is None:
             return "begin"
-        if case.said is not None:
+        if case.reply is not None:
             return "feed"
         if case.request is None:
             return None
@@ -346,37 +338,37 @@ class _Phases:
     def route(self, cases: list[_Case]) -> list[Generation]:
         return self._ask_router(cases, self.router_backend, self.router)
 
-    def routed(self, case: _Case, said: Generation, share: float) -> None:
+    def routed(self, case: _Case, reply: Generation, share: float) -> None:
         case.charge(share)
-        case.router = _routed(said, share)
-        if said.error is not None:
-            case.failure = Failure(type="router_error", message=said.error.message)
+        case.router = _routed(reply, share)
+        if reply.error is not None:
+            case.failure = Failure(type="router_error", message=reply.error.message)
         if self.router_small and self.router.by == "small":
             case.router_small = case.router
 
     def route_small(self, cases: list[_Case]) -> list[Generation]:
         return self._ask_router(cases, self.small, replace(self.router or Router(), by="small"))
 
-    def heard_small(self, case: _Case, said: Generation, share: float) -> None:
+    def routed_small(self, case: _Case, reply: Generation, share: float) -> None:
         case.charge(0.0)
-        case.router_small = _routed(said, share)
+        case.router_small = _routed(reply, share)
 
     def _ask_router(self, cases: list[_Case], backend: Backend, router: Router) -> list[Generation]:
         from ..models.base import GenerationRequest
 
-        return backend.generate(
-            [
-                GenerationRequest(
-                    c.sample.id,
-                    self.prompts.router_messages(c.block, c.view(backend.image_spec), router.by),
-                    router.max_new_tokens,
-                    evidence_k=min(ROUTER_EVIDENCE_K, backend.vocab_size),
-                    # a large model's router and agent may begin alike, picture included
-                    reuse=self.reuse_begun if backend is self.large else self.reuse_pictures,
-                )
-                for c in cases
-            ]
-        )
+        # a large model's router and agent may begin alike, picture included
+        reuse = self.reuse_begun if backend is self.large else self.reuse_pictures
+        requests = [
+            GenerationRequest(
+                c.sample.id,
+                self.prompts.router_messages(c.block, c.view(backend.image_spec), router.by),
+                router.max_new_tokens,
+                evidence_k=min(ROUTER_EVIDENCE_K, backend.vocab_size),
+                reuse=reuse,
+            )
+            for c in cases
+        ]
+        return backend.generate(requests)
 
     # ------------------------------------------------------------------------------------------ II, the draft
     def draft(self, cases: list[_Case]) -> list[tuple[Generation, dict, float]]:
@@ -392,42 +384,39 @@ class _Phases:
             )
             for c in cases
         ]
-        said = self.small.generate(requests)
+        replies = self.small.generate(requests)
         start = time.perf_counter()
-        evidence = [g.evidence for g in said if g.error is None]
+        evidence = [g.evidence for g in replies if g.error is None]
         scored = iter(_score(evidence, self.drafting, self.gate.score if self.gate else "min"))
         scoring_s = (time.perf_counter() - start) / len(cases)
-        return [(g, {} if g.error else next(scored), g.generate_s + scoring_s) for g in said]
+        return [(g, {} if g.error else next(scored), g.generate_s + scoring_s) for g in replies]
 
     def drafted(self, case: _Case, result: tuple[Generation, dict, float], share: float) -> None:
-        said, scored, seconds = result
+        reply, scored, seconds = result
         case.charge(share)
-        cost = {"draft_s": share * seconds, "batch_size": said.batch_size}
-        if said.error is not None:
-            failure = Failure(type="draft_error", message=said.error.message)
-            case.draft = _failed_draft(case, failure, **cost)
+        cost = {"draft_s": share * seconds, "batch_size": reply.batch_size}
+        if reply.error is not None:
+            case.draft = _failed_draft(case, Failure(type="draft_error", message=reply.error.message), **cost)
             return
-        case.evidence = said.evidence
+        case.evidence = reply.evidence
         case.gate_score = scored.pop("gate_score", None)
-        case.draft = DraftRecord(
-            id=case.sample.id,
+        case.draft = _draft_record(
+            case,
             status="ok",
-            answer=said.text.strip(),
-            n_tokens=len(said.token_ids),
-            finish_reason=said.finish_reason,
-            options_shown=case.sample.options_shown,
-            decode_s=case.decode_s,
+            answer=reply.text.strip(),
+            n_tokens=len(reply.token_ids),
+            finish_reason=reply.finish_reason,
             **scored,
             **cost,
         )
 
     # ------------------------------------------------------------------------------------------ IV, the agent
-    def looking(self, cases: list[_Case]) -> list[Trajectory]:
-        """The agents' answers at first sight, as one batch. Not part of any run's cost."""
+    def look(self, cases: list[_Case]) -> list[Trajectory]:
+        """The agents' answers without the tool, as one batch. Not part of any run's cost."""
         agents = [self._agent(case, forbid_tool=True) for case in cases]
         requests = [agent.next_request() for agent in agents]
-        for agent, said in zip(agents, self.large.generate(requests), strict=True):
-            agent.feed(said)
+        for agent, reply in zip(agents, self.large.generate(requests), strict=True):
+            agent.feed(reply)
         return [agent.trajectory() for agent in agents]
 
     def looked(self, case: _Case, look: Trajectory, share: float) -> None:
@@ -449,53 +438,54 @@ class _Phases:
 
     def turn(self, cases: list[_Case]) -> list[Generation]:
         backend = self.small if cases[0].request.role == "small" else self.large
-        return backend.generate([replace(case.request, reuse=self.reuse) for case in cases])
+        reuse = "conversation" if self.reuse else "nothing"
+        return backend.generate([replace(case.request, reuse=reuse) for case in cases])
 
-    def turned(self, case: _Case, said: Generation, share: float) -> None:
-        case.said = replace(said, generate_s=share * said.generate_s)
+    def turned(self, case: _Case, reply: Generation, share: float) -> None:
+        case.reply = replace(reply, generate_s=share * reply.generate_s)
 
     def feed(self, cases: list[_Case]) -> list[GenerationRequest | None]:
         requests = []
         for case in cases:
             start = time.perf_counter()
-            case.agent.feed(case.said)
+            case.agent.feed(case.reply)
             requests.append(case.agent.next_request())
             case.measured["tool_s"] += time.perf_counter() - start
         return requests
 
     def fed(self, case: _Case, request: GenerationRequest | None, share: float) -> None:
         case.charge(share)
-        case.said, case.request = None, request
+        case.reply, case.request = None, request
 
     def _agent(self, case: _Case, **how: bool) -> Agent:
         view = case.view(self.large.image_spec)
         return self.make_agent(case.sample.id, case.block, case.original, view, **how)
 
 
-def _routed(said: Generation, share: float) -> RouterRecord:
+def _routed(reply: Generation, share: float) -> RouterRecord:
     return RouterRecord(
-        # without a word from the router the agent decides
-        verdict="no" if said.text.strip().lower().startswith("no") else "yes",
-        text=said.text,
-        yes_logprob=_first_logprob(said, "yes"),
-        no_logprob=_first_logprob(said, "no"),
-        router_s=share * said.generate_s,
-        batch_size=said.batch_size,
+        # without an answer of the router, the sample goes to the agent
+        verdict="no" if reply.text.strip().lower().startswith("no") else "yes",
+        text=reply.text,
+        yes_logprob=_first_logprob(reply, "yes"),
+        no_logprob=_first_logprob(reply, "no"),
+        router_s=share * reply.generate_s,
+        batch_size=reply.batch_size,
     )
 
 
-def _first_logprob(said: Generation, word: str) -> float | None:
+def _first_logprob(reply: Generation, word: str) -> float | None:
     """Highest log-probability of a first token that reads `word`; None where none of the alternatives does."""
-    if said.evidence is None or not said.evidence.n_tokens or not said.first_texts:
+    if reply.evidence is None or not reply.evidence.n_tokens or not reply.first_texts:
         return None
-    alternatives = zip(said.first_texts, said.evidence.top_logprobs[0].tolist(), strict=True)  # highest first
+    alternatives = zip(
+        reply.first_texts, reply.evidence.top_logprobs[0].tolist(), strict=True
+    )  # highest first
     return next((p for text, p in alternatives if text.strip().casefold() == word and np.isfinite(p)), None)
 
 
 def _score(answers: Sequence[Evidence], drafting: Drafting, gate_score: str) -> list[dict]:
-    """Scores of a batch of drafts in one pass, for each: the fields scores, score_reason and deciding_token of its
-    record, which holds the paper's scores, and `gate_score`, the value of the score that the gate uses.
-    """
+    """For each draft of a batch, the fields of its record that are about scores, and its `gate_score`."""
     if not answers:
         return []
     top, offsets = flatten_answers([a.top_logprobs for a in answers])
@@ -504,39 +494,28 @@ def _score(answers: Sequence[Evidence], drafting: Drafting, gate_score: str) -> 
     separability = token_separability(top, drafting.k)
     rows = []
     for i, (start, stop) in enumerate(pairwise(offsets)):
-        own = separability[start:stop]
-        if not len(own):
+        tokens = separability[start:stop]
+        if not len(tokens):
             rows.append({"score_reason": "empty_answer"})
-        elif not np.isfinite(own).all():
+        elif not np.isfinite(tokens).all():
             rows.append({"score_reason": "non_finite"})
         else:
             scores = {name: float(by_score[name][i]) for name in PAPER_SCORES}
             gated = float(by_score[gate_score][i])
-            rows.append({"scores": scores, "deciding_token": int(own.argmin()), "gate_score": gated})
+            rows.append({"scores": scores, "deciding_token": int(tokens.argmin()), "gate_score": gated})
     return rows
 
 
-def _failed_draft(case: _Case, failure: Failure, draft_s: float = 0.0, batch_size: int = 1) -> DraftRecord:
-    return DraftRecord(
-        id=case.sample.id,
-        status="error",
-        error=failure,
-        finish_reason="error",
-        options_shown=case.sample.options_shown,
-        decode_s=case.decode_s,
-        draft_s=draft_s,
-        batch_size=batch_size,
-    )
+def _draft_record(case: _Case, **values: Any) -> DraftRecord:
+    shown = case.sample.options_shown
+    return DraftRecord(id=case.sample.id, options_shown=shown, decode_s=case.decode_s, **values)
+
+
+def _failed_draft(case: _Case, failure: Failure, **cost: float) -> DraftRecord:
+    return _draft_record(case, status="error", error=failure, finish_reason="error", **cost)
 
 
 # ------------------------------------------------------------------------------------------------ records
-def _confidence(case: _Case, gate: Gate | None, score: str) -> float | None:
-    """The score that the gate compares; in `collect` the one of that name that stage 01 recorded, if it did."""
-    if gate is not None:
-        return case.gate_score
-    return case.draft.scores.get(score) if case.draft is not None and case.draft.scores else None
-
-
 def _accepted(case: _Case, gate: Gate) -> bool:
     return case.gate_score is not None and bool(accepts(case.gate_score, gate.threshold))
 
@@ -556,6 +535,8 @@ def _record(case: _Case, mode: RunMode, gate: Gate | None, score: str) -> AgentR
     trajectory = case.agent.trajectory() if case.agent is not None else None
     answer = case.draft.answer if decision == "accepted" else trajectory.answer if trajectory else None
     failed = decision != "accepted" and (trajectory is None or trajectory.status == "error")
+    # `collect` copies the score of that name that stage 01 recorded
+    recorded = case.draft.scores if case.draft is not None and case.draft.scores else {}
     return AgentRecord(
         id=case.sample.id,
         run_mode=mode,
@@ -567,7 +548,7 @@ def _record(case: _Case, mode: RunMode, gate: Gate | None, score: str) -> AgentR
         router=case.router,
         router_small=case.router_small,
         draft=case.draft,
-        confidence=_confidence(case, gate, score),
+        confidence=case.gate_score if gate else recorded.get(score),
         threshold=gate.threshold if gate else None,
         trajectory=trajectory,
         options_shown=case.sample.options_shown,

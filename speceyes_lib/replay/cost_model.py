@@ -12,14 +12,14 @@ costs. An agent that runs one sample at a time is charged what the arm `baseline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..runs.records import AgentRecord, Trajectory
+from ..runs.records import AgentRecord
 
 ASSUMES = (
     "Phases run one after another, as in the paper: the seconds of all phases add up.",
@@ -35,55 +35,61 @@ BATCHED_ARMS = ("collect", "baseline_batched", "gated_batched")
 
 @dataclass(frozen=True, eq=False)
 class CallCost:
-    """Costs of the calls of one phase.
+    """Costs of the calls of one phase."""
 
-    Attributes:
-        added_s: seconds that each sample adds to its call, [n] or, for the agent, [n, turns]; nan: no such call.
-        tokens: of each sample's answer, in the same shape.
-        fixed_s: fixed seconds of a call; 0 where all recorded calls have one size and it cannot be told apart.
-        per_step_s: seconds per token of the longest answer.
-        sizes: samples in the smallest and in the largest recorded call.
-        calls: recorded calls.
-        r2: coefficient of determination of the fit; nan where nothing was fitted.
-    """
-
-    added_s: NDArray[np.float64]
-    tokens: NDArray[np.float64]
-    fixed_s: float
-    per_step_s: float
-    sizes: tuple[int, int]
-    calls: int
-    r2: float
-
-    @property
-    def fitted(self) -> bool:
-        """Whether calls of several sizes were recorded."""
-        return self.sizes[0] < self.sizes[1]
-
-    def beyond(self, size: int) -> bool:
-        """Whether a call of this many samples is outside the recorded sizes."""
-        return not self.sizes[0] <= size <= self.sizes[1]
+    added_s: NDArray[
+        np.float64
+    ]  # that each sample adds to its call, [n] or, for the agent, [n, turns]; nan: no call
+    tokens: NDArray[np.float64]  # of each sample's answer, in the same shape
+    fixed_s: float  # of a call; 0 where all recorded calls have one size and it cannot be told apart
+    per_step_s: float  # per token of the longest answer
+    sizes: tuple[int, int]  # samples in the smallest and in the largest recorded call
+    calls: int  # recorded calls
+    r2: float  # coefficient of determination of the fit; nan where nothing was fitted
 
     def take(self, index: NDArray) -> CallCost:
         """The same fit for the samples of a mask or at some positions."""
         return replace(self, added_s=self.added_s[index], tokens=self.tokens[index])
 
+    def shares(self, who: NDArray[np.bool_], tasks: NDArray, batch_size: int) -> NDArray[np.float64]:
+        """Seconds charged to each sample, float64 [n], when each task's samples are called in batches, in their order.
+
+        Args:
+            who: bool [n], samples that take part.
+            tasks: of the samples [n]; the samples of a task stand together.
+            batch_size: samples in a call.
+        """
+        shares = np.zeros(len(who))
+        if not who.any():
+            return shares
+        starts = np.flatnonzero(np.append(True, tasks[1:] != tasks[:-1]))
+        place = np.arange(len(tasks)) - np.repeat(starts, np.diff(np.append(starts, len(tasks))))
+        batch = np.cumsum(place % batch_size == 0)[who]
+        first = np.flatnonzero(np.append(True, batch[1:] != batch[:-1]))
+        members = np.diff(np.append(first, len(batch)))
+        longest = np.maximum.reduceat(self.tokens[who], first)
+        overhead = (self.fixed_s + self.per_step_s * longest) / members
+        shares[who] = self.added_s[who] + np.repeat(overhead, members)
+        return shares
+
+    def extrapolated(self, size: int) -> str:
+        """The recorded sizes, as text, where a call of this many samples is not among them; else empty."""
+        low, high = self.sizes
+        return (
+            "" if low <= size <= high else f"recorded {low}" if low == high else f"recorded {low} to {high}"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class AgentPlan:
-    """Seconds of the agent as sums over samples and calls.
+    """Seconds of the agent as sums over samples and calls."""
 
-    Attributes:
-        linear_s: seconds of each sample that do not depend on the other samples [n].
-        size: agents that run at once.
-        takes_turn: bool [n, turns]; None where agents run one at a time.
-        call_s: task -> fixed seconds of a call at each turn [turns]; None where agents run one at a time.
-    """
-
-    linear_s: NDArray[np.float64]
-    size: int = 1
-    takes_turn: NDArray[np.bool_] | None = None
-    call_s: Mapping[str, NDArray[np.float64]] | None = None
+    linear_s: NDArray[np.float64]  # of each sample, independent of the other samples [n]
+    size: int = 1  # agents that run at once
+    takes_turn: NDArray[np.bool_] | None = None  # [n, turns]; None where agents run one at a time
+    call_s: Mapping[str, NDArray[np.float64]] | None = (
+        None  # task -> fixed seconds of a call at each turn [turns]
+    )
 
     def shares(self, who: NDArray[np.bool_], tasks: NDArray) -> NDArray[np.float64]:
         """Seconds charged to each sample, float64 [n]; 0 where it does not go to the agent.
@@ -103,29 +109,17 @@ class AgentPlan:
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """Fitted costs of a run of n samples. Arrays [n] are seconds; nan where a sample was not timed.
+    """Fitted costs of a run of n samples. Arrays [n] are seconds; nan where a sample was not timed."""
 
-    Attributes:
-        decode_s: reading, decoding and resizing the picture, in the instrumented pass [n].
-        baseline_decode_s: the same in the arm `baseline` [n].
-        tool_s: the agent's tools [n].
-        router: router ("large", "small") -> its calls.
-        draft: calls of the draft model.
-        agent: batched calls of the agent.
-        serial_s: the agent's turns, one sample at a time [n].
-        serial_recorded: whether all of `serial_s` is recorded; if not, the rest follows from `agent`.
-        assumes: what a prediction assumes, in sentences.
-    """
-
-    decode_s: NDArray[np.float64]
-    baseline_decode_s: NDArray[np.float64]
-    tool_s: NDArray[np.float64]
-    router: Mapping[str, CallCost]
-    draft: CallCost
-    agent: CallCost
-    serial_s: NDArray[np.float64]
-    serial_recorded: bool
-    assumes: tuple[str, ...] = ASSUMES
+    decode_s: NDArray[np.float64]  # reading, decoding and resizing the picture, in the instrumented pass [n]
+    baseline_decode_s: NDArray[np.float64]  # the same in the arm `baseline` [n]
+    tool_s: NDArray[np.float64]  # the agent's tools [n]
+    router: Mapping[str, CallCost]  # "large", "small" -> the calls of this router
+    draft: CallCost  # calls of the draft model
+    agent: CallCost  # batched calls of the agent
+    serial_s: NDArray[np.float64]  # the agent's turns, one sample at a time [n]
+    serial_recorded: bool  # whether all of `serial_s` is recorded; if not, the rest follows from `agent`
+    assumes: tuple[str, ...] = ASSUMES  # what a prediction assumes, in sentences
 
     @property
     def fits(self) -> pd.DataFrame:
@@ -135,22 +129,13 @@ class CostModel:
         largest_call (samples), calls, r2.
         """
         phases = {f"router ({name})": cost for name, cost in self.router.items()}
-        rows = [
-            {
-                "phase": phase,
-                "fixed_ms": 1e3 * cost.fixed_s,
-                "per_step_ms": 1e3 * cost.per_step_s,
-                "own_ms": 1e3 * float(np.nanmean(cost.added_s))
-                if np.isfinite(cost.added_s).any()
-                else np.nan,
-                "smallest_call": cost.sizes[0],
-                "largest_call": cost.sizes[1],
-                "calls": cost.calls,
-                "r2": cost.r2,
-            }
-            for phase, cost in (phases | {"draft": self.draft, "agent": self.agent}).items()
-        ]
-        return pd.DataFrame(rows)
+        rows = []
+        for phase, cost in (phases | {"draft": self.draft, "agent": self.agent}).items():
+            own_s = float(np.nanmean(cost.added_s)) if np.isfinite(cost.added_s).any() else np.nan
+            milliseconds = (1e3 * cost.fixed_s, 1e3 * cost.per_step_s, 1e3 * own_s)
+            rows.append((phase, *milliseconds, *cost.sizes, cost.calls, cost.r2))
+        sizes = ("smallest_call", "largest_call", "calls")
+        return pd.DataFrame(rows, columns=["phase", "fixed_ms", "per_step_ms", "own_ms", *sizes, "r2"])
 
     def take(self, index: NDArray) -> CostModel:
         """The same fits for the samples of a mask or at some positions."""
@@ -176,34 +161,23 @@ class CostModel:
         for phase, cost in (batched | {"draft": self.draft}).items():
             if cost is None:
                 extrapolated.append(f"the {phase} was not timed")
-            elif cost.calls and cost.beyond(batch_size):
-                extrapolated.append(f"{phase} in batches of {batch_size}, recorded {_range(cost.sizes)}")
+            elif cost.calls and (recorded := cost.extrapolated(batch_size)):
+                extrapolated.append(f"{phase} in batches of {batch_size}, {recorded}")
         if agent_batch_size == 1:
             if not self.serial_recorded:
                 extrapolated.append("agents one at a time, recorded together only")
-        elif self.agent.beyond(agent_batch_size):
-            extrapolated.append(f"{agent_batch_size} agents at once, recorded {_range(self.agent.sizes)}")
+        elif recorded := self.agent.extrapolated(agent_batch_size):
+            extrapolated.append(f"{agent_batch_size} agents at once, {recorded}")
         return f"extrapolated: {'; '.join(extrapolated)}" if extrapolated else ""
 
     def router_shares(
         self, router: str, who: NDArray[np.bool_], tasks: NDArray, batch_size: int
     ) -> NDArray[np.float64]:
-        """Seconds of the router charged to each sample, float64 [n]; nan where this router was not timed.
-
-        Args:
-            router: "large", "small" or "none".
-            who: bool [n], samples that the router sees.
-            tasks: of the samples [n]; the samples of a task stand together.
-            batch_size: samples in a call.
-        """
+        """Seconds of the router, as in `CallCost.shares`; nan where this router ("large", "small") was not timed."""
         if router == "none":
             return np.zeros(len(who))
         cost = self.router.get(router)
-        return np.full(len(who), np.nan) if cost is None else _shares(cost, who, tasks, batch_size)
-
-    def draft_shares(self, who: NDArray[np.bool_], tasks: NDArray, batch_size: int) -> NDArray[np.float64]:
-        """Seconds of drafting charged to each sample, float64 [n]; args as in `router_shares`."""
-        return _shares(self.draft, who, tasks, batch_size)
+        return np.full(len(who), np.nan) if cost is None else cost.shares(who, tasks, batch_size)
 
     def agents(self, tasks: NDArray, in_parallel: int) -> AgentPlan:
         """How the agent's seconds add up, for any choice of samples that go to it.
@@ -228,28 +202,6 @@ class CostModel:
         return AgentPlan(linear, in_parallel, takes_turn, call_s)
 
 
-def _range(sizes: tuple[int, int]) -> str:
-    low, high = sizes
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _shares(cost: CallCost, who: NDArray, tasks: NDArray, batch_size: int) -> NDArray[np.float64]:
-    """Seconds charged to the samples `who` when each task's samples are called in batches, in their order."""
-    shares = np.zeros(len(who))
-    if not who.any():
-        return shares
-    starts = np.flatnonzero(np.append(True, tasks[1:] != tasks[:-1]))
-    place = np.arange(len(tasks)) - np.repeat(starts, np.diff(np.append(starts, len(tasks))))
-    new_batch = place % batch_size == 0
-    batch = np.cumsum(new_batch)[who]
-    first = np.flatnonzero(np.append(True, batch[1:] != batch[:-1]))
-    members = np.diff(np.append(first, len(batch)))
-    longest = np.maximum.reduceat(cost.tokens[who], first)
-    overhead = (cost.fixed_s + cost.per_step_s * longest) / members
-    shares[who] = cost.added_s[who] + np.repeat(overhead, members)
-    return shares
-
-
 def _mean_longest(tokens: NDArray, size: int) -> float:
     """Mean over calls of `size` samples, in order, of the longest answer in each."""
     if not len(tokens):
@@ -270,7 +222,7 @@ class _Part:
     size: int
     tokens: int
     kind: (
-        int  # samples of one kind are assumed to add about the same: a task's pictures, an agent's n-th turn
+        int  # a task, or the number of an agent's turn: samples of one kind are assumed to add about the same
     )
     turn: int = 0
 
@@ -292,8 +244,7 @@ def fit(
     if not any(r.timed and r.wall_s > 0 for records in arms.values() for r in records.values()):
         return None
     n, place = len(ids), {id_: i for i, id_ in enumerate(ids)}
-    task_kind = {task: kind for kind, task in enumerate(dict.fromkeys(tasks))}
-    kinds = [task_kind[task] for task in tasks]
+    kinds = pd.factorize(np.asarray(tasks, dtype=object))[0].tolist()
     calls: dict[str, list[_Part]] = {"large": [], "small": [], "draft": []}
     turns: dict[str, list[_Part]] = {arm: [] for arm in arms}
 
@@ -321,9 +272,9 @@ def fit(
     instrumented = next(iter(arms.values()))
     baseline = arms.get("baseline") or instrumented
     return CostModel(
-        decode_s=_column(instrumented, place, lambda r: r.decode_s),
-        baseline_decode_s=_column(baseline, place, lambda r: r.decode_s),
-        tool_s=_column(baseline, place, lambda r: r.tool_s),
+        decode_s=_column(instrumented, ids, "decode_s"),
+        baseline_decode_s=_column(baseline, ids, "decode_s"),
+        tool_s=_column(baseline, ids, "tool_s"),
         router={name: _fitted(calls[name], calls[name], n) for name in ("large", "small") if calls[name]},
         draft=_fitted(calls["draft"], calls["draft"], n),
         agent=agent,
@@ -332,14 +283,9 @@ def fit(
     )
 
 
-def _column(
-    records: Mapping[str, AgentRecord], place: Mapping[str, int], seconds: Callable[[AgentRecord], float]
-) -> NDArray[np.float64]:
-    column = np.full(len(place), np.nan)
-    for id_, record in records.items():
-        if id_ in place and record.timed:
-            column[place[id_]] = seconds(record)
-    return column
+def _column(records: Mapping[str, AgentRecord], ids: Sequence[str], name: str) -> NDArray[np.float64]:
+    timed = {id_: getattr(record, name) for id_, record in records.items() if record.timed}
+    return np.array([timed.get(id_, np.nan) for id_ in ids], dtype=np.float64)
 
 
 def _failed_before_agent(
@@ -360,13 +306,9 @@ def _serial(arms: Mapping[str, Mapping[str, AgentRecord]], place: Mapping[str, i
             path = record.trajectory
             if id_ not in place or not record.timed or (path is None and record.status == "ok"):
                 continue
-            if _alone(path):
+            if path is None or all(turn.batch_size == 1 for turn in path.turns):
                 serial[place[id_]] = path.agent_s if path else 0.0
     return serial
-
-
-def _alone(path: Trajectory | None) -> bool:
-    return path is None or all(turn.batch_size == 1 for turn in path.turns)
 
 
 def _fitted(parts: Sequence[_Part], preferred: Sequence[_Part], n: int, by_turn: bool = False) -> CallCost:
@@ -424,8 +366,5 @@ def _solve(calls: Sequence[Sequence[_Part]], longest: Sequence[int]) -> tuple[fl
     solution, _ = nnls(design / seconds[:, None], np.ones(len(calls)))
     residual = seconds - design @ solution
     spread = ((seconds - seconds.mean()) ** 2).sum()
-    return (
-        float(solution[0]),
-        float(solution[1]),
-        float(1 - (residual**2).sum() / spread) if spread else np.nan,
-    )
+    r2 = float(1 - (residual**2).sum() / spread) if spread else np.nan
+    return float(solution[0]), float(solution[1]), r2

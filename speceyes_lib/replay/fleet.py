@@ -2,17 +2,11 @@
 
 A request is a chain of calls: router (large model), draft (small model), and for a routed or rejected sample the
 agent's turns (large model). Decoding pictures and running tools take time but no replica. Each model has a pool of
-replicas with one queue, first come, first served. A free replica takes what waits, up to its batch limit, as one call,
-and is busy for
+replicas with one queue, first come, first served. A free replica takes what waits, up to its batch limit, as one call.
+The call takes the most fixed seconds of its members plus the sum of what each adds, as `cost_model` fitted both.
 
-    max over members of the fixed seconds  +  sum over members of the seconds that each adds
-
-both as `cost_model` fitted them to the recorded calls. Requests are recorded samples, drawn with replacement and a
-seed. They arrive at random (a Poisson process) at a given rate, or come from a fixed number of users, each of whom
-sends the next request as soon as the last one is answered. The simulation uses SimPy.
-
-It leaves out networks, failing replicas, memory limits, and every scheduling of a server other than first come, first
-served. It computes what the recorded costs imply, not what another machine would measure.
+The simulation leaves out networks, failing replicas, memory limits, and any other scheduling of a server. It computes
+what the recorded costs imply, not what another machine would measure.
 """
 
 from __future__ import annotations
@@ -41,17 +35,11 @@ WARM_UP = 0.2  # share of the requests at the start that is not measured: queues
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """n kinds of requests, each a chain of up to m calls.
+    """n kinds of requests, each a chain of up to m calls."""
 
-    Attributes:
-        pool: what each call needs: SMALL, LARGE, ASIDE or NONE, int8 [n, m].
-        added_s: seconds that the call adds to a batch [n, m].
-        fixed_s: seconds that the batch takes however many calls share it [n, m].
-    """
-
-    pool: NDArray[np.int8]
-    added_s: NDArray[np.float64]
-    fixed_s: NDArray[np.float64]
+    pool: NDArray[np.int8]  # what each call needs: SMALL, LARGE, ASIDE or NONE [n, m]
+    added_s: NDArray[np.float64]  # seconds that the call adds to a batch [n, m]
+    fixed_s: NDArray[np.float64]  # seconds that the batch takes however many calls share it [n, m]
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -64,23 +52,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Replicas of both models.
+    """Replicas of both models."""
 
-    Attributes:
-        small: replicas of the small model.
-        large: replicas of the large model.
-        small_batch: requests that a small replica answers in one call, at most.
-        large_batch: the same of a large replica.
-        small_gpus: GPUs of a small replica; a fraction where replicas share one.
-        large_gpus: GPUs of a large replica.
-    """
-
-    small: int
-    large: int
-    small_batch: int = 16
-    large_batch: int = 16
-    small_gpus: float = 1.0
-    large_gpus: float = 1.0
+    small: int  # replicas of the small model
+    large: int  # replicas of the large model
+    small_batch: int = 16  # requests that a small replica answers in one call, at most
+    large_batch: int = 16  # the same of a large replica
+    small_gpus: float = 1.0  # GPUs of a small replica; a fraction where replicas share one
+    large_gpus: float = 1.0  # GPUs of a large replica
 
     def __post_init__(self) -> None:
         for name, low in (("small", 0), ("large", 0), ("small_batch", 1), ("large_batch", 1)):
@@ -95,29 +74,17 @@ class Fleet:
 
 @dataclass(frozen=True)
 class FleetResult:
-    """What a fleet does with a workload, the warm-up left out.
+    """What a fleet does with a workload, the warm-up left out."""
 
-    Attributes:
-        throughput_per_s: requests answered per second.
-        mean_s: mean latency of a request, in seconds.
-        p50_s: median latency.
-        p95_s: 95th percentile of the latency.
-        small_utilisation: share of the time that the small replicas are busy; nan without one.
-        large_utilisation: the same of the large replicas.
-        small_batch: mean requests per call of the small replicas; nan without a call.
-        large_batch: the same of the large replicas.
-        n: requests measured.
-    """
-
-    throughput_per_s: float
-    mean_s: float
-    p50_s: float
-    p95_s: float
-    small_utilisation: float
-    large_utilisation: float
-    small_batch: float
-    large_batch: float
-    n: int
+    throughput_per_s: float  # requests answered per second
+    mean_s: float  # mean latency of a request
+    p50_s: float  # median latency
+    p95_s: float  # 95th percentile of the latency
+    small_utilisation: float  # share of the time that the small replicas are busy; nan without one
+    large_utilisation: float  # the same of the large replicas
+    small_batch: float  # mean requests per call of the small replicas; nan without a call
+    large_batch: float  # the same of the large replicas
+    n: int  # requests measured
 
 
 # ------------------------------------------------------------------ the workload of a recorded run
@@ -140,10 +107,9 @@ def funnel_workload(data: ReplayData, setting: Setting) -> Workload:
         raise NotRecorded(f"the {setting.router} router was not timed in this run")
     steps = [_aside(cost.decode_s)]
     if router is not None:
-        steps += _calls(LARGE if setting.router == "large" else SMALL, router, np.ones(data.n, bool))
-    steps += _calls(SMALL, cost.draft, decided != "routed")
+        steps += _calls(LARGE if setting.router == "large" else SMALL, router)
     to_agent = decided != "accepted"
-    steps += _calls(LARGE, cost.agent, to_agent)
+    steps += _calls(SMALL, cost.draft, decided != "routed") + _calls(LARGE, cost.agent, to_agent)
     steps.append(_aside(np.where(to_agent, cost.tool_s, 0.0)))
     return _workload(steps, data.readable)
 
@@ -155,8 +121,7 @@ def agent_workload(data: ReplayData) -> Workload:
         NotRecorded: the run has no times.
     """
     cost = _cost(data)
-    all_samples = np.ones(data.n, bool)
-    steps = [_aside(cost.baseline_decode_s), *_calls(LARGE, cost.agent, all_samples), _aside(cost.tool_s)]
+    steps = [_aside(cost.baseline_decode_s), *_calls(LARGE, cost.agent), _aside(cost.tool_s)]
     return _workload(steps, data.readable)
 
 
@@ -166,14 +131,14 @@ def _cost(data: ReplayData) -> CostModel:
     return data.cost
 
 
-def _calls(pool: int, cost: CallCost, who: NDArray[np.bool_]) -> list[tuple[NDArray, NDArray, NDArray]]:
-    """A step per call (the agent has one per turn): pool, added and fixed seconds of each sample."""
+def _calls(
+    pool: int, cost: CallCost, who: NDArray[np.bool_] | None = None
+) -> list[tuple[NDArray, NDArray, NDArray]]:
+    """A step per call (the agent has one per turn): pool, added and fixed seconds of each sample. who: None: all."""
     added_s = cost.added_s.reshape(len(cost.added_s), -1)
     fixed_s = cost.fixed_s + cost.per_step_s * cost.tokens.reshape(added_s.shape)
-    called = who[:, None] & np.isfinite(added_s)
-    parts = (
-        np.where(called, values, absent) for values, absent in ((pool, NONE), (added_s, 0.0), (fixed_s, 0.0))
-    )
+    called = np.isfinite(added_s) if who is None else who[:, None] & np.isfinite(added_s)
+    parts = np.where(called, pool, NONE), np.where(called, added_s, 0.0), np.where(called, fixed_s, 0.0)
     return list(zip(*(part.T for part in parts), strict=True))
 
 
@@ -249,8 +214,7 @@ def simulate_fleet(
 ) -> FleetResult:
     """Throughput, latencies and utilisation of a fleet that answers requests of a workload.
 
-    Where requests arrive faster than they can be answered, the queue and so the latencies grow for as long as the
-    simulation runs.
+    Where requests arrive faster than they are answered, queue and latencies grow as long as the simulation runs.
 
     Args:
         workload: requests are drawn from it with replacement.
@@ -281,11 +245,9 @@ def simulate_fleet(
         SMALL: _Pool(env, fleet.small, fleet.small_batch),
         LARGE: _Pool(env, fleet.large, fleet.large_batch),
     }
+    columns = (workload.pool.tolist(), workload.added_s.tolist(), workload.fixed_s.tolist())
     chains = [
-        [call for call in zip(*row, strict=True) if call[0] != NONE]
-        for row in zip(
-            workload.pool.tolist(), workload.added_s.tolist(), workload.fixed_s.tolist(), strict=True
-        )
+        [call for call in zip(*row, strict=True) if call[0] != NONE] for row in zip(*columns, strict=True)
     ]
     ended: list[tuple[float, float]] = []  # (time, latency) of every answered request, in seconds
     skip = max(int(WARM_UP * requests), users or 0)  # the first requests of all users come at the same moment

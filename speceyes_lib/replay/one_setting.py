@@ -73,7 +73,7 @@ class _View:
         p, s = self.data, self.setting
         if p.cost is None:
             return None
-        drafts = p.cost.draft_shares(self.drafted, p.tasks, int(s.batch_size))
+        drafts = p.cost.draft.shares(self.drafted, p.tasks, int(s.batch_size))
         router = p.cost.router_shares(s.router, p.readable, p.tasks, int(s.batch_size))
         agents = p.cost.agents(p.tasks, int(s.agent_batch_size))
         return _Plan(p.cost.decode_s + router + drafts, p.cost.baseline_decode_s, agents)

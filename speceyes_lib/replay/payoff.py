@@ -54,7 +54,7 @@ def phase_seconds(data: ReplayData, setting: Setting) -> pd.DataFrame:
     columns = {
         "decode_s": cost.decode_s,
         "router_s": cost.router_shares(setting.router, readable, tasks, setting.batch_size),
-        "draft_s": cost.draft_shares(readable & (decision != "routed"), tasks, setting.batch_size),
+        "draft_s": cost.draft.shares(readable & (decision != "routed"), tasks, setting.batch_size),
         "agent_s": agent_s,
         "tool_s": tool_s,
         "alone_decode_s": cost.baseline_decode_s,

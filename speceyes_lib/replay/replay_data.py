@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import StageError, UserError, nearest
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 ABSENT, WRONG, RIGHT, FAILED = -1, 0, 1, 2  # FAILED: a recorded error, wrong under `strict`
 _CODES: dict[VerdictValue, int] = {"right": RIGHT, "error": FAILED}  # everything else that was judged: WRONG
+SEPARABLE = tuple(mode for mode in PAPER_SCORES if mode != "log")  # the paper's scores that depend on K
 INSTRUMENTED = ("collect", "gated")  # arms that hold drafts; the first one that ran is the instrumented pass
 TIMED = ("collect", "baseline", "baseline_batched", "gated", "gated_batched")
 
@@ -46,37 +48,32 @@ class NotRecorded(UserError):
 
 @dataclass(frozen=True, eq=False)
 class ReplayData:
-    """n samples in the order of the tasks.
+    """n samples in the order of the tasks."""
 
-    ids, tasks, groups: object [n]. Samples of one group are not independent of each other.
-    readable: bool [n], the picture could be opened. Otherwise no model ran and the sample failed.
-    routed: by router ("large", "small") int8 [n]: 1 to the agent, 0 to the draft, or ABSENT.
-    draft, agent: int8 [n], RIGHT, WRONG, FAILED or ABSENT.
-    top_logprobs, offsets: float32 [tokens, K_stored] of all drafts, and int64 [n + 1], where each draft begins.
-    recorded: by mode float64 [n], the scores that the draft stage wrote, at `recorded_k` and `recorded_slope`.
-    extra: by name float64 [n], other scores. K and slope do not apply to them.
-    pooled: by (score, K) float64 [n], the paper's scores before the sigmoid. Filled from the evidence when first
-        needed, or given (`pooled_in_chunks`).
-    computed: by (score, K, slope) float64 [n], other scores of the evidence. Filled when first needed.
-    cost: the cost model; None where nothing was timed.
-    """
-
-    ids: NDArray
+    ids: NDArray  # [n], as tasks and groups
     tasks: NDArray
-    groups: NDArray
-    readable: NDArray[np.bool_]
-    routed: Mapping[str, NDArray[np.int8]]
-    draft: NDArray[np.int8]
-    agent: NDArray[np.int8]
-    top_logprobs: NDArray[np.float32] | None = None
-    offsets: NDArray[np.int64] | None = None
+    groups: NDArray  # samples of one group are not independent of each other
+    readable: NDArray[
+        np.bool_
+    ]  # [n], the picture could be opened. Otherwise no model ran and the sample failed
+    routed: Mapping[
+        str, NDArray[np.int8]
+    ]  # by router ("large", "small") [n]: 1 to the agent, 0 to the draft, or ABSENT
+    draft: NDArray[np.int8]  # [n], RIGHT, WRONG, FAILED or ABSENT
+    agent: NDArray[np.int8]  # the same
+    top_logprobs: NDArray[np.float32] | None = None  # [tokens, K_stored] of all drafts
+    offsets: NDArray[np.int64] | None = None  # [n + 1], where each draft begins in them
+    # by mode [n], the scores that the draft stage wrote, at this K and slope
     recorded: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     recorded_k: int | None = None
     recorded_slope: float | None = None
+    # by name [n], other scores, to which K and slope do not apply
     extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    # by (score, K) [n], the paper's scores before the sigmoid: computed from the evidence when first needed, or given
     pooled: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)
+    # by (score, K, slope) [n], other scores of the evidence, computed when first needed
     computed: dict[tuple[str, int, float], NDArray[np.float64]] = field(default_factory=dict)
-    cost: CostModel | None = None
+    cost: CostModel | None = None  # None where nothing was timed
     protocol: str = "strict"
     name: str = ""
 
@@ -93,6 +90,7 @@ class ReplayData:
 
     @property
     def n(self) -> int:
+        """Number of samples."""
         return len(self.ids)
 
     @cached_property
@@ -103,12 +101,12 @@ class ReplayData:
     @cached_property
     def task_codes(self) -> NDArray[np.int64]:
         """Which of `task_names` each sample belongs to, int64 [n]."""
-        return _codes(self.tasks)
+        return pd.factorize(self.tasks)[0]
 
     @cached_property
     def group_codes(self) -> NDArray[np.int64]:
         """The groups as whole numbers from 0, int64 [n]."""
-        return _codes(self.groups)
+        return pd.factorize(self.groups)[0]
 
     @cached_property
     def task_groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -123,10 +121,12 @@ class ReplayData:
 
     @property
     def draft_right(self) -> NDArray[np.bool_]:
+        """Bool [n]."""
         return self.draft == RIGHT
 
     @property
     def agent_right(self) -> NDArray[np.bool_]:
+        """Bool [n]."""
         return self.agent == RIGHT
 
     @property
@@ -137,9 +137,7 @@ class ReplayData:
     @property
     def score_names(self) -> tuple[str, ...]:
         """Everything the gate can go by here."""
-        from_tokens = (
-            GATE_SCORES if self.top_logprobs is not None else (*self.recorded, *(m for m, _ in self.pooled))
-        )
+        from_tokens = GATE_SCORES if self.k_stored else (*self.recorded, *(m for m, _ in self.pooled))
         return tuple(dict.fromkeys((*from_tokens, *self.extra)))
 
     def score(
@@ -159,41 +157,31 @@ class ReplayData:
                 f"score {name!r} is not recorded{nearest(name, (*GATE_SCORES, *self.extra))}; there are "
                 f"{', '.join(self.score_names) or 'none'}"
             )
-        self._check(k, slope)
-        if name not in PAPER_SCORES:
-            return self._computed(name, int(k), slope)
-        key = (name, 0 if name == "log" else int(k))
-        if key in self.pooled:
-            return confidence_of(self.pooled[key], name, slope)
-        if self.top_logprobs is None:
-            return self._as_recorded(name, k, slope)
-        if k > self.k_stored:
-            if name != "log":
-                raise NotRecorded(
-                    f"K = {k} is more than the {self.k_stored} log-probabilities stored per token"
-                )
-            k = 2  # `log` reads the first one only
-        modes = ("log",) if name == "log" else tuple(m for m in PAPER_SCORES if m != "log")
-        for mode, values in pooled_grid(self.top_logprobs, self.offsets, (int(k),), modes).items():
-            self.pooled[mode, 0 if mode == "log" else int(k)] = values[:, 0]
-        return confidence_of(self.pooled[key], name, slope)
-
-    @staticmethod
-    def _check(k: int, slope: float) -> None:
         if not (math.isfinite(k) and k == int(k) and k >= 2):
             raise NotRecorded(f"K = {k:g} leaves no alternative to compare with; use a whole K of at least 2")
         try:
             check_slope(slope)
         except UserError as error:
             raise NotRecorded(str(error)) from None
-
-    def _computed(self, name: str, k: int, slope: float) -> NDArray[np.float64]:
-        if k > self.k_stored:
-            raise NotRecorded(f"K = {k} is more than the {self.k_stored} log-probabilities stored per token")
-        key = (name, k, slope)
-        if key not in self.computed:
-            self.computed[key] = score_answers(self.top_logprobs, self.offsets, k, slope, (name,))[name]
-        return self.computed[key]
+        k, key = int(k), (name, 0 if name == "log" else int(k))
+        if name in PAPER_SCORES and key not in self.pooled and self.top_logprobs is None:
+            return self._as_recorded(name, k, slope)
+        if k > self.k_stored and key not in self.pooled:
+            if name != "log":
+                raise NotRecorded(
+                    f"K = {k} is more than the {self.k_stored} log-probabilities stored per token"
+                )
+            k = 2  # `log` reads the first one only
+        if name not in PAPER_SCORES:
+            if (name, k, slope) not in self.computed:
+                scores = score_answers(self.top_logprobs, self.offsets, k, slope, (name,))
+                self.computed[name, k, slope] = scores[name]
+            return self.computed[name, k, slope]
+        if key not in self.pooled:
+            modes = ("log",) if name == "log" else SEPARABLE
+            for mode, values in pooled_grid(self.top_logprobs, self.offsets, (k,), modes).items():
+                self.pooled[mode, 0 if mode == "log" else k] = values[:, 0]
+        return confidence_of(self.pooled[key], name, slope)
 
     def _as_recorded(self, name: str, k: int, slope: float) -> NDArray[np.float64]:
         if name not in self.recorded:
@@ -222,27 +210,15 @@ class ReplayData:
             bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             rows = np.arange(bounds[-1]) + np.repeat(offsets[:-1][at] - bounds[:-1], lengths)
             top, offsets = top[rows], bounds
-        return replace(
-            self,
-            **{
-                name: getattr(self, name)[at]
-                for name in ("ids", "tasks", "groups", "readable", "draft", "agent")
-            },
-            routed={router: values[at] for router, values in self.routed.items()},
-            top_logprobs=top,
-            offsets=offsets,
-            recorded={mode: values[at] for mode, values in self.recorded.items()},
-            extra={name: values[at] for name, values in self.extra.items()},
-            pooled={key: values[at] for key, values in self.pooled.items()},
-            computed={key: values[at] for key, values in self.computed.items()},
-            cost=self.cost and self.cost.take(at),
-        )
-
-
-def _codes(names: NDArray) -> NDArray[np.int64]:
-    """Whole numbers from 0 for the names, in the order in which they first appear."""
-    known = {name: code for code, name in enumerate(dict.fromkeys(names))}
-    return np.array([known[name] for name in names], dtype=np.int64)
+        columns = {
+            name: getattr(self, name)[at] for name in ("ids", "tasks", "groups", "readable", "draft", "agent")
+        }
+        mappings = {
+            name: {key: values[at] for key, values in getattr(self, name).items()}
+            for name in ("routed", "recorded", "extra", "pooled", "computed")
+        }
+        cost = self.cost and self.cost.take(at)
+        return replace(self, **columns, **mappings, top_logprobs=top, offsets=offsets, cost=cost)
 
 
 def from_arrays(
@@ -260,11 +236,15 @@ def from_arrays(
     """Replay data of plain arrays, for tests and synthetic data. All but the verdicts may be left out.
 
     Args:
-        draft_right, agent_right: bool [n], or the codes RIGHT, WRONG, FAILED, ABSENT.
+        draft_right: bool [n], or the codes RIGHT, WRONG, FAILED, ABSENT.
+        agent_right: the same.
         routed: bool [n] of the large router, or by router.
-        tasks, groups: names [n]; None: one task, every sample its own group.
-        scores: by name float [n]; the paper's modes are taken as recorded at the default K and slope.
-        top_logprobs, offsets: evidence, as in `separability.score_grid`.
+        tasks: names [n]; None: one task.
+        groups: names [n]; None: every sample is its own group.
+        scores: by name float [n]; the paper's scores count as recorded at the default K and slope.
+        top_logprobs: evidence, as in `separability.score_grid`.
+        offsets: the same.
+        cost: the cost model.
     """
     draft = np.asarray(draft_right).astype(np.int8)
     n = len(draft)
@@ -291,15 +271,16 @@ def from_arrays(
 def pooled_in_chunks(
     chunks: Iterable[tuple[NDArray, ArrayLike]], ks: Sequence[int] = (DEFAULT_K,)
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """`ReplayData.pooled` of a run whose evidence is too large to be held: chunk by chunk, for the given K.
+    """`ReplayData.pooled` of a run whose evidence is too large for the memory, for the given K.
 
-    chunks: (top_logprobs, offsets) of consecutive samples, as in `separability.score_grid`.
+    Args:
+        chunks: (top_logprobs, offsets) of consecutive samples, as in `separability.score_grid`.
+        ks: of the scores.
     """
     parts: dict[tuple[str, int], list[NDArray]] = {}
-    separable = tuple(mode for mode in PAPER_SCORES if mode != "log")
     for top, offsets in chunks:
         for k in ks:
-            for mode, values in pooled_grid(top, offsets, (k,), separable).items():
+            for mode, values in pooled_grid(top, offsets, (k,), SEPARABLE).items():
                 parts.setdefault((mode, k), []).append(values[:, 0])
         parts.setdefault(("log", 0), []).append(pooled_grid(top, offsets, (2,), ("log",))["log"][:, 0])
     return {key: np.concatenate(values) for key, values in parts.items()}

@@ -21,8 +21,8 @@ def frame():
 def test_the_funnel_computed_at_a_threshold_is_the_curve_at_that_point(frame):
     here = choose_threshold(frame)
     accuracy, accepted = funnel_at(frame, here.threshold)
-    assert accuracy.value == pytest.approx(here.accuracy_pct)
-    assert accepted.value == pytest.approx(here.accepted_pct)
+    assert accuracy.value == pytest.approx(here.accuracy.value)
+    assert accepted.value == pytest.approx(here.accepted.value)
 
 
 def test_the_operating_point_survives_its_file(frame, tmp_path):

@@ -54,9 +54,9 @@ def test_lowest_threshold_not_below_the_agent_is_chosen():
     draft_right = [False, True, True, True]
     point = choose_threshold(confidence, draft_right, agent_right=[True] * 4)
     assert point.threshold == pytest.approx(0.65)
-    assert (point.accepted_pct, point.accuracy_pct, point.baseline_accuracy_pct) == (75.0, 100.0, 100.0)
+    assert (point.accepted.value, point.accuracy.value, point.baseline_accuracy.value) == (75.0, 100.0, 100.0)
     generous = choose_threshold(confidence, draft_right, agent_right=[True] * 4, delta_pp=25.0)
-    assert (generous.threshold, generous.accuracy_pct) == (0.0, 75.0)
+    assert (generous.threshold, generous.accuracy.value) == (0.0, 75.0)
 
 
 @settings(max_examples=200, deadline=None)
@@ -71,8 +71,10 @@ def test_choice_equals_a_search_by_brute_force(samples, delta_pp):
     allowed = [t for t in point.curve.threshold if funnel_pct(t) >= 100 * agent.mean() - delta_pp - 1e-9]
     scored = ~routed & ~np.isnan(confidence)
     assert point.threshold == (min(allowed) if scored.any() else 1.0)
-    assert point.accuracy_pct == pytest.approx(funnel_pct(point.threshold))
-    assert point.accepted_pct == pytest.approx(100 * (accepts(confidence, point.threshold) & ~routed).mean())
+    assert point.accuracy.value == pytest.approx(funnel_pct(point.threshold))
+    assert point.accepted.value == pytest.approx(
+        100 * (accepts(confidence, point.threshold) & ~routed).mean()
+    )
     assert point.curve.accuracy_pct == pytest.approx([funnel_pct(t) for t in point.curve.threshold])
     assert (np.diff(point.curve.accepted_pct) <= 0).all()
 

@@ -108,7 +108,7 @@ def test_the_parts_of_a_call_are_found(cost):
 def test_any_batch_size_and_choice_of_samples_is_predicted(cost, size, chosen):
     who, tasks = np.array([i in chosen for i in range(N)]), np.array(TASKS, dtype=object)
     expected = sum(call_s([2] * len(m)) for b in batches(size) if (m := [i for i in b if i in chosen]))
-    assert cost.draft_shares(who, tasks, size).sum() == pytest.approx(expected, rel=1e-6)
+    assert cost.draft.shares(who, tasks, size).sum() == pytest.approx(expected, rel=1e-6)
     expected = sum(call_s([0] * len(m)) for b in batches(size) if (m := [i for i in b if i in chosen]))
     assert cost.router_shares("large", who, tasks, size).sum() == pytest.approx(expected, rel=1e-6)
 
@@ -165,7 +165,7 @@ def test_calls_of_one_size_leave_the_fixed_part_unknown_and_zero():
     some = zip(ids, arm("collect", 8, 8).values(), strict=False)
     records = {id_: record.model_copy(update={"id": id_}) for id_, record in some}
     told = fit({"collect": records}, ids, tasks, {"collect": "large"})
-    assert not told.draft.fitted
+    assert told.draft.sizes == (8, 8)
     assert told.draft.fixed_s == 0
     assert "draft in batches of 4, recorded 8" in told.notes("none", 4, 8)
 
@@ -203,7 +203,7 @@ def test_a_run_that_timed_only_a_part_predicts_no_seconds_and_says_so(cost):
 
 def test_larger_batches_are_never_slower_and_a_part_keeps_its_fits(cost):
     tasks, everyone = np.array(TASKS, dtype=object), np.ones(N, bool)
-    seconds = [cost.draft_shares(everyone, tasks, size).sum() for size in range(1, 30)]
+    seconds = [cost.draft.shares(everyone, tasks, size).sum() for size in range(1, 30)]
     assert all(np.diff(seconds) <= 1e-12)
     at = np.arange(0, N, 3)
     part = cost.take(at)

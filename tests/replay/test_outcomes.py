@@ -411,7 +411,7 @@ def small() -> replay_data.ReplayData:
     [
         ("k", 9, "K = 9 is more than the 8 log-probabilities stored"),
         ("k", 1, "K = 1"),
-        ("score", "margin", "score 'margin' is not recorded"),
+        ("score", "sureness", "score 'sureness' is not recorded"),
         ("score", "mni", "did you mean 'min'"),
         ("router", "small", "the output of the small router is not recorded (recorded: large)"),
         ("router", "huge", "no router 'huge'"),
@@ -577,7 +577,7 @@ def test_the_gate_can_go_by_a_score_of_any_scale(small):
     pooled = curve[curve["task"] == "pooled"]
     assert pooled["accepted"].tolist() == [11, 10, 9, 8, 6, 4, 3, 2, 1, 0]
     assert pooled["n_unscored"].iloc[0] == 1
-    with pytest.raises(UserError, match="'min' is one of the paper's"):
+    with pytest.raises(UserError, match="'min' is a score of the evidence"):
         small.with_scores({"min": logit})
 
 
