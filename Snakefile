@@ -37,4 +37,4 @@ for job in JOBS:
             **({"gpu": job.gpus} if job.gpus else {}),
         shell:
             # read when the job runs, after the loop: nothing of `job` may stand here
-            "exec ${{SPECEYES_PYTHON:-python}} -m speceyes_lib job {params.command} {input[0]:q} {log:q} {params.blob}"
+            "exec \"${{SPECEYES_PYTHON:-python}}\" -m speceyes_lib job {params.command} {input[0]:q} {log:q} {params.blob}"

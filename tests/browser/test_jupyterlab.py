@@ -38,10 +38,16 @@ def test_all_cells_run_without_error_or_warning(run_page):
 
 def test_pictures_and_tables_are_on_the_page(run_page):
     page, _ = run_page
-    pictures = (
-        "[...document.querySelectorAll('.jp-OutputArea-output img')].filter(img => img.naturalWidth > 50)"
+    widths = page.evaluate(
+        """() => Promise.all([...document.querySelectorAll('.jp-OutputArea-output svg image')].map(async drawn => {
+            const picture = new Image();
+            picture.src = drawn.href.baseVal;
+            await picture.decode();
+            return Math.min(picture.naturalWidth, drawn.getBoundingClientRect().width);
+        }))"""
     )
-    assert page.evaluate(f"{pictures}.length") >= 2
+    assert len(widths) == 2
+    assert min(widths) > 50
     assert page.locator(".jp-OutputArea-output table").count() >= 3
 
 
