@@ -18,7 +18,7 @@ STYLE = TEMPLATES / "explore.css"
 
 
 class Chart(anywidget.AnyWidget):
-    """Draws a chart of `charts.py`. Messages back: {"clicked": id}, {"step": +-1 or +-10}."""
+    """A chart of `charts.py`. Its messages are {"clicked": id} and {"step": +-1 or +-10}."""
 
     _esm, _css = STATIC / "chart.js", STYLE
     spec = t.Dict().tag(sync=True)
@@ -41,7 +41,7 @@ class PictureView(anywidget.AnyWidget):
 
 
 class TokenStrip(anywidget.AnyWidget):
-    """The tokens of a draft and their alternatives; see `microscope.token_strip`."""
+    """The tokens of a draft and their alternatives; see `sample_page.token_strip`."""
 
     _esm, _css = STATIC / "tokens.js", STYLE
     tokens = t.List().tag(sync=True)
@@ -49,7 +49,7 @@ class TokenStrip(anywidget.AnyWidget):
 
 
 class SampleList(anywidget.AnyWidget):
-    """Rows to walk through. `shortcuts` (key -> meaning) come back as messages {"key": key}."""
+    """Rows to walk through. A key of `shortcuts` (key -> meaning) comes back as the message {"key": key}."""
 
     _esm, _css = STATIC / "samples.js", STYLE
     columns = t.List().tag(sync=True)

@@ -1,7 +1,7 @@
 """Charts of the gate explorer as plain data: drawn by `chart.js` in the browser and by `figure` on paper.
 
-A chart holds axes with their ticks, bars, lines and dots in data units, with colours, tooltips and what a click
-on them means (`id`).
+A chart holds axes with ticks, and bars, lines and dots in data units. Each has a colour; bars and dots also have a
+tooltip (`title`) and what a click on them means (`id`).
 """
 
 from __future__ import annotations
@@ -41,63 +41,39 @@ def confidence_at(place: float) -> float:
 def distribution(part: ReplayData, view: GateView) -> dict:
     """Chart: the drafts that reach the gate, right ones upwards, wrong ones downwards, over log-odds of confidence.
 
-    Each direction is a share of its own n, or the few wrong ones would not be seen; counts are in the tooltips.
+    Each direction is a share of its own n; otherwise the few wrong ones would not be visible. Tooltips show counts.
     """
-    reaching = gated_mask(part, view.router)
     score = part.score(view.score, view.k, view.slope)
-    known = reaching & np.isfinite(score)
+    known = gated_mask(part, view.router) & np.isfinite(score)
     edges = confidence_bins(pd.Series(score[known]), BINS)
-    n_right, n_wrong = (int((known & (part.draft_right == r)).sum()) for r in (True, False))
-    bars, highest = [], 0.0
-    for name, is_right, color, sign, n in (
-        ("right", True, RIGHT, 1, n_right),
-        ("wrong", False, WRONG, -1, n_wrong),
-    ):
+    bounds = [0.0, *map(float, edges[1:-1]), 1.0]  # the outer bins hold what lies beyond them
+    places = log_odds(edges).tolist()
+    bars, legend, highest = [], [], 0.0
+    for name, is_right, color, sign in (("right", True, RIGHT, 1), ("wrong", False, WRONG, -1)):
         values = score[known & (part.draft_right == is_right)]
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-        for i, count in enumerate(counts):
-            if not count:
-                continue
-            # the outer bins hold what lies beyond them
-            low = 0.0 if i == 0 else float(edges[i])
-            high = 1.0 if i == len(counts) - 1 else float(edges[i + 1])
-            share = 100.0 * count / n
+        n = len(values)
+        for i in np.flatnonzero(counts):
+            share = 100.0 * counts[i] / n
             highest = max(highest, share)
-            bars.append(
-                {
-                    "x0": float(log_odds(edges[i])),
-                    "x1": float(log_odds(edges[i + 1])),
-                    "y0": 0.0,
-                    "y1": sign * share,
-                    "color": color,
-                    "title": f"{count} of {n} {name} drafts, confidence {edges[i]:.4f} to {edges[i + 1]:.4f}",
-                    "id": {"bar": name, "low": low, "high": high},
-                }
-            )
-    low, high = float(log_odds(edges[0])), float(log_odds(edges[-1]))
-    y = _nice_step(highest)
-    ticks = np.arange(-math.ceil(highest / y), math.ceil(highest / y) + 1) * y
+            place = {"x0": places[i], "x1": places[i + 1], "y0": 0.0, "y1": sign * share, "color": color}
+            ends = f"confidence {edges[i]:.4f} to {edges[i + 1]:.4f}"
+            id_ = {"bar": name, "low": bounds[i], "high": bounds[i + 1]}
+            bars.append(place | {"title": f"{counts[i]} of {n} {name} drafts, {ends}", "id": id_})
+        legend.append({"label": f"{name}, n={n}", "color": color})
+    low, high = places[0], places[-1]
+    step = _nice_step(highest)
+    y = np.arange(-math.ceil(highest / step), math.ceil(highest / step) + 1) * step
+    x = [{"at": float(log_odds(t)), "label": f"{t:g}"[1:]} for t in TICKS if low <= log_odds(t) <= high]
+    x_label = f"confidence ({view.score}), log-odds scale"
+    y_ticks = [{"at": float(t), "label": f"{abs(t):g}"} for t in y]
+    y_axis = {"low": float(y[0]), "high": float(y[-1]), "label": "% of wrong | % of right", "ticks": y_ticks}
     return SIZE | {
         "title": f"Drafts that reach the gate (n={int(known.sum())})",
-        "x": {
-            "low": low,
-            "high": high,
-            "label": f"confidence ({view.score}), log-odds scale",
-            "ticks": [
-                {"at": float(log_odds(t)), "label": f"{t:g}"[1:]} for t in TICKS if low <= log_odds(t) <= high
-            ],
-        },
-        "y": {
-            "low": float(ticks[0]),
-            "high": float(ticks[-1]),
-            "label": "% of wrong | % of right",
-            "ticks": [{"at": float(t), "label": f"{abs(t):g}"} for t in ticks],
-        },
+        "x": {"low": low, "high": high, "label": x_label, "ticks": x},
+        "y": y_axis,
         "bars": bars,
-        "legend": [
-            {"label": f"right, n={n_right}", "color": RIGHT},
-            {"label": f"wrong, n={n_wrong}", "color": WRONG},
-        ],
+        "legend": legend,
     }
 
 
@@ -123,10 +99,8 @@ def stepped(part: ReplayData, view: GateView, steps: int) -> float:
 def trade_off(curve: pd.DataFrame) -> dict:
     """Chart: accuracy over speedup (over coverage, where the run has no times) as the threshold moves."""
     timed = curve["speedup"].notna().all()
-    along = curve["speedup"] if timed else 100.0 * curve["coverage"]
-    accuracy, agent = curve["accuracy_pct"], float(curve["baseline_accuracy_pct"].iloc[0])
-    color = METHOD_COLORS["speceyes_min"]
-    step = max(1, len(curve) // DOTS)
+    along, accuracy = curve["speedup"] if timed else 100.0 * curve["coverage"], curve["accuracy_pct"]
+    agent, color = float(curve["baseline_accuracy_pct"].iloc[0]), METHOD_COLORS["speceyes_min"]
     dots = [
         {
             "x": float(along[i]),
@@ -136,40 +110,36 @@ def trade_off(curve: pd.DataFrame) -> dict:
             + (f"{along[i]:.2f}x" if timed else f"{along[i]:.0f} % accepted"),
             "id": {"threshold": float(curve["threshold"][i])},
         }
-        for i in range(0, len(curve), step)
+        for i in range(0, len(curve), max(1, len(curve) // DOTS))
     ]
-    low = min(float(along.min()), 1.0 if timed else 0.0)
     levels = accuracy if math.isnan(agent) else [*accuracy, agent]
-    x, y = _axis(low, float(along.max())), _axis(float(min(levels)), float(max(levels)))
-    unit = "x" if timed else ""
-    lines = [{"points": [[float(a), float(b)] for a, b in zip(along, accuracy, strict=True)], "color": color}]
+    label = "predicted speedup over the agent alone" if timed else "accepted, %"
+    x = _axis([*along, 1.0 if timed else 0.0], label, "x" if timed else "")
+    lines = [{"points": np.column_stack([along, accuracy]).tolist(), "color": color}]
     legend = [{"label": "by threshold", "color": color}]
     if not math.isnan(agent):
-        alone = METHOD_COLORS["baseline"]
-        level = [[x["low"], agent], [x["high"], agent]]
+        alone, level = METHOD_COLORS["baseline"], [[x["low"], agent], [x["high"], agent]]
         lines.insert(0, {"points": level, "color": alone, "dash": "5 4", "width": 1})
         legend.append({"label": "agent alone", "color": alone})
     return SIZE | {
         "title": f"Accuracy over {'speedup' if timed else 'coverage'} (n={int(curve['n'].iloc[0])})",
-        "x": x
-        | {
-            "label": "predicted speedup over the agent alone" if timed else "accepted, %",
-            "ticks": [{"at": t, "label": f"{t:g}{unit}"} for t in x["at"]],
-        },
-        "y": y | {"label": "accuracy, %", "ticks": [{"at": t, "label": f"{t:g}"} for t in y["at"]]},
+        "x": x,
+        "y": _axis(levels, "accuracy, %"),
         "lines": lines,
         "dots": dots,
         "legend": legend,
     }
 
 
-def _axis(low: float, high: float) -> dict:
+def _axis(values: Sequence[float], label: str, unit: str = "") -> dict:
     """An axis a little wider than its values, with ticks at round numbers inside."""
+    low, high = float(min(values)), float(max(values))
     wide = max(high - low, 1e-3 * max(1.0, abs(high)), 0.2)
     low, high = low - 0.06 * wide, high + 0.08 * wide
     step = _nice_step(high - low)
-    ticks = np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step
-    return {"low": low, "high": high, "at": [round(float(t), 6) for t in ticks]}
+    places = np.round(np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step, 6)
+    ticks = [{"at": float(at), "label": f"{at:g}{unit}"} for at in places]
+    return {"low": low, "high": high, "label": label, "ticks": ticks}
 
 
 def _nice_step(length: float) -> float:
@@ -188,30 +158,18 @@ def figure(
 ) -> Figure:
     """The charts side by side as the browser shows them, each with its marked threshold and its current point."""
     with mpl.rc_context(), plt.style.context(STYLE):
-        made, axes = plt.subplots(1, len(charts), figsize=(3.6 * len(charts), 2.5), squeeze=False)
+        page, axes = plt.subplots(1, len(charts), figsize=(3.6 * len(charts), 2.5), squeeze=False)
         for ax, chart, marker, dot in zip(axes.flat, charts, markers, dots, strict=True):
             for bar in chart.get("bars", ()):
-                ax.bar(
-                    bar["x0"],
-                    bar["y1"],
-                    bar["x1"] - bar["x0"],
-                    align="edge",
-                    color=bar["color"],
-                    lw=0.3,
-                    ec="white",
-                )
+                width, color = bar["x1"] - bar["x0"], bar["color"]
+                ax.bar(bar["x0"], bar["y1"], width, align="edge", color=color, lw=0.3, ec="white")
             for line in chart.get("lines", ()):
-                dashes = "--" if line.get("dash") else "-"
-                ax.plot(
-                    *zip(*line["points"], strict=True),
-                    color=line["color"],
-                    ls=dashes,
-                    lw=line.get("width", 1.4),
-                )
+                style = {"ls": "--" if line.get("dash") else "-", "lw": line.get("width", 1.4)}
+                ax.plot(*zip(*line["points"], strict=True), color=line["color"], **style)
             for point in chart.get("dots", ()):
                 ax.plot(point["x"], point["y"], "o", ms=2.5, color=point["color"])
             if marker is not None:
-                ax.axvline(min(max(marker, chart["x"]["low"]), chart["x"]["high"]), color=INK, lw=1.2)
+                ax.axvline(np.clip(marker, chart["x"]["low"], chart["x"]["high"]), color=INK, lw=1.2)
             if dot is not None:
                 ax.plot(*dot, "o", ms=7, mfc="none", mec=INK, mew=1.4)
             for name in ("x", "y"):
@@ -219,10 +177,7 @@ def figure(
                 ax.set(**{f"{name}lim": (axis["low"], axis["high"]), f"{name}label": axis["label"]})
                 getattr(ax, f"set_{name}ticks")([t["at"] for t in ticks], [t["label"] for t in ticks])
             ax.set_title(chart["title"])
-            handles = [
-                mpl.patches.Patch(color=entry["color"], label=entry["label"]) for entry in chart["legend"]
-            ]
-            ax.legend(handles=handles, loc="best", handlelength=1)
-        made.draw_without_rendering()
-    plt.close(made)
-    return made
+            ax.legend(handles=[mpl.patches.Patch(**entry) for entry in chart["legend"]], handlelength=1)
+        page.draw_without_rendering()
+    plt.close(page)
+    return page

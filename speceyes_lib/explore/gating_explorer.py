@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import html
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,30 +16,17 @@ from ..errors import UserError
 from ..judging import human
 from ..paths import shown
 from ..replay.outcomes import OUTCOMES
+from ..replay.payoff import DECISIONS
 from ..report.sample_page import recorded_sample
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
-from ..runs.records import Verdict
 from . import charts, gating
 from .browser_parts import Chart, SampleList
 from .gating import Gating
 from .state import ALL, Chosen, GateView
-from .widgets import (
-    COLUMNS,
-    ROW,
-    Explorer,
-    Microscope,
-    button,
-    control,
-    count_button,
-    heading,
-    lit,
-    task_options,
-    text_cell,
-)
+from .widgets import Explorer, Microscope, button, columns, control, grid, heading, row, task_options
 
 KEYS = {"s": "sound", "u": "unsound", "z": human.WITHDRAWN}
-KEY_HELP = "↑ ↓ or j k: previous, next · s sound · u unsound · z take back"
 USUAL_K = (2, 8, 16, 20, 32, 48, 64, 80, 96, 128)
 QUEUES = {
     "choose a queue": "",
@@ -52,11 +40,15 @@ SETTING = ("task", "score", "k", "router", "protocol")
 class GatingExplorer(Explorer):
     """See why the gate accepted, and what any other setting would have done.
 
+    Attributes:
+        cells: the buttons that show a count, by the samples that each of them lists.
+
     Args:
         run: a finished run, or one in progress as far as it has come.
         view: where to begin; its threshold is what "operating point" goes back to.
         author: written with every mark.
-        review_n, seed: size and seed of the random sample for review.
+        review_n: size of the random sample for review.
+        seed: of that sample.
     """
 
     def __init__(
@@ -69,16 +61,16 @@ class GatingExplorer(Explorer):
         seed: int = 0,
     ) -> None:
         super().__init__(view or GateView())
-        self.operating_point = self.view.threshold
+        self.operating_point, self.seed = self.view.threshold, seed
         self.gating: Gating | None = None  # until a run is open
-        self._make_controls(run, author, review_n, seed)
+        self._make_controls(run, author, review_n)
         self.children = self._layout()
         self._connect()
-        self._try(lambda: self._open(run))
+        self._try(self._open, run)
 
     # ------------------------------------------------------------------ making
 
-    def _make_controls(self, run: str, author: str, review_n: int, seed: int) -> None:
+    def _make_controls(self, run: str, author: str, review_n: int) -> None:
         self._agents = {
             name: recorded_run.open(name, strict=False).agent for name in recorded_run.list_runs()
         }
@@ -91,21 +83,21 @@ class GatingExplorer(Explorer):
         self.score = control(w.Dropdown, "score", 170, options=[view.score])
         self.k = control(w.Dropdown, "K", 170, options=[view.k])
         self.router = control(w.Dropdown, "router", 170, options=[view.router])
-        self.threshold = control(
-            w.BoundedFloatText, "threshold", 190, min=0, max=1, step=0.0005, value=view.threshold
-        )
+        limits = {"min": 0, "max": 1, "step": 0.0005}
+        self.threshold = control(w.BoundedFloatText, "threshold", 190, **limits, value=view.threshold)
         self.back = button("operating point", tooltip="go back to the threshold of the run")
         self.numbers = w.HTML()
         self.distribution, self.trade_off = Chart(), Chart()
-        self.decisions = {(d, v): count_button() for d in gating.DECISIONS for v in ("right", "wrong")}
-        self.ledger = {name: count_button() for name in OUTCOMES}
+        verdicts = itertools.product(DECISIONS, ("right", "wrong"))
+        lists = [Chosen("decision", f"{decision} {verdict}") for decision, verdict in verdicts]
+        lists += [Chosen("outcome", name) for name in OUTCOMES]
+        self.cells = {chosen: button("", tooltip="list these samples", width="100%") for chosen in lists}
         self.show_all = button("show all samples")
         self.queue = control(w.Dropdown, "review", options=list(QUEUES.items()), value="")
         self.review_n = control(w.BoundedIntText, "n", 150, min=1, max=10**6, value=review_n)
         self.half_width = control(w.BoundedFloatText, "for ±, pp", 150, min=0.5, max=50, step=0.5, value=10)
         self.size_note = w.HTML()
         self.order = control(w.Dropdown, "order", 200, options=["nearest", "confidence", "id"])
-        self.seed = seed
         self.samples = SampleList(columns=list(gating.LIST_COLUMNS), shortcuts=KEYS)
         self.microscope = Microscope()
         self.author = control(w.Text, "author", value=author, placeholder="your name")
@@ -124,58 +116,47 @@ class GatingExplorer(Explorer):
         self.review_note = w.HTML()
 
     def _layout(self) -> list[w.Widget]:
-        row, columns = w.Layout(**ROW), w.Layout(**COLUMNS)
         see = self.microscope
-        left = [self.samples, *self._review(), heading("Cost"), see.costs]
+        key_help = "↑ ↓ or j k: previous, next · s sound · u unsound · z take back"
+        left = [
+            *(self.samples, w.HTML(f"<p class='se-note'>{key_help}</p>")),
+            row(self.previous, self.next, *self.mark.values()),
+            *(self.author, self.note, row(self.overruled, self.verdict, self.overrule, self.export)),
+            *(self.review_note, heading("Cost"), see.costs),
+        ]
         right = [
             *(see.question, see.picture, heading("Draft, token by token"), see.tokens, see.gate),
             *(heading("Verdicts"), see.verdicts, heading("The agent, turn by turn"), see.agent),
         ]
-        queue = [self.queue, self.review_n, self.half_width, self.size_note, self.order, self.show_all]
         return [
-            w.Box([self.run, self.agent, self.task, self.protocol], layout=row),
-            w.Box([self.score, self.k, self.router, self.threshold, self.back], layout=row),
+            row(self.run, self.agent, self.task, self.protocol),
+            row(self.score, self.k, self.router, self.threshold, self.back),
             self.message,
             self.numbers,
-            w.Box([self.distribution, self.trade_off], layout=columns),
-            w.Box([self._decision_table(), self._ledger_table()], layout=columns),
+            columns(self.distribution, self.trade_off),
+            columns(*self._tables()),
             heading("Samples"),
-            w.Box(queue, layout=row),
-            w.Box(
-                [
-                    w.VBox(left, layout=w.Layout(width="445px")),
-                    w.VBox(right, layout=w.Layout(flex="1 1 340px", min_width="320px")),
-                ],
-                layout=columns,
+            row(self.queue, self.review_n, self.half_width, self.size_note, self.order, self.show_all),
+            columns(
+                w.VBox(left, layout=w.Layout(width="445px")),
+                w.VBox(right, layout=w.Layout(flex="1 1 340px", min_width="320px")),
             ),
         ]
 
-    def _decision_table(self) -> w.Widget:
-        cells = [text_cell(text) for text in ("decision", "draft right", "draft wrong")]
-        for decision in gating.DECISIONS:
-            cells += [text_cell(decision.replace("_", " "))]
-            cells += [self.decisions[decision, verdict] for verdict in ("right", "wrong")]
-        grid = w.Layout(grid_template_columns="110px 110px 110px", grid_gap="3px 6px", align_items="center")
-        return w.VBox([heading("What became of the drafts"), w.GridBox(cells, layout=grid)])
-
-    def _ledger_table(self) -> w.Widget:
-        cells = []
-        for name, what in OUTCOMES.items():
-            cells += [self.ledger[name], text_cell(f"{name}: {what}")]
-        grid = w.Layout(grid_template_columns="140px 1fr", grid_gap="3px 8px", align_items="center")
+    def _tables(self) -> tuple[w.Widget, w.Widget]:
+        """The counts by decision, and the regret ledger."""
+        decisions: list[w.Widget | str] = ["decision", "draft right", "draft wrong"]
+        for decision in DECISIONS:
+            decisions.append(decision.replace("_", " "))
+            decisions += [self.cells[Chosen("decision", f"{decision} {v}")] for v in ("right", "wrong")]
+        ledger: list[w.Widget | str] = []
+        for name, meaning in OUTCOMES.items():
+            ledger += [self.cells[Chosen("outcome", name)], f"{name}: {meaning}"]
         title = heading("Regret ledger: samples and seconds saved, against the agent alone")
-        return w.VBox([title, w.GridBox(cells, layout=grid)], layout=w.Layout(flex="1 1 420px"))
-
-    def _review(self) -> list[w.Widget]:
-        row = w.Layout(**ROW)
-        return [
-            w.HTML(f"<p class='se-note'>{KEY_HELP}</p>"),
-            w.Box([self.previous, self.next, *self.mark.values()], layout=row),
-            self.author,
-            self.note,
-            w.Box([self.overruled, self.verdict, self.overrule, self.export], layout=row),
-            self.review_note,
-        ]
+        return (
+            w.VBox([heading("What became of the drafts"), grid(decisions, "110px 110px 110px")]),
+            w.VBox([title, grid(ledger, "140px 1fr")], layout=w.Layout(flex="1 1 420px")),
+        )
 
     def _connect(self) -> None:
         self._on(self.agent, self._choose_agent)
@@ -186,37 +167,35 @@ class GatingExplorer(Explorer):
         self._on_click(self.back, lambda: self.set(threshold=self.operating_point))
         self._on(self.distribution, self._dragged, "marker")
         for chart in (self.distribution, self.trade_off):
-            chart.on_msg(lambda _, told, __: self._try(self._chart_says, told))
-        for (decision, verdict), made in self.decisions.items():
-            self._on_click(made, self.choose, Chosen("decision", f"{decision} {verdict}"))
-        for name, made in self.ledger.items():
-            self._on_click(made, self.choose, Chosen("outcome", name))
+            chart.on_msg(lambda _, message, __: self._try(self.follow, message))
+        for chosen, cell in self.cells.items():
+            cell.add_class("se-table-button")
+            self._on_click(cell, self.choose, chosen)
         self._on_click(self.show_all, self.choose, Chosen())
         self._on(self.queue, self._choose_queue)
         self._on(self.review_n, lambda _: self._choose_queue(self.queue.value) if self.queue.value else None)
         self._on(self.half_width, self._size_for)
         self._on(self.order, lambda _: self._show_list())
         self._on(self.samples, self.open_sample, "chosen")
-        self.samples.on_msg(lambda _, told, __: self._try(self.say, KEYS[told["key"]]))
+        self.samples.on_msg(lambda _, message, __: self._try(self.put_mark, KEYS[message["key"]]))
         self._on_click(self.previous, self.step, -1)
         self._on_click(self.next, self.step, 1)
-        for mark, made in self.mark.items():
-            self._on_click(made, self.say, mark)
+        for mark, mark_button in self.mark.items():
+            self._on_click(mark_button, self.put_mark, mark)
         self._on_click(self.overrule, self._overrule)
         self._on_click(self.export, self._export)
 
     # ------------------------------------------------------------------ what people do
 
     def _choose_agent(self, agent: str) -> None:
-        names = [name for name, its in self._agents.items() if agent in (ALL, its)]
-        keep = self.run.value if self.run.value in names else names[0]
-        changed = keep != self.run.value
-        self._set(self.run, options=names, value=keep)
-        if changed:
-            self._open(keep)
+        names = [name for name, its_agent in self._agents.items() if agent in (ALL, its_agent)]
+        before = self.run.value
+        self._set(self.run, options=names, value=before if before in names else names[0])
+        if self.run.value != before:
+            self._open(self.run.value)
 
     def _open(self, run: str) -> None:
-        """Another run, or the same one anew: controls offer what it holds, then everything is shown."""
+        """Open another run, or the same one again: controls offer what it holds, then everything is shown."""
         another = self.gating is not None and self.gating.run.name != run
         self.gating = Gating(recorded_run.open(run, strict=False))
         self._set(self.agent, value=self._agents.get(run, ALL) if self.agent.value != ALL else ALL)
@@ -225,37 +204,29 @@ class GatingExplorer(Explorer):
         except UserError:
             self._clear()
             raise
-        tasks = data.task_names
-        options = task_options(tasks)
-        values = [value for _, value in options]
-        self._set(self.task, options=options, value=self.view.task if self.view.task in values else ALL)
-        self._offer(self.score, data.score_names or ("min",), self.view.score)
-        stored = data.k_stored or data.recorded_k or self.view.k
-        k = min(self.view.k, stored) if data.k_stored else stored
-        usual = [k for k in USUAL_K if k <= data.k_stored]
-        self._offer(self.k, sorted({*usual, k, stored}), k)
-        routers = [r for r in ROUTERS if r in data.routed or r == "none"]
-        self._offer(self.router, routers, self.view.router)
-        others = [p for p in ("strict", "paper") if p != data.protocol]
-        judged = [(f"{data.protocol}, as judged", ""), *((f"{p}, by rule", p) for p in others)]
-        self._set(self.protocol, options=judged, value="")
+        view, options = self.view, task_options(data.task_names)
+        task = view.task if view.task in [value for _, value in options] else ALL
+        self._set(self.task, options=options, value=task)
+        self._offer(self.score, data.score_names or ("min",), view.score)
+        stored = data.k_stored or data.recorded_k or view.k
+        k = min(view.k, stored) if data.k_stored else stored
+        self._offer(self.k, sorted({*(usual for usual in USUAL_K if usual <= data.k_stored), k, stored}), k)
+        self._offer(self.router, [r for r in ROUTERS if r in data.routed or r == "none"], view.router)
+        others = [(f"{p}, by rule", p) for p in ("strict", "paper") if p != data.protocol]
+        self._set(self.protocol, options=[(f"{data.protocol}, as judged", ""), *others], value="")
         if another:
             self.operating_point = self.gating.own_threshold(self.operating_point)
-        self.view = replace(
-            self.view,
-            task=self.task.value,
+        self.view = GateView(
+            task=task,
             score=self.score.value,
             k=self.k.value,
-            slope=self.view.slope if data.k_stored else data.recorded_slope or self.view.slope,
+            slope=view.slope if data.k_stored else data.recorded_slope or view.slope,
             router=self.router.value,
-            threshold=self.operating_point if another else self.view.threshold,
-            protocol="",
-            chosen=Chosen(),
-            sample="",
+            threshold=self.operating_point if another else view.threshold,
         )
         self._show()
         self._tell(self.gating.notes())
-        gc.collect()  # what opening left would stop a drag for as long; the run before goes with it
+        gc.collect()  # otherwise a collection interrupts a drag; it also frees the run that was open before
 
     def _offer(self, control: w.Dropdown, options: Sequence[Any], value: Any) -> None:
         self._set(control, options=list(options), value=value if value in options else options[0])
@@ -282,9 +253,9 @@ class GatingExplorer(Explorer):
 
     def _size_for(self, half_width_pp: float) -> None:
         n = self.gating.part(self.view.task, self.view.protocol).n
-        wanted = gating.sample_size(half_width_pp, n)
-        self.size_note.value = f"<span class='se-note'>takes n = {wanted} of {n}</span>"
-        self.review_n.value = max(1, wanted)
+        size = gating.sample_size(half_width_pp, n)
+        self.size_note.value = f"<span class='se-note'>takes n = {size} of {n}</span>"
+        self.review_n.value = max(1, size)
 
     def _dragged(self, marker: float | None) -> None:
         if marker is not None:
@@ -292,11 +263,12 @@ class GatingExplorer(Explorer):
             at_end = {axis["low"]: 0.0, axis["high"]: 1.0}
             self.set(threshold=at_end.get(marker, charts.confidence_at(marker)))
 
-    def _chart_says(self, told: dict) -> None:
-        if step := told.get("step"):
+    def follow(self, message: dict) -> None:
+        """Do what a message of a chart asks for: {"step": decisions} or {"clicked": the `id` of a mark}."""
+        if step := message.get("step"):
             part = self.gating.part(self.view.task, self.view.protocol)
             self.set(threshold=charts.stepped(part, self.view, int(step)))
-        elif clicked := told.get("clicked"):
+        elif clicked := message.get("clicked"):
             if "bar" in clicked:
                 self.choose(Chosen("bar", clicked["bar"], clicked["low"], clicked["high"]))
             else:
@@ -310,54 +282,45 @@ class GatingExplorer(Explorer):
         self._show_sample()
 
     def step(self, by: int) -> None:
-        """The sample `by` places further down the list."""
+        """Look at the sample `by` places further down the list."""
         ids = [row["id"] for row in self.samples.rows]
-        if not ids:
-            return
-        here = ids.index(self.view.sample) if self.view.sample in ids else -1
-        self.samples.chosen = ids[min(max(here + by, 0), len(ids) - 1)]
+        if ids:
+            at = ids.index(self.view.sample) if self.view.sample in ids else -1
+            self.samples.chosen = ids[min(max(at + by, 0), len(ids) - 1)]
 
-    def say(self, mark: str) -> None:
-        """Mark the decision on the sample in view, save it, go to the next."""
-        if not self.view.sample:
+    def put_mark(self, mark: str) -> None:
+        """Mark the decision on the sample in view, save the mark, go to the next sample."""
+        marked = self.view.sample
+        if not marked:
             return
-        human.append_gating_mark(
-            self.gating.run.name,
-            id=self.view.sample,
-            mark=mark,
-            author=self.author.value,
-            note=self.note.value,
-            arm=self.gating.instrumented,
-        )
+        run, arm = self.gating.run.name, self.gating.instrumented
+        fields = {"author": self.author.value, "note": self.note.value, "arm": arm}
+        human.append_gating_mark(run, id=marked, mark=mark, **fields)
         self._set(self.note, value="")
-        here = self.view.sample
         self._show_list()
-        if mark != human.WITHDRAWN and self.view.sample == here:
+        if mark != human.WITHDRAWN and self.view.sample == marked:
             self.step(1)
 
     def _overrule(self) -> None:
         """Put a person's verdict on one answer to the sample in view."""
-        id_, source = self.view.sample, self.overruled.value
-        verdict = self._verdict_on(id_, source)
-        if verdict is None or not verdict.answer:
+        id_, source, arm = self.view.sample, self.overruled.value, self.gating.instrumented
+        judged = self.gating.run.judged(arm).get(id_)
+        answers = {v.source: v.answer for v in judged.verdicts} if judged else {}
+        if not answers.get(source):
             raise UserError(f"{id_ or 'no sample'}: there is no answer of the {source} to judge")
         human.append_override(
             self.gating.run.name,
             id=id_,
-            answer=verdict.answer,
+            answer=answers[source],
             verdict=self.verdict.value,
             reason=self.note.value,
             author=self.author.value,
-            arm=self.gating.instrumented,
+            arm=arm,
             source=source,
         )
         self._set(self.note, value="")
         self.gating.read_checks()
         self._show_threshold()
-
-    def _verdict_on(self, id_: str, source: str) -> Verdict | None:
-        judged = self.gating.run.judged(self.gating.instrumented).get(id_)
-        return next((v for v in judged.verdicts if v.source == source), None) if judged else None
 
     def _export(self) -> None:
         path = gating.export_review(self.gating, self.view)
@@ -366,19 +329,19 @@ class GatingExplorer(Explorer):
     # ------------------------------------------------------------------ showing
 
     def _clear(self, charts_too: bool = True) -> None:
-        """Nothing to show: no view may speak of a run or a setting that is not the one chosen."""
+        """Show nothing, so that no view shows another run or setting than the chosen one."""
         self.numbers.value = self.review_note.value = ""
         if charts_too:
             self._set(self.distribution, spec={}, marker=None)
             self._set(self.trade_off, spec={})
         self._set(self.trade_off, dot=None)
-        for made in (*self.decisions.values(), *self.ledger.values()):
-            made.description, made.disabled = "–", True
+        for cell in self.cells.values():
+            cell.description, cell.disabled = "–", True
         self._set(self.samples, rows=[], chosen="", caption="")
         self.microscope.show(None)
 
     def _show(self) -> None:
-        """Everything, after the setting or the part of the run has changed."""
+        """Show everything, after the setting or the part of the run has changed."""
         try:
             part = self.gating.part(self.view.task, self.view.protocol)
             distribution = charts.distribution(part, self.view)
@@ -397,62 +360,55 @@ class GatingExplorer(Explorer):
         place = min(max(float(charts.log_odds(view.threshold)), axis["low"]), axis["high"])
         self._set(self.distribution, marker=place, marker_label=f"{view.threshold:.4f}")
         try:
-            told = gating.outcome(self.gating, view)
-        except UserError:  # the run lacks an answer that this threshold would need; others may do
+            summary = gating.gate_summary(self.gating, view)
+        except UserError:  # this threshold needs an answer that the run lacks; another one may not
             self._clear(charts_too=False)
             raise
-        reviewed = gating.outcome(self.gating, view, reviewed=True) if self.gating.overrides else None
+        overrides = self.gating.overrides
+        reviewed = gating.gate_summary(self.gating, view, reviewed=True) if overrides else None
         protocol = self.gating.part(view.task, view.protocol).protocol
-        self.numbers.value = gating.outcome_html(told, protocol, reviewed, len(self.gating.overrides))
-        self._set(self.trade_off, dot=gating.current_dot(told))
+        self.numbers.value = gating.summary_html(summary, protocol, reviewed, len(overrides))
+        self._set(self.trade_off, dot=gating.current_dot(summary))
         decided = self.gating.decided(view)
-        counts = gating.decisions_of(decided)
-        for (decision, verdict), made in self.decisions.items():
-            n = int(counts.loc[decision, verdict])
-            made.description, made.disabled = str(n), not n
-        for name, row in gating.ledger_totals(decided).iterrows():
-            saved = "" if pd.isna(row["saved_s"]) else f" · {row['saved_s']:+.1f} s"
-            made = self.ledger[name]
-            made.description, made.disabled = f"{row['n']}{saved}", not row["n"]
-        self._show_list(decided)
+        counts = {
+            Chosen("decision", f"{decision} {verdict}"): (n, "")
+            for verdict, column in gating.decisions_of(decided).items()
+            for decision, n in column.items()
+        }
+        for name, entry in gating.ledger_totals(decided).iterrows():
+            saved = "" if pd.isna(entry["saved_s"]) else f" · {entry['saved_s']:+.1f} s"
+            counts[Chosen("outcome", name)] = entry["n"], saved
+        for chosen, (n, saved) in counts.items():
+            self.cells[chosen].description, self.cells[chosen].disabled = f"{n}{saved}", not n
+        self._show_list()
 
-    def _show_list(self, decided: pd.DataFrame | None = None) -> None:
-        decided = self.gating.decided(self.view) if decided is None else decided
-        found = gating.listed(decided, self.view, self.order.value)
+    def _show_list(self) -> None:
+        decided = self.gating.decided(self.view)
+        listed = gating.listed(decided, self.view, self.order.value)
         marks = self.gating.marks(self.view)
-        rows = gating.list_rows(found, marks)
+        rows = gating.list_rows(listed, marks)
         what = gating.chosen_text(self.view.chosen)
-        shown_n = f", the first {len(rows)} shown" if len(rows) < len(found) else ""
-        caption = f"{what}: {len(found)} of {len(decided)}{shown_n}"
+        shown_n = f", the first {len(rows)} shown" if len(rows) < len(listed) else ""
         ids = [row["id"] for row in rows]
-        if self.view.sample not in ids:  # where one left off: the first that is not marked yet
-            done = set(marks["id"])
-            first = next((i for i in ids if i not in done), ids[0] if ids else "")
-            self.view = replace(self.view, sample=first)
+        if self.view.sample not in ids:  # resume with the first sample that has no mark yet
+            unmarked = [id_ for id_ in ids if id_ not in set(marks["id"])]
+            self.view = replace(self.view, sample=next(iter([*unmarked, *ids]), ""))
+        caption = f"{what}: {len(listed)} of {len(decided)}{shown_n}"
         self._set(self.samples, rows=rows, chosen=self.view.sample, caption=caption)
-        for name, made in self.ledger.items():
-            lit(made, self.view.chosen == Chosen("outcome", name))
-        for (decision, verdict), made in self.decisions.items():
-            lit(made, self.view.chosen == Chosen("decision", f"{decision} {verdict}"))
-        progress = gating.marks_text(marks, found["id"].tolist(), what)
+        for chosen, cell in self.cells.items():
+            (cell.add_class if chosen == self.view.chosen else cell.remove_class)("se-on")
+        progress = gating.marks_text(marks, listed["id"].tolist(), what)
         saved = f"saved in <code>{html.escape(shown(human.checks_path(self.gating.run.name)))}</code>"
         self.review_note.value = f"<p class='se-note'>{html.escape(progress)}<br>{saved}</p>"
-        self._show_sample(decided)
+        self._show_sample()
 
-    def _show_sample(self, decided: pd.DataFrame | None = None) -> None:
-        view = self.view
+    def _show_sample(self) -> None:
+        view, data = self.view, self.gating
         if not view.sample:
             self.microscope.show(None)
             return
-        decided = self.gating.decided(view) if decided is None else decided
-        row = decided[decided["id"] == view.sample].iloc[0]
-        shown = recorded_sample(
-            self.gating.run,
-            self.gating.instrumented,
-            view.sample,
-            row,
-            threshold=view.threshold,
-            k=view.k,
-            overrides=self.gating.overrides,
-        )
-        self.microscope.show(shown)
+        decided = data.decided(view)
+        decision = decided[decided["id"] == view.sample].iloc[0]
+        setting = {"threshold": view.threshold, "k": view.k, "overrides": data.overrides}
+        page = recorded_sample(data.run, data.instrumented, view.sample, decision, **setting)
+        self.microscope.show(page)

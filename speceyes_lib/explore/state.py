@@ -13,7 +13,9 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which samples the list holds. `kind` is one of
+    """Which samples the list holds.
+
+    `kind` is one of
 
     - "all";
     - "decision": `name` such as "accepted wrong" (what became of the draft, and its verdict);
@@ -58,7 +60,7 @@ def view_of(params: GatingExplorerParams) -> GateView:
 
 @dataclass(frozen=True, slots=True)
 class TraceView:
-    """Which trajectories of an arm are listed. Text is looked for in questions, answers and turns, in any case."""
+    """Which trajectories of an arm are listed. Text is searched in questions, answers and turns, in any case."""
 
     arm: str = "collect"
     task: str = ALL
@@ -72,5 +74,5 @@ class TraceView:
 
 
 def in_task(task: str, chosen: str) -> bool:
-    """Does a task belong to what was chosen: all, its benchmark, or itself?"""
+    """Whether a task belongs to what was chosen: all, its benchmark, or itself."""
     return chosen in (ALL, task, task.split("/")[0])

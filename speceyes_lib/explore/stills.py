@@ -11,7 +11,7 @@ from ..report.sample_page import SampleView, recorded_sample, styled_page
 from ..runs.recorded_run import RecordedRun
 from . import gating, traces
 from .gating import Gating
-from .state import GateView, TraceView
+from .state import ALL, GateView, TraceView
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -19,19 +19,13 @@ if TYPE_CHECKING:
 
 def gate_still(data: Gating, view: GateView) -> HTML:
     """Numbers, decisions and ledger of a view."""
-    told = gating.outcome(data, view)
-    decided = data.decided(view)
-    protocol = data.part(view.task, view.protocol).protocol
-    setting = (
-        f"score {view.score}, K {view.k}, threshold {view.threshold:.4f}, router {view.router}, "
-        f"{'all splits' if view.task == 'all' else view.task}"
-    )
-    tables = (
-        environment()
-        .get_template("gate.html")
-        .module.tables(gating.decisions_of(decided), gating.ledger_totals(decided))
-    )
-    return _page([f"<p>{escape(setting)}</p>", gating.outcome_html(told, protocol), tables])
+    decided, protocol = data.decided(view), data.part(view.task, view.protocol).protocol
+    task = "all splits" if view.task == ALL else view.task
+    setting = f"score {view.score}, K {view.k}, threshold {view.threshold:.4f}, router {view.router}, {task}"
+    template = environment().get_template("gate.html").module
+    tables = template.tables(gating.decisions_of(decided), gating.ledger_totals(decided))
+    cards = gating.summary_html(gating.gate_summary(data, view), protocol)
+    return _page(f"<p>{escape(setting)}</p>", cards, tables)
 
 
 def sample_still(data: Gating, view: GateView) -> SampleView:
@@ -48,22 +42,19 @@ def trace_still(
     listed = traces.sift(table := traces.trace_table(run, view.arm), view)
     parts = [f"<p>{escape(traces.shape_of(listed, table))}</p>"]
     if not len(listed):
-        return _page(parts)
+        return _page(*parts)
     id_ = view.sample or listed["id"].iloc[0]
-    shown = recorded_sample(run, view.arm, id_)
-    parts += [shown.part("question"), shown.part("picture")]
-    columns = f"<div>{traces.trace_html(run, view.arm, id_, view.text)}</div>"
+    sample = recorded_sample(run, view.arm, id_)
+    parts += [sample.part("question"), sample.part("picture")]
+    beside = [traces.trace_html(run, view.arm, id_, view.text)]
     if other is not None:
         parts.append(f"<p>{escape(traces.difference_line((run, view.arm), (other, other_arm), id_))}</p>")
-        columns += f"<div>{traces.trace_html(other, other_arm, id_, view.text)}</div>"
-    return _page([*parts, _side_by_side(columns)])
+        beside.append(traces.trace_html(other, other_arm, id_, view.text))
+    layout = "display: flex; gap: 2rem; flex-wrap: wrap; align-items: flex-start"
+    return _page(*parts, f"<div style='{layout}'>", *(f"<div>{part}</div>" for part in beside), "</div>")
 
 
-def _side_by_side(columns: str) -> str:
-    return f"<div style='display: flex; gap: 2rem; flex-wrap: wrap; align-items: flex-start'>{columns}</div>"
-
-
-def _page(parts: list[str]) -> HTML:
+def _page(*parts: str) -> HTML:
     from IPython.display import HTML
 
     return HTML(styled_page(*parts))

@@ -1,4 +1,4 @@
-"""Trajectories of an arm as a list to sift: by turns, tool errors, time, verdict and words; and side by side."""
+"""Trajectories of an arm as a list that is filtered by turns, tool errors, time, verdict and text; and side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..report.sample_page import VERDICT_COLORS, VERDICT_SIGNS, recorded_sample, short_id
 from ..runs.recorded_run import RecordedRun
-from ..runs.records import AgentRecord, JudgedRecord, VerdictValue
+from ..runs.records import AgentRecord, JudgedRecord, Turn
 from .state import ALL, TraceView, in_task
 
 COLUMNS = ("id", "task", "question", "answer", "verdict", "turns", "tool_errors", "ms", "decision")
@@ -20,66 +20,66 @@ ROWS_SHOWN = 300
 LIST_COLUMNS = (
     {"title": "sample"},
     {"title": "verdict", "align": "middle"},
-    {"title": "turns", "align": "right"},
-    {"title": "tool errors", "align": "right"},
-    {"title": "ms", "align": "right"},
+    *({"title": title, "align": "right"} for title in ("turns", "tool errors", "ms")),
     {"title": "answer"},
 )
 ORDERS = {
-    "id": ([], []),
-    "slowest": (["ms"], [False]),
-    "most turns": (["turns", "ms"], [False, False]),
-}
+    "id": [],
+    "slowest": ["ms"],
+    "most turns": ["turns", "ms"],
+}  # columns, largest first; none: as in the run
 
 
 def trace_table(run: RecordedRun, arm: str) -> pd.DataFrame:
-    """A row per record of an arm (`COLUMNS` and `text`, what is searched), in the order of the run.
+    """A row per record of an arm, in the order of the run.
 
-    `verdict` is None where nothing was judged yet; `ms` is NaN where nothing was timed.
+    Args:
+        run: with records of the arm.
+        arm: its name.
+
+    Returns:
+        `COLUMNS` and `text` (what is searched, casefolded). `verdict` is None where nothing was judged yet; `ms` is NaN
+        where nothing was timed.
     """
-    judged = run.judged(arm)
+    judged_by_id = run.judged(arm)
     rows = []
     for id_, record in run.records(arm).items():
-        said = judged.get(id_)
-        turns = record.trajectory.turns if record.trajectory else ()
+        judged, turns = judged_by_id.get(id_), _turns(record)
+        verdicts = {v.source: v.verdict for v in judged.verdicts} if judged else {}
         rows.append(
             {
                 "id": id_,
                 "task": id_.rsplit("/", 1)[0],
-                "question": said.question if said else "",
+                "question": judged.question if judged else "",
                 "answer": record.answer,
-                "verdict": final_verdict(said),
+                "verdict": verdicts.get("final"),
                 "turns": len(turns),
                 "tool_errors": sum(t.error is not None or t.action == "malformed" for t in turns),
                 "ms": 1000 * record.wall_s,
                 "decision": record.decision,
-                "text": "\n".join(_texts(record, said)).casefold(),
+                "text": "\n".join(_texts(record, judged)).casefold(),
             }
         )
     return pd.DataFrame(rows, columns=[*COLUMNS, "text"]).astype({"ms": "float64"})
 
 
-def final_verdict(judged: JudgedRecord | None) -> VerdictValue | None:
-    verdicts = judged.verdicts if judged else ()
-    return next((v.verdict for v in verdicts if v.source == "final"), None)
+def _turns(record: AgentRecord) -> tuple[Turn, ...]:
+    return record.trajectory.turns if record.trajectory else ()
 
 
 def _texts(record: AgentRecord, judged: JudgedRecord | None) -> Iterator[str]:
-    """Everything about a record that a person may look for."""
-    yield record.id
-    yield judged.question if judged else ""
-    yield record.answer or ""
-    if record.error:
-        yield f"{record.error.type} {record.error.message}"
-    for turn in record.trajectory.turns if record.trajectory else ():
-        yield turn.text
-        yield json.dumps(turn.tool_call, ensure_ascii=False) if turn.tool_call else ""
-        yield turn.tool_output or ""
-        yield f"{turn.error.type} {turn.error.message}" if turn.error else ""
+    """Everything in a record that a person may search for."""
+    yield from (record.id, judged.question if judged else "", record.answer or "")
+    turns = _turns(record)
+    for error in (record.error, *(turn.error for turn in turns)):
+        yield f"{error.type} {error.message}" if error else ""
+    for turn in turns:
+        call = json.dumps(turn.tool_call, ensure_ascii=False) if turn.tool_call else ""
+        yield from (turn.text, call, turn.tool_output or "")
 
 
 def sift(table: pd.DataFrame, view: TraceView) -> pd.DataFrame:
-    """The rows that the view asks for, in its order."""
+    """The rows of `trace_table` that the view asks for, in its order."""
     keep = table["turns"].between(*view.turns) & ~(table["ms"] < view.least_ms)
     if view.task != ALL:
         keep &= table["task"].map(lambda task: in_task(task, view.task)).astype(bool)
@@ -89,40 +89,31 @@ def sift(table: pd.DataFrame, view: TraceView) -> pd.DataFrame:
         keep &= table["tool_errors"] > 0
     if view.text:
         keep &= table["text"].str.contains(view.text.casefold(), regex=False).astype(bool)
-    by, ascending = ORDERS[view.order]
-    found = table[keep]
-    return found.sort_values(by, ascending=ascending, kind="stable") if by else found
+    rows, by = table[keep], ORDERS[view.order]
+    return rows.sort_values(by, ascending=False, kind="stable") if by else rows
 
 
-def shape_of(found: pd.DataFrame, among: pd.DataFrame) -> str:
-    """One line on what was found: how many of how many, how right, how long."""
-    told = f"{len(found)} of {len(among)} trajectories"
-    if not len(found):
-        return told
-    judged = found["verdict"].notna().sum()
-    right = (found["verdict"] == "right").sum()
-    told += f" · {right} right of {judged} judged · {found['turns'].mean():.1f} turns on average"
-    median = np.nanmedian(found["ms"]) if found["ms"].notna().any() else np.nan
-    return told + (f" · {median:.0f} ms in the middle" if np.isfinite(median) else "")
+def shape_of(rows: pd.DataFrame, among: pd.DataFrame) -> str:
+    """The shape of a list in one line: how many of how many, how many are right, how long they took."""
+    text = f"{len(rows)} of {len(among)} trajectories"
+    if not len(rows):
+        return text
+    judged, right = rows["verdict"].notna().sum(), (rows["verdict"] == "right").sum()
+    text += f" · {right} right of {judged} judged · {rows['turns'].mean():.1f} turns on average"
+    median = rows["ms"].median()
+    return text + (f" · {median:.0f} ms in the middle" if np.isfinite(median) else "")
 
 
-def list_rows(found: pd.DataFrame) -> list[dict]:
+def list_rows(rows: pd.DataFrame) -> list[dict]:
     """The first rows of a list, for `samples.js`."""
-    return [
-        {
-            "id": row.id,
-            "cells": [
-                short_id(row.id),
-                VERDICT_SIGNS.get(row.verdict, "–"),
-                str(row.turns),
-                str(row.tool_errors or ""),
-                f"{row.ms:.0f}" if np.isfinite(row.ms) else "–",
-                "–" if pd.isna(row.answer) else row.answer,
-            ],
-            "colors": ["", VERDICT_COLORS.get(row.verdict, ""), "", "", "", ""],
-        }
-        for row in found.head(ROWS_SHOWN).itertuples()
-    ]
+    entries = []
+    for row in rows.head(ROWS_SHOWN).itertuples():
+        sign, color = VERDICT_SIGNS.get(row.verdict, "–"), VERDICT_COLORS.get(row.verdict, "")
+        ms = f"{row.ms:.0f}" if np.isfinite(row.ms) else "–"
+        answer = "–" if pd.isna(row.answer) else row.answer
+        cells = [short_id(row.id), sign, str(row.turns), str(row.tool_errors or ""), ms, answer]
+        entries.append({"id": row.id, "cells": cells, "colors": ["", color, "", "", "", ""]})
+    return entries
 
 
 def trace_html(run: RecordedRun, arm: str, id_: str, mark: str = "") -> str:
@@ -131,22 +122,19 @@ def trace_html(run: RecordedRun, arm: str, id_: str, mark: str = "") -> str:
 
 
 def difference_line(first: tuple[RecordedRun, str], second: tuple[RecordedRun, str], id_: str) -> str:
-    """In a sentence: what differs between two runs on a sample."""
-    (a, arm_a), (b, arm_b) = first, second
-    mine, other = a.records(arm_a).get(id_), b.records(arm_b).get(id_)
-    if mine is None or other is None:
+    """What differs between two runs and arms on a sample, in a sentence."""
+    records = [run.records(arm).get(id_) for run, arm in (first, second)]
+    if None in records:
         return "Only one of the two holds this sample."
-    parts = ["same answer" if mine.answer == other.answer else "different answers"]
-    turns = [len(r.trajectory.turns) if r.trajectory else 0 for r in (mine, other)]
-    parts.append(f"{turns[0]} against {turns[1]} turns")
-    if mine.timed and other.timed:
-        parts.append(f"{1000 * mine.wall_s:.1f} against {1000 * other.wall_s:.1f} ms")
-    said = [[t.text for t in r.trajectory.turns] if r.trajectory else [] for r in (mine, other)]
-    if said[0] != said[1]:
-        at = next(
-            (i for i, pair in enumerate(zip(*said, strict=False)) if pair[0] != pair[1]), min(map(len, said))
-        )
-        parts.append(f"their words part at turn {at + 1}")
-    elif said[0]:
+    a, b = records
+    texts = [[turn.text for turn in _turns(record)] for record in records]
+    parts = ["same answer" if a.answer == b.answer else "different answers"]
+    parts.append(f"{len(texts[0])} against {len(texts[1])} turns")
+    if a.timed and b.timed:
+        parts.append(f"{1000 * a.wall_s:.1f} against {1000 * b.wall_s:.1f} ms")
+    if texts[0] != texts[1]:
+        equal = [x == y for x, y in zip(*texts, strict=False)]
+        parts.append(f"the texts differ from turn {[*equal, False].index(False) + 1} on")
+    elif texts[0]:
         parts.append("word for word the same")
     return "; ".join(parts) + "."

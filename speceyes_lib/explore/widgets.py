@@ -1,14 +1,13 @@
 """What the explorers are made of: a view that changes as a whole, controls, and the microscope.
 
-Everything shown comes from a plain call (`gating`, `charts`, `microscope`, `traces`) with the explorer's `view`;
-every control is an attribute, so an explorer can be driven, and tested, without a browser.
+Everything shown comes from a plain call (`gating`, `charts`, `traces`) with the explorer's `view`; every control is an
+attribute, so an explorer can be driven, and tested, without a browser.
 """
 
 from __future__ import annotations
 
-import contextlib
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -21,12 +20,10 @@ from .browser_parts import PictureView, TokenStrip
 from .state import ALL
 
 PARTS = ("question", "gate", "verdicts", "costs", "agent")  # parts of a sample that are plain HTML
-ROW = {"flex_flow": "row wrap", "align_items": "center"}
-COLUMNS = {"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "12px"}
 
 
 class Explorer(w.VBox):
-    """A view (`view`, frozen) and what follows from it. Mistakes and gaps are told in `message`, above the views."""
+    """A view (`view`, frozen) and what follows from it. `message`, above the views, reports mistakes and gaps."""
 
     def __init__(self, view: Any) -> None:
         super().__init__()
@@ -45,32 +42,28 @@ class Explorer(w.VBox):
         """Act on what a person does to a control, not on what this code sets it to."""
         control.observe(lambda change: None if self._setting else self._try(act, change["new"]), trait)
 
-    def _on_click(self, button: w.Button, act: Callable[..., None], *given: Any) -> None:
-        button.on_click(lambda _: self._try(act, *given))
+    def _on_click(self, button: w.Button, act: Callable[..., None], *arguments: Any) -> None:
+        button.on_click(lambda _: self._try(act, *arguments))
 
-    def _try(self, act: Callable[..., None], *given: Any) -> None:
+    def _try(self, act: Callable[..., None], *arguments: Any) -> None:
         try:
             self.message.value = ""
-            act(*given)
+            act(*arguments)
         except UserError as error:
-            self.message.value = f"<p>{html.escape(str(error))}</p>"
+            self._tell([str(error)])
 
     def _tell(self, notes: Sequence[str]) -> None:
         self.message.value = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
 
-    @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
-        before, self._setting = self._setting, True
-        try:
-            yield
-        finally:
-            self._setting = before
-
     def _set(self, control: w.Widget, **values: Any) -> None:
         """Set traits of a control in this order, in one message, without acting on it."""
-        with self._quiet(), control.hold_sync():
-            for name, value in values.items():
-                setattr(control, name, value)
+        before, self._setting = self._setting, True
+        try:
+            with control.hold_sync():
+                for name, value in values.items():
+                    setattr(control, name, value)
+        finally:
+            self._setting = before
 
 
 class Microscope:
@@ -98,7 +91,7 @@ def show_picture(view: PictureView, marked: MarkedPicture) -> None:
         view.width, view.height, view.mime, view.data = shown.width, shown.height, shown.mime, shown.data
 
 
-# ------------------------------------------------------------------ controls
+# ------------------------------------------------------------------ controls and their places
 
 
 def control(kind: type[w.Widget], label: str, width_px: int = 265, **traits: Any) -> w.Widget:
@@ -107,32 +100,35 @@ def control(kind: type[w.Widget], label: str, width_px: int = 265, **traits: Any
     return kind(description=label, layout=w.Layout(width=f"{width_px}px"), style=style, **traits)
 
 
-def button(label: str, icon: str = "", tooltip: str = "") -> w.Button:
-    return w.Button(description=label, icon=icon, tooltip=tooltip, layout=w.Layout(width="auto"))
-
-
-def count_button() -> w.Button:
-    """A cell of a table that lists what it counts."""
-    made = w.Button(tooltip="list these samples", layout=w.Layout(width="100%"))
-    made.add_class("se-table-button")
-    return made
-
-
-def lit(made: w.Button, on: bool) -> None:
-    """Show whether this is the button whose samples are listed."""
-    (made.add_class if on else made.remove_class)("se-on")
+def button(label: str, icon: str = "", tooltip: str = "", width: str = "auto") -> w.Button:
+    """A button as wide as its label, unless `width` is another CSS width."""
+    return w.Button(description=label, icon=icon, tooltip=tooltip, layout=w.Layout(width=width))
 
 
 def heading(text: str) -> w.HTML:
+    """A heading between the parts of an explorer."""
     return w.HTML(f"<h3>{html.escape(text)}</h3>")
 
 
-def text_cell(text: str) -> w.HTML:
-    return w.HTML(f"<span>{html.escape(text)}</span>")
+def row(*children: w.Widget) -> w.Box:
+    """Widgets side by side; those that do not fit go to the next line."""
+    return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="center"))
+
+
+def columns(*children: w.Widget) -> w.Box:
+    """Taller widgets side by side, aligned at the top."""
+    return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px"))
+
+
+def grid(cells: Sequence[w.Widget | str], widths: str) -> w.GridBox:
+    """A table of widgets and texts, row by row; `widths` are CSS widths of its columns."""
+    layout = w.Layout(grid_template_columns=widths, grid_gap="3px 7px", align_items="center")
+    children = [w.HTML(f"<span>{html.escape(c)}</span>") if isinstance(c, str) else c for c in cells]
+    return w.GridBox(children, layout=layout)
 
 
 def task_options(tasks: Sequence[str]) -> list[tuple[str, str]]:
-    """All, each benchmark with several splits here, each split."""
+    """All, each benchmark with several splits among the tasks, each split."""
     groups = [b for b in BENCHMARKS if sum(t.startswith(f"{b}/") for t in tasks) > 1]
     titles = [(f"{BENCHMARKS[b].title}, all splits", b) for b in groups]
     return [("all", ALL), *titles, *((split_label(t), t) for t in tasks)]

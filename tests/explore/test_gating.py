@@ -1,4 +1,4 @@
-"""What the explorer says of a setting is what replay says, and every click lists the samples it names."""
+"""The explorer shows the numbers of replay for a setting, and every click lists the samples that it names."""
 
 from __future__ import annotations
 
@@ -48,38 +48,38 @@ def data(runs) -> Gating:
 @pytest.mark.parametrize("protocol", ["", "paper"])
 def test_the_numbers_are_those_of_replay(data, task, protocol):
     view = replace(VIEW, task=task, protocol=protocol)
-    told = gating.outcome(data, view)
+    summary = gating.gate_summary(data, view)
     tasks = [t for t in data.run.tasks if in_task(t, task)]
     recorded = recorded_run.open("small", tasks=tasks)
     frame = outcomes.replay(replay_data.load(recorded, protocol or None), data.setting(view))
     row = frame[frame["task"] == outcomes.POOLED].iloc[0]
-    assert told.accuracy.value == row["accuracy_pct"]
-    assert told.accuracy.n == row["n"]
-    assert told.alpha.value == pytest.approx(100 * row["alpha"])
-    assert told.accepted.value == pytest.approx(100 * row["coverage"])
-    assert told.risk.value == pytest.approx(100 * row["selective_risk"], nan_ok=True)
-    assert told.speedup.value == pytest.approx(row["speedup"])
-    assert told.difference_pp.value == pytest.approx(row["accuracy_pct"] - row["baseline_accuracy_pct"])
-    assert told.speedup.low < told.speedup.value < told.speedup.high
+    assert summary.accuracy.value == row["accuracy_pct"]
+    assert summary.accuracy.n == row["n"]
+    assert summary.alpha.value == pytest.approx(100 * row["alpha"])
+    assert summary.accepted.value == pytest.approx(100 * row["coverage"])
+    assert summary.risk.value == pytest.approx(100 * row["selective_risk"], nan_ok=True)
+    assert summary.speedup.value == pytest.approx(row["speedup"])
+    assert summary.difference_pp.value == pytest.approx(row["accuracy_pct"] - row["baseline_accuracy_pct"])
+    assert summary.speedup.low < summary.speedup.value < summary.speedup.high
 
 
 def test_the_difference_is_the_paired_one(data):
     decided = data.decided(VIEW)
     known = paired.paired_test(decided["right"], decided["agent_right"], decided["group"])
-    told = gating.outcome(data, VIEW).difference_pp
-    assert told.value == pytest.approx(known.difference.value)
-    assert told.high - told.low == pytest.approx(
+    summary = gating.gate_summary(data, VIEW).difference_pp
+    assert summary.value == pytest.approx(known.difference.value)
+    assert summary.high - summary.low == pytest.approx(
         known.difference.high - known.difference.low, rel=0.35
     )  # 52 samples
 
 
 def test_accepting_nothing_is_the_agent_alone(data):
-    told = gating.outcome(data, replace(VIEW, threshold=1.0))
-    assert told.difference_pp.value == 0
-    assert told.difference_pp.low < 0 < told.difference_pp.high
-    assert told.accepted.value == 0
-    assert math.isnan(told.risk.value)
-    page = gating.outcome_html(told, "strict")
+    summary = gating.gate_summary(data, replace(VIEW, threshold=1.0))
+    assert summary.difference_pp.value == 0
+    assert summary.difference_pp.low < 0 < summary.difference_pp.high
+    assert summary.accepted.value == 0
+    assert math.isnan(summary.risk.value)
+    page = gating.summary_html(summary, "strict")
     assert "none" in page
     assert "nan" not in page
 
@@ -92,18 +92,18 @@ def test_a_split_of_one_sample_has_values_and_no_interval_where_none_can_be(
     data = Gating(recorded_run.open("one", strict=False))
     for threshold in (0.0, 1.0):
         view = replace(VIEW, threshold=threshold)
-        told = gating.outcome(data, view)
-        assert told.n == 1
-        assert "nan" not in gating.outcome_html(told, "strict")
+        summary = gating.gate_summary(data, view)
+        assert summary.n == 1
+        assert "nan" not in gating.summary_html(summary, "strict")
         assert charts.distribution(data.part(ALL, ""), view)["x"]["low"] < math.inf
         assert charts.trade_off(data.curve_of(view))["dots"]
         assert gating.overview_figure(data, view).axes
         assert "nan" not in stills.gate_still(data, view).data.split("</style>")[1]
 
 
-def test_what_the_run_lacks_is_told_by_name(data):
+def test_what_the_run_lacks_is_named(data):
     with pytest.raises(replay_data.NotRecorded, match="the output of the small router is not recorded"):
-        gating.outcome(data, replace(VIEW, router="small"))
+        gating.gate_summary(data, replace(VIEW, router="small"))
     with pytest.raises(replay_data.NotRecorded, match="K = 4096"):
         data.decided(replace(VIEW, k=4096))
 
@@ -117,28 +117,28 @@ def test_every_sample_is_in_one_cell_and_the_ledger_agrees_with_replay(runs, thr
     data, view = Gating(recorded_run.open("small", strict=False)), replace(VIEW, threshold=threshold)
     decided = data.decided(view)
     assert gating.decisions_of(decided).to_numpy().sum() == len(decided)
-    told = gating.ledger_totals(decided)["n"]
+    totals = gating.ledger_totals(decided)["n"]
     known = outcomes.ledger(data.part(ALL, ""), data.setting(view))["outcome"].value_counts()
     for name in ("gained", "lost", "both wrong", "unknown"):
-        assert told[name] == known.get(name, 0)
+        assert totals[name] == known.get(name, 0)
     accepted = (decided["decision"] == "accepted").sum()
-    assert told[["gained", "lost", "both wrong", "both right", "unknown"]].sum() == accepted
+    assert totals[["gained", "lost", "both wrong", "both right", "unknown"]].sum() == accepted
 
 
 @pytest.mark.parametrize("name", list(outcomes.OUTCOMES))
 def test_a_ledger_entry_lists_as_many_samples_as_it_counts(data, name):
     decided = data.decided(VIEW)
-    found = gating.listed(decided, replace(VIEW, chosen=Chosen("outcome", name)))
-    assert len(found) == gating.ledger_totals(decided).loc[name, "n"]
+    rows = gating.listed(decided, replace(VIEW, chosen=Chosen("outcome", name)))
+    assert len(rows) == gating.ledger_totals(decided).loc[name, "n"]
 
 
 @pytest.mark.parametrize("verdict", ["right", "wrong"])
 @pytest.mark.parametrize("decision", gating.DECISIONS)
 def test_a_cell_lists_as_many_samples_as_it_counts(data, decision, verdict):
     decided = data.decided(VIEW)
-    found = gating.listed(decided, replace(VIEW, chosen=Chosen("decision", f"{decision} {verdict}")))
-    assert len(found) == gating.decisions_of(decided).loc[decision, verdict]
-    assert (found["decision"] == decision).all()
+    rows = gating.listed(decided, replace(VIEW, chosen=Chosen("decision", f"{decision} {verdict}")))
+    assert len(rows) == gating.decisions_of(decided).loc[decision, verdict]
+    assert (rows["decision"] == decision).all()
 
 
 # ------------------------------------------------------------------ charts
@@ -151,12 +151,12 @@ def test_every_draft_that_reaches_the_gate_is_in_one_bar_and_a_click_lists_it(da
     chart = charts.distribution(data.part(ALL, ""), view)
     listed = []
     for bar in chart["bars"]:
-        told = bar["id"]
-        found = gating.listed(
-            decided, replace(view, chosen=Chosen("bar", told["bar"], told["low"], told["high"]))
+        id_ = bar["id"]
+        rows = gating.listed(
+            decided, replace(view, chosen=Chosen("bar", id_["bar"], id_["low"], id_["high"]))
         )
-        assert len(found) == int(bar["title"].split()[0])
-        listed += found["id"].tolist()
+        assert len(rows) == int(bar["title"].split()[0])
+        listed += rows["id"].tolist()
     reached = decided[decided["decision"].isin(["accepted", "rejected"])]
     assert sorted(listed) == sorted(reached["id"])
 
@@ -168,8 +168,8 @@ def test_moving_the_threshold_lists_exactly_what_is_decided_differently(runs, lo
     before, after = (
         data.decided(replace(VIEW, threshold=t)).set_index("id")["decision"] for t in (low, high)
     )
-    found = gating.listed(data.decided(VIEW), replace(VIEW, chosen=Chosen("moved", "", low, high)))
-    assert set(found["id"]) == set(before.index[before != after])
+    rows = gating.listed(data.decided(VIEW), replace(VIEW, chosen=Chosen("moved", "", low, high)))
+    assert set(rows["id"]) == set(before.index[before != after])
 
 
 @shared
@@ -193,8 +193,8 @@ def test_the_curve_holds_the_agent_alone_and_accepting_all(data):
     assert curve["coverage"].iloc[0] == curve["coverage"].max()
     assert curve["coverage"].is_monotonic_decreasing
     chart = charts.trade_off(curve)
-    told = gating.outcome(data, VIEW)
-    at = gating.current_dot(told)
+    summary = gating.gate_summary(data, VIEW)
+    at = gating.current_dot(summary)
     assert chart["x"]["low"] <= at[0] <= chart["x"]["high"]
     assert chart["y"]["low"] <= at[1] <= chart["y"]["high"]
 
@@ -267,20 +267,20 @@ def test_a_persons_verdict_changes_the_reviewed_numbers_only(
 ):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     store_run("judged", scene_samples, benchmark_root)
-    before = gating.outcome(Gating(recorded_run.open("judged", strict=False)), VIEW)
+    before = gating.gate_summary(Gating(recorded_run.open("judged", strict=False)), VIEW)
     decided = Gating(recorded_run.open("judged", strict=False)).decided(VIEW)
     id_ = decided["id"][(decided["decision"] == "accepted") & decided["draft_right"]].iloc[0]
     answer = recorded_run.open("judged", strict=False).records("collect")[id_].draft.answer
     human.append_override("judged", id=id_, answer=answer, verdict="wrong", reason="it is not", author="me")
     data = Gating(recorded_run.open("judged", strict=False))
-    assert gating.outcome(data, VIEW) == before
-    reviewed = gating.outcome(data, VIEW, reviewed=True)
+    assert gating.gate_summary(data, VIEW) == before
+    reviewed = gating.gate_summary(data, VIEW, reviewed=True)
     assert reviewed.accuracy.value == pytest.approx(before.accuracy.value - 100 / before.n)
-    assert "with 1 verdict" in gating.outcome_html(before, "strict", reviewed, 1)
+    assert "with 1 verdict" in gating.summary_html(before, "strict", reviewed, 1)
     human.append_override("judged", id=id_, answer=answer, verdict="right", reason="it is", author="me")
-    assert gating.outcome(data, VIEW, reviewed=True) == reviewed
+    assert gating.gate_summary(data, VIEW, reviewed=True) == reviewed
     data.read_checks()
-    assert gating.outcome(data, VIEW, reviewed=True) == before
+    assert gating.gate_summary(data, VIEW, reviewed=True) == before
 
 
 def test_marks_can_be_exported_with_what_they_are_on(tmp_path, monkeypatch, scene_samples, benchmark_root):
@@ -291,8 +291,8 @@ def test_marks_can_be_exported_with_what_they_are_on(tmp_path, monkeypatch, scen
     human.append_gating_mark(
         "marked", id=row["id"], mark="unsound", author="me", note="é, <b>", arm="collect"
     )
-    told = pd.read_csv(gating.export_review(data, VIEW))
-    assert told[["id", "decision", "mark", "reason"]].iloc[0].tolist() == [
+    exported = pd.read_csv(gating.export_review(data, VIEW))
+    assert exported[["id", "decision", "mark", "reason"]].iloc[0].tolist() == [
         row["id"],
         row["decision"],
         "unsound",
@@ -329,6 +329,6 @@ def test_a_run_without_evidence_keeps_its_recorded_scores(
     part = data.part(ALL, "")
     view = replace(VIEW, k=part.recorded_k, threshold=THRESHOLD)
     assert part.k_stored == 0
-    assert gating.outcome(data, view).n == len(scene_samples)
+    assert gating.gate_summary(data, view).n == len(scene_samples)
     with pytest.raises(replay_data.NotRecorded):
-        gating.outcome(data, replace(view, k=8))
+        gating.gate_summary(data, replace(view, k=8))

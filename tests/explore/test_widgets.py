@@ -1,4 +1,4 @@
-"""The explorers driven without a browser: controls are attributes, and what they show is what the views say."""
+"""The explorers without a browser: controls are attributes, and they show what the view functions return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synthetic_run import write_run
 
 from speceyes_lib.explore import browser_parts, gating, stills
 from speceyes_lib.explore.gating_explorer import GatingExplorer
-from speceyes_lib.explore.state import GateView, TraceView
+from speceyes_lib.explore.state import Chosen, GateView, TraceView
 from speceyes_lib.explore.trace_explorer import TraceExplorer
 from speceyes_lib.formats.importing import import_files
 from speceyes_lib.formats.speceyes_export import export
@@ -23,6 +23,7 @@ from speceyes_lib.report.sample_page import short_id
 from speceyes_lib.runs import recorded_run
 
 VIEW = GateView(threshold=0.9, k=K_STORED)
+ACCEPTED_RIGHT = Chosen("decision", "accepted right")
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def runs(tmp_path, monkeypatch, stored_run) -> Path:
 
 @pytest.fixture
 def explorer(runs) -> GatingExplorer:
-    made = GatingExplorer("small", VIEW, author="Ada")
-    assert made.message.value == ""
-    return made
+    explorer = GatingExplorer("small", VIEW, author="Ada")
+    assert explorer.message.value == ""
+    return explorer
 
 
 def shown_ids(explorer) -> list[str]:
@@ -45,26 +46,26 @@ def shown_ids(explorer) -> list[str]:
 # ------------------------------------------------------------------ the gate
 
 
-def test_what_is_shown_is_what_the_view_functions_say(explorer):
+def test_the_explorer_shows_what_the_view_functions_return(explorer):
     explorer.threshold.value = 0.95
     assert explorer.view.threshold == 0.95
-    told = gating.outcome(explorer.gating, explorer.view)
-    assert explorer.numbers.value == gating.outcome_html(told, "strict")
+    summary = gating.gate_summary(explorer.gating, explorer.view)
+    assert explorer.numbers.value == gating.summary_html(summary, "strict")
     decided = explorer.gating.decided(explorer.view)
-    assert explorer.decisions["accepted", "right"].description == str(
+    assert explorer.cells[ACCEPTED_RIGHT].description == str(
         gating.decisions_of(decided).loc["accepted", "right"]
     )
-    assert explorer.trade_off.dot == gating.current_dot(told)
+    assert explorer.trade_off.dot == gating.current_dot(summary)
     assert shown_ids(explorer) == gating.listed(decided, explorer.view)["id"].tolist()
 
 
 def test_dragging_and_typing_and_stepping_move_the_same_threshold(explorer):
     explorer.distribution.marker = 2.0
     assert explorer.threshold.value == pytest.approx(0.8807971)
-    before = explorer.decisions["accepted", "right"].description
-    explorer.distribution._handle_custom_msg({"step": 1}, [])
-    explorer.distribution._handle_custom_msg({"step": -1}, [])
-    assert explorer.decisions["accepted", "right"].description == before
+    before = explorer.cells[ACCEPTED_RIGHT].description
+    explorer.follow({"step": 1})
+    explorer.follow({"step": -1})
+    assert explorer.cells[ACCEPTED_RIGHT].description == before
     explorer.back.click()
     assert explorer.view.threshold == 0.9
 
@@ -74,19 +75,19 @@ def test_the_ends_of_the_axis_accept_everything_and_nothing(explorer):
     assert explorer.view.threshold == 1.0
     explorer.distribution.marker = explorer.distribution.spec["x"]["low"]
     assert explorer.view.threshold == 0.0
-    assert explorer.decisions["rejected", "right"].disabled
+    assert explorer.cells[Chosen("decision", "rejected right")].disabled
 
 
 def test_clicks_on_cells_entries_bars_and_points_filter_the_list(explorer):
-    explorer.decisions["accepted", "right"].click()
-    assert len(shown_ids(explorer)) == int(explorer.decisions["accepted", "right"].description)
-    explorer.ledger["both right"].click()
+    explorer.cells[ACCEPTED_RIGHT].click()
+    assert len(shown_ids(explorer)) == int(explorer.cells[ACCEPTED_RIGHT].description)
+    explorer.cells[Chosen("outcome", "both right")].click()
     assert explorer.samples.caption.startswith("both right: draft and agent right: ")
     bar = explorer.distribution.spec["bars"][0]
-    explorer.distribution._handle_custom_msg({"clicked": bar["id"]}, [])
+    explorer.follow({"clicked": bar["id"]})
     assert len(shown_ids(explorer)) == int(bar["title"].split()[0])
     point = explorer.trade_off.spec["dots"][-1]["id"]
-    explorer.trade_off._handle_custom_msg({"clicked": point}, [])
+    explorer.follow({"clicked": point})
     assert explorer.view.threshold == point["threshold"]
     assert explorer.samples.caption.startswith("decided differently at ")
     explorer.show_all.click()
@@ -134,21 +135,21 @@ def test_a_mark_is_on_disk_at_once_and_the_next_sample_is_up(explorer):
     assert "1 of 52 marked" in explorer.review_note.value
 
 
-def test_keys_mark_and_take_back(explorer):
-    explorer.samples._handle_custom_msg({"key": "s"}, [])
+def test_a_mark_is_put_and_taken_back(explorer):
+    explorer.put_mark("sound")
     explorer.previous.click()
-    explorer.samples._handle_custom_msg({"key": "z"}, [])
+    explorer.put_mark(human.WITHDRAWN)
     assert len(human.read_checks("small")) == 2
     assert human.read_gating_marks("small").empty
 
 
-def test_reopening_goes_on_where_one_left_off(explorer):
+def test_reopening_resumes_at_the_first_unmarked_sample(explorer):
     for _ in range(3):
         explorer.mark["sound"].click()
     assert GatingExplorer("small", VIEW).view.sample == explorer.view.sample
 
 
-def test_without_an_author_nothing_is_kept_and_the_reason_is_told(explorer):
+def test_without_an_author_nothing_is_kept_and_a_message_says_why(explorer):
     explorer.author.value = ""
     explorer.mark["sound"].click()
     assert "author is empty" in explorer.message.value
@@ -156,7 +157,7 @@ def test_without_an_author_nothing_is_kept_and_the_reason_is_told(explorer):
 
 
 def test_overruling_a_verdict_needs_a_reason_and_shows_in_the_numbers(explorer):
-    explorer.decisions["accepted", "right"].click()
+    explorer.cells[ACCEPTED_RIGHT].click()
     explorer.verdict.value = "wrong"
     explorer.overrule.click()
     assert "reason is empty" in explorer.message.value
@@ -179,7 +180,7 @@ def test_the_queues_for_review(explorer):
 
 
 def test_the_size_of_a_queue_leaves_another_list_alone(explorer):
-    explorer.decisions["accepted", "right"].click()
+    explorer.cells[ACCEPTED_RIGHT].click()
     before = shown_ids(explorer)
     explorer.half_width.value = 20
     assert explorer.samples.caption.startswith("accepted, draft right: ")
@@ -204,7 +205,7 @@ def test_nothing_is_written_by_looking(explorer):
 # ------------------------------------------------------------------ odd runs
 
 
-def test_a_run_that_is_not_there_is_told_and_another_can_be_opened(runs):
+def test_a_missing_run_is_reported_and_another_can_be_opened(runs):
     explorer = GatingExplorer("nowhere", VIEW)
     assert "run nowhere" in explorer.message.value
     assert explorer.numbers.value == ""
@@ -218,7 +219,6 @@ def test_nothing_breaks_while_no_run_is_open(runs):
     for act in (
         lambda: setattr(explorer.threshold, "value", 0.5),
         lambda: setattr(explorer.half_width, "value", 5),
-        lambda: explorer.trade_off._handle_custom_msg({"step": 1}, []),
         explorer.next.click,
         explorer.mark["sound"].click,
         explorer.show_all.click,
@@ -228,7 +228,7 @@ def test_nothing_breaks_while_no_run_is_open(runs):
         assert explorer.numbers.value == ""
 
 
-def test_a_broken_file_of_checks_is_told_and_hides_nothing_else(runs):
+def test_a_broken_file_of_checks_is_reported_and_hides_nothing_else(runs):
     human.checks_path("small").write_text("time_utc,author\n1,2\n")
     explorer = GatingExplorer("small", VIEW, author="Ada")
     assert "human_checks.csv: the first line is" in explorer.message.value
@@ -239,7 +239,7 @@ def test_a_broken_file_of_checks_is_told_and_hides_nothing_else(runs):
     assert human.checks_path("small").read_text() == "time_utc,author\n1,2\n"
 
 
-def test_a_run_with_fewer_alternatives_than_asked_for_uses_those_it_has(runs):
+def test_a_run_with_fewer_alternatives_than_the_setting_uses_those_it_has(runs):
     explorer = GatingExplorer("small", replace(VIEW, k=64))
     assert explorer.view.k == explorer.k.value == K_STORED
     assert GatingExplorer("small", replace(VIEW, k=24)).view.k == 24
@@ -269,8 +269,8 @@ def test_missing_pictures_and_evidence_and_error_records_are_sentences(runs, sce
     assert "Failed (image_error)" in explorer.microscope.agent.value
 
 
-def test_what_a_run_lacks_is_told_and_the_way_back_is_open(runs, scene_samples, benchmark_root, tmp_path):
-    """The original's files of a gated run: the agent was asked only where the draft was not accepted."""
+def test_what_a_run_lacks_is_reported_and_the_way_back_is_open(runs, scene_samples, benchmark_root, tmp_path):
+    """The original's files of a gated run: the agent answered only where the draft was not accepted."""
     write_run("ours", scene_samples, benchmark_root, ["collect", "gated"])
     files = [p for p in export("ours", tmp_path / "out") if "_min_" in p.name and p.suffix == ".jsonl"]
     import_files("speceyes", files, "theirs", str(benchmark_root))
@@ -329,7 +329,7 @@ def test_two_arms_stand_side_by_side(traces):
     assert traces.right.value == traces.difference.value == ""
 
 
-def test_the_slowest_come_first_when_asked(traces):
+def test_the_order_slowest_lists_the_slowest_first(traces):
     traces.order.value = "slowest"
     walls = [traces.data.records("collect")[i].wall_s for i in shown_ids(traces)]
     assert walls == sorted(walls, reverse=True)

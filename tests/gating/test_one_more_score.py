@@ -62,7 +62,7 @@ with tempfile.TemporaryDirectory() as folder:
     explorer = GatingExplorer("tiny", view=GateView(k=K_STORED, threshold=0.5))
     found["explorer"] = [option for option in explorer.score.options if option == name]
     view = GateView(score=name, k=K_STORED, threshold=0.5)
-    found["outcome"] = gating.outcome(explorer.gating, view).n
+    found["outcome"] = gating.gate_summary(explorer.gating, view).n
 print(json.dumps(found))
 """
 

@@ -83,7 +83,7 @@ with tempfile.TemporaryDirectory() as folder:
     middle = float(known[len(known) // 2])
     at = GateView(k=K_STORED, threshold=middle)
     above = int((known > middle).sum())
-    counts["explorer"] = round(gating.outcome(explorer, at).accepted.value * part.n / 100) - above
+    counts["explorer"] = round(gating.gate_summary(explorer, at).accepted.value * part.n / 100) - above
     stepped = charts.stepped(part, GateView(k=K_STORED, threshold=middle - 1e-9), 1)
     assert gate.accepts(known, stepped).sum() == above
     counts["explorer, step"] = int(stepped > middle)

@@ -26,7 +26,7 @@ exec(compile(source.replace(line, line[:-1] + ', "toy")'), registry.__file__, "e
 from synthetic_run import write_run
 from speceyes_lib.analysis import audit, paper_comparison, position_bias, sample_frame, summary
 from speceyes_lib.analysis.reported import REPORTED_TASKS, TABLES, read_reported
-from speceyes_lib.explore.gating import Gating, outcome
+from speceyes_lib.explore.gating import Gating, gate_summary
 from speceyes_lib.explore.state import GateView
 from speceyes_lib.explore.widgets import task_options
 from speceyes_lib.formats.importing import import_files
@@ -78,7 +78,7 @@ data = replay_data.load(recorded)
 rows = outcomes.replay(data, Setting(threshold=0.5, k=64))
 found["replay"] = dict(zip(rows["task"], rows["n"].astype(int)))
 explorer = Gating(recorded_run.open("toy", strict=False))
-found["explorer"] = outcome(explorer, GateView(threshold=0.5)).n
+found["explorer"] = gate_summary(explorer, GateView(threshold=0.5)).n
 found["choices"] = [label for label, _ in task_options([*registry.TASKS])]
 found["position bias"] = TASK in PositionBiasParams().tasks
 
