@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -41,105 +42,78 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"speceyes {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, help: str, config: bool = False) -> argparse.ArgumentParser:
+    def add(name: str, help: str) -> Callable[..., object]:
+        """Add a command; returns the function that adds an argument to it."""
         command = commands.add_parser(name, help=help, description=help)
-        if config:
-            command.add_argument("config", metavar="CONFIG", help="a file such as configs/demo.yaml")
-        return command
+        return lambda argument, help, **options: command.add_argument(argument, help=help, **options)
 
-    command = add(
-        "reproduce", "run every job of a config that is not finished, then print the headline", True
+    config = {"metavar": "CONFIG", "help": "a file such as configs/demo.yaml"}
+    arg = add("reproduce", "run every job of a config that is not finished, then print the headline")
+    arg("config", **config)
+    arg("--cores", "number of cores that jobs may use (default: all)", type=int, metavar="N")
+    arg("--profile", "a Snakemake profile, such as profiles/slurm", metavar="FOLDER")
+    add("check", "check config, notebooks, models, data and servers before anything runs")("config", **config)
+    add("jobs", "list the notebook runs of a config")("config", **config)
+    add("status", "show which jobs of a config are finished")("config", **config)
+    add("headline", "print the result of a finished run and where its files are")("config", **config)
+    add("serve-commands", "print the commands that start vLLM for the endpoints of a config")(
+        "config", **config
     )
-    command.add_argument(
-        "--cores", type=int, metavar="N", help="number of cores that jobs may use (default: all)"
-    )
-    command.add_argument("--profile", metavar="FOLDER", help="a Snakemake profile, such as profiles/slurm")
-    add("check", "check config, notebooks, models, data and servers before anything runs", True)
-    add("jobs", "list the notebook runs of a config", True)
-    add("status", "show which jobs of a config are finished", True)
-    add("headline", "print the result of a finished run and where its files are", True)
-    add("serve-commands", "print the commands that start vLLM for the endpoints of a config", True)
 
-    command = add("stage", "run one notebook by hand")
-    command.add_argument("notebook", metavar="NOTEBOOK", help="its name or its path")
-    command.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeat for several"
-    )
-    command = add("cell", "print the parameters cell of a notebook")
+    arg = add("stage", "run one notebook by hand")
+    arg("notebook", "its name or its path", metavar="NOTEBOOK")
+    arg("--set", "a parameter; repeat for several", action="append", default=[], metavar="NAME=VALUE")
+    arg = add("cell", "print the parameters cell of a notebook")
     notebooks = NamesOf("..params", "ALL_NOTEBOOKS")
-    command.add_argument(
-        "notebook", choices=notebooks, metavar="NOTEBOOK", help="its name, such as 05_paper_figures"
-    )
+    arg("notebook", "its name, such as 05_paper_figures", choices=notebooks, metavar="NOTEBOOK")
 
-    command = add("index", "write index.html of a run and the pages of its notebooks")
-    command.add_argument("run", nargs="?", default="demo", metavar="RUN", help="default: demo")
-    command = add("publish", "copy tables and figures of a run to figures/RUN")
-    command.add_argument("run", nargs="?", default="demo", metavar="RUN", help="default: demo")
-    command.add_argument("--readme", action="store_true", help="also fill the headline of README.md")
+    arg = add("index", "write index.html of a run and the pages of its notebooks")
+    arg("run", "default: demo", nargs="?", default="demo", metavar="RUN")
+    arg = add("publish", "copy tables and figures of a run to figures/RUN")
+    arg("run", "default: demo", nargs="?", default="demo", metavar="RUN")
+    arg("--readme", "also fill the headline of README.md", action="store_true")
     add("figures", "redraw figures/ and the README's headline from the recorded run and the reported numbers")
 
-    command = add("recorded", "unpack the recorded embedded run, or pack the current one")
-    command.add_argument(
-        "action", choices=("unpack", "pack"), nargs="?", default="unpack", help="default: unpack"
-    )
-    command = add(
-        "fetch", "fetch models and benchmarks from the hub at pinned revisions, or list and check them"
-    )
-    command.add_argument(
-        "items", nargs="*", metavar="ITEM", help="what to fetch; without one, the list is printed"
-    )
-    command.add_argument("--check", action="store_true", help="do not fetch; compare every file with the hub")
-    command = add("benchmark", "write the embedded benchmark and its validation set")
-    command.add_argument(
-        "--accept", action="store_true", help="record the checksums of this data as the right ones"
-    )
+    arg = add("recorded", "unpack the recorded embedded run, or pack the current one")
+    arg("action", "default: unpack", choices=("unpack", "pack"), nargs="?", default="unpack")
+    arg = add("fetch", "fetch models and benchmarks from the hub at pinned revisions, or list and check them")
+    arg("items", "what to fetch; without one, the list is printed", nargs="*", metavar="ITEM")
+    arg("--check", "do not fetch; compare every file with the hub", action="store_true")
+    arg = add("benchmark", "write the embedded benchmark and its validation set")
+    arg("--accept", "record the checksums of this data as the right ones", action="store_true")
 
-    command = add(
+    arg = add(
         "serve", "serve models as an OpenAI-compatible server on 127.0.0.1 (default: the embedded pair)"
     )
-    command.add_argument(
-        "--model", action="append", default=[], metavar="NAME=FOLDER", help="a model; repeat for several"
-    )
-    command.add_argument("--port", type=int, default=8765, metavar="N", help="default: 8765; 0: any free one")
-    command.add_argument(
-        "--max-logprobs", type=int, metavar="N", help="largest number of alternatives per token"
-    )
-    command.add_argument("--max-batch", type=int, metavar="N", help="largest number of requests in a batch")
-    command.add_argument("--dtype", default="float32", help="as models.dtype of a config (default: float32)")
-    command.add_argument("--device", default="auto", help="as models.device of a config (default: auto)")
+    arg("--model", "a model; repeat for several", action="append", default=[], metavar="NAME=FOLDER")
+    arg("--port", "default: 8765; 0: any free one", type=int, default=8765, metavar="N")
+    arg("--max-logprobs", "largest number of alternatives per token", type=int, metavar="N")
+    arg("--max-batch", "largest number of requests in a batch", type=int, metavar="N")
+    arg("--dtype", "as models.dtype of a config (default: float32)", default="float32")
+    arg("--device", "as models.device of a config (default: auto)", default="auto")
 
-    command = add("import", "turn result files of another program into a run")
+    arg = add("import", "turn result files of another program into a run")
     programs = NamesOf("..formats.importing", "READERS")
-    command.add_argument(
-        "source", choices=programs, metavar="PROGRAM", help="speceyes, deepeyes, lmms-eval or vlmevalkit"
-    )
-    command.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="its files, or folders of them")
-    command.add_argument("--run", required=True, help="name of the new run")
-    command.add_argument("--data-root", metavar="FOLDER", help="the benchmarks in their official layouts")
-    command.add_argument("--replace", action="store_true", help="replace an existing run of that name")
-    command = add("export", "write a run as result files of the original")
-    command.add_argument("run", metavar="RUN", help="name of the run")
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
+    arg("source", "speceyes, deepeyes, lmms-eval or vlmevalkit", choices=programs, metavar="PROGRAM")
+    arg("paths", "its files, or folders of them", nargs="+", type=Path, metavar="PATH")
+    arg("--run", "name of the new run", required=True)
+    arg("--data-root", "the benchmarks in their official layouts", metavar="FOLDER")
+    arg("--replace", "replace an existing run of that name", action="store_true")
+    arg = add("export", "write a run as result files of the original")
+    arg("run", "name of the run", metavar="RUN")
+    arg("folder", "folder to write", type=Path, metavar="FOLDER")
     arms = ["baseline", "gated"]
-    command.add_argument(
-        "--arms", nargs="+", default=arms, metavar="ARM", help="beside the drafts (default: baseline gated)"
-    )
+    arg("--arms", "beside the drafts (default: baseline gated)", nargs="+", default=arms, metavar="ARM")
     tasks = NamesOf("..tasks.registry", "TASKS")
-    command.add_argument("--tasks", nargs="+", default=[], choices=tasks, metavar="TASK", help="default: all")
-    command.add_argument(
-        "--data-root", metavar="FOLDER", help="the benchmarks, if the run does not record it"
-    )
+    arg("--tasks", "default: all", nargs="+", default=[], choices=tasks, metavar="TASK")
+    arg("--data-root", "the benchmarks, if the run does not record it", metavar="FOLDER")
 
-    command = add("train", "train one of the embedded models from scratch")
-    command.add_argument("which", choices=("draft", "agent"), help="the model to train")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the training (default: 0)")
-    command.add_argument(
-        "--out", required=True, metavar="FOLDER", help="folder to write; replaced when the training is done"
-    )
-    command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
-    command.add_argument(
-        "--smoke", action="store_true", help="two steps per phase, to check that everything runs"
-    )
+    arg = add("train", "train one of the embedded models from scratch")
+    arg("which", "the model to train", choices=("draft", "agent"))
+    arg("--seed", "seed of the training (default: 0)", type=int, default=0, metavar="N")
+    arg("--out", "folder to write; replaced when the training is done", required=True, metavar="FOLDER")
+    arg("--threads", "CPU threads (default: 1)", type=int, default=1, metavar="N")
+    arg("--smoke", "two steps per phase, to check that everything runs", action="store_true")
 
     command = commands.add_parser("job", description="one job of the Snakefile")
     command.add_argument("kind", help="notebook, or shard:I/N")
@@ -212,7 +186,11 @@ def run(given: argparse.Namespace) -> int:
             written = export(given.run, given.folder, given.arms, given.tasks, given.data_root)
             print(f"run {given.run}: {len(written)} files in {shown(given.folder)}")
         case "train":
-            _train(given)
+            from ..training.pretraining import smoke_recipe, train
+
+            extra = {"recipe": smoke_recipe(given.which), "held_out": 10} if given.smoke else {}
+            report = partial(print, flush=True)  # progress as it happens
+            train(given.which, given.seed, given.out, threads=given.threads, report=report, **extra)
     return 0
 
 
@@ -221,19 +199,15 @@ def _about_config(command: str, path: str) -> None:
     from .plan import load_config, plan
 
     config = load_config(path)
-    match command:
-        case "check":
-            reproduce.check(config)
-            reproduce.check_servers(config)
-            print(f"{shown(path)}: run {config.name}, {len(plan(config))} jobs, no fault found")
-        case "jobs":
-            reproduce.list_jobs(config)
-        case "status":
-            reproduce.status(config)
-        case "headline":
-            reproduce.headline(config)
-        case "serve-commands":
-            print(vllm_commands.text(config), end="")
+    if command == "check":
+        reproduce.check(config)
+        reproduce.check_servers(config)
+        print(f"{shown(path)}: run {config.name}, {len(plan(config))} jobs, no fault found")
+    elif command == "serve-commands":
+        print(vllm_commands.text(config), end="")
+    else:
+        act = {"jobs": reproduce.list_jobs, "status": reproduce.status, "headline": reproduce.headline}
+        act[command](config)
 
 
 def _recorded(action: str) -> None:
@@ -273,14 +247,6 @@ def _import(given: argparse.Namespace) -> int:
     if problems:
         print(f"{len(problems)} problems; everything else was kept", file=sys.stderr)
     return 1 if problems else 0
-
-
-def _train(given: argparse.Namespace) -> None:
-    from ..training.pretraining import smoke_recipe, train
-
-    extra = {"recipe": smoke_recipe(given.which), "held_out": 10} if given.smoke else {}
-    report = lambda line: print(line, flush=True)  # noqa: E731 (progress as it happens)
-    train(given.which, given.seed, given.out, threads=given.threads, report=report, **extra)
 
 
 def main(arguments: list[str] | None = None) -> int:

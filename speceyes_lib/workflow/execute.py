@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,7 @@ from ..params import ALL_NOTEBOOKS, NOTEBOOKS, Params
 from ..paths import repo_root, resolve, run_dir, shown
 from ..report.formatting import duration
 from ..runs.shards import Shard
-from .parameters_cell import plain_type, read_cell, shown_fields
+from .parameters_cell import cells_of, plain_type, read_cell, shown_fields
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PLAIN_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "None": None}
@@ -43,36 +44,35 @@ def find_notebook(name: str | Path) -> Path:
 def parameters_of(notebook: Path) -> dict[str, tuple[str, Any]]:
     """Name -> (type as written, value) of a notebook's `parameters` cell.
 
-    Raises ConfigError when there is no such cell, or a line is not `name: type = literal`.
+    Raises:
+        ConfigError: there is no such cell, or a line is not `name: type = literal`.
     """
-    try:
-        cells = json.loads(notebook.read_text("utf-8"))["cells"]
-        tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
-        source = "".join(tagged[0]["source"]) if tagged else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
-    if source is None:
+    tagged = [c for c in cells_of(notebook) if "parameters" in c["metadata"].get("tags", ())]
+    if not tagged:
         raise ConfigError(
             f"{shown(notebook)}: no cell has the tag `parameters`; add it to the cell that holds them"
         )
     try:
-        return read_cell(source)
+        return read_cell("".join(tagged[0]["source"]))
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"{shown(notebook)}: parameters cell: {error}") from None
 
 
 def check_notebook(notebook: Path, model: type[Params]) -> None:
-    """Refuse a parameters cell whose names, types or defaults are not those of its model, or that lacks a shown one."""
+    """Refuse a parameters cell whose names, types or defaults are not those of its model, or that lacks a shown one.
+
+    Raises:
+        ConfigError: names every fault.
+    """
     written = parameters_of(notebook)
     fields = model.model_fields
     faults = [f"{name} is not a parameter{nearest(name, fields)}" for name in written if name not in fields]
     faults += [f"{name} is missing" for name in shown_fields(model) if name not in written]
     for name in [name for name in written if name in fields]:
-        expected = (plain_type(fields[name].annotation), fields[name].get_default())
-        if repr(written[name]) != repr(expected):  # repr tells 1 from True and 1.0
-            faults.append(
-                f"{name} is {written[name][0]} = {written[name][1]!r}, expected {expected[0]} = {expected[1]!r}"
-            )
+        value = "{} = {!r}".format(*written[name])  # as text, because 1 == True == 1.0
+        expected = f"{plain_type(fields[name].annotation)} = {fields[name].get_default()!r}"
+        if value != expected:
+            faults.append(f"{name} is {value}, expected {expected}")
     if faults:
         raise ConfigError(
             f"{shown(notebook)}: parameters cell: {'; '.join(faults)}. "
@@ -107,10 +107,7 @@ def _type(annotation: str) -> Any:
 
 
 def _papermill() -> ModuleType:
-    """papermill, without two optional imports that cost every job a good second of start-up.
-
-    A grammar of URLs that jsonschema compiles for formats no notebook uses, and a client of remote file systems.
-    """
+    """papermill, without two optional imports (a grammar of URLs, remote files) that cost every job a second."""
     unneeded = {"rfc3987_syntax", "pyarrow"} - sys.modules.keys()
     sys.modules.update(dict.fromkeys(unneeded))  # None: an import of it fails, and its importer does without
     try:
@@ -118,7 +115,7 @@ def _papermill() -> ModuleType:
     finally:
         for name in unneeded:
             del sys.modules[name]
-    # it reads parameters line by line and complains of lists that span several; they are checked by now
+    # it reads parameters line by line and warns about lists that span several; they are checked by now
     logging.getLogger("papermill").setLevel(logging.ERROR)
     return papermill
 
@@ -146,8 +143,8 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> fl
             kernel_name="python3",
             progress_bar=False,
             cwd=str(repo_root()),
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no notes on how it talks within this machine
-            # all is on disk when the last cell has ended, and torch takes seconds to leave of itself
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no notes on its connections
+            # everything is on disk when the last cell has ended, and torch takes seconds to shut down by itself
             shutdown_kernel="immediate",
         )
     except papermill.PapermillExecutionError as error:
@@ -196,19 +193,14 @@ def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
     _as_a_job()  # before the model libraries are imported: they read the number of threads once
     from ..inference import stages
 
-    stage = {
-        "01_small_model_inference": stages.run_draft_stage,
-        "02_gated_agent_eval": stages.run_agent_stage,
-    }
     name, part = Path(notebook).stem, Shard.parse(shard)
+    work = stages.run_draft_stage if name == "01_small_model_inference" else stages.run_agent_stage
     params = build(NOTEBOOKS[name], json.loads(base64.b64decode(blob)), name)
     label = f"{params.run}: {name} {part}"
     began_s = time.monotonic()
     with resolve(log).open("w") as file:
         try:
-            folders = stage[name](
-                params, lambda *progress: print(*progress, file=file, flush=True), shard=part
-            )
+            folders = work(params, partial(print, file=file, flush=True), shard=part)
         except UserError as error:
             print(f"{type(error).__name__}: {error}", file=file)
             print(f"{label}: failed: {error}", flush=True)
@@ -219,10 +211,7 @@ def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
 
 
 def _as_a_job() -> None:
-    """End when snakemake ends, and compute with the threads that the user set.
-
-    Snakemake sets the threads to the cores a job holds, but a job that has the machine to itself need not use it all.
-    """
+    """End when snakemake ends, and compute with the threads that the user set, not with one per core of the job."""
     die_with_parent(signal.SIGKILL)
     os.environ |= dict.fromkeys(THREADS, os.environ.get("SPECEYES_THREADS", "1"))
 
@@ -232,7 +221,7 @@ def _relative(path: Path) -> str:
 
 
 def die_with_parent(signum: int) -> None:
-    """Ask the kernel for a signal when the parent ends, however it ends: no orphans go on writing (Linux)."""
+    """Ask the kernel for a signal when the parent ends, however it ends: no orphan continues to write (Linux)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signum))

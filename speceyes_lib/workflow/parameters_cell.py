@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 import types
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from ..errors import ConfigError
 from ..params import Params
+from ..paths import shown
 
 LINE_LENGTH = 110  # the formatter's, which lists longer than that are broken by
 
@@ -67,25 +71,34 @@ def read_cell(source: str) -> dict[str, tuple[str, Any]]:
     return written
 
 
+def cells_of(notebook: Path) -> list[dict]:
+    """The cells of a notebook file.
+
+    Raises:
+        ConfigError: it is not a readable notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        return [cell | {"source": "".join(cell["source"])} for cell in cells]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
+
+
 def given_names(cells: Iterable[str]) -> list[str]:
     """Names of the parameters that the executed cells of a notebook give.
 
-    They stand in the cell of typed literals that is tagged `parameters`, or in the one that papermill injects after it,
-    which is known by its first line. Where a reader adds an untyped line to the first of the two, it counts as well.
+    They stand in the cell of typed literals, or in the one that papermill injects after it, whose first line is
+    "# Parameters". An untyped line that a reader adds to the first of the two counts as well.
     """
     names: list[str] = []
     for source in cells:
         try:
             body = ast.parse(source).body
-            targets = [
-                t
-                for line in body
-                for t in ([line.target] if isinstance(line, ast.AnnAssign) else line.targets)
-            ]
-            typed = any(isinstance(line, ast.AnnAssign) for line in body)
+            typed = [isinstance(line, ast.AnnAssign) for line in body]
+            targets = [line.target if t else line.targets[0] for line, t in zip(body, typed, strict=True)]
             literals = [ast.literal_eval(line.value) for line in body]
         except (SyntaxError, AttributeError, ValueError, TypeError):
             continue  # any other cell
-        if literals and (typed or source.startswith("# Parameters\n")):
+        if literals and (any(typed) or source.startswith("# Parameters\n")):
             names += [target.id for target in targets if isinstance(target, ast.Name)]
     return list(dict.fromkeys(names))

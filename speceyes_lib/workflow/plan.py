@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,14 @@ from ..paths import PACKAGE, repo_root, resolve, run_dir, shown, stage_dir
 from ..runs.provenance import library_files
 from ..runs.shards import Shard
 from .config import SECTIONS, RunConfig
+from .parameters_cell import cells_of
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """Read and check a config file, every notebook's parameters with it.
+    """Read and check a config file, and with it the parameters of every notebook.
 
-    Raises ConfigError naming file, key path, what was expected and the nearest valid name.
+    Raises:
+        ConfigError: names file, key path, what was expected and the nearest valid name.
     """
     where = shown(path)
     try:
@@ -115,15 +116,12 @@ class Job:
 
 def groups(tasks: list[str], group_by: str) -> dict[str, list[str]]:
     """Tasks that share a kernel, by the name of their group ("" = all of them)."""
-    name = {
-        "split": lambda task: task.replace("/", "_"),
-        "benchmark": lambda task: task.split("/")[0],
-        "run": lambda task: "",
+    names = {
+        "split": [task.replace("/", "_") for task in tasks],
+        "benchmark": [task.split("/")[0] for task in tasks],
+        "run": ["" for _ in tasks],
     }[group_by]
-    grouped: dict[str, list[str]] = {}
-    for task in tasks:
-        grouped.setdefault(name(task), []).append(task)
-    return grouped
+    return {g: [t for t, name in zip(tasks, names, strict=True) if name == g] for g in dict.fromkeys(names)}
 
 
 def split_round_robin(tasks: list[str], kernels: int) -> dict[str, list[str]]:
@@ -138,15 +136,9 @@ def plan(config: RunConfig) -> list[Job]:
     The validation run comes first, since it chooses the threshold. Its times are not reported, so that its kernels may
     run side by side.
     """
-    jobs = [
-        _job(
-            config.params(PrepareParams, if_changed="restart"),
-            config.name,
-            "",
-            [_manifest(config.name, "00_data")],
-        )
-    ]
-    point = None
+    prepare = config.params(PrepareParams, if_changed="restart")
+    jobs = [_job(prepare, config.name, "", [_manifest(config.name, "00_data")])]
+    threshold_from = ""
     if run := config.validation_run:
         decided = {"run": run, "data_root": config.validation.root, "threshold_from": ""}
         decided |= {"first_look": False, "router_small": False}  # no threshold needs these
@@ -155,37 +147,25 @@ def plan(config: RunConfig) -> list[Job]:
                 "validation.root: there is no threshold; name a validation set here, or give gate.threshold"
             )
         for group, tasks in split_round_robin(config.data.tasks, config.workflow.validation_kernels).items():
-            jobs += _inference(
-                config, tasks, group, jobs[0].outputs, arms=["collect"], timed=False, **decided
-            )
-        point = _path(stage_dir(run, "04_threshold") / "operating_point.json")
-        jobs.append(_analysis(config, ThresholdParams, "04_threshold", [point], run=run))
-    threshold_from = point or ""
+            decided |= {"tasks": tasks, "arms": ["collect"]}
+            jobs += _inference(config, group, jobs[0].outputs, timed=False, **decided)
+        threshold_from = _path(stage_dir(run, "04_threshold") / "operating_point.json")
+        jobs.append(_analysis(config, ThresholdParams, "04_threshold", [threshold_from], run=run))
+    decided = {"arms": config.arms, "threshold_from": threshold_from}
     for group, tasks in groups(config.data.tasks, config.workflow.group_by).items():
-        jobs += _inference(
-            config, tasks, group, jobs[0].outputs, arms=config.arms, threshold_from=threshold_from
-        )
-    if "collect" in config.arms:
-        for model, stage in ANALYSES.items():
-            jobs.append(_analysis(config, model, stage, [], threshold_from=threshold_from))
+        jobs += _inference(config, group, jobs[0].outputs, tasks=tasks, **decided)
+    analyses = ANALYSES.items() if "collect" in config.arms else ()
+    jobs += [_analysis(config, *analysis, [], threshold_from=threshold_from) for analysis in analyses]
     summary = _path(run_dir(config.name) / "summary.json")
-    jobs.append(_analysis(config, FiguresParams, "05_figures", [summary], threshold_from=threshold_from))
-    return jobs
+    return [*jobs, _analysis(config, FiguresParams, "05_figures", [summary], threshold_from=threshold_from)]
 
 
 def _inference(
-    config: RunConfig,
-    tasks: list[str],
-    group: str,
-    inputs: tuple[str, ...],
-    *,
-    arms: list[str],
-    timed: bool = True,
-    **decided: Any,
+    config: RunConfig, group: str, inputs: tuple[str, ...], *, timed: bool = True, **decided: Any
 ) -> list[Job]:
     """Notebooks 01, 02 and 03 for one group of tasks; 01 and 02 run alone where their times are reported."""
-    decided = {"if_changed": "restart", "run": config.name, **decided, "tasks": tasks, "arms": arms}
-    run = decided["run"]
+    decided = {"if_changed": "restart", "run": config.name, **decided}
+    run, tasks, arms = decided["run"], decided["tasks"], decided["arms"]
     jobs: list[Job] = []
     for model, stages in (
         (DraftParams, ["01_draft"]),
@@ -256,29 +236,20 @@ def _sources(notebook: str, params: StageParams) -> list[str]:
     """Library modules that the notebook imports, directly or not, and the models and prompts of its parameters."""
     path = repo_root() / "notebooks" / f"{notebook}.ipynb"
     files = library_files(code_of(path)) if path.is_file() else set()
-    values: Mapping[str, Any] = params.model_dump()
-    for name in ("draft_model", "agent_model"):
-        model = values.get(name)
+    models = [getattr(params, name, None) for name in ("draft_model", "agent_model")]
+    for model in models:
         if model and not backend_type(model).served:  # `check` and the notebook report a missing folder
             files |= {p for p in resolve(model).glob("*") if p.suffix in (".json", ".safetensors")}
-    if prompts := values.get("prompts"):
-        files |= {
-            p for p in (PACKAGE / "agents" / "prompts" / f"{prompts}.yaml", resolve(prompts)) if p.is_file()
-        }
-    return sorted(_path(p) for p in files)
+    if prompts := getattr(params, "prompts", None):
+        known = PACKAGE / "agents" / "prompts" / f"{prompts}.yaml"
+        files |= {path for path in (known, resolve(prompts)) if path.is_file()}
+    return sorted(map(_path, files))
 
 
 def code_of(notebook: Path) -> str:
-    """The code cells of a notebook as one Python text, without IPython's own commands.
-
-    Raises ConfigError when the file is not a notebook.
-    """
-    try:
-        cells = json.loads(notebook.read_text("utf-8"))["cells"]
-        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{shown(notebook)}: not a readable notebook ({error})") from None
-    return "\n".join(line for line in "\n".join(code).splitlines() if not line.startswith(("%", "!")))
+    """The code cells of a notebook as one Python text, without IPython's own commands."""
+    code = "\n".join(cell["source"] for cell in cells_of(notebook) if cell["cell_type"] == "code")
+    return "\n".join(line for line in code.splitlines() if not line.startswith(("%", "!")))
 
 
 def _manifest(run: str, stage: str, task: str | None = None) -> str:

@@ -32,9 +32,10 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 
 def check(config: RunConfig) -> None:
-    """Everything that can be known before the first job: notebooks, models, data, prompts.
+    """Check everything that can be known before the first job: notebooks, models, data, prompts.
 
-    Raises ConfigError (or DataError of the prompts) for the first thing at fault.
+    Raises:
+        ConfigError: the first thing at fault (DataError for prompts).
     """
     for notebook, model in NOTEBOOKS.items():
         check_notebook(find_notebook(notebook), model)
@@ -50,32 +51,28 @@ def check(config: RunConfig) -> None:
                 )
     prompt_sets.load(config.prompts)
     for key in ("draft", "agent"):
-        _check_model(f"models.{key}", getattr(config.models, key))
-
-
-def _check_model(key: str, model: str) -> None:
-    try:
-        backend_type(model).check(model)
-    except UserError as error:
-        raise ConfigError(f"{key}: {error}") from None
+        model = getattr(config.models, key)
+        try:
+            backend_type(model).check(model)
+        except UserError as error:
+            raise ConfigError(f"models.{key}: {error}") from None
 
 
 def check_servers(config: RunConfig) -> None:
-    """Have the servers that unfinished jobs name answer once, as the jobs will ask them; a finished run needs none.
+    """Send one request to each server that an unfinished job needs. A finished run needs none.
 
-    Raises ConfigError for the first that is not there, has not that model or gives too few alternatives.
+    Raises:
+        ConfigError: the first server that does not answer, lacks the model or gives too few alternatives.
     """
-    models = {role: getattr(config.models, role) for role in ("draft", "agent")}
-    served = [role for role, model in models.items() if backend_type(model).served]
-    if not served:
-        return
     unfinished = [job.params for job in plan(config) if not _finished(job)]
-    for role in served:
-        if not any(hasattr(params, f"{role}_model") for params in unfinished):
+    for role in ("draft", "agent"):
+        model = getattr(config.models, role)
+        needed = any(hasattr(params, f"{role}_model") for params in unfinished)
+        if not (needed and backend_type(model).served):
             continue
         pixels = {"min_pixels": config.models.min_pixels, "max_pixels": config.models.max_pixels}
         try:
-            backend = open_backend(models[role], role, **pixels)
+            backend = open_backend(model, role, **pixels)
             backend.warm_up()
             if role == "draft":
                 fewest = config.draft.k_store if config.draft.if_fewer_alternatives == "refuse" else 2
@@ -88,9 +85,12 @@ def check_servers(config: RunConfig) -> None:
 
 
 def run_all(path: str, cores: int | None = None, profile: str | None = None) -> int:
-    """Check, run what is not finished, write the index, print the headline. Returns the exit code.
+    """Check, run what is not finished, write the index, print the headline; returns the exit code.
 
-    profile: folder of a Snakemake profile, such as profiles/slurm: it says where jobs run and how many at a time.
+    Args:
+        path: of the config.
+        cores: that jobs may use; None: all.
+        profile: folder of a Snakemake profile, such as profiles/slurm. It says where jobs run and how many at a time.
     """
     config = load_config(path)
     check(config)
@@ -111,18 +111,15 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
         print("interrupted; run the same command to resume", file=sys.stderr)
         return code
     if code:
-        print(
-            f"run {config.name} stopped; fix what failed, then run the same command to resume",
-            file=sys.stderr,
-        )
+        remedy = "fix what failed, then run the same command to resume"
+        print(f"run {config.name} stopped; {remedy}", file=sys.stderr)
         return 1
     if ran or profile:  # on a cluster jobs write logs of their own
         from ..report import site  # brings numpy: too slow to start with for each single job
 
         site.write_index(config.name)
-        print(
-            f"run {config.name}: {f'{ran} jobs ' if ran else ''}done in {duration(time.monotonic() - began_s)}"
-        )
+        spent = duration(time.monotonic() - began_s)
+        print(f"run {config.name}: {f'{ran} jobs ' if ran else ''}done in {spent}")
     else:
         print(f"run {config.name}: nothing to do, everything is finished")
     headline(config)
@@ -130,16 +127,20 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
 
 
 def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tuple[int, int]:
-    """Let snakemake do the jobs, their lines passed on; returns its exit code and how many jobs ended.
+    """Let snakemake do the jobs, and print their lines; returns its exit code and how many jobs ended.
 
-    Its own messages go to workflow.log. It dies with this process, and holds our lock until then, so its
-    own locking, which a kill would leave behind, is not needed.
+    Its messages go to workflow.log. It dies with this process and holds the lock until then. So it needs no lock of its
+    own, which would outlast a kill.
     """
     log = run_dir(config.name) / "workflow.log"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile")]
     command += ["--directory", str(repo_root()), *where, "--scheduler", "greedy"]
     command += ["--rerun-incomplete", "--nolock", "--quiet", "all", "--config", f"run_config={path}"]
-    python_path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    environment = {
+        "SPECEYES_PYTHON": sys.executable,
+        "SPECEYES_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")])),
+    }
     with log.open("wb") as messages:
         process = subprocess.Popen(
             command,
@@ -147,12 +148,7 @@ def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tup
             stderr=messages,
             text=True,
             pass_fds=[lock],
-            env=os.environ
-            | {
-                "SPECEYES_PYTHON": sys.executable,
-                "SPECEYES_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-                "PYTHONPATH": python_path,
-            },
+            env=os.environ | environment,
             preexec_fn=lambda: die_with_parent(signal.SIGKILL),
         )
         ended = 0
@@ -173,33 +169,27 @@ def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tup
 def _only_one() -> Iterator[int]:
     """A lock over all runs of this checkout, since timing needs the machine; it goes with its holders."""
     runs_dir().mkdir(parents=True, exist_ok=True)
-    lock = os.open(runs_dir() / ".lock", os.O_WRONLY | os.O_CREAT, 0o666)
-    try:
+    with (runs_dir() / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StageError(
-                "another `speceyes reproduce` works in this checkout; wait for it or stop it"
-            ) from None
-        yield lock
-    finally:
-        os.close(lock)
+            message = "another `speceyes reproduce` works in this checkout; wait for it or stop it"
+            raise StageError(message) from None
+        yield lock.fileno()
 
 
-# ------------------------------------------------------------------ telling
+# ------------------------------------------------------------------ reporting
 
 
 def status(config: RunConfig) -> None:
     """Print each job and whether its outputs exist."""
     jobs = plan(config)
     width = max(len(_label(job)) for job in jobs)
-    finished = 0
     for job in jobs:
         n_written = sum(resolve(output).is_file() for output in job.outputs)
-        finished += _finished(job)
         state = "finished" if _finished(job) else f"{n_written} of {len(job.outputs)} outputs"
         print(f"{_label(job):{width}}  {state}")
-    print(f"{finished} of {len(jobs)} jobs finished")
+    print(f"{sum(map(_finished, jobs))} of {len(jobs)} jobs finished")
 
 
 def list_jobs(config: RunConfig) -> None:
@@ -227,11 +217,6 @@ def headline(config: RunConfig) -> None:
     print(f"\n{site.headline_text(summary)}\n")
     if clock := summary.get("clock"):
         print(f"wall-clock: {clock}")
-    folder = run_dir(config.name)
-    for what, place in (
-        ("figures", folder / "figures"),
-        ("notebooks", folder / "notebooks"),
-        ("index", folder / "index.html"),
-    ):
-        if place.exists():
-            print(f"{what + ':':10} {shown(place)}")
+    for name in ("figures", "notebooks", "index.html"):
+        if (path := run_dir(config.name) / name).exists():
+            print(f"{path.stem + ':':10} {shown(path)}")

@@ -1,8 +1,8 @@
 """The `vllm serve` commands that a config's endpoints expect, one per server.
 
-vLLM needs an environment of its own (it pins another torch) and is the engine beyond one GPU: with data parallelism
-one endpoint stands for many GPUs. The commands pin what the scores depend on: as many log-probabilities as the run
-stores, raw ones, no sampling settings from the model's own files, and the pixels of a view.
+vLLM needs an environment of its own, because it pins another torch. With data parallelism one endpoint serves many
+GPUs. The commands pin what the scores depend on: as many log-probabilities as the run stores, raw ones, no sampling
+settings from the model's files, and the pixels of a view.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def servers(config: RunConfig) -> list[Server]:
     pictures = {
         "draft": 1,
         "agent": 1 + config.agent.max_turns,
-    }  # the view, and what each turn's tool may return
+    }  # the view, and one from the tool of each turn
     logprobs = {"draft": config.draft.k_store, "agent": ROUTER_EVIDENCE_K}
     listed = [
         Server(role, endpoint, _command(endpoint, pictures[role], logprobs[role], limits))
@@ -54,15 +54,12 @@ def servers(config: RunConfig) -> list[Server]:
 
 def _command(endpoint: Endpoint, pictures: int, logprobs: int, limits: tuple[int | None, int | None]) -> str:
     url = urlsplit(endpoint.base_url)
-    # one that only this machine may ask listens to this machine only
+    # a server for this machine alone listens to this machine alone
     host = url.hostname if url.hostname in ("127.0.0.1", "localhost") else "0.0.0.0"
     config_file = resolve(endpoint.processor or ".") / "config.json"
     parts = [["vllm", "serve", endpoint.processor if config_file.is_file() else endpoint.model]]
-    parts += [
-        ["--revision", item.revision]
-        for item in ITEMS.values()
-        if item.repo == endpoint.model and item.revision
-    ]
+    pinned = [item for item in ITEMS.values() if item.repo == endpoint.model and item.revision]
+    parts += [["--revision", item.revision] for item in pinned]
     parts += [["--host", host], ["--port", str(url.port or {"http": 80, "https": 443}[url.scheme])]]
     parts += [["--served-model-name", endpoint.model]]
     parts += [["--generation-config", "vllm"]]  # else the model's own penalties and temperature apply

@@ -14,13 +14,12 @@ from speceyes_lib import paths
 from speceyes_lib.errors import ConfigError
 from speceyes_lib.params import DraftParams
 from speceyes_lib.report import formatting
-from speceyes_lib.runs.records import Counts, Manifest
 from speceyes_lib.workflow import notebook
 
 HEAD = """
 import time
 from speceyes_lib.errors import DataError
-from speceyes_lib.workflow.notebook import Progress, counts, handover, show_figure, start
+from speceyes_lib.workflow.notebook import Progress, handover, show_figure, start
 params = start("01_small_model_inference", globals())
 """
 
@@ -88,7 +87,7 @@ def test_a_saved_figure_is_shown_from_its_file_as_wide_as_in_print(tmp_path, mon
     assert image.width == 3.5 * 96
 
 
-def test_header_tells_run_versions_and_parameters_but_no_machine_folder(executed):
+def test_the_header_shows_run_versions_and_parameters_but_no_machine_folder(executed):
     text = next(o.data["text/markdown"] for o in executed[:-1] if "text/markdown" in o.get("data", {}))
     assert text.startswith("run **demo** · commit ")
     assert "torch 2.12.1" in text
@@ -97,11 +96,11 @@ def test_header_tells_run_versions_and_parameters_but_no_machine_folder(executed
 
 
 def test_a_users_mistake_is_one_sentence_without_traceback_and_fails_the_run(executed):
-    *shown, told_by_papermill = executed
+    *shown, papermill_error = executed
     (error,) = [o for o in shown if o.output_type == "error"]
     assert error.traceback == ["DataError: scene.json: field options is missing; add it"]
-    assert "scene.json: field options is missing" in told_by_papermill
-    assert "Traceback" not in told_by_papermill
+    assert "scene.json: field options is missing" in papermill_error
+    assert "Traceback" not in papermill_error
 
 
 def test_a_misspelt_papermill_parameter_is_refused_with_the_nearest_name(tmp_path):
@@ -131,7 +130,7 @@ def test_a_script_gives_parameters_by_its_globals():
     ],
 )
 def test_a_notebook_gives_parameters_by_its_parameters_cells(cells, expected):
-    """Other names of the notebook are not parameters, even where they are called as one."""
+    """Other names of the notebook are not parameters, even where they have the name of one."""
     namespace = {"_ih": cells}
     for source in cells:
         exec(source.replace("%matplotlib inline", ""), namespace)
@@ -140,7 +139,7 @@ def test_a_notebook_gives_parameters_by_its_parameters_cells(cells, expected):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"batch_size": "8"}, "batch_size: Input should be a valid integer, got '8'"),
         ({"batch_size": True}, "batch_size: Input should be a valid integer, got True"),
@@ -148,10 +147,10 @@ def test_a_notebook_gives_parameters_by_its_parameters_cells(cells, expected):
         ({"tasks": ["vstar/direct_atributes"]}, "did you mean 'vstar/direct_attributes'?"),
     ],
 )
-def test_a_wrong_parameter_is_named_with_what_was_expected(given, told):
+def test_a_wrong_parameter_is_named_with_what_was_expected(given, message):
     with pytest.raises(ConfigError) as error:
         notebook.start(DraftParams, given)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert str(error.value).startswith("this notebook's parameters: ")
 
 
@@ -173,17 +172,18 @@ def test_progress_in_a_script_prints_one_line_at_the_end(capsys):
 
 
 def test_progress_counts_what_an_earlier_session_did_but_not_in_the_rate(capsys, monkeypatch):
-    clock_s = iter([0.0, 0.0, 0.0, 0.0, 10.0, 10.0, 10.0])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock_s))
+    clock_s = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: clock_s)
     with notebook.Progress("drafted") as progress:
         progress(60, 100, "a")
+        clock_s = 10.0
         progress(100, 100, "a")
     assert capsys.readouterr().out == (
         "drafted 100 of 100 samples in 10 s (4/s), 60 of them from an earlier session\n"
     )
 
 
-def test_progress_says_when_nothing_was_left_to_do(capsys):
+def test_progress_reports_when_nothing_was_left_to_do(capsys):
     with notebook.Progress("drafted") as progress:
         progress(72, 72, "a")
     assert capsys.readouterr().out == "drafted 72 of 72 samples, all from an earlier session\n"
@@ -196,24 +196,10 @@ def interrupted_after(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
 
-def test_interrupted_progress_says_where_it_stopped(capsys):
+def test_interrupted_progress_reports_where_it_stopped(capsys):
     with pytest.raises(KeyboardInterrupt):
         interrupted_after(3, 10)
     assert capsys.readouterr().out.startswith("stopped: drafted 3 of 10 samples in ")
-
-
-def test_counts_leave_out_what_did_not_happen(capsys):
-    notebook.counts("kept", 188, 191, unparsed=3, failed=0)
-    assert capsys.readouterr().out == "kept 188 of 191, 3 unparsed\n"
-
-
-def test_counts_of_manifests_are_summed(capsys):
-    manifests = [
-        Manifest(stage="01_draft", counts=Counts(expected=4, done=4, failed=1)),
-        Manifest(stage="01_draft", counts=Counts(expected=2, done=2, resumed=2)),
-    ]
-    notebook.counts_of(manifests)
-    assert capsys.readouterr().out == "finished 6 of 6, 1 failed, 2 taken over from an earlier session\n"
 
 
 def test_handover_lists_files_and_the_next_notebook(tmp_path, monkeypatch, capsys):

@@ -120,8 +120,8 @@ def make(*arguments: str) -> str:
 def test_plain_make_lists_every_target():
     targets = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert {"env", "reproduce", "test", "lab", "figures", "lint", "clean"} <= set(targets)
-    told = make()
-    assert all(f"make {target} " in told for target in targets)
+    help_text = make()
+    assert all(f"make {target} " in help_text for target in targets)
 
 
 @pytest.mark.parametrize("target", ["reproduce", "test", "figures"])
@@ -149,7 +149,7 @@ def test_ci_works_without_standard_input_and_ends_with_the_tests():
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 
-def test_an_unusable_interpreter_is_told_before_anything_is_installed(tmp_path):
+def test_an_unusable_interpreter_is_reported_before_anything_is_installed(tmp_path):
     done = subprocess.run(
         ["bash", str(ROOT / "scripts" / "install.sh")],
         env={"PATH": "/usr/bin:/bin", "PYTHON": "/bin/false", "VENV": str(tmp_path / "venv")},

@@ -25,7 +25,7 @@ models = pytest.mark.parametrize("model", ALL_NOTEBOOKS.values(), ids=list(ALL_N
 
 
 @pytest.mark.parametrize(
-    ("model", "values", "told"),
+    ("model", "values", "message"),
     [
         (DraftParams, {"batch_size": "8"}, r"batch_size: .*integer.*'8'"),
         (DraftParams, {"batch_size": True}, r"batch_size: .*integer"),
@@ -58,12 +58,12 @@ models = pytest.mark.parametrize("model", ALL_NOTEBOOKS.values(), ids=list(ALL_N
         (PrepareParams, {"validation_seed": 2026}, r"must differ from seed"),
     ],
 )
-def test_impossible_values_are_refused_by_name(model, values, told):
-    with pytest.raises(ConfigError, match=rf"somewhere\.yaml: .*{told}"):
+def test_impossible_values_are_refused_by_name(model, values, message):
+    with pytest.raises(ConfigError, match=rf"somewhere\.yaml: .*{message}"):
         build(model, values, "somewhere.yaml")
 
 
-def test_every_fault_is_told_at_once():
+def test_every_fault_is_reported_at_once():
     with pytest.raises(ConfigError, match=r"batch_size.*slope"):
         build(DraftParams, {"batch_size": "8", "slope": "x"}, "somewhere")
 
@@ -75,8 +75,10 @@ def test_a_whole_number_is_a_number():
 def test_an_arm_decides_mode_and_agent_batching():
     params = AgentParams(agent_batch_size=2, agent_batch_size_batched=16, first_look=True)
     arms = {name: params.arm(name) for name in ARMS}
-    told = {n: (arm.run_mode, arm.agent_batch_size, arm.batched, arm.without_tool) for n, arm in arms.items()}
-    assert told == {
+    settings = {
+        n: (arm.run_mode, arm.agent_batch_size, arm.batched, arm.without_tool) for n, arm in arms.items()
+    }
+    assert settings == {
         "collect": ("collect", 16, True, True),
         "baseline": ("baseline", 2, False, False),
         "gated": ("gated", 2, False, False),
@@ -109,7 +111,7 @@ def test_an_arm_is_made_from_what_it_uses():
     assert AgentParams(agent="thyme", sandbox="off").arm_config("baseline")["sandbox"] == "off"
     for arm, together in (("gated", False), ("gated_batched", True), ("collect", True)):
         assert AgentParams(concurrent=True).arm_config(arm, 0.9)["concurrent"] == together
-    one, both = (AgentParams(router_small=asked) for asked in (False, True))
+    one, both = (AgentParams(router_small=small) for small in (False, True))
     assert one.arm_config("gated", 0.9) == both.arm_config("gated", 0.9)
     assert one.arm_config("collect") != both.arm_config("collect")
 
@@ -146,11 +148,11 @@ def test_the_cells_are_as_the_formatter_leaves_them():
 
 
 def test_where_a_model_is_served_is_not_what_records_depend_on():
-    here, there = (
+    local, remote = (
         DraftParams(draft_model=f"http://{host}/v1?model=Qwen/X&concurrency={n}")
         for host, n in (("a", 1), ("b", 9))
     )
-    assert here.stage_config() == there.stage_config()
-    assert here.stage_config()["draft_model"] == "served:Qwen/X"
+    assert local.stage_config() == remote.stage_config()
+    assert local.stage_config()["draft_model"] == "served:Qwen/X"
     lower = DraftParams(if_fewer_alternatives="lower")
     assert lower.stage_config() == DraftParams().stage_config()

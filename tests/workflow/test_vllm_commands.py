@@ -1,4 +1,4 @@
-"""The commands for vLLM say what the config says, and every config in the repository is one."""
+"""The commands for vLLM follow the config, and every config in the repository is valid."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def test_what_scores_and_boxes_depend_on_is_pinned(tmp_path):
         "judging: {judge: 'http://127.0.0.1:8003/v1?model=Qwen/Qwen2.5-72B-Instruct'}\n",
     )
     draft, agent, judge = vllm_commands.servers(config)
-    told = options(draft)
-    assert (draft.role, told["serve"], told["--host"], told["--port"]) == (
+    given = options(draft)
+    assert (draft.role, given["serve"], given["--host"], given["--port"]) == (
         "draft",
         "Qwen/Qwen3-VL-2B-Instruct",
         "127.0.0.1",
         "8001",
     )
-    assert (told["--max-logprobs"], told["--max-num-seqs"]) == ("96", "64")
-    assert (told["--generation-config"], told["--logprobs-mode"]) == ("vllm", "raw_logprobs")
-    assert len(told["--revision"]) == 40
-    size = json.loads(told["--mm-processor-kwargs"])["size"]
+    assert (given["--max-logprobs"], given["--max-num-seqs"]) == ("96", "64")
+    assert (given["--generation-config"], given["--logprobs-mode"]) == ("vllm", "raw_logprobs")
+    assert len(given["--revision"]) == 40
+    size = json.loads(given["--mm-processor-kwargs"])["size"]
     assert size == {"shortest_edge": 65_536, "longest_edge": 1_000_000}
-    assert json.loads(told["--limit-mm-per-prompt"])["image"] == 1
-    told = options(agent)
-    assert (told["--host"], told["--api-key"]) == ("0.0.0.0", "$MY_KEY")
-    assert "--max-logprobs" not in told  # the router's few are within what vLLM allows anyway
-    assert json.loads(told["--limit-mm-per-prompt"])["image"] == 4
+    assert json.loads(given["--limit-mm-per-prompt"])["image"] == 1
+    given = options(agent)
+    assert (given["--host"], given["--api-key"]) == ("0.0.0.0", "$MY_KEY")
+    assert "--max-logprobs" not in given  # the router's few are within what vLLM allows anyway
+    assert json.loads(given["--limit-mm-per-prompt"])["image"] == 4
     assert judge.role == "judge"
     assert "--limit-mm-per-prompt" not in options(judge)
 
@@ -76,9 +76,9 @@ def test_replicas_get_a_command_each_and_folders_none(tmp_path, capsys):
 def test_a_model_in_a_folder_is_served_from_there_by_its_name(tmp_path):
     line = f"http://127.0.0.1:8001/v1?model=draft&processor={MODELS / 'draft'}"
     (server,) = vllm_commands.servers(config_of(tmp_path, f"models: {{draft: '{line}'}}\n"))
-    told = options(server)
-    assert (told["serve"], told["--served-model-name"]) == (str(MODELS / "draft"), "draft")
-    assert json.loads(told["--mm-processor-kwargs"])["size"]["longest_edge"] == 9300
+    given = options(server)
+    assert (given["serve"], given["--served-model-name"]) == (str(MODELS / "draft"), "draft")
+    assert json.loads(given["--mm-processor-kwargs"])["size"]["longest_edge"] == 9300
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -22,7 +22,7 @@ BOTH = "pope/random hr/hr_bench_4k"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A run that was done once; the tests below go on from there, each leaving it finished."""
+    """A run that was done once; the tests below continue from it, and each leaves it finished."""
     home = make_home(tmp_path_factory.mktemp("home"))
     done = run(home, "reproduce", CONFIG)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -37,7 +37,7 @@ def records(home: Path) -> dict[str, bytes]:
 
 
 def test_a_run_does_every_job_once_and_ends_with_the_headline(home):
-    order, told = (home / "order.txt").read_text().splitlines(), (home / "first.txt").read_text()
+    order, printed = (home / "order.txt").read_text().splitlines(), (home / "first.txt").read_text()
     assert sorted(order) == sorted(
         [
             f"00_prepare_data small {BOTH}",
@@ -53,9 +53,9 @@ def test_a_run_does_every_job_once_and_ends_with_the_headline(home):
             f"05_paper_figures small {BOTH}",
         ]
     )
-    assert told.count(": done in") == len(order)
-    assert "90.0 [80.0, 95.0]" in told
-    assert "data/runs/small/index.html" in told
+    assert printed.count(": done in") == len(order)
+    assert "90.0 [80.0, 95.0]" in printed
+    assert "data/runs/small/index.html" in printed
 
 
 def test_the_threshold_is_chosen_before_it_is_used(home):

@@ -73,11 +73,13 @@ def alone(home, benchmark_root) -> dict[str, list[dict]]:
 
 def records(home: Path, name: str) -> dict[str, list[dict]]:
     """The records of a finished run by stage folder, in order, without what the clock says."""
-    folder, found = home / "data" / "runs" / name, {}
+    folder, lines_by_folder = home / "data" / "runs" / name, {}
     for path in sorted(folder.glob("0[123]_*/**/records.jsonl")):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        found[path.parent.relative_to(folder).as_posix()] = [rounded(untimed(line)) for line in lines]
-    return found
+        lines_by_folder[path.parent.relative_to(folder).as_posix()] = [
+            rounded(untimed(line)) for line in lines
+        ]
+    return lines_by_folder
 
 
 def finished(done: subprocess.CompletedProcess) -> str:
@@ -98,25 +100,27 @@ def test_served_models_leave_what_local_ones_do_and_a_finished_run_needs_no_serv
 
 
 def test_shards_leave_what_one_job_does(home, alone, benchmark_root, tiny_draft, tiny_agent):
-    with serving({"draft": tiny_draft, "agent": tiny_agent}) as url:  # else every job loads the models anew
+    with serving(
+        {"draft": tiny_draft, "agent": tiny_agent}
+    ) as url:  # otherwise every job loads the models again
         models = {role: endpoint(url, role) for role in ("draft", "agent")}
-        told = finished(
+        printed = finished(
             run(home, "reproduce", configured(home, "sharded", benchmark_root, shards=2, **models))
         )
-    assert [told.count(f" {part}: done in") for part in ("1of2", "2of2")] == [2, 2]
+    assert [printed.count(f" {part}: done in") for part in ("1of2", "2of2")] == [2, 2]
     assert records(home, "sharded") == alone
 
 
 @pytest.mark.parametrize(
-    ("draft", "agent", "told"),
+    ("draft", "agent", "message"),
     [
         ("gone", "agent", "cannot be reached"),
         ("draft", "agnt", "there is no model 'agnt' (did you mean 'agent'?)"),
         ("few", "agent", "Start vLLM with --max-logprobs 128"),
     ],
 )
-def test_a_server_that_will_not_do_is_told_in_one_line_before_any_work(
-    tmp_path, benchmark_root, tiny_draft, tiny_agent, draft, agent, told
+def test_an_unfit_server_is_reported_in_one_line_before_any_work(
+    tmp_path, benchmark_root, tiny_draft, tiny_agent, draft, agent, message
 ):
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
@@ -130,5 +134,5 @@ def test_a_server_that_will_not_do_is_told_in_one_line_before_any_work(
             home = make_home(tmp_path)
             done = run(home, "reproduce", configured(home, "refused", benchmark_root, **models))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert told in done.stderr
+    assert message in done.stderr
     assert ran(home) == []
