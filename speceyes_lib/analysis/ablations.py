@@ -24,8 +24,6 @@ from .confidence_data import ConfidenceData
 
 SAME_THRESHOLD, SAME_COVERAGE = "same threshold", "same coverage"
 
-# ------------------------------------------------------------------ accuracy against speedup
-
 
 def front(run: ConfidenceData, names: Sequence[str], points: int = 200) -> pd.DataFrame:
     """Accuracy and speedup of the funnel over its threshold, one line per score.
@@ -42,7 +40,7 @@ def front(run: ConfidenceData, names: Sequence[str], points: int = 200) -> pd.Da
     for name in names:
         setting = replace(run.setting, score=name)
         try:
-            values = np.sort(eligible_scores(run.data, setting))
+            values = np.sort(_eligible_scores(run.data, setting))
         except NotRecorded:
             continue
         at = np.unique(np.linspace(0, len(values) - 1, points).astype(int)) if len(values) else []
@@ -58,9 +56,6 @@ def points_at(run: ConfidenceData, thresholds: Mapping[str, float]) -> pd.DataFr
     rows = rows[rows["task"] == POOLED].reset_index(drop=True)
     gain = rows["accuracy_pct"] - rows["baseline_accuracy_pct"]
     return rows[["threshold", "speedup"]].assign(label=list(thresholds), gain_pp=gain)
-
-
-# ------------------------------------------------------------------ sweeps
 
 
 def replayed_sweep(
@@ -83,21 +78,20 @@ def replayed_sweep(
     rows = outcomes.replay(data, settings)
     if not same_coverage:
         return rows
-    accepted = int(accepts(eligible_scores(data, base), base.threshold).sum())
-    thresholds = [threshold_at_coverage(data, setting, accepted) for setting in settings]
+    accepted = int(accepts(_eligible_scores(data, base), base.threshold).sum())
+    thresholds = [_threshold_at_coverage(data, setting, accepted) for setting in settings]
     fair = [replace(s, threshold=t) for s, t in zip(settings, thresholds, strict=True) if t is not None]
     lines = {SAME_THRESHOLD: rows, SAME_COVERAGE: outcomes.replay(data, fair)}
     return pd.concat([part.assign(line=line) for line, part in lines.items()], ignore_index=True)
 
 
-def threshold_at_coverage(data: ReplayData, setting: Setting, accepted: int) -> float | None:
-    """The threshold at which a setting accepts that many drafts.
+def _threshold_at_coverage(data: ReplayData, setting: Setting, accepted: int) -> float | None:
+    """The threshold at which a setting accepts that many drafts; None where it has fewer drafts to accept.
 
-    None where it has fewer drafts to accept; the threshold that accepts nothing where the run lacks what the setting
-    needs (replay says what).
+    Where the run lacks what the setting needs, it is the threshold that accepts nothing (replay gives the reason).
     """
     try:
-        values = -np.sort(-eligible_scores(data, setting))
+        values = -np.sort(-_eligible_scores(data, setting))
     except NotRecorded:
         return NOTHING
     if accepted > len(values):
@@ -105,12 +99,8 @@ def threshold_at_coverage(data: ReplayData, setting: Setting, accepted: int) -> 
     return float(rejecting_threshold(values[accepted])) if accepted < len(values) else 0.0
 
 
-def eligible_scores(data: ReplayData, setting: Setting) -> NDArray[np.float64]:
-    """Scores of the drafts that the gate may accept, float64 [drafts].
-
-    Raises:
-        NotRecorded: the run did not record what the setting needs.
-    """
+def _eligible_scores(data: ReplayData, setting: Setting) -> NDArray[np.float64]:
+    """Scores of the drafts that the gate may accept; raises NotRecorded where the setting needs what is not there."""
     rows = outcomes.decisions(data, replace(setting, threshold=-1.0))
     return rows.loc[rows["decision"] == "accepted", "confidence"].to_numpy()
 
@@ -128,23 +118,18 @@ def measured_sweep(replayed: pd.DataFrame, x: str, agent: str) -> pd.DataFrame:
 
     The agent alone becomes the baseline row of each split, of the line SAME_THRESHOLD where there are two.
     """
-    part = replayed[(replayed["status"] == "ok") & replayed["task"].isin(TASKS)]
-    alone = part.drop_duplicates("task")
-    lines = ["line"] if "line" in part else []
-    keys = {"source": "measured", "agent": agent}
-    points = pd.DataFrame(
-        keys
-        | {"split": part["task"], x: part[x]}
-        | {name: part[name] for name in (*lines, "accuracy_pct", "speedup")}
-        | {"is_baseline": False}
+    part = replayed[(replayed["status"] == "ok") & replayed["task"].isin(TASKS)].rename(
+        columns={"task": "split"}
     )
-    baseline = pd.DataFrame(
-        keys
-        | {"split": alone["task"], x: np.nan}
-        | dict.fromkeys(lines, SAME_THRESHOLD)
-        | {"accuracy_pct": alone["baseline_accuracy_pct"], "speedup": 1.0, "is_baseline": True}
+    part = part.assign(source="measured", agent=agent, is_baseline=False)
+    alone = part.drop_duplicates("split")
+    alone = alone.assign(
+        **{x: np.nan}, accuracy_pct=alone["baseline_accuracy_pct"], speedup=1.0, is_baseline=True
     )
-    return pd.concat([baseline, points], ignore_index=True)
+    line = ["line"] if "line" in part else []
+    columns = ["source", "agent", "split", x, *line, "accuracy_pct", "speedup", "is_baseline"]
+    alone = alone.assign(line=SAME_THRESHOLD)
+    return pd.concat([alone[columns], part[columns]], ignore_index=True)
 
 
 def joined(*sweeps: pd.DataFrame | None) -> pd.DataFrame:

@@ -1,7 +1,7 @@
-"""What the notebooks 04 gather from a finished run: every score of its drafts, its settings, and samples to certify.
+"""The data of the notebooks 04: every score of a run's drafts, the run's settings, and samples to certify.
 
 A run may lack evidence, options, the router's log-probabilities or times (imported files do). What follows from
-them is then absent, and `missing` says why.
+them is then absent, and `missing` gives the reason.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ from . import sample_frame, score_comparison, summary
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceData:
-    """A run as the notebooks 04 see it.
+    """A run as the notebooks 04 use it.
 
-    frame: a row per sample (`sample_frame.samples`). data: the same samples as replay takes them, with every
-    score in `scores` to gate by. scores: a column per score that the run has, rows as in the frame.
-    margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft, nan without evidence. setting: as the run was gated,
-    at `threshold`. missing: what the run lacks, in words, by what therefore is not shown. chosen_here: the threshold
-    that the rule of `gating.choose_threshold` picks on these samples. used: the operating point in use, from
-    `threshold_from`, or `chosen_here` where that is empty.
+    Attributes:
+        frame: a row per sample (`sample_frame.samples`).
+        data: the same samples as replay takes them; the gate can use every score in `scores`.
+        scores: a column per score that the run has, rows as in the frame.
+        margin: smallest (p_1 - p_2) / (p_1 + p_2) of each draft, nan without evidence.
+        setting: as the run was gated, but for the threshold.
+        missing: what is not shown -> what the run lacks for it, in words.
+        chosen_here: the threshold that `gating.choose_threshold` picks on these samples.
+        used: the operating point in use, from `threshold_from`, or `chosen_here` where that is empty.
     """
 
     frame: pd.DataFrame
@@ -62,7 +65,8 @@ class ConfidenceData:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        return self.frame["draft_right"].fillna(False).astype(bool).to_numpy()
+        """Samples whose draft is right, bool [n]."""
+        return sample_frame.right_of(self.frame, "draft").to_numpy()
 
 
 def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
@@ -80,12 +84,12 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
         params.score, k, slope, router=config.get("router", "large"), batch_size=config.get("batch_size") or 1
     )
     missing: dict[str, str] = {}
-    table = pd.DataFrame({mode: frame[f"score_{mode}"].to_numpy(dtype=np.float64) for mode in PAPER_SCORES})
+    table = pd.DataFrame({name: frame[f"score_{name}"].to_numpy(dtype=np.float64) for name in PAPER_SCORES})
     margin = np.full(len(frame), np.nan)
     if data.top_logprobs is None:
         missing["scores from evidence, other K"] = "the run kept no evidence of its drafts"
     else:
-        k = setting.k if setting.k <= data.k_stored else data.k_stored
+        k = min(setting.k, data.k_stored)
         table = pd.DataFrame(scores.score_answers(data.top_logprobs, data.offsets, k, slope))
         margin = scores.smallest_margin(data.top_logprobs, data.offsets)
         if frame["options"].map(len).any():
@@ -102,12 +106,9 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     if (data.agent == ABSENT).any():
         missing["some of the agent's answers"] = f"{int((data.agent == ABSENT).sum())} are not recorded"
     table.index = frame.index
-    seen = frame["draft_verdict"].notna().to_numpy()
-    right = frame["draft_right"].fillna(False).astype(bool).to_numpy()
-    table["combination"] = np.nan
-    table.loc[seen, "combination"] = scores.combination(
-        table[seen].drop(columns="combination"), right[seen], frame["group"][seen], seed=params.seed
-    )
+    seen, right = frame["draft_verdict"].notna(), sample_frame.right_of(frame, "draft")
+    learned = scores.combination(table[seen], right[seen].to_numpy(), frame["group"][seen], seed=params.seed)
+    table["combination"] = pd.Series(learned, index=frame.index[seen])
     if table["combination"].isna().all():
         missing["combination"] = "too few right or wrong drafts to learn from"
     table = table.dropna(axis=1, how="all")
@@ -123,7 +124,7 @@ def to_certify(run: ConfidenceData, score: str | None = None) -> calibration_sam
     Samples whose draft or agent was not recorded are left out.
 
     Raises:
-        NotRecorded: the score or the router's words are not recorded.
+        NotRecorded: the score or the router's answers are not recorded.
     """
     setting = replace(run.setting, score=score or run.setting.score)
     data = run.data.take((run.data.agent != ABSENT) & ((run.data.draft != ABSENT) | ~run.data.readable))
@@ -160,32 +161,27 @@ def tried_here(
 
 
 def ties(run: ConfidenceData, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """`scores.near_ties` of the drafts scored above each of several thresholds: column `drafts` says which.
-
-    The router is left out: it is the score that is looked at.
-    """
-    score = run.scores[run.setting.score].to_numpy()
-    parts = []
+    """`near_ties` of the drafts scored above each threshold, named in the column `drafts`; the router is left out."""
+    score, parts = run.scores[run.setting.score], []
     for name, threshold in thresholds.items():
-        own = run.drafted & accepts(score, threshold)
-        parts.append(score_comparison.near_ties(run.margin[own], run.right[own]).assign(drafts=name))
+        above = run.drafted & accepts(score, threshold)
+        parts.append(score_comparison.near_ties(run.margin[above], run.right[above]).assign(drafts=name))
     return pd.concat(parts, ignore_index=True)
 
 
 def ledger_with_answers(run: ConfidenceData, threshold: float) -> pd.DataFrame:
-    """`replay.ledger` at a threshold of the accepted drafts that are not simply right twice, with the answers.
+    """The accepted drafts at a threshold that are not right twice (`replay.ledger`), with the answers.
 
-    Columns: `id outcome question draft agent confidence saved_s`. Empty where the run cannot say.
+    Columns: `id outcome question draft agent confidence saved_s`. No rows where the run lacks what replay needs.
     """
+    columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
     try:
         entries = outcomes.ledger(run.data, replace(run.setting, threshold=threshold))
     except NotRecorded:
-        entries = pd.DataFrame(columns=["id", "outcome", "confidence", "saved_s"])
+        return pd.DataFrame(columns=columns)
     entries = entries[~entries["outcome"].isin(["both right", "missed"])]
-    answers = run.frame[["id", "question", "draft_answer", "agent_answer"]]
-    answers = answers.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
-    columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
-    return entries.merge(answers, on="id", how="left")[columns]
+    answers = run.frame.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
+    return entries.merge(answers[["id", "question", "draft", "agent"]], on="id", how="left")[columns]
 
 
 def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd.DataFrame:
@@ -195,13 +191,13 @@ def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd
     threshold (median), target_pct, risk_pct (mean on the test halves) and risk_largest_pct (missing with one repeat),
     coverage_pct, gain_pp (accuracy less the agent's) and speedup (means).
     """
-    columns = ["certified", "repeats", "threshold", "target_pct", "risk_pct", "risk_largest_pct"]
-    columns += ["coverage_pct", "gain_pp", "speedup"]
+    means = ["target_pct", "risk_pct", "coverage_pct", "gain_pp", "speedup"]
+    columns = ["certified", "repeats", "threshold", *means[:2], "risk_largest_pct", *means[2:]]
     if not len(points):
         return pd.DataFrame(columns=columns).rename_axis("rule")
-    bounding = {r.name for r in rules if r.risk and r.guarantee != "uncorrected"}
     parts = points.assign(gain_pp=points["accuracy_pct"] - points["agent_pct"]).groupby("rule", sort=False)
-    table = parts[["target_pct", "risk_pct", "coverage_pct", "gain_pp", "speedup"]].mean()
+    table = parts[means].mean()
+    bounding = [rule.name for rule in rules if rule.risk and rule.guarantee != "uncorrected"]
     table["certified"] = parts["certified"].sum().where(table.index.isin(bounding)).astype("float64")
     table["repeats"], table["threshold"] = parts.size(), parts["threshold"].median()
     table["risk_largest_pct"] = parts["risk_pct"].max().where(table["repeats"] > 1)
@@ -209,13 +205,9 @@ def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd
 
 
 def confidence_summary(run: ConfidenceData, compared: pd.DataFrame) -> dict[str, Any]:
-    """The rows of `compare_scores` as JSON-ready numbers, for `confidence.json`, and what the run lacks."""
+    """The rows of `compare_scores`, ready for JSON, and what the run lacks, for `confidence.json`."""
     rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
-    plain = [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
-    return {"scores": plain, "missing": dict(run.missing)}
-
-
-# ------------------------------------------------------------------ what it is worth
+    return {"scores": rows, "missing": dict(run.missing)}
 
 
 def costs_at(
@@ -229,14 +221,9 @@ def costs_at(
         seconds = payoff.phase_seconds(run.data, replace(run.setting, threshold=threshold))
     except NotRecorded:
         times = [f"{prefix}{phase}" for prefix in ("", "alone_") for phase in PHASES]
-        empty = pd.DataFrame({"task": [], "decision": []} | {name: [] for name in times}, dtype="float64")
-        return empty, pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
-    return (
-        seconds,
-        payoff.break_even(seconds),
-        payoff.waterfall(seconds),
-        payoff.time_by_decision(seconds),
-    )
+        seconds = pd.DataFrame(columns=["task", "decision", *times]).astype(dict.fromkeys(times, "float64"))
+        return seconds, pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
+    return seconds, payoff.break_even(seconds), payoff.waterfall(seconds), payoff.time_by_decision(seconds)
 
 
 def fleet_plan(
@@ -251,20 +238,18 @@ def fleet_plan(
     Column `workload` is "funnel" or "agent". No rows where the run was not timed.
     """
     try:
-        workloads = {
-            "funnel": funnel_workload(run.data, replace(run.setting, threshold=threshold)),
-            "agent": agent_workload(run.data),
-        }
+        gated = funnel_workload(run.data, replace(run.setting, threshold=threshold))
+        workloads = {"funnel": gated, "agent": agent_workload(run.data)}
     except NotRecorded:
         columns = ["small", "large", "per_gpu_per_s", "p50_s", "p95_s", "n", "workload"]
         return pd.DataFrame(columns=columns), pd.DataFrame()
     fleets, load = [], []
     for name, workload in workloads.items():
-        told = best_ratio(workload, replicas, users=64 * replicas, requests=1500, seed=seed)
-        fleets.append(told.assign(workload=name))
-        fleet = Fleet(int(told.loc[0, "small"]), int(told.loc[0, "large"]))
+        ratios = best_ratio(workload, replicas, users=64 * replicas, requests=1500, seed=seed)
+        fleets.append(ratios.assign(workload=name))
+        fleet = Fleet(int(ratios.loc[0, "small"]), int(ratios.loc[0, "large"]))
         for n in users:
-            outcome = simulate_fleet(workload, fleet, users=n, requests=1500, seed=seed)
+            result = simulate_fleet(workload, fleet, users=n, requests=1500, seed=seed)
             row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
-            load.append(row | vars(outcome))
+            load.append(row | vars(result))
     return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)

@@ -1,13 +1,14 @@
-"""Does replay tell the truth? The funnel really run at several settings, beside what replay says of them.
+"""Is replay true? The funnel really run at several settings, beside what replay predicts for them.
 
-One instrumented pass is replayed; every setting is then run for real, in runs of its own (`<run>_setting1`, …), and
+One instrumented pass is replayed. Every setting is then run for real, in runs of its own (`<run>_setting1`, …), and
 so is the agent alone. Task by task they take turns, in an order that changes from task to task, so that a machine
-that gets slower or faster meanwhile does so for all of them.
+that becomes slower or faster meanwhile does so for all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -26,24 +27,25 @@ Progress = Callable[[int, int, str], None]
 
 
 def settings_of(params: FidelityParams) -> list[Setting]:
-    """The settings to run; raises UserError that names one which cannot be read."""
+    """The settings to run; raises UserError naming one that cannot be read."""
     return [Setting.parse(text) for text in params.settings]
 
 
 def run_fidelity(params: FidelityParams, progress: Progress = lambda done, total, text: None) -> list[Path]:
     """Run and judge the instrumented pass, the agent alone and every setting; returns the finished stage folders.
 
-    What an earlier session finished stays. Its times are then of another hour: for times side by side, run all at
-    once, on a machine with nothing else to do.
+    What an earlier session finished is kept, with its times. For times side by side, run everything in one session, on
+    a machine with nothing else to do.
     """
     arms = _arms(params)
     folders = []
     for turn, task in enumerate(params.tasks):
-        folders += run_draft_stage(_drafting(params, task), _told(progress, "draft"))
+        shared = set(DraftParams.model_fields) & set(FidelityParams.model_fields)
+        drafting = DraftParams(**params.model_dump(include=shared) | {"tasks": [task]})
+        folders += run_draft_stage(drafting, _named(progress, "draft"))
         first = turn % len(arms)
         for arm in arms[first:] + arms[:first]:
-            one = arm.model_copy(update={"tasks": [task]})
-            folders += run_agent_stage(one, _told(progress, one.run))
+            folders += run_agent_stage(arm.model_copy(update={"tasks": [task]}), _named(progress, arm.run))
     for arm in arms:
         judging = JudgingParams(run=arm.run, tasks=params.tasks, arms=arm.arms, data_root=params.data_root)
         folders += run_judging(judging)
@@ -53,55 +55,52 @@ def run_fidelity(params: FidelityParams, progress: Progress = lambda done, total
 def compare_with_replay(
     params: FidelityParams, data: replay_data.ReplayData
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Replay beside what was measured: one row per setting, and the samples on which they disagree.
+    """Replay beside what was measured: a row per setting, and the samples on which they disagree.
 
     Columns of the first: `setting`, `n`, the numbers of samples whose `decisions_differ`, `answers_differ` (text of
     the final answer) and `verdicts_differ`; `confidence_off`, the largest difference in confidence (drafts in other
-    batches round differently); then `accuracy_pct`, `accepted`, `wall_s` and `speedup`, each predicted and
-    measured, `off_pct` of the speedup, and `cost_note`. The speedup is over the agent alone with as many agents at
+    batches round differently); then `accuracy_pct`, `accepted`, `wall_s` and `speedup`, each `_predicted` and
+    `_measured`, `off_pct` of the speedup, and `cost_note`. The speedup is over the agent alone with as many agents at
     once.
     """
     rows, differing = [], []
     instrumented = recorded_run.open(params.run, tasks=params.tasks)
-    answers = sample_frame.samples(instrumented, ["collect"]).set_index("id")[
-        ["draft_answer", "agent_answer"]
-    ]
+    answers = sample_frame.samples(instrumented, ["collect"]).set_index("id")
     for at, setting in enumerate(settings_of(params), 1):
-        told = outcomes.decisions(data, setting).set_index("id").join(answers)
-        told["answer"] = told["draft_answer"].where(told["used"] == "small", told["agent_answer"])
-        really = _measured(_run_of(params, at), params.tasks, "gated").loc[told.index]
+        replayed = outcomes.decisions(data, setting).set_index("id")
+        replayed = replayed.join(answers[["draft_answer", "agent_answer"]])
+        is_draft = replayed["used"] == "small"
+        replayed["answer"] = replayed["draft_answer"].where(is_draft, replayed["agent_answer"])
+        measured = _measured(_run_of(params, at), params.tasks, "gated").loc[replayed.index]
         alone = _measured(_alone(params, setting.agent_batch_size), params.tasks, "baseline")
-        same = pd.DataFrame(
+        differs = pd.DataFrame(
             {
-                "decision": told["decision"] == really["decision"],
-                "answer": told["answer"].fillna("") == really["answer"].fillna(""),
-                "verdict": told["right"].fillna(False).astype(bool) == really["right"],
+                "decisions": replayed["decision"] != measured["decision"],
+                "answers": replayed["answer"].fillna("") != measured["answer"].fillna(""),
+                "verdicts": replayed["right"].fillna(False).astype(bool) != measured["right"],
             }
         )
         columns = ["decision", "confidence", "answer", "right"]
-        both = told[columns].add_suffix("_predicted").join(really[columns].add_suffix("_measured"))
-        both.insert(0, "task", told["task"])
-        differing.append(both[~same.all(axis=1)].assign(setting=str(setting)))
+        both = replayed[columns].add_suffix("_predicted").join(measured[columns].add_suffix("_measured"))
+        both.insert(0, "task", replayed["task"])
+        differing.append(both[differs.any(axis=1)].assign(setting=str(setting)))
         pooled = outcomes.replay(data, setting).set_index("task").loc[outcomes.POOLED]
-        measured = float(alone["wall_s"].sum() / really["wall_s"].sum())
-        off = (told["confidence"] - really["confidence"]).abs().max()
+        speedup = float(alone["wall_s"].sum() / measured["wall_s"].sum())
         rows.append(
             {
                 "setting": str(setting),
-                "n": len(told),
-                "decisions_differ": int((~same["decision"]).sum()),
-                "answers_differ": int((~same["answer"]).sum()),
-                "verdicts_differ": int((~same["verdict"]).sum()),
-                "confidence_off": float(off),
+                "n": len(replayed),
+                **{f"{name}_differ": int(differs[name].sum()) for name in differs},
+                "confidence_off": float((replayed["confidence"] - measured["confidence"]).abs().max()),
                 "accuracy_pct_predicted": pooled["accuracy_pct"],
-                "accuracy_pct_measured": 100.0 * float(really["right"].mean()),
+                "accuracy_pct_measured": 100.0 * float(measured["right"].mean()),
                 "accepted_predicted": int(pooled["accepted"]),
-                "accepted_measured": int((really["decision"] == "accepted").sum()),
+                "accepted_measured": int((measured["decision"] == "accepted").sum()),
                 "wall_s_predicted": pooled["wall_s"],
-                "wall_s_measured": float(really["wall_s"].sum()),
+                "wall_s_measured": float(measured["wall_s"].sum()),
                 "speedup_predicted": pooled["speedup"],
-                "speedup_measured": measured,
-                "off_pct": 100.0 * (pooled["speedup"] / measured - 1.0),
+                "speedup_measured": speedup,
+                "off_pct": 100.0 * (pooled["speedup"] / speedup - 1.0),
                 "cost_note": pooled["cost_note"],
             }
         )
@@ -122,23 +121,17 @@ def write_fidelity(
     return finish_stage(params.run, STAGE, params.stage_config(), files, n, inputs, figures=figures)
 
 
-# ------------------------------------------------------------------------------------------------- what is run
 def _run_of(params: FidelityParams, number: int) -> str:
     return f"{params.run}_setting{number}"
 
 
 def _alone(params: FidelityParams, agents: int) -> str:
-    """The run that holds the agent alone; one at a time, it is part of the instrumented run."""
+    """The run with the agent alone; the instrumented run itself where agents run one at a time."""
     return params.run if agents == 1 else f"{params.run}_agents{agents}"
 
 
-def _drafting(params: FidelityParams, task: str) -> DraftParams:
-    shared = set(DraftParams.model_fields) & set(FidelityParams.model_fields)
-    return DraftParams(**params.model_dump(include=shared) | {"tasks": [task]})
-
-
 def _arms(params: FidelityParams) -> list[AgentParams]:
-    """Everything that notebook 02 would be asked to run, one arm each."""
+    """Everything that notebook 02 has to run: the instrumented pass, the agent alone, and every setting."""
     shared = set(AgentParams.model_fields) & set(FidelityParams.model_fields)
     common = AgentParams(
         **params.model_dump(include=shared),
@@ -152,21 +145,19 @@ def _arms(params: FidelityParams) -> list[AgentParams]:
     for agents in sorted({1} | {s.agent_batch_size for s in settings}):
         alone = {"run": _alone(params, agents), "arms": ["baseline"], "agent_batch_size": agents}
         arms.append(common.model_copy(update=alone))
-    for at, s in enumerate(settings, 1):
-        gate = {"score": s.score, "k": s.k, "slope": s.slope, "threshold": s.threshold, "router": s.router}
-        sizes = {"batch_size": s.batch_size, "agent_batch_size": s.agent_batch_size}
-        run = {"run": _run_of(params, at), "arms": ["gated"]}
-        arms.append(AgentParams(**common.model_dump() | gate | sizes | run))
+    for at, setting in enumerate(settings, 1):
+        gated = asdict(setting) | {"run": _run_of(params, at), "arms": ["gated"]}
+        arms.append(AgentParams(**common.model_dump() | gated))
     return arms
 
 
-def _told(progress: Progress, run: str) -> Progress:
-    """Progress whose legs are told apart by run as well."""
+def _named(progress: Progress, run: str) -> Progress:
+    """Progress whose text names the run."""
     return lambda done, total, text="": progress(done, total, f"{text} · {run}")
 
 
 def _measured(run: str, tasks: Sequence[str], name: str) -> pd.DataFrame:
-    """What an arm really did, by sample id: decision, answer, right, wall_s and confidence."""
+    """An arm as it ran, by sample id: decision, answer, right, wall_s and confidence."""
     recorded = recorded_run.open(run, tasks=tasks)
     confidence = {id_: record.confidence for id_, record in recorded.records(name).items()}
     part = sample_frame.arm(sample_frame.samples(recorded, [name]), name).set_index("id")

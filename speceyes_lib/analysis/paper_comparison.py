@@ -1,4 +1,4 @@
-"""What notebook 05 gathers for the paper's tables and figures: reported numbers, the run's replay, other runs.
+"""The data of notebook 05: reported numbers, this run and its replay, and further runs.
 
 Nothing measured is ever filled in from the paper. What a run lacks for a figure is named in `PaperData.missing`.
 """
@@ -23,7 +23,7 @@ from ..runs.arms import ROUTERS
 from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
 from .reported import BATCH_SIZES, KS, TABLES, read_reported
-from .results import measured_results, method_of, reported_results
+from .results import COLUMNS, measured_results, method_of, reported_results
 from .summary import RunResult, gate_of
 
 AGENTS = (1, 2, 4, 8, 16, 32)
@@ -31,13 +31,22 @@ AGENTS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class PaperData:
-    """Everything shown, by source. `run` is None where only reported numbers are asked for."""
+    """Everything that notebook 05 shows.
+
+    Attributes:
+        params: of the notebook.
+        run: None where only reported numbers are wanted.
+        data: the run as replay takes it; None without the arm `collect`.
+        gate: as the run was gated; without `threshold` where no arm used one.
+        agent: kind of the run's agent, whose reported panel the run is drawn into.
+        missing: what the run lacks, in words.
+    """
 
     params: FiguresParams
     run: RunResult | None
     data: replay_data.ReplayData | None
     gate: dict
-    agent: str  # the format of the run's agent: the reported panel it is drawn into
+    agent: str
     missing: list[str] = field(default_factory=list)
 
     @cached_property
@@ -45,50 +54,38 @@ class PaperData:
         """The reported tables by name."""
         return {name: read_reported(name) for name in TABLES}
 
-    @property
-    def wants_reported(self) -> bool:
-        return self.params.source != "run"
-
-    # -------------------------------------------------------------- tables
     def results(self) -> pd.DataFrame:
         """The long form behind Table 1: reported, this run (with the scores it did not gate by), further runs."""
-        parts = [reported_results(self.paper["table1"])] if self.wants_reported else []
+        parts = [reported_results(self.paper["table1"])] if self.params.source != "run" else []
         if self.run is not None:
             parts += [measured_results(self.run.summary), self._other_scores()]
             parts += [measured_results(read_summary(name)) for name in self.params.more_runs]
-        parts = [part for part in parts if len(part)]
-        return pd.concat(parts, ignore_index=True)
+        return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+    @staticmethod
+    def source(sweep: pd.DataFrame) -> str:
+        """Whose numbers a sweep or the results hold: measured, reported or both."""
+        sources = sorted(set(sweep["source"])) if len(sweep) else []
+        return "both" if len(sources) > 1 else "".join(sources)
 
     def _other_scores(self) -> pd.DataFrame:
-        """The confidence scores that no arm gated by, replayed; each at the threshold its validation set gives."""
-        if self.data is None or "threshold" not in self.gate:
+        """The scores that no arm gated by, replayed, each at the threshold its validation set gives."""
+        if not self._can_be_replayed:
             return pd.DataFrame()
         thresholds = self._thresholds()
-        here = [mode for mode in PAPER_SCORES if mode != self.gate["score"] and mode in thresholds]
-        if not here:
+        thresholds.pop(self.gate["score"], None)
+        settings = [replace(self.setting, score=score, threshold=t) for score, t in thresholds.items()]
+        if not settings:
             return pd.DataFrame()
-        settings = [replace(self.setting, score=mode, threshold=thresholds[mode]) for mode in here]
         rows = outcomes.replay(self.data, settings)
         self._note_refusals(rows, "score")
-        rows = rows[(rows["status"] == "ok") & (rows["task"] != "pooled")]
-        return pd.DataFrame(
-            {
-                "source": "measured",
-                "agent": self.params.run,
-                "method": "speceyes_" + rows["score"],
-                "split": rows["task"],
-                **{
-                    c: rows[c]
-                    for c in ("accuracy_pct", "accuracy_low_pct", "accuracy_high_pct", "n", "speedup")
-                },
-                "speedup_low": np.nan,
-                "speedup_high": np.nan,
-                "how": "replayed",
-            }
-        ).reset_index(drop=True)
+        rows = rows[(rows["status"] == "ok") & (rows["task"] != "pooled")].rename(columns={"task": "split"})
+        rows = rows.assign(source="measured", agent=self.params.run, method="speceyes_" + rows["score"])
+        rows = rows.assign(speedup_low=np.nan, speedup_high=np.nan, how="replayed")
+        return rows[[*COLUMNS, "how"]].reset_index(drop=True)
 
     def _thresholds(self) -> dict[str, float]:
-        """mode -> threshold by the rule that chose the gate's, on the set it was chosen on."""
+        """score -> threshold by the rule that chose the gate's, on the set it was chosen on."""
         try:
             point = read_operating_point(self.params.threshold_from) if self.params.threshold_from else {}
             chosen_on = point.get("chosen_on", {})
@@ -97,17 +94,16 @@ class PaperData:
             validation = recorded_run.open(chosen_on["run"], tasks=chosen_on.get("tasks", self.params.tasks))
             frame = sample_frame.samples(validation, ["collect"])
         except UserError as e:
-            self._tell([f"Scores other than {self.gate['score']}: no validation run to choose on ({e})."])
+            self._note([f"Scores other than {self.gate['score']}: no validation run to choose on ({e})."])
             return {}
         delta_pp = point.get("delta_pp", 0.0)
-        return {mode: summary.choose_threshold(frame, mode, delta_pp).threshold for mode in PAPER_SCORES}
+        return {score: summary.choose_threshold(frame, score, delta_pp).threshold for score in PAPER_SCORES}
 
-    # -------------------------------------------------------------- figures
     def threshold_sweep(self) -> pd.DataFrame:
         """Reported thresholds, and the run at the same ones and at its own."""
-        asked = set(self.paper["ablation_threshold"]["threshold"].dropna())
-        asked |= {float(self.gate["threshold"])} if self.gate.get("threshold") is not None else set()
-        return self._sweep("ablation_threshold", "threshold", sorted(asked))
+        thresholds = set(self.paper["ablation_threshold"]["threshold"].dropna())
+        thresholds |= {float(self.gate["threshold"])} if "threshold" in self.gate else set()
+        return self._sweep("ablation_threshold", "threshold", sorted(thresholds))
 
     def topk_sweep(self) -> pd.DataFrame:
         """Reported and measured over K: at the same threshold, and this run at the same coverage as well."""
@@ -123,7 +119,7 @@ class PaperData:
 
     def router_sweep(self) -> pd.DataFrame:
         """Rows of `replay.replay` for each router; the paper's router ablation is not among the reported numbers."""
-        if self.data is None or "threshold" not in self.gate:
+        if not self._can_be_replayed:
             return pd.DataFrame()
         rows = ablations.replayed_sweep(self.data, self.setting, "router", ROUTERS)
         self._note_refusals(rows, "router")
@@ -134,52 +130,32 @@ class PaperData:
 
         "measured" where an arm ran so, "predicted" by replay's cost model in between.
         """
-        if self.data is None or self.data.cost is None or "threshold" not in self.gate:
+        if not self._can_be_replayed or self.data.cost is None:
             return pd.DataFrame()
         method = method_of("gated", self.gate["score"])
         rows = ablations.replayed_sweep(self.data, self.setting, "agent_batch_size", AGENTS)
         rows = rows[(rows["task"] == "pooled") & (rows["status"] == "ok")]
+        rows = rows.rename(columns={"agent_batch_size": "in_flight"})
         parts = [
             rows.assign(method=name, samples_per_s=rows["n"] / rows[clock], how="predicted")
             for name, clock in (("baseline", "baseline_wall_s"), (method, "wall_s"))
         ]
-        table = pd.concat(parts).rename(columns={"agent_batch_size": "in_flight"})
-        measured = []
-        for arm, told in self.run.summary["arms"].items():
-            base = arm.removesuffix("_batched")
-            if base in ("baseline", "gated") and told["pooled"]["wall_s"]:
-                stage = arm if arm in self.params.arms else "collect"
-                config = self.run.recorded.config(f"02_{stage}")
-                measured.append(
-                    {
-                        "method": "baseline" if base == "baseline" else method,
-                        "in_flight": config["agent_batch_size"],
-                        "samples_per_s": told["pooled"]["n"] / told["pooled"]["wall_s"],
-                        "how": "measured",
-                    }
-                )
-        columns = ["method", "in_flight", "samples_per_s", "how"]
-        return pd.concat([table[columns], pd.DataFrame(measured, columns=columns)], ignore_index=True)
+        for arm, entries in self.run.summary["arms"].items():
+            kind, pooled = arm.removesuffix("_batched"), entries["pooled"]
+            if kind in ("baseline", "gated") and pooled["wall_s"]:
+                config = self.run.recorded.config(f"02_{arm if arm in self.params.arms else 'collect'}")
+                point = {
+                    "method": method_of(kind, self.gate["score"]),
+                    "in_flight": config["agent_batch_size"],
+                }
+                point["samples_per_s"] = pooled["n"] / pooled["wall_s"]
+                parts.append(pd.DataFrame([point]).assign(how="measured"))
+        return pd.concat(parts, ignore_index=True)[["method", "in_flight", "samples_per_s", "how"]]
 
     def shares(self) -> dict[str, float]:
         """alpha and beta of the gated arm as it ran; empty without one."""
         pooled = self.run.summary["arms"].get("gated", {}).get("pooled", {}) if self.run else {}
         return {name: pooled[name] for name in ("alpha", "beta") if pooled.get(name) is not None}
-
-    @property
-    def shares_source(self) -> str:
-        """Whose numbers the drawing of the method shows."""
-        return "reported" if self.run is None else "measured"
-
-    def shares_table(self) -> pd.DataFrame:
-        """The same as a table, to be stored beside the drawing."""
-        return pd.DataFrame(list(self.shares().items()), columns=["name", "fraction"])
-
-    @staticmethod
-    def source(sweep: pd.DataFrame) -> str:
-        """Whose numbers a sweep or the results hold, as figures say it."""
-        there = sorted(set(sweep["source"])) if len(sweep) else []
-        return "both" if len(there) > 1 else "".join(there)
 
     def _sweep(
         self,
@@ -190,16 +166,21 @@ class PaperData:
         same_coverage: bool = False,
     ) -> pd.DataFrame:
         """The reported table (None: there is none) and the run over `x`, which replay may call by another `axis`."""
-        given = None
-        if table and self.wants_reported:
-            given = ablations.reported_sweep(self.paper[table], x)
-        if self.data is None or "threshold" not in self.gate:
-            return ablations.joined(given)
+        reported = None
+        if table and self.params.source != "run":
+            reported = ablations.reported_sweep(self.paper[table], x)
+        if not self._can_be_replayed:
+            return ablations.joined(reported)
         axis = axis or x
         rows = ablations.replayed_sweep(self.data, self.setting, axis, values, same_coverage)
         self._note_refusals(rows, axis)
-        rows = rows.rename(columns={axis: x})
-        return ablations.joined(given, ablations.measured_sweep(rows, x, self.agent))
+        return ablations.joined(
+            reported, ablations.measured_sweep(rows.rename(columns={axis: x}), x, self.agent)
+        )
+
+    @property
+    def _can_be_replayed(self) -> bool:
+        return self.data is not None and "threshold" in self.gate
 
     @property
     def setting(self) -> Setting:
@@ -207,18 +188,17 @@ class PaperData:
         names = ("score", "k", "slope", "router", "threshold")
         return Setting(**{name: self.gate[name] for name in names if name in self.gate})
 
-    def _note_refusals(self, rows: pd.DataFrame, what: str) -> None:
-        refused = rows[rows["status"] == "refused"].drop_duplicates([what, "reason"])
-        values = zip(refused[what], refused["reason"], strict=True)
-        self._tell([f"{what} {value}: {reason}" for value, reason in values])
+    def _note_refusals(self, rows: pd.DataFrame, axis: str) -> None:
+        refused = rows[rows["status"] == "refused"]
+        self._note([f"{axis} {row[axis]}: {row['reason']}" for row in refused.to_dict("records")])
 
-    def _tell(self, sentences: Sequence[str]) -> None:
-        """Add to `missing` what it does not say yet: whoever asks twice is told once."""
+    def _note(self, sentences: Sequence[str]) -> None:
+        """Add to `missing` what is not there yet."""
         self.missing[:] = dict.fromkeys([*self.missing, *sentences])
 
 
 def gather_paper(params: FiguresParams, run: RunResult | None) -> PaperData:
-    """What there is for the figures: `run` as `analysis.summarised` gives it. Missing parts are named, not fatal."""
+    """The data for the figures; `run` as `analysis.summarised` returns it. Missing parts are named, not fatal."""
     if run is None:
         return PaperData(params, None, None, {}, "")
     gate, missing, data, agent = gate_of(params, run.recorded), [], None, "deepeyes"

@@ -1,7 +1,7 @@
 """Numbers behind the figures: a frame per figure whose plotted numbers are not simply its argument.
 
-`report/plots` only draws. Whatever a figure needs that is not yet a column is computed here, so that the CSV file
-beside a figure holds exactly what it shows.
+`report/plots` only draws. What a figure needs that is not yet a column is computed here, so that the CSV file beside
+a figure holds exactly what it shows.
 """
 
 from __future__ import annotations
@@ -19,53 +19,39 @@ from ..runs.records import PHASES
 from ..stats import calibration, proportions, ranking
 from ..stats.resampling import Bootstrap
 from .results import method_of
-from .sample_frame import arm
+from .sample_frame import arm, right_of
 from .summary import groups_of
-
-# ------------------------------------------------------------------ gate
 
 
 def operating_curve(point: OperatingPoint) -> pd.DataFrame:
     """The curve behind a choice of threshold: threshold, accepted_pct, accuracy_pct, agent_pct, n."""
-    return pd.DataFrame(
-        {
-            "threshold": point.curve.threshold,
-            "accepted_pct": point.curve.accepted_pct,
-            "accuracy_pct": point.curve.accuracy_pct,
-            "agent_pct": point.baseline_accuracy.value,
-            "n": point.n,
-        }
-    )
+    curve = point.curve
+    columns = {name: getattr(curve, name) for name in ("threshold", "accepted_pct", "accuracy_pct")}
+    return pd.DataFrame(columns).assign(agent_pct=point.baseline_accuracy.value, n=point.n)
 
 
-def quadrants_data(frame: pd.DataFrame, threshold: float, mode: str = "min") -> pd.DataFrame:
+def quadrants_data(frame: pd.DataFrame, threshold: float, score: str = "min") -> pd.DataFrame:
     """Router and gate of every sample of the instrumented pass, and how often each answer is right.
 
-    The funnel asks the gate only where the router says "no". Here the gate is applied to all samples.
+    The funnel applies the gate only where the router says "no". Here the gate is applied to all samples.
 
     Args:
         frame: a row per sample, as `sample_frame.samples` returns it.
         threshold: drafts with a score above it are accepted.
-        mode: score of the gate.
+        score: of the gate.
 
     Returns:
         Four rows: router ("yes", "no"), gate ("rejects", "accepts"), n, draft_pct and agent_pct (NaN where n is 0).
     """
     part = frame[frame["collect_verdict"].notna() & frame["router_verdict"].notna()]
-    accepted = accepts(part[f"score_{mode}"], threshold)
-    rows = []
-    for router in ("yes", "no"):
-        for gate, inside in (("rejects", ~accepted), ("accepts", accepted)):
-            cell = part[(part["router_verdict"] == router) & inside]
-            shares = {
-                f"{who}_pct": 100.0 * cell[f"{who}_right"].fillna(False).astype(bool).mean()
-                for who in ("draft", "agent")
-            }
-            rows.append({"router": router, "gate": gate, "n": len(cell), **shares})
-    return pd.DataFrame(rows)
-
-
-# ------------------------------------------------------------------ scores
+    gate = np.where(accepts(part[f"score_{score}"], threshold), "accepts", "rejects")
+    right = pd.DataFrame({f"{who}_pct": 100.0 * right_of(part, who) for who in ("draft", "agent")})
+    cells = right.groupby(
+        [part["router_verdict"].rename("router"), pd.Series(gate, right.index, name="gate")]
+    )
+    table = cells.mean().assign(n=cells.size())[["n", "draft_pct", "agent_pct"]]
+    every = pd.MultiIndex.from_product([("yes", "no"), ("rejects", "accepts")], names=["router", "gate"])
+    return table.reindex(every).fillna({"n": 0}).astype({"n": int}).reset_index()
 
 
 def rolling_by_rank_data(drafts: pd.DataFrame, names: Sequence[str], window: int = 50) -> pd.DataFrame:
@@ -82,15 +68,9 @@ def rolling_by_rank_data(drafts: pd.DataFrame, names: Sequence[str], window: int
     parts = []
     for name in names:
         curve = ranking.rolling_accuracy(drafts[name], drafts["right"], window)
-        columns = {
-            "score": name,
-            "rank_pct": 100 * ((np.arange(len(curve.score)) + curve.window / 2) / max(curve.n, 1)),
-            "accuracy_pct": curve.accuracy_pct,
-            "low_pct": curve.low_pct,
-            "high_pct": curve.high_pct,
-            "window": curve.window,
-            "n": curve.n,
-        }
+        rank = np.arange(len(curve.score)) + curve.window / 2
+        columns = {"score": name, "rank_pct": 100 * (rank / max(curve.n, 1))}
+        columns |= {c: getattr(curve, c) for c in ("accuracy_pct", "low_pct", "high_pct", "window", "n")}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
@@ -100,8 +80,8 @@ def risk_coverage_data(drafts: pd.DataFrame, names: Sequence[str]) -> pd.DataFra
     parts = []
     for name in names:
         curve = ranking.risk_coverage(drafts[name], drafts["right"], bootstrap=Bootstrap(draws=1))
-        points = {c: getattr(curve, c) for c in ("coverage_pct", "risk_pct")}
-        parts.append(pd.DataFrame({"score": name, **points, "aurc": curve.aurc.value, "n": curve.n}))
+        columns = {"score": name, "coverage_pct": curve.coverage_pct, "risk_pct": curve.risk_pct}
+        parts.append(pd.DataFrame(columns).assign(aurc=curve.aurc.value, n=curve.n))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -116,9 +96,6 @@ def reliability_data(drafts: pd.DataFrame, names: Sequence[str], n_bins: int = 1
         bins = calibration.reliability(drafts[name], drafts["right"], n_bins)
         parts.append(pd.DataFrame({"score": name, **{c: getattr(bins, c) for c in columns}}))
     return pd.concat(parts[1:] or parts, ignore_index=True)
-
-
-# ------------------------------------------------------------------ cost
 
 
 def first_look_by_size_data(frame: pd.DataFrame, hard_below: float, n_bins: int = 3) -> pd.DataFrame:
@@ -138,19 +115,16 @@ def first_look_by_size_data(frame: pd.DataFrame, hard_below: float, n_bins: int 
     for side in (size[size < hard_below], size[size >= hard_below]):
         if len(side):
             cuts = np.quantile(side, np.linspace(0, 1, n_bins + 1))
-            edges |= {round(float(c), 2) for c in cuts[1:-1]} | {
-                float(np.floor(cuts[0] * 100) / 100) if side.iloc[0] < hard_below else hard_below,
-                hard_below if side.iloc[0] < hard_below else float(np.ceil(cuts[-1] * 100) / 100),
-            }
-    rows = []
+            edges |= {round(float(c), 2) for c in cuts[1:-1]}
+            below = side.iloc[0] < hard_below
+            edges.add(float(np.floor(cuts[0] * 100) / 100 if below else np.ceil(cuts[-1] * 100) / 100))
     bounds = sorted(edges)
+    rows = []
     for low, high in itertools.pairwise(bounds):
-        last = high == bounds[-1]
-        part = looked[(size >= low) & ((size <= high) if last else (size < high))]
-        for who, column in (("first_look", "first_look_right"), ("zoom", "agent_right")):
-            share = proportions.accuracy(part[column].fillna(False).astype(bool), groups_of(part))
-            values = {"accuracy_pct": share.value, "low_pct": share.low, "high_pct": share.high}
-            rows.append({"who": who, "low": low, "high": high, **values, "n": share.n})
+        part = looked[(size >= low) & ((size < high) | (high == bounds[-1]) & (size <= high))]
+        for who, answer in (("first_look", "first_look"), ("zoom", "agent")):
+            share = proportions.accuracy(right_of(part, answer), groups_of(part))
+            rows.append((who, low, high, share.value, share.low, share.high, share.n))
     columns = ["who", "low", "high", "accuracy_pct", "low_pct", "high_pct", "n"]
     table = pd.DataFrame(rows, columns=columns)
     return table[table["n"] > 0].reset_index(drop=True)
@@ -158,17 +132,14 @@ def first_look_by_size_data(frame: pd.DataFrame, hard_below: float, n_bins: int 
 
 def phase_times_data(frame: pd.DataFrame, arms: Sequence[str], score: str = "min") -> pd.DataFrame:
     """Mean milliseconds per sample of every phase: columns method, phase, ms. Arms without times are left out."""
-    parts = {name: arm(frame, name) for name in arms}
+    parts = {method_of(name, score): arm(frame, name) for name in arms}
     rows = [
-        {"method": method_of(name, score), "phase": phase, "ms": 1000.0 * float(part[phase].mean())}
-        for name, part in parts.items()
+        (method, phase, 1000.0 * float(part[phase].mean()))
+        for method, part in parts.items()
         if part["wall_s"].notna().any()
         for phase in PHASES
     ]
     return pd.DataFrame(rows, columns=["method", "phase", "ms"])
-
-
-# ------------------------------------------------------------------ ablations
 
 
 def batch_gains(sweep: pd.DataFrame) -> pd.DataFrame:

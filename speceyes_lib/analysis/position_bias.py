@@ -1,10 +1,9 @@
 """Does the place of an option matter? The drafts of a run again, with the same options in other orders.
 
 V* puts the right option first in every question, so a model that favours the first place gains on it what it would
-lose elsewhere. The passes differ in nothing but the order: model, wording and samples are those of the run's stage 01,
-which is the pass "as_published". Each other order is a stage 01 of a run of its own, `<run>_<order>`.
-
-What is named after a pass is the place: 0 is the option shown first.
+lose elsewhere. The passes differ only in the order: model, wording and samples are those of the run's stage 01,
+which is the pass "as_published". Each other order is a stage 01 of a run of its own, `<run>_<order>`. Places are
+counted from 0, the option shown first.
 """
 
 from __future__ import annotations
@@ -31,22 +30,18 @@ STAGE = "study_position_bias"
 PUBLISHED = "as_published"
 
 
-def run_of(params: PositionBiasParams, order: str) -> str:
-    """The run that holds an order's pass."""
-    return params.run if order == PUBLISHED else f"{params.run}_{order}"
-
-
 def run_orders(params: PositionBiasParams, progress: Progress) -> dict[str, RecordedRun]:
-    """Draft every sample in every order, as far as that is not done yet: order -> the run that holds its drafts.
+    """Draft every sample in every order that is not done yet: order -> the run that holds its drafts.
 
-    Raises StageError where the run has no drafts, ConfigError where its own are not in the published order or where
-    a task has no options, and whatever drafting raises.
+    Raises:
+        StageError: the run has no drafts.
+        ConfigError: its drafts are not in the published order, or a task has no options.
     """
     recorded = {}
     for order in (PUBLISHED, *params.orders):
         if order != PUBLISHED:
             run_draft_stage(drafting(params, order), progress)
-        recorded[order] = recorded_run.open(run_of(params, order), tasks=params.tasks)
+        recorded[order] = recorded_run.open(_run_of(params, order), tasks=params.tasks)
     return recorded
 
 
@@ -58,20 +53,24 @@ def drafting(params: PositionBiasParams, order: str) -> DraftParams:
             f"run: the drafts of {params.run} were imported and their model is not known; name a run that was run here"
         )
     known = {name: value for name, value in config.items() if name in DraftParams.model_fields}
-    own = build(DraftParams, known, f"stage 01 of run {params.run}")
-    if own.option_order != PUBLISHED:
+    published = build(DraftParams, known, f"stage 01 of run {params.run}")
+    if published.option_order != PUBLISHED:
         raise ConfigError(
-            f"run: the drafts of {params.run} were made with option_order = {own.option_order!r}; "
+            f"run: the drafts of {params.run} were made with option_order = {published.option_order!r}; "
             f"name a run whose options were shown {PUBLISHED}"
         )
     changed = {
-        "run": run_of(params, order),
+        "run": _run_of(params, order),
         "tasks": params.tasks,
         "if_changed": params.if_changed,
         "option_order": order,
         "option_seed": params.option_seed,
     }
-    return own.model_copy(update=changed)
+    return published.model_copy(update=changed)
+
+
+def _run_of(params: PositionBiasParams, order: str) -> str:
+    return params.run if order == PUBLISHED else f"{params.run}_{order}"
 
 
 def order_answers(params: PositionBiasParams, recorded: Mapping[str, RecordedRun]) -> pd.DataFrame:
@@ -115,47 +114,46 @@ def by_order(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> p
     """
     rows = []
     for task in ("all", *frame["task"].unique()):
-        own = frame if task == "all" else frame[frame["task"] == task]
-        published = own[own["order"] == PUBLISHED].set_index("id")
-        for order, part in own.groupby("order", sort=False):
-            share = proportions.accuracy(part["right"], groups_of(part), bootstrap)
-            both = part.set_index("id").join(published["right"].rename("right_published"), how="inner")
-            test = paired.paired_test(both["right"], both["right_published"], groups_of(both), bootstrap)
-            diff = test.difference
+        of_task = frame if task == "all" else frame[frame["task"] == task]
+        published = of_task[of_task["order"] == PUBLISHED].set_index("id")["right"].rename("right_published")
+        for order, part in of_task.groupby("order", sort=False):
             row = {
                 "order": order,
                 "task": task,
                 "n": len(part),
                 "errors": int((part["verdict"] == "error").sum()),
                 "unparsed": int(part["verdict"].isin(["unparsed", "undecided"]).sum()),
-                "accuracy_pct": share.value,
-                "low_pct": share.low,
-                "high_pct": share.high,
+                **_accuracy(part, bootstrap),
                 "first_pct": 100.0 * (part["named_place"] == 0).mean(),
                 "first_right_pct": 100.0 * (part["right_place"] == 0).mean(),
             }
             if order != PUBLISHED:
+                both = part.set_index("id").join(published, how="inner")
+                test = paired.paired_test(both["right"], both["right_published"], groups_of(both), bootstrap)
+                diff = test.difference
                 row |= {"diff_pp": diff.value, "diff_low_pp": diff.low, "diff_high_pp": diff.high}
                 row |= {"p_value": test.p_value, "changed": test.b + test.c}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def by_place(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> pd.DataFrame:
-    """Accuracy by the place of the right option, over the published order and the rotations, apart for each number
-    of options.
+def _accuracy(part: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, float]:
+    share = proportions.accuracy(part["right"], groups_of(part), bootstrap)
+    return {"accuracy_pct": share.value, "low_pct": share.low, "high_pct": share.high}
 
-    Together these show every question once with its right option at each place, so that places differ in nothing
-    else. An order that a rotation repeats (two options rotated twice) counts once. Columns: options, place ("A" is
-    first), n (answers), accuracy_pct with its interval.
+
+def by_place(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> pd.DataFrame:
+    """Accuracy by the place of the right option, over the published order and the rotations.
+
+    Together these show every question once with its right option at each place, so that places differ only in that.
+    An order that a rotation repeats (two options rotated twice) counts once. Columns: options (how many; each number
+    has its own rows), place ("A" is first), n (answers), accuracy_pct with its interval.
     """
     rotated = frame[frame["order"] != "shuffled"].drop_duplicates(["id", "right_place"])
-    rows = []
-    for (options, place), part in rotated.groupby(["options", "right_place"]):
-        share = proportions.accuracy(part["right"], groups_of(part), bootstrap)
-        row = {"options": options, "place": LETTERS[place], "n": len(part)}
-        row |= {"accuracy_pct": share.value, "low_pct": share.low, "high_pct": share.high}
-        rows.append(row)
+    rows = [
+        {"options": options, "place": LETTERS[place], "n": len(part), **_accuracy(part, bootstrap)}
+        for (options, place), part in rotated.groupby(["options", "right_place"])
+    ]
     return pd.DataFrame(rows)
 
 

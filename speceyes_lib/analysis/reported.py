@@ -29,7 +29,9 @@ def read_reported(name: str, folder: Path | None = None) -> pd.DataFrame:
 
     Numbers are float64 (`accuracy_pct` percent, `speedup` a ratio). In `ablation_threshold` the agent alone has
     threshold NaN and `is_baseline` True; in `ablation_batch_size` it has batch size 0.
-    Raises DataError for an unknown table, a missing file, missing columns or a cell that is not a number.
+
+    Raises:
+        DataError: an unknown table, a missing file, missing columns or a cell that is not a number.
     """
     if name not in TABLES:
         raise DataError(f"no reported table {name!r}{nearest(name, TABLES)}; there are {', '.join(TABLES)}")
@@ -56,18 +58,19 @@ def read_reported(name: str, folder: Path | None = None) -> pd.DataFrame:
 def reported_points(table1: pd.DataFrame, thresholds: pd.DataFrame) -> pd.DataFrame:
     """The paper's SpecEyes points, averaged over splits, against its own agent: `agent kind label speedup gain_pp`.
 
-    kind: "table" (Table 1, a point per confidence mode) or "threshold" (its threshold ablation, `min`).
+    kind: "table" (Table 1, a point per score) or "threshold" (its threshold ablation, `min`).
     """
-    base = table1[(table1["method"] == "baseline") & (table1["split"] == AVERAGE)].set_index("agent")[
-        "accuracy_pct"
-    ]
-    own = table1[(table1["method"] == "speceyes") & (table1["split"] == AVERAGE)]
-    told = own.assign(kind="table", label=own["confidence"])
+    average = table1[table1["split"] == AVERAGE]
+    base = average[average["method"] == "baseline"].set_index("agent")["accuracy_pct"]
+    points = average[average["method"] == "speceyes"]
+    points = points.assign(kind="table", label=points["confidence"])
     sweep = thresholds[~thresholds["is_baseline"] & (thresholds["split"] != AVERAGE)]
-    means = sweep.groupby(["agent", "threshold"])[["accuracy_pct", "speedup"]].mean()
-    full = sweep.groupby(["agent", "threshold"])["split"].nunique() == sweep["split"].nunique()
-    sweep = means[full].reset_index()  # an average over fewer splits is of other questions
-    sweep = sweep.assign(kind="threshold", label=sweep["threshold"].map("{:g}".format))
-    told = pd.concat([told, sweep], ignore_index=True)
-    told["gain_pp"] = told["accuracy_pct"] - told["agent"].map(base)
-    return told[["agent", "kind", "label", "speedup", "gain_pp"]]
+    by_threshold = sweep.groupby(["agent", "threshold"])
+    full = by_threshold["split"].nunique() == sweep["split"].nunique()
+    means = (
+        by_threshold[["accuracy_pct", "speedup"]].mean()[full].reset_index()
+    )  # fewer splits: other questions
+    means = means.assign(kind="threshold", label=means["threshold"].map("{:g}".format))
+    points = pd.concat([points, means], ignore_index=True)
+    points["gain_pp"] = points["accuracy_pct"] - points["agent"].map(base)
+    return points[["agent", "kind", "label", "speedup", "gain_pp"]]

@@ -25,20 +25,17 @@ def score_of(summary: Mapping) -> str:
     return summary.get("gate", {}).get("score") or "min"
 
 
-# ------------------------------------------------------------------ long forms
-
-
 def measured_results(summary: Mapping) -> pd.DataFrame:
     """`summary.json` in long form, `AVERAGE` included; `agent` is the name of the run."""
+    score, run = score_of(summary), summary.get("run") or "run"
     rows = []
-    for arm, told in summary["arms"].items():
-        entries = {**told["splits"], AVERAGE: told["average"]}
-        for split, entry in entries.items():
-            row = {c: entry.get(c) for c in COLUMNS[4:]}
+    for arm, entries in summary["arms"].items():
+        keys = {"source": "measured", "agent": run, "method": method_of(arm, score)}
+        for split, entry in {**entries["splits"], AVERAGE: entries["average"]}.items():
+            row = entry | keys | {"split": split}
             if arm.startswith("baseline"):  # each setting's agent alone is what the others are compared with
                 row |= {"speedup": 1.0, "speedup_low": None, "speedup_high": None}
-            names = ("measured", summary.get("run") or "run", method_of(arm, score_of(summary)), split)
-            rows.append(dict(zip(COLUMNS[:4], names, strict=True)) | row)
+            rows.append(row)
     return _numeric(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
@@ -53,8 +50,6 @@ def _numeric(long: pd.DataFrame) -> pd.DataFrame:
     numbers = list(COLUMNS[4:])
     return long.assign(**long[numbers].astype("float64"))
 
-
-# ------------------------------------------------------------------ a summary as frames
 
 ARM_COLUMNS = (
     *("accuracy_pct", "accuracy_low_pct", "accuracy_high_pct", "n", "errors", "unparsed", "undecided"),
@@ -83,16 +78,16 @@ def comparison_results(summary: Mapping) -> pd.DataFrame:
     Index: first, second (methods), split. Columns: diff_pp with low_pp and high_pp, only_first and only_second
     (samples that only one of them got right), p_value (McNemar), n.
     """
-    names = {"diff_pp": "diff_pp", "low_pp": "low_pp", "high_pp": "high_pp"}
-    names |= {"b": "only_first", "c": "only_second", "p_value": "p_value", "n": "n"}
-    index, rows = [], []
+    names = {"b": "only_first", "c": "only_second"}
+    keys, rows = [], []
     for comparison, entries in summary["comparisons"].items():
         methods = [method_of(arm, score_of(summary)) for arm in comparison.split("_vs_")]
         for split, entry in {"all": entries["pooled"], **entries["splits"]}.items():
-            index.append((*methods, split))
-            rows.append([entry[key] for key in names])
-    index = pd.MultiIndex.from_tuples(index, names=["first", "second", "split"]) if rows else None
-    return pd.DataFrame(rows, index=index, columns=list(names.values()), dtype="float64")
+            keys.append((*methods, split))
+            rows.append({names.get(key, key): value for key, value in entry.items()})
+    index = pd.MultiIndex.from_tuples(keys, names=["first", "second", "split"]) if rows else None
+    columns = ["diff_pp", "low_pp", "high_pp", "only_first", "only_second", "p_value", "n"]
+    return pd.DataFrame(rows, index=index, columns=columns, dtype="float64")
 
 
 def first_look_results(summary: Mapping) -> pd.DataFrame:
@@ -100,12 +95,12 @@ def first_look_results(summary: Mapping) -> pd.DataFrame:
 
     Columns: n, first_look_pct and zoom_pct, each with its interval, diff_pp, low_pp, high_pp and p_value of the gain.
     """
-    rows = {name: summary["first_look"][name] for name in ("hard", "easy", "all")}
-    rows = {name: {k: v for k, v in row.items() if k != "gain"} | row["gain"] for name, row in rows.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index").assign(n=[row["n"] for row in rows.values()])
+    entries = {name: summary["first_look"][name] for name in ("hard", "easy", "all")}
+    rows = {name: entry["gain"] | entry for name, entry in entries.items()}
     columns = [f"{who}{end}_pct" for who in ("first_look", "zoom") for end in ("", "_low", "_high")]
     columns = ["n", *columns, "diff_pp", "low_pp", "high_pp", "p_value"]
-    return table.reindex(columns=columns).astype("float64").rename_axis("samples")
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+    return table.astype("float64").rename_axis("samples")
 
 
 def auroc_results(auroc: Mapping) -> pd.DataFrame:

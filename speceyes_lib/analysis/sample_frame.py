@@ -1,6 +1,6 @@
-"""One tidy frame per run: a row per sample, with everything the analysis asks about it. Then its summary.
+"""One tidy frame per run: a row per sample, joined from what stages 02 and 03 stored.
 
-The frame joins what stages 02 and 03 stored. Columns of the sample and of the instrumented pass (`collect`):
+Columns of the sample and of the instrumented pass (`collect`):
 
 ======================== ============================================================================
 `id task benchmark split` where the sample comes from; the index is the position in the order of the paper's splits
@@ -8,9 +8,9 @@ The frame joins what stages 02 and 03 stored. Columns of the sample and of the i
 `options`                 the texts to choose from, as shown (empty in runs judged before they were kept)
 `target_fraction`         side of what the question is about / side of the image (NaN: unknown)
 `draft_answer …_right`    the small model's answer, its verdict, and whether that is "right"
-`score_min …_mean …`      the draft's confidence, one column per mode (NaN: none, e.g. an empty answer)
+`score_min …_mean …`      the draft's scores (NaN: none, for example of an empty answer)
 `router_verdict`          "yes" (a tool would help: to the agent), "no" (to the draft), or None
-`router_yes_logprob _no_` how probable either word was (NaN: not recorded)
+`router_yes_logprob _no_` log-probability of its yes and its no (NaN: not recorded)
 `agent_answer …_right`    the agent's answer
 `n_turns zoomed`          how many turns it took, whether one of them was a tool call that gave a picture
 `first_look_right`        the agent forbidden to zoom
@@ -38,21 +38,22 @@ from ..runs.records import PHASES, AgentRecord, JudgedRecord, RouterRecord, Verd
 from ..tasks.registry import place_of
 
 ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
-COMPUTED_ARMS = ("draft_only", "router_only", "baseline_batched")
 
 
 def assemble(
     arms: Mapping[str, Mapping[str, AgentRecord]], judged: Mapping[str, Mapping[str, JudgedRecord]]
 ) -> pd.DataFrame:
-    """Join the records of the arms with their verdicts: see the module's table of columns.
+    """Join the records of the arms with their verdicts, both arm -> id -> record; columns as in the table above.
 
-    `arms` and `judged` map arm -> id -> record. An arm that has not run a sample has missing values there.
-    The columns of the instrumented pass come from `collect` and are absent without it.
+    An arm that has not run a sample has missing values there. The columns of the instrumented pass come from `collect`
+    and are absent without it.
     """
     facts: dict[str, JudgedRecord] = {}
     for records in judged.values():
         facts |= records
-    ids = sorted(facts, key=_place)
+    ids = sorted(
+        facts, key=lambda id_: (place_of(id_.rsplit("/", 1)[0]), id_)
+    )  # as the paper lists the splits
     index = {id_: i for i, id_ in enumerate(ids)}
     frame = pd.DataFrame({"id": ids})
     parts = frame["id"].str.split("/", n=2, expand=True).reindex(columns=range(3))
@@ -60,9 +61,7 @@ def assemble(
     frame["benchmark"], frame["split"] = parts[0], parts[1]
     for column in ("group", "question", "kind", "options"):
         frame[column] = [getattr(facts[i], column) for i in ids]
-    frame["target_fraction"] = np.array(
-        [np.nan if (f := facts[i].target_fraction) is None else f for i in ids], dtype="float64"
-    )
+    frame["target_fraction"] = pd.Series([facts[i].target_fraction for i in ids], dtype="float64")
     columns = [frame]
     if "collect" in arms:
         columns.append(_aligned(_instrumented(arms["collect"], judged["collect"]), index))
@@ -70,11 +69,6 @@ def assemble(
         columns.append(_aligned(_outcomes(records, judged[arm]), index).add_prefix(f"{arm}_"))
     frame = pd.concat(columns, axis=1)
     return _with_computed_arms(frame) if "collect" in arms else frame
-
-
-def _place(id_: str) -> tuple[int, str]:
-    """Sort key: the order of the paper's splits (others after them), then the id."""
-    return place_of(id_.rsplit("/", 1)[0]), id_
 
 
 def _aligned(part: pd.DataFrame, index: Mapping[str, int]) -> pd.DataFrame:
@@ -90,26 +84,32 @@ def _right(verdicts: pd.Series) -> pd.Series:
     return (verdicts == "right").astype("boolean").mask(verdicts.isna())
 
 
+def phase_seconds(record: AgentRecord) -> dict[str, float] | None:
+    """Phase -> seconds that a sample is charged (a draft of stage 01 is not charged again); None: nothing was timed."""
+    if not record.timed:
+        return None
+    return {
+        "decode_s": record.decode_s,
+        "router_s": record.router.router_s if record.router else 0.0,
+        "draft_s": record.draft.draft_s if record.draft and record.run_mode == "gated" else 0.0,
+        "agent_s": record.trajectory.agent_s if record.trajectory else 0.0,
+        "tool_s": record.tool_s,
+    }
+
+
 def _outcomes(records: Mapping[str, AgentRecord], judged: Mapping[str, JudgedRecord]) -> pd.DataFrame:
-    """One arm: what was decided, whether it is right, what it cost (a stage-01 draft is not charged twice)."""
-    rows = []
-    for id_, record in records.items():
-        charged_draft = record.draft if record.run_mode == "gated" else None
-        times = {
-            "wall_s": record.wall_s,
-            "decode_s": record.decode_s,
-            "router_s": record.router.router_s if record.router else 0.0,
-            "draft_s": charged_draft.draft_s if charged_draft else 0.0,
-            "agent_s": record.trajectory.agent_s if record.trajectory else 0.0,
-            "tool_s": record.tool_s,
-        }
-        row = {
+    """One arm: what was decided, whether it is right, what it cost."""
+    rows = [
+        {
             "id": id_,
             "decision": record.decision,
             "answer": record.answer,
             "verdict": _verdict(judged[id_], "final"),
+            "wall_s": record.wall_s,
+            **(phase_seconds(record) or dict.fromkeys(PHASES, np.nan)),
         }
-        rows.append(row | (times if record.timed else dict.fromkeys(times, np.nan)))
+        for id_, record in records.items()
+    ]
     frame = pd.DataFrame(rows, columns=["id", *(p for p in ARM_PARTS if p != "right")])
     frame["right"] = _right(frame["verdict"])
     return frame
@@ -160,56 +160,60 @@ def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
     agent = "baseline" if "baseline_decision" in frame else "collect"
     ran = frame["collect_decision"].notna()
     to_draft = ~routed(frame)
-    zero = pd.Series(0.0, index=frame.index)
-    draft_only = {
-        "decision": pd.Series("accepted", index=frame.index),
-        "answer": frame["draft_answer"],
-        "verdict": frame["draft_verdict"],
-        "decode_s": frame["draft_decode_s"],
-        "router_s": zero,
-        "draft_s": frame["draft_s"],
-        "agent_s": zero,
-        "tool_s": zero,
+    nothing = dict.fromkeys(PHASES, 0.0)
+    computed = {
+        "draft_only": nothing
+        | {
+            "decision": "accepted",
+            "answer": frame["draft_answer"],
+            "verdict": frame["draft_verdict"],
+            "decode_s": frame["draft_decode_s"],
+            "draft_s": frame["draft_s"],
+        },
+        "router_only": {
+            "decision": np.where(to_draft, "accepted", "routed"),
+            "answer": frame["draft_answer"].where(to_draft, frame["agent_answer"]),
+            "verdict": frame["draft_verdict"].where(
+                to_draft, frame["collect_verdict"]
+            ),  # a failed sample too
+            "decode_s": frame["collect_decode_s"],
+            "router_s": frame["collect_router_s"],
+            "draft_s": frame["draft_s"].where(to_draft, 0.0),
+            "agent_s": frame[f"{agent}_agent_s"].mask(to_draft, 0.0),
+            "tool_s": frame[f"{agent}_tool_s"].mask(to_draft, 0.0),
+        },
+        "baseline_batched": nothing
+        | {
+            "decision": "baseline",
+            "answer": frame["agent_answer"],
+            "verdict": frame["collect_verdict"],
+            "decode_s": frame["collect_decode_s"],
+            "agent_s": frame["collect_agent_s"],
+            "tool_s": frame["collect_tool_s"],
+        },
     }
-    router_only = {
-        "decision": pd.Series(np.where(to_draft, "accepted", "routed"), index=frame.index),
-        "answer": frame["draft_answer"].where(to_draft, frame["agent_answer"]),
-        "verdict": frame["draft_verdict"].where(to_draft, frame["collect_verdict"]),  # a failed sample too
-        "decode_s": frame["collect_decode_s"],
-        "router_s": frame["collect_router_s"],
-        "draft_s": frame["draft_s"].where(to_draft, 0.0),
-        "agent_s": frame[f"{agent}_agent_s"].mask(to_draft, 0.0),
-        "tool_s": frame[f"{agent}_tool_s"].mask(to_draft, 0.0),
-    }
-    baseline_batched = {
-        "decision": pd.Series("baseline", index=frame.index),
-        "answer": frame["agent_answer"],
-        "verdict": frame["collect_verdict"],
-        "decode_s": frame["collect_decode_s"],
-        "router_s": zero,
-        "draft_s": zero,
-        "agent_s": frame["collect_agent_s"],
-        "tool_s": frame["collect_tool_s"],
-    }
-    computed = zip(COMPUTED_ARMS, (draft_only, router_only, baseline_batched), strict=True)
-    for arm, parts in computed:
-        lacks = {
-            "router_only": frame["router_verdict"].isna().all(),
-            "baseline_batched": frame["collect_wall_s"].isna().all(),  # nobody tells what was batched
-        }
-        if f"{arm}_decision" in frame or lacks.get(arm):
-            continue
-        part = pd.DataFrame(parts).where(ran)
-        part["right"] = _right(part["verdict"])
-        part["wall_s"] = part[list(PHASES)].sum(axis=1, min_count=len(PHASES))
-        frame = pd.concat([frame, part[list(ARM_PARTS)].add_prefix(f"{arm}_")], axis=1)
+    if frame["router_verdict"].isna().all():
+        del computed["router_only"]
+    if frame["collect_wall_s"].isna().all():  # imported: how many agents ran together is unknown
+        del computed["baseline_batched"]
+    for arm, parts in computed.items():
+        if f"{arm}_decision" not in frame:
+            part = pd.DataFrame(parts, index=frame.index).where(ran)
+            part["right"] = _right(part["verdict"])
+            part["wall_s"] = part[list(PHASES)].sum(axis=1, min_count=len(PHASES))
+            frame = pd.concat([frame, part[list(ARM_PARTS)].add_prefix(f"{arm}_")], axis=1)
     return frame
 
 
+def right_of(frame: pd.DataFrame, who: str) -> pd.Series:
+    """Whether the answer of "draft", "agent" or "first_look" is right, bool; False where it is not judged."""
+    return frame[f"{who}_right"].fillna(False).astype(bool)
+
+
 def routed(frame: pd.DataFrame) -> pd.Series:
-    """Which samples Phase I sends to the agent: all it does not say "no" to; none where no router was asked."""
-    said = frame["router_verdict"]
-    return said.ne("no") if said.notna().any() else pd.Series(False, index=frame.index)
+    """Which samples Phase I sends to the agent: all without the verdict "no"; none where no router ran."""
+    verdict = frame["router_verdict"]
+    return verdict.ne("no") if verdict.notna().any() else pd.Series(False, index=frame.index)
 
 
 def arms_of(frame: pd.DataFrame) -> list[str]:
@@ -254,7 +258,8 @@ def samples(
     protocol = recorded.protocol_of(arms)
     if not human_checks:
         judged = {
-            name: {id_: r.without_human() for id_, r in records_.items()} for name, records_ in judged.items()
+            name: {id_: record.without_human() for id_, record in by_id.items()}
+            for name, by_id in judged.items()
         }
     frame = assemble(records, judged)
     for name in scores if "collect" in arms else ():
@@ -290,10 +295,8 @@ def _totals(recorded: RecordedRun, arms: Sequence[str]) -> dict[str, float]:
     for name, task in itertools.product(arms, recorded.tasks):
         if all(record.timed for record in recorded.stage(f"02_{name}", task).records.values()):
             continue
-        for timed, stage in {
-            name: f"02_{name}",
-            **({"draft_only": DRAFT_STAGE} if name == "collect" else {}),
-        }.items():
+        stages = {name: f"02_{name}"} | ({"draft_only": DRAFT_STAGE} if name == "collect" else {})
+        for arm, stage in stages.items():
             if task in recorded.finished(stage):
-                total_s[f"{timed} {task}"] = recorded.manifest(stage, task).timing.get("wall_s")
+                total_s[f"{arm} {task}"] = recorded.manifest(stage, task).timing.get("wall_s")
     return {name: seconds for name, seconds in total_s.items() if seconds is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
 from ..gating.scores import EQUAL_SCORES, SCORES, score_answers
-from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, score_answer
+from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE
 from ..stats.calibration import CalibrationBins, brier_terms
 from ..stats.checks import as_flags, as_scores
 from ..stats.ranking import Ranking
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap, draw_counts, grouped, interval_of
-
-# ------------------------------------------------------------------ judged by one table
 
 
 def compare_scores(
@@ -30,7 +29,7 @@ def compare_scores(
     n_bins: int = 10,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> pd.DataFrame:
-    """Every score judged on the same samples by the same bootstrap draws, one row a score.
+    """Measures of every score on the same samples and the same bootstrap draws, a row per score.
 
     Columns, each but the first three with `_low` and `_high` of a percentile bootstrap (whole groups are drawn):
 
@@ -50,45 +49,37 @@ def compare_scores(
             f"{len(scores)} samples have scores but {len(right)} have verdicts; give the same samples."
         )
     values = {name: as_scores(name, scores[name]) for name in scores.columns}
-    judges = {
-        name: _judge(name, value, right, coverages, n_bins)
-        for name, value in values.items()
-        if not np.isnan(value).all()
-    }
+    values = {name: value for name, value in values.items() if not np.isnan(value).all()}
+    measures = {name: _measures_of(name, value, right, coverages, n_bins) for name, value in values.items()}
     n_groups, group_of = grouped(groups, len(right))
-    sample = {name: judge(np.ones((1, len(right)), np.int64)) for name, judge in judges.items()}
-    drawn: dict[str, dict[str, list]] = {name: {m: [] for m in told} for name, told in sample.items()}
-    if n_groups > 1 and judges:
-        for counts in draw_counts(n_groups, len(right), bootstrap):
-            weights = counts[:, group_of]
-            for name, judge in judges.items():
-                for measure, told in judge(weights).items():
-                    drawn[name][measure].append(told)
+    draws = draw_counts(n_groups, len(right), bootstrap) if n_groups > 1 and values else ()
+    # the sample itself comes first, the draws follow
+    weights = chain([np.ones((1, len(right)), np.int64)], (counts[:, group_of] for counts in draws))
+    parts = [{name: measure(part) for name, measure in measures.items()} for part in weights]
+    results = {
+        name: {key: np.concatenate([part[name][key] for part in parts]) for key in parts[0][name]}
+        for name in measures
+    }
     rows = []
-    for name, told in sample.items():
+    for name, result in results.items():
+        if reference in results:
+            result = result | {"auroc_gain": result["auroc"] - results[reference]["auroc"]}
         row: dict[str, Any] = {
             "score": name,
             "n": int((~np.isnan(values[name])).sum()),
             "is_probability": name in SCORES and SCORES[name].is_probability,
         }
-        many = {
-            measure: np.concatenate(parts) if parts else np.empty(0) for measure, parts in drawn[name].items()
-        }
-        if reference in sample:
-            told = told | {"auroc_gain": told["auroc"] - sample[reference]["auroc"]}
-            base = np.concatenate(drawn[reference]["auroc"] or [np.empty(0)])
-            many["auroc_gain"] = many["auroc"] - base
-        for measure, value in told.items():
-            low, high = interval_of(many[measure], bootstrap.level)
-            row |= {measure: float(value[0]), f"{measure}_low": low, f"{measure}_high": high}
+        for key, drawn in result.items():
+            low, high = interval_of(drawn[1:], bootstrap.level)
+            row |= {key: float(drawn[0]), f"{key}_low": low, f"{key}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _judge(
+def _measures_of(
     name: str, score: NDArray, right: NDArray, coverages: Sequence[float], n_bins: int
 ) -> Callable[[NDArray], dict[str, NDArray]]:
-    """What takes sample weights [draws, n] and gives every measure of the score by name: float64 [draws]."""
+    """A function from sample weights [draws, n] to every measure of the score by name: float64 [draws]."""
     ranking = Ranking(score, right)
     is_probability = name in SCORES and SCORES[name].is_probability
     if is_probability:
@@ -96,17 +87,17 @@ def _judge(
         squares = np.nan_to_num(brier_terms(score, right))
         present = ~np.isnan(score)
 
-    def judge(weights: NDArray) -> dict[str, NDArray]:
+    def measure(weights: NDArray) -> dict[str, NDArray]:
         area, best = ranking.areas(weights)
-        told = {"auroc": ranking.auroc(weights), "aurc": area, "excess_aurc": area - best}
+        values = {"auroc": ranking.auroc(weights), "aurc": area, "excess_aurc": area - best}
         for coverage in coverages:
-            told[f"accuracy_at_{100 * coverage:g}_pct"] = 100.0 * ranking.accuracy_at(weights, coverage)
+            values[f"accuracy_at_{100 * coverage:g}_pct"] = 100.0 * ranking.accuracy_at(weights, coverage)
         if is_probability:
-            told["brier"] = (weights @ squares) / (weights @ present)
-            told["ece"] = bins.error(weights)
-        return told
+            values["brier"] = (weights @ squares) / (weights @ present)
+            values["ece"] = bins.error(weights)
+        return values
 
-    return judge
+    return measure
 
 
 def identical_scores(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
@@ -118,13 +109,12 @@ def identical_scores(table: pd.DataFrame, names: Sequence[str]) -> list[list[str
     """
     groups: list[list[str]] = []
     for name in names:
-        equal = (
-            group
-            for group in groups
-            if np.allclose(table[group[0]], table[name], rtol=0, atol=EQUAL_SCORES, equal_nan=True)
-        )
-        group = next(equal, None)
-        groups.append([name]) if group is None else group.append(name)
+        for group in groups:
+            if np.allclose(table[group[0]], table[name], rtol=0, atol=EQUAL_SCORES, equal_nan=True):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
     return groups
 
 
@@ -150,32 +140,10 @@ def merged_scores(
     return table
 
 
-# ------------------------------------------------------------------ the geometry of separability
-
-
-def tie_geometry(
-    ks: Sequence[int] = (20, 32, 48, 64, 80, 96),
-    ways: Sequence[int] = (1, 2, 3, 4),
-    slope: float = DEFAULT_SLOPE,
-) -> pd.DataFrame:
-    """Confidence of a token whose `ways` best alternatives are equal and whose others are equal far below.
-
-    Rows K, columns m = ways; one way is a token without rival. Computed by the very function that scores drafts;
-    how far below the others lie does not matter, which is the point.
-    """
-    far = -30.0
-    rows = {k: [score_answer([[0.0] * m + [far] * (k - m)], "min", k, slope) for m in ways] for k in ks}
-    return (
-        pd.DataFrame.from_dict(rows, orient="index", columns=list(ways))
-        .rename_axis("K")
-        .rename_axis("m", axis=1)
-    )
-
-
 def near_tie_geometry(
     gaps: ArrayLike, k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE, depth: float = 12.0, seed: int = 0
 ) -> pd.DataFrame:
-    """What each score says of one token as its runner-up comes closer: columns gap (nats), min, margin, tie_aware.
+    """The scores of one token as its runner-up comes closer: columns gap (nats), min, margin, tie_aware.
 
     The other K - 2 alternatives lie `depth` nats below the best, scattered by one nat (seeded).
     """
@@ -184,8 +152,8 @@ def near_tie_geometry(
     for gap in np.asarray(gaps, dtype=np.float64):
         z = np.concatenate([[0.0, -gap], np.minimum(rest, -gap)])
         top = (z - np.log(np.exp(z).sum()))[None, :]
-        told = score_answers(top, [0, 1], k, slope)
-        rows.append({"gap": gap, **{name: told[name][0] for name in ("min", "margin", "tie_aware")}})
+        values = score_answers(top, [0, 1], k, slope)
+        rows.append({"gap": gap, **{name: values[name][0] for name in ("min", "margin", "tie_aware")}})
     return pd.DataFrame(rows)
 
 
@@ -203,10 +171,8 @@ def near_ties(
         One row a bin: `margin_from margin_to n n_wrong`.
     """
     margin, right = as_scores("margin", margin), as_flags("right", right)
-    rows, low = [], 0.0
-    for high in edges:
-        inside = (margin >= low) & ((margin < high) | (high == edges[-1]) & (margin <= high))
-        told = {"n": int(inside.sum()), "n_wrong": int((inside & ~right).sum())}
-        rows.append({"margin_from": low, "margin_to": high, **told})
-        low = high
-    return pd.DataFrame(rows)
+    scored = ~np.isnan(margin)
+    bins = np.array([0.0, *edges])  # each without its upper end, but for the last
+    counts = {"n": margin[scored], "n_wrong": margin[scored & ~right]}
+    ends = {"margin_from": bins[:-1], "margin_to": bins[1:]}
+    return pd.DataFrame(ends | {name: np.histogram(part, bins)[0] for name, part in counts.items()})

@@ -25,9 +25,7 @@ from ..stats.paired import PairedTest, paired_test, speedup
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.registry import HARD_BELOW
 from . import results, sample_frame
-from .sample_frame import ARM_PARTS, arm, arms_of, routed
-
-# --------------------------------------------------------------------------------------------- summary
+from .sample_frame import ARM_PARTS, arm, arms_of, right_of, routed
 
 CLOCK = (
     "wall_s is the sum over samples of the busy clock charged to each: picture read and decoded, its share of the "
@@ -47,7 +45,7 @@ REFERENCE = {
     "gated_batched": "baseline_batched",
 }
 SUMMARY_ARMS = ("baseline", "draft_only", "gated", "router_only", "baseline_batched", "gated_batched")
-EXTRA_ARMS = ("specreason",)  # told where it ran, not missed where it did not
+EXTRA_ARMS = ("specreason",)  # shown where it ran, and not missing where it did not
 COMPARISONS = (
     ("gated", "baseline"),
     ("gated", "router_only"),
@@ -65,7 +63,7 @@ def summarise(
     hard_below: float = HARD_BELOW,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> dict:
-    """Everything the run says, as JSON-ready numbers: the content of `summary.json`.
+    """The numbers of a run, ready for JSON: the content of `summary.json`.
 
     `arms` -> arm -> `pooled`, `average` (unweighted over splits) and `splits` -> task, each with `accuracy_pct`
     and its 95 % interval, `n`, `errors`, `unparsed`, `undecided`, `wall_s`, and against `REFERENCE` the `speedup`;
@@ -73,7 +71,7 @@ def summarise(
     samples. An arm that did not run is absent and named in `missing`. `gate` is passed through (threshold, rule).
     """
     arms = arms_of(frame)
-    present = [a for a in (*SUMMARY_ARMS, *EXTRA_ARMS) if a in arms]
+    present = [name for name in (*SUMMARY_ARMS, *EXTRA_ARMS) if name in arms]
     summary = {
         "run": run,
         "protocol": protocol_of(frame),
@@ -81,10 +79,15 @@ def summarise(
         "intervals": "95 %, clustered by question (HR-Bench) and image (POPE) where these repeat, else Wilson",
         "n": len(frame),
         "gate": dict(gate or {}),
-        "arms": {a: _arm_summary(frame, a, bootstrap) for a in present},
-        "missing": [a for a in SUMMARY_ARMS if a not in present],
+        "arms": {name: _arm_summary(frame, name, bootstrap) for name in present},
+        "missing": [name for name in SUMMARY_ARMS if name not in present],
         "comparisons": {
-            f"{a}_vs_{b}": _by_split(frame, lambda part, a=a, b=b: _compared(part, a, b, bootstrap))
+            f"{a}_vs_{b}": _by_split(
+                frame,
+                lambda part, a=a, b=b: (
+                    compare(part, a, b, bootstrap).as_dict() | _speedup(part, a, b, bootstrap)
+                ),
+            )
             for a, b in COMPARISONS
             if a in arms and b in arms
         },
@@ -96,15 +99,8 @@ def summarise(
 
 
 def protocol_of(frame: pd.DataFrame) -> str:
+    """The protocol of the frame's verdicts."""
     return frame.attrs.get("protocol", "strict")
-
-
-def _by_split(frame: pd.DataFrame, measure: Callable[[pd.DataFrame], dict]) -> dict:
-    """A measure of the wide frame for all samples and for each split."""
-    return {
-        "pooled": measure(frame),
-        "splits": {t: measure(part) for t, part in frame.groupby("task", sort=False)},
-    }
 
 
 def groups_of(part: pd.DataFrame) -> np.ndarray | None:
@@ -112,27 +108,37 @@ def groups_of(part: pd.DataFrame) -> np.ndarray | None:
     return part["group"].to_numpy() if part["group"].duplicated().any() else None
 
 
-def _scored(part: pd.DataFrame, protocol: str) -> pd.DataFrame:
+def _by_split(frame: pd.DataFrame, measure: Callable[[pd.DataFrame], dict]) -> dict:
+    splits = {task: measure(part) for task, part in frame.groupby("task", sort=False)}
+    return {"pooled": measure(frame), "splits": splits}
+
+
+def _arm_summary(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
+    entries = _by_split(frame, lambda part: _measured(part, name, bootstrap))
+    splits, pooled = entries["splits"].values(), entries["pooled"]
+    # the unweighted mean of the splits' accuracies; whole groups of all splits are drawn for its interval
+    part = _counted(arm(frame, name), protocol_of(frame))
+    weight = len(part) / part.groupby("task")["id"].transform("size") / max(part["task"].nunique(), 1)
+    mean = proportions.mean(100.0 * part["right"] * weight, groups_of(part), bootstrap)
+    totals = {key: sum(split[key] for split in splits) for key in ("n", "errors", "unparsed", "undecided")}
+    entries["average"] = _estimate("accuracy", mean) | totals | {"wall_s": pooled["wall_s"]}
+    if "speedup" in pooled:
+        speedups = [split["speedup"] for split in splits]
+        unknown = not speedups or None in speedups
+        entries["average"]["speedup"] = None if unknown else float(np.mean(speedups))
+    return entries
+
+
+def _counted(part: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """The rows that count in accuracy: all under `strict`; `paper` drops errors, as the original does."""
     return part[part["verdict"] != "error"] if protocol == "paper" else part
 
 
-def _arm_summary(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
-    told = _by_split(frame, lambda part: _measured(part, name, bootstrap))
-    splits = told["splits"].values()
-    average = _average(_scored(arm(frame, name), protocol_of(frame)), bootstrap)
-    counted = {key: sum(s[key] for s in splits) for key in ("n", "errors", "unparsed", "undecided")}
-    told["average"] = average | counted | {"wall_s": told["pooled"]["wall_s"]}
-    if "speedup" in told["pooled"]:
-        told["average"]["speedup"] = _mean([s["speedup"] for s in splits])
-    return told
-
-
 def _measured(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
     part, reference = arm(frame, name), REFERENCE.get(name)
-    counted = _scored(part, protocol_of(frame))
+    counted = _counted(part, protocol_of(frame))
     share = proportions.accuracy(counted["right"], groups_of(counted), bootstrap)
-    told = {
+    entry = {
         **_estimate("accuracy", share),
         "n": share.n,
         "errors": int((part["verdict"] == "error").sum()),
@@ -141,44 +147,42 @@ def _measured(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
         "wall_s": _wall_s(frame, name),
     }
     if reference in arms_of(frame):
-        told |= _speedup(frame, name, reference, bootstrap)
+        entry |= _speedup(frame, name, reference, bootstrap)
     if name.startswith(("gated", "router")):
         n_accepted, n_routed = (int((part["decision"] == d).sum()) for d in ("accepted", "routed"))
         shares = proportions.funnel_shares(n_accepted, len(part) - n_routed, len(part), proportion)
-        told |= {
+        entry |= {
             "alpha": finite_or_none(shares.alpha.value / 100),
             "beta": finite_or_none(shares.beta.value / 100),
             **_estimate("accepted", shares.accepted),
         }
-    return told
-
-
-def _compared(frame: pd.DataFrame, a: str, b: str, bootstrap: Bootstrap) -> dict:
-    return compare(frame, a, b, bootstrap).as_dict() | _speedup(frame, a, b, bootstrap)
+    return entry
 
 
 def _speedup(frame: pd.DataFrame, name: str, reference: str, bootstrap: Bootstrap) -> dict:
-    both = paired(frame, name, reference)
+    both = _paired(frame, name, reference)
     if both[["wall_s_a", "wall_s_b"]].notna().all(axis=None):
         ratio = speedup(both["wall_s_b"], both["wall_s_a"], groups_of(both), bootstrap)
         value, low, high = (finite_or_none(v) for v in (ratio.value, ratio.low, ratio.high))
     else:  # totals have a ratio, seconds per sample, and no interval
-        own_s, reference_s = _wall_s(frame, name), _wall_s(frame, reference)
+        run_s, reference_s = _wall_s(frame, name), _wall_s(frame, reference)
         value = low = high = None
-        if own_s and reference_s:
-            value = (reference_s / len(arm(frame, reference))) / (own_s / len(arm(frame, name)))
+        if run_s and reference_s:
+            value = (reference_s / len(arm(frame, reference))) / (run_s / len(arm(frame, name)))
     return {"speedup": value, "speedup_low": low, "speedup_high": high, "speedup_over": reference}
 
 
 def _wall_s(frame: pd.DataFrame, name: str) -> float | None:
-    """Seconds of an arm over a frame of whole tasks: its samples' own, else its tasks' totals; None: not told."""
+    """Seconds of an arm over a frame of whole tasks: the sum of its samples, else the totals of its tasks."""
     part = arm(frame, name)
-    own_s = float(part["wall_s"].sum(skipna=False))
-    totals = [frame.attrs.get("total_s", {}).get(f"{name} {task}") for task in part["task"].unique()]
-    return own_s if math.isfinite(own_s) else None if None in totals else float(sum(totals))
+    total_s = float(part["wall_s"].sum(skipna=False))
+    if math.isfinite(total_s):
+        return total_s
+    of_tasks = [frame.attrs.get("total_s", {}).get(f"{name} {task}") for task in part["task"].unique()]
+    return None if None in of_tasks else float(sum(of_tasks))
 
 
-def paired(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+def _paired(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     """Samples that both arms ran; the parts of the arms with the suffixes `_a` and `_b`."""
     first, second = (arm(frame, name) for name in (a, b))
     parts = list(ARM_PARTS)
@@ -188,74 +192,42 @@ def paired(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 def compare(frame: pd.DataFrame, a: str, b: str, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> PairedTest:
     """Is arm `a` more often right than arm `b`? Paired on the samples that both ran (and, under `paper`, kept)."""
-    both = paired(frame, a, b)
+    both = _paired(frame, a, b)
     if protocol_of(frame) == "paper":
         both = both[(both["verdict_a"] != "error") & (both["verdict_b"] != "error")]
     return paired_test(both["right_a"], both["right_b"], groups_of(both), bootstrap)
 
 
-def _average(part: pd.DataFrame, bootstrap: Bootstrap) -> dict:
-    """Unweighted mean of the splits' accuracies; whole groups of all splits are drawn for its interval."""
-    weight = len(part) / part.groupby("task")["id"].transform("size") / max(part["task"].nunique(), 1)
-    mean = proportions.mean(100.0 * part["right"] * weight, groups_of(part), bootstrap)
-    return _estimate("accuracy", mean)
-
-
-def drafted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Samples with a judged draft; `right` says as a bool whether the draft is."""
-    part = frame[frame["draft_verdict"].notna()]
-    return part.assign(right=part["draft_right"].astype(bool))
-
-
-def spread(drafts: pd.DataFrame, mode: str = "min") -> pd.DataFrame:
-    """The least confident draft, the one in the middle and the most confident one (fewer where there are)."""
-    ordered = drafts[drafts[f"score_{mode}"].notna()].sort_values([f"score_{mode}", "id"])
-    at = sorted({0, len(ordered) // 2, len(ordered) - 1}) if len(ordered) else []
-    return ordered.iloc[at]
-
-
-def choose_threshold(frame: pd.DataFrame, mode: str = "min", delta_pp: float = 0.0) -> OperatingPoint:
-    """`gate.choose_threshold` on the instrumented pass: every sample it ran, failed ones included as wrong."""
+def choose_threshold(frame: pd.DataFrame, score: str = "min", delta_pp: float = 0.0) -> OperatingPoint:
+    """`gating.choose_threshold` on the instrumented pass: every sample it ran, failed ones included as wrong."""
     part = frame[frame["collect_decision"].notna()]
-    return gate_rule(
-        part[f"score_{mode}"],
-        part["draft_right"].fillna(False).astype(bool),
-        part["agent_right"].fillna(False).astype(bool),
-        routed(part),
-        delta_pp,
-    )
+    draft, agent = right_of(part, "draft"), right_of(part, "agent")
+    return gate_rule(part[f"score_{score}"], draft, agent, routed(part), delta_pp)
 
 
-def funnel_at(frame: pd.DataFrame, threshold: float, mode: str = "min") -> tuple[Estimate, Estimate]:
+def funnel_at(frame: pd.DataFrame, threshold: float, score: str = "min") -> tuple[Estimate, Estimate]:
     """(accuracy, accepted share) that the funnel would have at a threshold, computed from `collect`."""
     part = frame[frame["collect_decision"].notna()]
-    to_agent = routed(part)
-    right = gated_right(
-        part[f"score_{mode}"],
-        part["draft_right"].fillna(False).astype(bool),
-        part["agent_right"].fillna(False).astype(bool),
-        threshold,
-        to_agent,
-    )
-    accepted = accepts(part[f"score_{mode}"], threshold) & ~to_agent.to_numpy()
-    groups = groups_of(part)
+    values, to_agent, groups = part[f"score_{score}"], routed(part), groups_of(part)
+    right = gated_right(values, right_of(part, "draft"), right_of(part, "agent"), threshold, to_agent)
+    accepted = accepts(values, threshold) & ~to_agent.to_numpy()
     return proportions.accuracy(right, groups), proportions.accuracy(accepted, groups)
 
 
 def auroc_by_score(
-    frame: pd.DataFrame, modes: Sequence[str] = PAPER_SCORES, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+    frame: pd.DataFrame, scores: Sequence[str] = PAPER_SCORES, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
 ) -> dict:
-    """mode -> AUROC of the draft's confidence for its correctness: pooled, per split, and after the router."""
-    everywhere = drafted(frame)
-    let_through = everywhere[~routed(everywhere)]
+    """score -> AUROC of the draft's score for its correctness: pooled, per split, and after the router."""
+    drafted = frame[frame["draft_verdict"].notna()]
 
-    def measured(part: pd.DataFrame, mode: str) -> dict:
-        return ranking.auroc(part[f"score_{mode}"], part["right"], groups_of(part), bootstrap).as_dict()
+    def measured(part: pd.DataFrame, score: str) -> dict:
+        values, right = part[f"score_{score}"], right_of(part, "draft")
+        return ranking.auroc(values, right, groups_of(part), bootstrap).as_dict()
 
     return {
-        mode: _by_split(everywhere, lambda part, mode=mode: measured(part, mode))
-        | {"after_router": measured(let_through, mode)}
-        for mode in modes
+        score: _by_split(drafted, lambda part, score=score: measured(part, score))
+        | {"after_router": measured(drafted[~routed(drafted)], score)}
+        for score in scores
     }
 
 
@@ -264,25 +236,22 @@ def without_tool(
 ) -> dict:
     """The agent with its tool against its own forced first look, on hard, easy and all samples.
 
-    Hard: `target_fraction` below `hard_below`. Samples of unknown size are in `all` only; where no first look
-    was taken, or no size is known, the entry says so by n = 0.
+    Hard: `target_fraction` below `hard_below`. Samples of unknown size are in `all` only. Where no first look was
+    taken, or no size is known, n is 0.
     """
     looked = frame[frame["first_look_verdict"].notna() & frame["agent_verdict"].notna()]
     size = looked["target_fraction"]
-    told: dict = {"hard_below": hard_below, "n_size_unknown": int(size.isna().sum())}
-    for name, part in (
-        ("hard", looked[size < hard_below]),
-        ("easy", looked[size >= hard_below]),
-        ("all", looked),
-    ):
-        with_tool, without = part["agent_right"].astype(bool), part["first_look_right"].astype(bool)
-        told[name] = {
+    entries: dict = {"hard_below": hard_below, "n_size_unknown": int(size.isna().sum())}
+    parts = {"hard": looked[size < hard_below], "easy": looked[size >= hard_below], "all": looked}
+    for name, part in parts.items():
+        with_tool, without, groups = right_of(part, "agent"), right_of(part, "first_look"), groups_of(part)
+        entries[name] = {
             "n": len(part),
-            **_estimate("zoom", proportions.accuracy(with_tool, groups_of(part), bootstrap)),
-            **_estimate("first_look", proportions.accuracy(without, groups_of(part), bootstrap)),
-            "gain": paired_test(with_tool, without, groups_of(part), bootstrap).as_dict(),
+            **_estimate("zoom", proportions.accuracy(with_tool, groups, bootstrap)),
+            **_estimate("first_look", proportions.accuracy(without, groups, bootstrap)),
+            "gain": paired_test(with_tool, without, groups, bootstrap).as_dict(),
         }
-    return told
+    return entries
 
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, float | None]:
@@ -293,23 +262,16 @@ def _estimate(name: str, estimate: Estimate) -> dict[str, float | None]:
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    return None if not values or None in values else float(np.mean(values))
-
-
 def recorded_by(params: StageParams) -> dict[str, str]:
+    """The commit that recorded the run of a stage, or the hash of the reported numbers where it shows only these."""
     if getattr(params, "source", "run") == "reported":
         return {"paper_sha256": folder_hash(resolve("data/paper"))}
     arms = getattr(params, "arms", None) or [getattr(params, "arm", "collect")]
     recorded, stage = recorded_run.open(params.run, tasks=params.tasks[:1]), f"02_{arms[0]}"
     # notebooks that measure something themselves have no such stage: their numbers are as old as their figures
-    made = (
-        recorded.manifest(stage, recorded.tasks[0]).environment if recorded.finished(stage) else environment()
-    )
-    return {"commit": made.get("commit", "")}
-
-
-# ------------------------------------------------------------------ 04
+    if not recorded.finished(stage):
+        return {"commit": environment().get("commit", "")}
+    return {"commit": recorded.manifest(stage, recorded.tasks[0]).environment.get("commit", "")}
 
 
 def operating_point_in_use(params: GateAnalysisParams, here: OperatingPoint) -> dict:
@@ -317,9 +279,6 @@ def operating_point_in_use(params: GateAnalysisParams, here: OperatingPoint) -> 
     if params.threshold_from:
         return read_operating_point(params.threshold_from)
     return {**here.as_dict(), "chosen_on": {"run": params.run}}
-
-
-# ------------------------------------------------------------------ 05
 
 
 @dataclass(frozen=True)
@@ -332,17 +291,12 @@ class RunResult:
 
     @property
     def score(self) -> str:
+        """The score the run was gated by."""
         return results.score_of(self.summary)
-
-    @property
-    def n_failed(self) -> int:
-        """Samples that failed in at least one arm."""
-        verdicts = self.frame[[f"{arm}_verdict" for arm in sample_frame.arms_of(self.frame)]]
-        return int((verdicts == "error").any(axis=1).sum())
 
 
 def summarised(params: FiguresParams) -> RunResult | None:
-    """Read and summarise the run; None where only reported numbers are asked for."""
+    """Read and summarise the run; None where only reported numbers are wanted."""
     if params.source == "reported":
         return None
     recorded = recorded_run.open(params.run, tasks=params.tasks)

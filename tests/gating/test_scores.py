@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speceyes_lib.analysis import score_comparison
 from speceyes_lib.errors import UserError
 from speceyes_lib.gating import scores
-from speceyes_lib.gating.separability import flatten_answers
+from speceyes_lib.gating.separability import flatten_answers, score_answer
 from speceyes_lib.runs.evidence import Evidence
 from speceyes_lib.stats.ranking import auroc, risk_coverage
 from speceyes_lib.stats.resampling import Bootstrap
@@ -121,9 +121,12 @@ def test_the_router_is_sure_when_no_outweighs_yes():
 
 
 def test_the_geometry_of_ties_is_the_published_one():
-    told = score_comparison.tie_geometry().round(3)
-    assert told.loc[64].tolist()[1:] == [0.991, 0.965, 0.936]
-    assert told.loc[[96, 32, 20], 2].tolist() == [0.997, 0.964, 0.927]
+    def tied(k: int, ways: int) -> float:
+        """The score of one token with as many equal best alternatives, the others equal far below."""
+        return round(score_answer([[0.0] * ways + [-30.0] * (k - ways)], "min", k), 3)
+
+    assert [tied(64, ways) for ways in (2, 3, 4)] == [0.991, 0.965, 0.936]
+    assert [tied(k, 2) for k in (96, 32, 20)] == [0.997, 0.964, 0.927]
 
 
 def test_only_separability_is_blind_to_a_tie():
