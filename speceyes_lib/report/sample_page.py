@@ -1,8 +1,7 @@
-"""One sample as a reader sees it: a value that holds its parts, and their HTML by templates/sample.html.
+"""One sample as a reader sees it: `SampleView`, a value that holds its parts, whose HTML is templates/sample.html.
 
-Notebooks display the value, the explorers' stills and widgets place its parts. Records in, no file of a run is read
-but through `RecordedRun`, and everything that a model, a benchmark or a person wrote is escaped. The file is not split:
-all of it is one value and what its parts are made from.
+Notebooks display the value; the explorers' stills and widgets place its parts. Whatever a model, a benchmark or a
+person wrote is escaped.
 """
 
 from __future__ import annotations
@@ -10,10 +9,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from ..analysis.sample_frame import phase_seconds
 from ..errors import DataError, StageError
 from ..gating.gate import accepts
 from ..gating.separability import DEFAULT_K, deciding_token, token_separability
@@ -50,89 +51,11 @@ if TYPE_CHECKING:
 
     from ..runs.recorded_run import RecordedRun
 
-# a picture travels to the browser as it is stored, unless it is larger than this
+# a picture is sent to the browser as it is stored, unless it is larger than this
 LARGEST_BYTES, LARGEST_SIDE_PX = 4 << 20, 2048
 PICTURES_KEPT = 24
-
-
-# ------------------------------------------------------------------ pictures
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An encoded picture for the browser. `width` and `height` are the original's, in which boxes are given."""
-
-    data: bytes
-    mime: str
-    width: int
-    height: int
-
-
-@lru_cache(maxsize=PICTURES_KEPT)
-def picture(image: ImageRef) -> Picture:
-    """The picture as it is stored, or a smaller copy where it is very large or no browser can show it.
-
-    Raises DataError when it is missing or cannot be decoded (and tries again the next time).
-    """
-    data = image.read()
-    try:
-        with Image.open(io.BytesIO(data)) as head:
-            kind, mode = head.format, head.mode
-    except (OSError, ValueError) as e:
-        raise DataError(f"{image.path.name}: not a readable picture ({e})") from e
-    decoded = image.open()
-    width, height = decoded.size
-    if kind in ("JPEG", "PNG", "WEBP") and mode in ("RGB", "L", "P", "RGBA") and len(data) <= LARGEST_BYTES:
-        return Picture(data, f"image/{kind.lower()}", width, height)
-    decoded.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX), reducing_gap=2.0)
-    small = io.BytesIO()
-    decoded.save(small, "JPEG", quality=88)
-    return Picture(small.getvalue(), "image/jpeg", width, height)
-
-
-PICTURE_PX, CROP_PX = 460, 200
+PICTURE_PX, CROP_PX = 460, 200  # longest sides inside a page
 BOX_COLORS = {"target": "#009e73", "crop": "#d55e00"}
-
-
-@dataclass(frozen=True)
-class Still:
-    """A picture inside a page: a JPEG as a data URI, its size, and its pixels per pixel of the original."""
-
-    source: str
-    width: int
-    height: int
-    scale: float
-
-
-def still_picture(marked: MarkedPicture) -> Still | None:
-    """The picture small enough for a page; None where there is none."""
-    if marked.picture is None:
-        return None
-    with Image.open(io.BytesIO(marked.picture.data)) as stored:
-        small = stored.convert("RGB")
-    small.thumbnail((PICTURE_PX, PICTURE_PX))
-    return _as_still(small, small.width / marked.picture.width)
-
-
-def crop_of(marked: MarkedPicture, crop_px: Sequence[float]) -> Still | None:
-    """What the agent saw when it zoomed: the pixels of a box, in those of the original; None without a picture."""
-    if marked.picture is None:
-        return None
-    with Image.open(io.BytesIO(marked.picture.data)) as stored:
-        scale = stored.width / marked.picture.width
-        crop = stored.convert("RGB").crop(tuple(round(v * scale) for v in crop_px))
-    factor = CROP_PX / max(crop.size)
-    crop = crop.resize(tuple(max(1, round(side * factor)) for side in crop.size))
-    return _as_still(crop, factor * scale)
-
-
-def _as_still(image: Image.Image, scale: float) -> Still:
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=85)
-    source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return Still(source, image.width, image.height, scale)
-
-
 ALTERNATIVES = 8  # shown per token
 SURE = 30.0  # separability at and above which a token has the surest colour
 VERDICT_COLORS = {"right": RIGHT, "wrong": WRONG}
@@ -147,7 +70,45 @@ def short_id(id_: str) -> str:
 
 # ------------------------------------------------------------------ picture
 
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture for the browser. `width` and `height` are the original's, in which boxes are given."""
+
+    data: bytes
+    mime: str
+    width: int
+    height: int
+
+
 NO_PICTURE = Picture(b"", "", 0, 0)
+
+
+@lru_cache(maxsize=PICTURES_KEPT)
+def picture(image: ImageRef) -> Picture:
+    """The picture as it is stored, or a smaller copy where it is very large or no browser can show it.
+
+    Raises:
+        DataError: it is missing or cannot be decoded (the next call tries again).
+    """
+    data = image.read()
+    try:
+        with Image.open(io.BytesIO(data)) as head:
+            kind, mode = head.format, head.mode
+    except (OSError, ValueError) as e:
+        raise DataError(f"{image.path.name}: not a readable picture ({e})") from e
+    decoded = image.open()
+    width, height = decoded.size
+    if kind in ("JPEG", "PNG", "WEBP") and mode in ("RGB", "L", "P", "RGBA") and len(data) <= LARGEST_BYTES:
+        return Picture(data, f"image/{kind.lower()}", width, height)
+    decoded.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX), reducing_gap=2.0)
+    return Picture(_jpeg(decoded, 88), "image/jpeg", width, height)
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=quality)
+    return data.getvalue()
 
 
 @dataclass(frozen=True)
@@ -169,48 +130,62 @@ def marked_picture(sample: Sample | None, trajectory: Trajectory | None) -> Mark
     try:
         shown = picture(sample.image)
     except DataError as error:
-        return MarkedPicture(None, message=f"No picture: {_without_folder(str(error), sample)}")
+        reason = str(error).replace(f"{sample.image.path.parent}/", "")
+        return MarkedPicture(None, message=f"No picture: {reason}")
     targets = [(x, y, x + w, y + h) for x, y, w, h in sample.boxes]
-    names = sample.meta.get("targets") or []
+    names = [str(name) for name in sample.meta.get("targets") or []]
+    names += ["target"] * (len(targets) - len(names))
     boxes = [
-        {
-            "box": list(box),
-            "kind": "target",
-            "label": str(names[i]) if i < len(names) else "target",
-            "note": "target",
-        }
-        for i, box in enumerate(targets)
+        {"box": list(box), "kind": "target", "label": name, "note": "target"}
+        for box, name in zip(targets, names, strict=False)
     ]
     for number, turn in enumerate(trajectory.turns if trajectory else (), start=1):
-        if turn.crop_px:
-            boxes.append(
-                {
-                    "box": list(turn.crop_px),
-                    "kind": "crop",
-                    "label": f"turn {number}",
-                    "note": overlap_note(turn.crop_px, targets),
-                }
-            )
+        if crop := turn.crop_px:
+            note = overlap_note(crop, targets)
+            boxes.append({"box": list(crop), "kind": "crop", "label": f"turn {number}", "note": note})
     return MarkedPicture(shown, tuple(boxes), label=f"{sample.id}, {shown.width} x {shown.height} px")
 
 
 def overlap_note(crop: Sequence[float], targets: Sequence[Sequence[float]]) -> str:
-    """How a crop lies to its nearest target: IoU, and how much of the target it holds."""
+    """The overlap of a crop with its nearest target: IoU, and how much of the target it holds."""
+
+    def overlap(target: Sequence[float]) -> tuple[float, float]:
+        width = max(0.0, min(crop[2], target[2]) - max(crop[0], target[0]))
+        height = max(0.0, min(crop[3], target[3]) - max(crop[1], target[1]))
+        area = (target[2] - target[0]) * (target[3] - target[1])
+        return iou(crop, target), width * height / area if area else 0.0
+
     if not targets:
         return ""
-    best = max(targets, key=lambda target: (iou(crop, target), _held(crop, target)))
-    return f"IoU {iou(crop, best):.2f}, holds {_held(crop, best):.0%} of the target"
+    shared, held = max(map(overlap, targets))
+    return f"IoU {shared:.2f}, holds {held:.0%} of the target"
 
 
-def _held(crop: Sequence[float], target: Sequence[float]) -> float:
-    width = min(crop[2], target[2]) - max(crop[0], target[0])
-    height = min(crop[3], target[3]) - max(crop[1], target[1])
-    area = (target[2] - target[0]) * (target[3] - target[1])
-    return max(0.0, width) * max(0.0, height) / area if area else 0.0
+class Still(NamedTuple):
+    """A picture inside a page: a JPEG as a data URI, its size, and its pixels per pixel of the original."""
+
+    source: str
+    width: int
+    height: int
+    scale: float
 
 
-def _without_folder(message: str, sample: Sample) -> str:
-    return message.replace(f"{sample.image.path.parent}/", "")
+def _still(shown: MarkedPicture, crop_px: Sequence[float] | None = None) -> Still | None:
+    """The picture small enough for a page, or the crop in it (a box in pixels of the original); None: no picture."""
+    if shown.picture is None:
+        return None
+    with Image.open(io.BytesIO(shown.picture.data)) as stored:
+        image, scale = stored.convert("RGB"), stored.width / shown.picture.width
+    if crop_px is None:
+        image.thumbnail((PICTURE_PX, PICTURE_PX))
+        scale = image.width / shown.picture.width
+    else:
+        image = image.crop(tuple(round(v * scale) for v in crop_px))
+        factor = CROP_PX / max(image.size)
+        image = image.resize(tuple(max(1, round(side * factor)) for side in image.size))
+        scale *= factor
+    source = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(image, 85)).decode()}"
+    return Still(source, image.width, image.height, scale)
 
 
 # ------------------------------------------------------------------ tokens
@@ -218,7 +193,7 @@ def _without_folder(message: str, sample: Sample) -> str:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The words of a draft for `tokens.js`; empty with a `message` where there are none to show."""
+    """The tokens of a draft for `tokens.js`; empty with a `message` where there are none to show."""
 
     tokens: tuple[dict, ...] = ()
     message: str = ""
@@ -228,57 +203,56 @@ def token_strip(
     draft: DraftRecord | None, evidence: Evidence | None, text_of: Callable[[int], str], k: int
 ) -> Tokens:
     """Every token with its separability at `k`, the one that decides `min`, and its most probable alternatives."""
+    message = ""
     if draft is None:
-        return Tokens(message="No draft: the router sent this sample to the agent, or it was never drafted.")
-    if draft.error is not None:
-        return Tokens(message=f"The draft failed ({draft.error.type}): {draft.error.message}")
-    if evidence is None:
-        answer = draft.answer or "(empty)"
-        return Tokens(
-            message=f"Draft: {answer}. No token evidence is stored for it, so there is nothing to colour."
+        message = "No draft: the router sent this sample to the agent, or it was never drafted."
+    elif draft.error is not None:
+        message = f"The draft failed ({draft.error.type}): {draft.error.message}"
+    elif evidence is None:
+        message = f"Draft: {draft.answer or '(empty)'}. No token evidence is stored for it, so nothing can be coloured."
+    elif not evidence.n_tokens:
+        message = "The draft holds no token: the model ended its answer at once. It has no confidence."
+    if message:
+        return Tokens(message=message)
+    k = min(k, evidence.k)
+    decides = deciding_token(evidence.top_logprobs, k)
+    tokens = []
+    for i, separability in enumerate(token_separability(evidence.top_logprobs, k)):
+        color, ink = token_color(separability)
+        value = f"{separability:.2f}" if np.isfinite(separability) else "none"
+        title = f"token {i + 1} of {evidence.n_tokens}: separability {value} at K = {k}"
+        if i == decides:
+            title += ", the least of all: it decides the score min"
+        tokens.append(
+            {
+                "text": visible(evidence.token_texts[i]),
+                "color": color,
+                "ink": ink,
+                "separability": value,
+                "decides": bool(i == decides),
+                "title": title,
+                "alternatives": _alternatives(evidence, i, text_of),
+            }
         )
-    if not evidence.n_tokens:
-        return Tokens(
-            message="The draft holds no token: the model ended its answer at once. It has no confidence."
-        )
-    used = min(k, evidence.k)
-    separability = token_separability(evidence.top_logprobs, used)
-    decides = deciding_token(evidence.top_logprobs, used)
-    return Tokens(
-        tuple(_token(evidence, i, s, i == decides, text_of, used) for i, s in enumerate(separability))
-    )
+    return Tokens(tuple(tokens))
 
 
-def _token(
-    evidence: Evidence, i: int, separability: float, decides: bool, text: Callable[[int], str], k: int
-) -> dict:
-    color, ink = token_color(separability)
+def _alternatives(evidence: Evidence, i: int, text_of: Callable[[int], str]) -> list[dict]:
+    """The most probable tokens at place i, and the chosen one."""
     chosen = int(evidence.token_ids[i])
-    shown = list(
-        zip(evidence.top_ids[i][:ALTERNATIVES], evidence.top_logprobs[i][:ALTERNATIVES], strict=True)
-    )
-    if chosen not in [int(token) for token, _ in shown]:  # decoded with a penalty or a constraint
-        shown.append((chosen, evidence.chosen_logprobs[i]))
-    alternatives = [
+    ids = [int(token) for token in evidence.top_ids[i][:ALTERNATIVES]]
+    logprobs = list(evidence.top_logprobs[i][:ALTERNATIVES])
+    if chosen not in ids:  # decoded with a penalty or a constraint
+        ids, logprobs = [*ids, chosen], [*logprobs, evidence.chosen_logprobs[i]]
+    return [
         {
-            "text": visible(evidence.token_texts[i] if int(token) == chosen else text(int(token))),
+            "text": visible(evidence.token_texts[i] if token == chosen else text_of(token)),
             "probability": float(np.exp(logprob)),
             "shown": f"{np.exp(logprob):.4f}",
-            "chosen": int(token) == chosen,
+            "chosen": token == chosen,
         }
-        for token, logprob in shown
+        for token, logprob in zip(ids, logprobs, strict=True)
     ]
-    value = f"{separability:.2f}" if np.isfinite(separability) else "none"
-    told = f"token {i + 1} of {evidence.n_tokens}: separability {value} at K = {k}"
-    return {
-        "text": visible(evidence.token_texts[i]),
-        "color": color,
-        "ink": ink,
-        "separability": value,
-        "decides": bool(decides),
-        "title": told + (", the least of all: it decides the score min" if decides else ""),
-        "alternatives": alternatives,
-    }
 
 
 def token_color(separability: float) -> tuple[str, str]:
@@ -300,34 +274,30 @@ def visible(text: str) -> str:
 
 
 def gate_lines(record: AgentRecord | None, confidence: float, decision: str, threshold: float) -> list[str]:
-    """What the gate does with this draft at the view's setting, how near it is to the other side, and why."""
+    """Sentences on what the gate does with this draft, how near it is to the other side, and why."""
     if decision == "routed":
-        told = ["The router sends this sample to the agent: the gate never sees a draft."]
+        lines = ["The router sends this sample to the agent: the gate never sees a draft."]
         if np.isfinite(confidence):
             would = "accept" if accepts(confidence, threshold) else "reject"
-            told.append(
+            lines.append(
                 f"Without a router the gate would {would} the draft: {confidence:.4f} against {threshold:.4f}."
             )
-        return told
+        return lines
     if not np.isfinite(confidence):
         draft = record.draft if record else None
         reason = (draft.score_reason if draft else None) or "no draft"
         return [f"The draft has no confidence ({reason.replace('_', ' ')}): no threshold accepts it."]
-    distance = confidence - threshold
+    accepted, distance = accepts(confidence, threshold), abs(confidence - threshold)
+    gap = f"{distance:.4f}" if distance >= 1e-3 else f"{distance:.1e}"
+    place = f"{gap} {'above' if accepted else 'below'} the threshold"
     flips = f"every threshold above {_digits(confidence)} rejects it, every one below accepts it"
-    if accepts(confidence, threshold):
-        return [
-            f"Accepted: confidence {_digits(confidence)} is {_gap(distance)} above the threshold; {flips}."
-        ]
-    return [f"Rejected: confidence {_digits(confidence)} is {_gap(-distance)} below the threshold; {flips}."]
-
-
-def _gap(distance: float) -> str:
-    return f"{distance:.4f}" if distance >= 1e-3 else f"{distance:.1e}"
+    return [
+        f"{'Accepted' if accepted else 'Rejected'}: confidence {_digits(confidence)} is {place}; {flips}."
+    ]
 
 
 def _digits(confidence: float) -> str:
-    """Enough digits to tell confidences near 1 apart."""
+    """Enough digits to distinguish confidences near 1."""
     gap = 1.0 - confidence
     if gap >= 1e-6:
         return f"{confidence:.{4 if gap > 1e-3 else 7}f}"
@@ -339,47 +309,33 @@ def _digits(confidence: float) -> str:
 
 @dataclass(frozen=True)
 class SampleView:
-    """One sample as notebooks, stills and widgets show it.
+    """One sample as notebooks, stills and widgets show it."""
 
-    Attributes:
-        title: split and key.
-        question: as asked; the recorded one where the benchmark is not on this machine.
-        options: letter, text and whether it is right, in the order shown; empty for yes or no.
-        standard: the right answer.
-        yes_no: the question is answered by yes or no.
-        picture: with the boxes of benchmark and agent.
-        tokens: those of the draft.
-        has_draft: a draft or its evidence was given.
-        gate: sentences on what the gate does with the draft.
-        verdicts: on its answers; None: not asked for.
-        predicted_s: seconds under the setting and of the agent alone; None: no setting was given.
-        costs: stage, and phase -> seconds (None: not timed).
-        record: of the arm.
-        mark: text to highlight in what the agent wrote.
-    """
-
-    title: str
-    question: str
-    options: tuple[tuple[str, str, bool], ...]
-    standard: str
-    yes_no: bool
-    picture: MarkedPicture
-    tokens: Tokens
-    has_draft: bool = False
-    gate: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...] | None = None
-    predicted_s: tuple[float, float] | None = None
-    costs: tuple[tuple[str, Mapping[str, float] | None], ...] = ()
-    record: AgentRecord | None = None
-    mark: str = ""
+    title: str = ""  # split and key
+    question: str = ""  # the recorded one where the benchmark is not on this machine
+    options: tuple[
+        tuple[str, str, bool], ...
+    ] = ()  # letter, text, whether it is right, as shown; empty for yes or no
+    standard: str = ""  # the right answer
+    yes_no: bool = False  # the question is answered by yes or no
+    picture: MarkedPicture = field(default_factory=lambda: MarkedPicture(None))
+    tokens: Tokens = field(default_factory=Tokens)  # of the draft
+    has_draft: bool = False  # a draft or its evidence was given
+    gate: tuple[str, ...] = ()  # sentences on what the gate does with the draft
+    verdicts: tuple[Verdict, ...] | None = None  # None: not wanted
+    predicted_s: tuple[float, float] | None = None  # under the setting, of the agent alone; None: no setting
+    costs: tuple[
+        tuple[str, Mapping[str, float] | None], ...
+    ] = ()  # stage, phase -> seconds (None: not timed)
+    record: AgentRecord | None = None  # of the arm
+    mark: str = ""  # text to highlight in what the agent wrote
 
     @property
     def routers(self) -> list[tuple[str, RouterRecord]]:
-        """Name and answer of each router that was asked."""
-        record = self.record
-        asked = (record.router, record.router_small) if record else (None, None)
+        """Name and answer of each router that ran."""
+        answers = (self.record.router, self.record.router_small) if self.record else ()
         names = ("Router", "Router (small model)")
-        return [(name, answer) for name, answer in zip(names, asked, strict=True) if answer]
+        return [(name, answer) for name, answer in zip(names, answers, strict=False) if answer]
 
     @property
     def longest_s(self) -> float:
@@ -399,13 +355,10 @@ class SampleView:
         return styled_page(self.part("page"))
 
 
-NOTHING = MarkedPicture(None, message="No sample is chosen.")
-
-
 def no_sample() -> SampleView:
     """The view while no sample is chosen."""
-    message = NOTHING.message
-    return SampleView("", message, (), "", False, NOTHING, Tokens(message=message))
+    text = "No sample is chosen."
+    return SampleView(question=text, picture=MarkedPicture(None, message=text), tokens=Tokens(message=text))
 
 
 def sample_view(
@@ -427,7 +380,7 @@ def sample_view(
 
     Args:
         sample: as the benchmark has it; None: not on this machine.
-        record: of the arm that is looked at.
+        record: of the arm that is shown.
         draft: of stage 01; None: the record's own.
         evidence: of the draft's tokens.
         text_of: token id -> text, or the draft model's folder, whose tokenizer does it.
@@ -451,13 +404,16 @@ def sample_view(
     elif record is not None and draft is not None and threshold is not None:
         confidence = float("nan") if record.confidence is None else record.confidence
         gate = gate_lines(record, confidence, record.decision, threshold)
+    options = ()
     if sample is not None:
-        letters = zip(LETTERS, sample.options or (), strict=False)
         question, standard = sample.question, sample.standard
+        letters = zip(LETTERS, sample.options or (), strict=False)
         options = tuple((letter, text, letter == sample.answer) for letter, text in letters)
     else:
         question = judged.question if judged else "The question is not recorded."
-        standard, options = next((v.standard for v in verdicts), ""), ()
+        standard = next((v.standard for v in verdicts), "")
+    checked = tuple(reviewed(v, overrides or {}) for v in verdicts)
+    seconds = None if decided is None else (float(decided["wall_s"]), float(decided["baseline_wall_s"]))
     id_ = sample.id if sample else record.id if record else judged.id if judged else ""
     return SampleView(
         title=short_id(id_) if id_ else "",
@@ -469,12 +425,8 @@ def sample_view(
         tokens=token_strip(draft, evidence, text_of, k),
         has_draft=draft is not None or evidence is not None or decided is not None,
         gate=tuple(gate),
-        verdicts=tuple(reviewed(v, overrides or {}) for v in verdicts)
-        if judged or decided is not None
-        else None,
-        predicted_s=None
-        if decided is None
-        else (float(decided["wall_s"]), float(decided["baseline_wall_s"])),
+        verdicts=checked if judged or decided is not None else None,
+        predicted_s=seconds,
         costs=tuple(costs),
         record=record,
         mark=mark,
@@ -482,49 +434,32 @@ def sample_view(
 
 
 def recorded_sample(
-    run: RecordedRun,
-    arm: str,
-    id_: str,
-    decided: pd.Series | None = None,
-    *,
-    threshold: float | None = None,
-    k: int = DEFAULT_K,
-    overrides: Overrides | None = None,
-    mark: str = "",
+    run: RecordedRun, arm: str, id_: str, decided: pd.Series | None = None, *, mark: str = "", **setting: Any
 ) -> SampleView:
-    """`sample_view` of a recorded run; with `decided` also its draft's tokens, verdicts and costs, under a setting."""
-    record, judged = run.records(arm).get(id_), run.judged(arm).get(id_)
+    """`sample_view` of a recorded run; with `decided` also its draft's tokens, verdicts and costs.
+
+    `setting` is the `threshold`, `k` and `overrides` that `decided` was decided by.
+    """
+    sample, record, judged = run.sample(id_), run.records(arm).get(id_), run.judged(arm).get(id_)
     if decided is None:
-        view = sample_view(run.sample(id_), record, judged=judged, mark=mark)
+        view = sample_view(sample, record, judged=judged, mark=mark)
         return view if view.title else replace(view, title=short_id(id_))
     draft = run.drafts().get(id_) or (record.draft if record else None)
     evidence, fault = None, ""
     try:
         evidence = run.evidence(id_)
-    except StageError as error:  # the file was changed while the run is looked at
+    except StageError as error:  # the file was changed after the run was opened
         fault = str(error)
-    view = sample_view(
-        run.sample(id_),
-        record,
-        draft=draft,
-        evidence=evidence,
-        text_of=token_text(run.config(DRAFT_STAGE).get("draft_model", "")),
-        judged=judged,
-        decided=decided,
-        threshold=threshold,
-        k=k,
-        overrides=overrides,
-        costs=recorded_costs(run, id_, draft),
-        mark=mark,
-    )
+    parts = {"draft": draft, "evidence": evidence, "judged": judged, "costs": recorded_costs(run, id_, draft)}
+    text_of = run.config(DRAFT_STAGE).get("draft_model", "")
+    view = sample_view(sample, record, **parts, text_of=text_of, decided=decided, mark=mark, **setting)
     return replace(view, tokens=Tokens(message=fault)) if fault else view
 
 
 @cache
 def _template() -> jinja2.Template:
     names = {
-        "still": still_picture,
-        "cut": crop_of,
+        "still": _still,
         "marked": marked,
         "as_json": lambda value: json.dumps(value, ensure_ascii=False),
         "box_colors": BOX_COLORS,
@@ -551,30 +486,15 @@ def recorded_costs(
     if draft is not None:
         phases = {"decode_s": draft.decode_s, "draft_s": draft.draft_s} if draft.timed else None
         costs.append(("draft", phases))
-    return costs + [(arm, record_costs(record)) for arm in run.arms if (record := run.records(arm).get(id_))]
-
-
-def record_costs(record: AgentRecord | None) -> dict[str, float] | None:
-    """Phase -> seconds that an arm's record was charged; None where nothing was timed."""
-    if record is None or not record.timed:
-        return None
-    draft = record.draft if record.run_mode == "gated" else None  # elsewhere stage 01 paid for it
-    return {
-        "decode_s": record.decode_s,
-        "router_s": record.router.router_s if record.router else 0.0,
-        "draft_s": draft.draft_s if draft else 0.0,
-        "agent_s": record.trajectory.agent_s if record.trajectory else 0.0,
-        "tool_s": record.tool_s,
-    }
+    return costs + [(arm, phase_seconds(record)) for arm in run.arms if (record := run.records(arm).get(id_))]
 
 
 def marked(text: str, mark: str) -> Markup:
     """Escaped text with every occurrence of `mark` highlighted, in any case."""
-    low, wanted, parts, at = text.lower(), mark.lower(), [], 0
-    if not mark or len(low) != len(text):  # a letter whose lower case is longer: positions would not fit
+    if not mark:
         return escape(text)
-    while (begin := low.find(wanted, at)) >= 0:
-        end = begin + len(mark)
-        parts += [escape(text[at:begin]), Markup("<mark>{}</mark>").format(text[begin:end])]
-        at = end
-    return Markup("").join([*parts, escape(text[at:])])
+    parts = re.split(f"({re.escape(mark)})", text, flags=re.IGNORECASE)  # every second part is a hit
+    highlighted = Markup("<mark>{}</mark>")
+    return Markup("").join(
+        highlighted.format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from speceyes_lib.analysis.sample_frame import phase_seconds
 from speceyes_lib.gating.gate import accepts
 from speceyes_lib.gating.separability import deciding_token, token_separability
 from speceyes_lib.paths import stage_dir
@@ -353,7 +354,7 @@ def test_costs_are_those_that_were_recorded(run):
     assert set(costs) == {"draft", *run.arms}
     for arm in run.arms:
         assert sum(costs[arm].values()) == pytest.approx(run.records(arm)[id_].wall_s)
-    assert m.record_costs(record.model_copy(update={"timed": False})) is None
+    assert phase_seconds(record.model_copy(update={"timed": False})) is None
     assert "not timed" in sample_view(None, record, costs=[("gated", None)]).part("costs")
 
 
