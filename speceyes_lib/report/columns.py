@@ -32,7 +32,7 @@ class Column:
 
     Attributes:
         name: the column, or the level of the index.
-        label: its header.
+        label: its header; empty: the name.
         format: a format specification such as ".1f", or a function from a value to text. A missing value is blank.
         interval: the columns with the two ends of the value's interval.
         n: the column with the value's own denominator, shown below it.
@@ -40,7 +40,7 @@ class Column:
     """
 
     name: str
-    label: str
+    label: str = ""
     format: str | Callable[[Any], str] = ""
     interval: tuple[str, str] | None = None
     n: str | None = None
@@ -60,7 +60,8 @@ class Column:
             ends = (self._of(frame, name) for name in self.interval)
             cells = [interval(row, digits, self.unit, sign) for row in zip(values, *ends, strict=True)]
         else:
-            cells = ["" if _missing(value) else self._text(value) for value in values]
+            write = self.format if callable(self.format) else lambda value: format(value, self.format)
+            cells = ["" if _missing(value) else write(value) + self.unit for value in values]
         if self.n is None:
             return cells
         counts = self._of(frame, self.n)
@@ -68,22 +69,18 @@ class Column:
             f"{cell}\nn={n:.0f}".lstrip() if n == n else cell for cell, n in zip(cells, counts, strict=True)
         ]
 
-    def _text(self, value: Any) -> str:
-        text = self.format(value) if callable(self.format) else format(value, self.format)
-        return text + self.unit
-
     def _of(self, frame: pd.DataFrame, name: str) -> list:
         return list(frame.index.get_level_values(name) if name in frame.index.names else frame[name])
 
 
 def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+    return pd.api.types.is_scalar(value) and pd.isna(value)
 
 
 def as_text(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """The frame as text cells under the labels of `columns`; columns that name index levels become the index."""
-    texts = {column.label: column.texts(frame) for column in columns}
-    levels = [column.label for column in columns if column.name in frame.index.names]
+    texts = {column.label or column.name: column.texts(frame) for column in columns}
+    levels = [column.label or column.name for column in columns if column.name in frame.index.names]
     table = pd.DataFrame(texts, dtype=object)
     return table.set_index(levels) if levels else table
 

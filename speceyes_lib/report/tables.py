@@ -33,85 +33,60 @@ P_VALUE = Column("p_value", "McNemar p", p_value)
 
 # ------------------------------------------------------------------ samples
 
-# summary.drafted, with the scores of `score_columns`
-SAMPLES = (
-    Column("id", "sample"),
-    Column("question", "question"),
-    Column("draft_answer", "draft"),
-    Column("draft_verdict", "verdict"),
-    Column("router_verdict", "would a tool help?"),
-    Column("agent_answer", "agent"),
-    Column("agent_verdict", "its verdict"),
-    Column("n_turns", "turns", COUNT),
-)
-_SAMPLE = (Column("id", "sample"), Column("question", "question"), Column("standard", "right answer"))
+_SAMPLE = (Column("id", "sample"), Column("question"), Column("standard", "right answer"))
 # sample_rows.draft_rows
 DRAFTS = (
     *_SAMPLE,
     Column("answer", "draft"),
-    Column("tokens", "tokens", COUNT),
+    Column("tokens", format=COUNT),
     *(Column(score, score, ".4f") for score in PAPER_SCORES),
-    Column("failure", "failure"),
+    Column("failure"),
 )
 # sample_rows.agent_rows
 AGENTS = (
     *_SAMPLE,
-    Column("decision", "decision", words),
+    Column("decision", format=words),
     Column("used", "answered by"),
-    Column("answer", "answer"),
-    Column("turns", "turns"),
+    Column("answer"),
+    Column("turns"),
     Column("wall_s", "ms", milliseconds),
-    Column("failure", "failure"),
+    Column("failure"),
 )
-
-
-def sample_columns(scores: Sequence[str]) -> list[Column]:
-    """Columns of `summary.drafted`: `SAMPLES`, with the confidence by each score behind the draft's verdict."""
-    values = [Column(f"score_{score}", f"confidence, {score}", ".4f") for score in scores]
-    return [*SAMPLES[:4], *values, *SAMPLES[4:]]
 
 
 # ------------------------------------------------------------------ verdicts
 
 # verdict_frames.agreement
 AGREEMENT = (
-    Column("raters", "raters"),
-    Column("n", "n"),
+    Column("raters"),
+    Column("n"),
     Column("agree_pct", "agree %", ".2f"),
-    Column("kappa", "kappa", ".2f"),
+    Column("kappa", format=".2f"),
     *(Column(f"{a}_{b}", f"{a}, {b}") for a in ("right", "wrong") for b in ("right", "wrong")),
 )
-_SCORER = (Column("split", "split", split_label), Column("scorer", "scorer"))
+_SCORER = (Column("split", format=split_label), Column("scorer"))
 # scorer_comparison.accuracy_by_scorer
 SCORERS_ACCURACY = (
     *_SCORER,
     Column("accuracy_pct", "accuracy %", ".1f"),
-    *(Column(name, name) for name in ("n", "dropped", "open")),
+    *map(Column, ("n", "dropped", "open")),
 )
 # scorer_comparison.pope_by_scorer
 SCORERS_POPE = (
     *_SCORER,
-    *(
-        Column(f"{name}_pct", f"{label} %", ".1f")
-        for name, label in (
-            ("accuracy", "accuracy"),
-            ("precision", "precision"),
-            ("recall", "recall"),
-            ("f1", "F1"),
-            ("yes", "yes"),
-        )
-    ),
-    Column("neither", "neither"),
-    Column("n", "n"),
+    *(Column(f"{name}_pct", f"{name} %", ".1f") for name in ("accuracy", "precision", "recall")),
+    Column("f1_pct", "F1 %", ".1f"),
+    Column("yes_pct", "yes %", ".1f"),
+    *map(Column, ("neither", "n")),
 )
 # scorer_comparison.corrections
 CORRECTIONS = (
-    Column("step", "step"),
-    Column("gained", "gained"),
-    Column("lost", "lost"),
+    Column("step"),
+    Column("gained"),
+    Column("lost"),
     Column("moved_points", "points moved", "+.2f"),
     Column("accuracy_pct", "accuracy %", ".2f"),
-    Column("n", "n"),
+    Column("n"),
 )
 
 
@@ -119,8 +94,8 @@ def measure_columns(table: pd.DataFrame, benchmark: str) -> list[Column]:
     """Columns of one benchmark's table of `benchmark_measures.by_benchmark`: what its authors measure."""
     measures = [m for m in MEASURES if m in table]
     return [
-        Column("split", "split", lambda s: s if s == OVERALL else split_label(f"{benchmark}/{s}")),
-        Column("arm", "arm", method_label),
+        Column("split", format=lambda s: s if s == OVERALL else split_label(f"{benchmark}/{s}")),
+        Column("arm", format=method_label),
         *(Column(m, MEASURES[m], ".1f", (f"{m}_low", f"{m}_high"), f"{m}_n") for m in measures),
     ]
 
@@ -129,31 +104,31 @@ def measure_columns(table: pd.DataFrame, benchmark: str) -> list[Column]:
 
 # results.arm_results
 HEADLINE = (
-    Column("method", "method", method_label),
+    Column("method", format=method_label),
     _pct("accuracy_pct", "accuracy %"),
     *(Column(name, name, COUNT) for name in ("n", "errors", "unparsed", "undecided")),
     Column("wall_s", "wall-clock s", ".1f"),
     Column("speedup", "speedup [95 %]", ".2f", ("speedup_low", "speedup_high"), unit="x"),
-    Column("over", "over", method_label),
-    Column("beta", "beta", ".2f"),
-    Column("alpha", "alpha", ".2f"),
+    Column("over", format=method_label),
+    Column("beta", format=".2f"),
+    Column("alpha", format=".2f"),
     Column("accepted_pct", "accepted %", ".1f"),
 )
 # results.comparison_results
 COMPARISONS = (
     Column("first", "method", method_label),
     Column("second", "against", method_label),
-    Column("split", "split", split_label),
+    Column("split", format=split_label),
     DIFFERENCE,
     Column("only_first", "only first right", COUNT),
     Column("only_second", "only second right", COUNT),
     P_VALUE,
-    Column("n", "n", COUNT),
+    Column("n", format=COUNT),
 )
 # results.first_look_results
 FIRST_LOOK = (
-    Column("samples", "samples"),
-    Column("n", "n", COUNT),
+    Column("samples"),
+    Column("n", format=COUNT),
     _pct("first_look_pct", "first look %"),
     _pct("zoom_pct", "with zoom %"),
     Column("diff_pp", "gain in points [95 %]", "+.1f", ("low_pp", "high_pp")),
@@ -164,7 +139,7 @@ FIRST_LOOK = (
 def auroc_columns(scores: Sequence[str]) -> list[Column]:
     """Columns of `results.auroc_results`."""
     values = [Column(score, score, ".2f", (f"{score}_low", f"{score}_high")) for score in scores]
-    return [Column("drafts", "drafts", split_label), Column("n", "n", COUNT), *values]
+    return [Column("drafts", format=split_label), Column("n", format=COUNT), *values]
 
 
 # ------------------------------------------------------------------ scores, ledger, certificates
@@ -180,7 +155,7 @@ def score_columns(table: pd.DataFrame) -> list[Column]:
     coverages = [c for c in table if c.startswith("accuracy_at_") and not c.endswith(("_low", "_high"))]
     return [
         Column("scores", "score", lambda names: " = ".join(SCORES[name].label for name in names)),
-        Column("n", "n"),
+        Column("n"),
         *cell("auroc", "AUROC"),
         *cell("auroc_gain", "less that of min", "+.3f"),
         Column("aurc", "AURC", ".4f"),
@@ -193,8 +168,8 @@ def score_columns(table: pd.DataFrame) -> list[Column]:
 
 # confidence_data.ledger_with_answers
 LEDGER = (
-    *(Column(name, name) for name in ("id", "outcome", "question", "draft", "agent")),
-    Column("confidence", "confidence", ".4f"),
+    *map(Column, ("id", "outcome", "question", "draft", "agent")),
+    Column("confidence", format=".4f"),
     Column("saved_s", "ms saved", milliseconds),
 )
 
@@ -207,48 +182,40 @@ def certificate_columns(rules: Sequence[Rule]) -> list[Column]:
     """
     labels = rule_labels(rules)
     return [
-        Column("rule", "rule", lambda rule: labels[rule].replace("\n", " ")),
-        Column("certified", "certified", COUNT),
+        Column("rule", format=lambda rule: labels[rule].replace("\n", " ")),
+        Column("certified", format=COUNT),
         Column("repeats", "of", COUNT),
-        Column("threshold", "threshold", ".4f"),
+        Column("threshold", format=".4f"),
         Column("target_pct", "target risk %", ".1f"),
         Column("risk_pct", "held-out risk %", ".2f"),
         Column("risk_largest_pct", "largest", ".1f"),
         Column("coverage_pct", "accepted %", ".1f"),
         Column("gain_pp", "accuracy less agent's", "+.2f"),
-        Column("speedup", "speedup", ".2f", unit="x"),
+        Column("speedup", format=".2f", unit="x"),
     ]
 
 
 # ------------------------------------------------------------------ costs
 
+_COSTS = {"route": "router", "draft": "draft", "agent": "agent", "gain": "saved, by the formula"}
+_COSTS |= {"saved": "saved, as charged", "price": "price"}
 # payoff.break_even
 BREAK_EVEN = (
     Column("task", "split", lambda task: "all" if task == POOLED else split_label(task)),
-    Column("n", "n"),
-    Column("alpha", "alpha", ".2f"),
-    Column("beta", "beta", ".2f"),
+    Column("n"),
+    Column("alpha", format=".2f"),
+    Column("beta", format=".2f"),
     Column("accepted", "accepted %", percent),
     Column("overhead", "break-even %", percent),
-    *(
-        Column(f"{name}_ms", f"{label} ms", ".1f")
-        for name, label in (
-            ("route", "router"),
-            ("draft", "draft"),
-            ("agent", "agent"),
-            ("gain", "saved, by the formula"),
-            ("saved", "saved, as charged"),
-            ("price", "price"),
-        )
-    ),
-    Column("pays", "pays", lambda pays: "yes" if pays else "no"),
+    *(Column(f"{name}_ms", f"{label} ms", ".1f") for name, label in _COSTS.items()),
+    Column("pays", format=lambda pays: "yes" if pays else "no"),
 )
 # the second frame of confidence_data.fleet_plan
 FLEET_LOAD = (
-    Column("workload", "workload", {"funnel": "with the gate", "agent": "agent alone"}.__getitem__),
-    Column("users", "users", ","),
+    Column("workload", format={"funnel": "with the gate", "agent": "agent alone"}.__getitem__),
+    Column("users", format=","),
     Column("small", "small replicas"),
-    Column("large", "large"),
+    Column("large"),
     Column("throughput_per_s", "requests / s", ".1f"),
     Column("p50_s", "median s", ".3f"),
     Column("p95_s", "95 % within s", ".3f"),
@@ -258,7 +225,7 @@ FLEET_LOAD = (
 
 # ------------------------------------------------------------------ studies
 
-_FIDELITY = (Column("setting", "setting"), Column("n", "n"))
+_FIDELITY = (Column("setting"), Column("n"))
 # fidelity.compare_with_replay
 FIDELITY = (
     *_FIDELITY,
@@ -280,22 +247,13 @@ FIDELITY_COSTS = (
 )
 # position_bias.by_order
 ORDERS = (
-    Column("task", "task", split_label),
-    Column("order", "order", words),
+    Column("task", format=split_label),
+    Column("order", format=words),
     Column("accuracy_pct", "accuracy % [95 %]", ".1f", ("low_pct", "high_pct")),
-    *(Column(name, name) for name in ("n", "errors", "unparsed")),
+    *map(Column, ("n", "errors", "unparsed")),
     Column("first_pct", "first %", ".1f"),
     Column("first_right_pct", "right first %", ".1f"),
     Column("diff_pp", "difference [95 %]", "+.1f", ("diff_low_pp", "diff_high_pp"), unit=" pp"),
     Column("p_value", "p", p_value),
-    Column("changed", "changed", COUNT),
-)
-# audit.denominators
-DENOMINATORS = (
-    *(Column(name, name) for name in ("agent", "method", "confidence", "split")),
-    Column("accuracy_pct", "accuracy %", ".2f"),
-    Column("size", "size"),
-    Column("largest", "largest n that fits"),
-    Column("dropped", "missing", COUNT),
-    Column("strict_pct", "accuracy % if they are wrong", ".2f"),
+    Column("changed", format=COUNT),
 )
