@@ -10,9 +10,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..errors import UserError
+from .figures import FIGURES
 from .plots.style import STYLE
-
-# ------------------------------------------------------------------ files
 
 
 def save_figure(fig: Figure, name: str, folder: Path, data: pd.DataFrame, provenance: Mapping) -> list[Path]:
@@ -41,6 +41,14 @@ class Album:
         self.paths: list[Path] = []
 
     def add(self, figure: Figure, name: str, data: pd.DataFrame, source: str = "measured") -> Path:
-        """Save a figure as `name`; `source`: measured, reported or both. Returns its PNG, to be shown."""
+        """Save a figure as `name`, one of `FIGURES`; `source`: measured, reported or both. Returns its PNG.
+
+        Raises:
+            UserError: the figure is not listed.
+        """
+        if name not in FIGURES:
+            raise UserError(
+                f"figure {name!r} is not listed; add a line for it in speceyes_lib/report/figures.py"
+            )
         self.paths += save_figure(figure, name, self.folder, data, {**self.provenance, "source": source})
         return self.folder / f"{name}.png"

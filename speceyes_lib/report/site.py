@@ -1,4 +1,4 @@
-"""A finished run for people: index.html with headline, figures and executed notebooks; the README's headline.
+"""Pages of a finished run for people: index.html, the README's headline, and the published figures.
 
 Pages are self-contained (no script, font or style from elsewhere), so a run's folder can be opened from disk,
 zipped or published as it is.
@@ -12,25 +12,23 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StageError, UserError
-from ..paths import recorded_mark, repo_root, run_dir, stage_dir, validation_run
+from ..paths import notebook_of, recorded_mark, repo_root, run_dir, stage_dir, validation_run
 from ..runs.reading import is_finished, read_manifest
 from ..runs.summary_file import read_summary, summary_file
+from .figures import FIGURES, PUBLISHED
 from .formatting import duration
 from .rendering import render
 
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
-# stages that draw figures
-PUBLISHED = ("04_threshold", "04_confidence", "04_certified_thresholds", "04_costs", "05_figures")
 # what the headline shows of `tables.HEADLINE`; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
 HEADLINE_COLUMNS = [
@@ -43,7 +41,6 @@ HEADLINE_COLUMNS = [
     "accepted %",
 ]
 FIGURE_KINDS = (".png", ".pdf", ".csv", ".json")
-README_BLOCK = re.compile(r"(<!-- headline:start -->\n).*?(<!-- headline:end -->)", re.DOTALL)
 
 
 # ------------------------------------------------------------------ headline
@@ -71,22 +68,38 @@ def headline_text(summary: Mapping) -> str:
 
 def headline_markdown(summary: Mapping) -> str:
     """The headline for the README."""
-    names, *rows = headline_rows(summary)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), *rows))
+    return _markdown(headline_rows(summary))
+
+
+def figures_markdown() -> str:
+    """The table of all figures for figures/README.md."""
+    rows = [(f"`{name}`", f"`{notebook_of(f.stage)}`", f.caption) for name, f in FIGURES.items()]
+    return _markdown([("figure", "notebook", "shows"), *rows])
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    names, *cells = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), *cells))
 
 
 def fill_readme(run: str = "demo", readme: Path | None = None) -> Path:
     """Put the run's headline between the README's markers. Raises UserError when the markers are not there."""
-    readme = readme or repo_root() / "README.md"
-    text = readme.read_text("utf-8")
-    if not README_BLOCK.search(text):
-        raise UserError(
-            f"{readme.name} has no headline block; add the lines <!-- headline:start --> and <!-- headline:end -->"
-        )
-    table = headline_markdown(read_summary(run))
-    # a function as replacement: the table is text, not a template with backslash escapes
-    readme.write_text(README_BLOCK.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text), "utf-8")
-    return readme
+    return fill_block(readme or repo_root() / "README.md", "headline", headline_markdown(read_summary(run)))
+
+
+def fill_block(path: Path, name: str, content: str) -> Path:
+    """Put content between the lines <!-- NAME:start --> and <!-- NAME:end --> of a file; returns its path.
+
+    Raises:
+        UserError: the file has no such lines.
+    """
+    text = path.read_text("utf-8")
+    start, end = f"<!-- {name}:start -->\n", f"<!-- {name}:end -->"
+    if start not in text or end not in text:
+        raise UserError(f"{path.name} has no {name} block; add the lines {start.strip()} and {end}")
+    before, rest = text.split(start, 1)
+    path.write_text(f"{before}{start}{content}\n{end}{rest.split(end, 1)[1]}", "utf-8")
+    return path
 
 
 def publish(run: str = "demo") -> list[Path]:
@@ -94,17 +107,19 @@ def publish(run: str = "demo") -> list[Path]:
 
     That folder holds nothing else afterwards. Returns the files written. Raises StageError when there are none.
     """
-    found: list[Path] = []
-    for stage in PUBLISHED:
-        if is_finished(run, stage):
-            names = sorted(read_manifest(run, stage).outputs)
-            found += [stage_dir(run, stage) / n for n in names if n.startswith(("../figures/", "table1."))]
-    if not found:
+    paths = [
+        stage_dir(run, stage) / name
+        for stage in PUBLISHED
+        if is_finished(run, stage)
+        for name in sorted(read_manifest(run, stage).outputs)
+        if name.startswith(("../figures/", "table1."))
+    ]
+    if not paths:
         raise StageError(f"run {run!r} has no figures; run notebooks/05_paper_figures.ipynb first")
     target = repo_root() / "figures" / run
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    return [Path(shutil.copyfile(path, target / path.name)) for path in found]
+    return [Path(shutil.copyfile(path, target / path.name)) for path in paths]
 
 
 # ------------------------------------------------------------------ pages
@@ -113,9 +128,12 @@ def publish(run: str = "demo") -> list[Path]:
 def write_index(run: str, chose_for: str = "") -> Path:
     """Write data/runs/<run>/index.html and a page beside each executed notebook; return the index.
 
-    Shows what is there: a run whose later stages failed or have not run yet has an index too. The validation run that
-    chose its threshold, where there is one, gets an index of its own; the two link to each other.
-    chose_for: the run whose threshold this one chose.
+    A run whose later stages failed or have not run yet has an index too. The validation run that chose its threshold,
+    where there is one, gets an index of its own; the two link to each other.
+
+    Args:
+        run: its name.
+        chose_for: the run whose threshold this one chose.
     """
     folder = run_dir(run)
     if not folder.is_dir():
@@ -134,7 +152,7 @@ def write_index(run: str, chose_for: str = "") -> Path:
         headline=headline_rows(summary) if summary else (),
         clock=summary.get("clock", "") if summary else "",
         chose_for=chose_for,
-        figures=[(path.stem, _kinds(path)) for path in sorted(folder.glob("figures/*.png"))],
+        figures=[_figure(path) for path in sorted(folder.glob("figures/*.png"))],
         notebooks=[_notebook(path) for path in sorted(folder.glob("notebooks/*.ipynb"))],
         chosen_by=chosen_by,
     )
@@ -143,9 +161,11 @@ def write_index(run: str, chose_for: str = "") -> Path:
     return index
 
 
-def _kinds(path: Path) -> list[str]:
-    """The formats in which a figure is saved."""
-    return [kind[1:] for kind in FIGURE_KINDS if path.with_suffix(kind).is_file()]
+def _figure(path: Path) -> tuple[str, str, list[str]]:
+    """Name, caption and saved formats of a figure."""
+    listed = FIGURES.get(path.stem)
+    kinds = [kind[1:] for kind in FIGURE_KINDS if path.with_suffix(kind).is_file()]
+    return path.stem, listed.caption if listed else path.stem.replace("_", " "), kinds
 
 
 def _notebook(path: Path) -> tuple[str, str, str]:
@@ -172,7 +192,7 @@ def _notebook_body(path: Path) -> str:
             text = cell.source.replace("](../figures/", "](figures/")  # pictures are embedded
             cell.source = formulas_as_pictures(text.replace("](../", f"]({up}/"))
         for output in cell.get("outputs", ()):
-            # a live control is nothing without its kernel: its line of text stays, the still view follows
+            # a live control needs a kernel: its line of text stays, and the still view follows
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     body, _ = _exporter().from_notebook_node(notebook, {"metadata": {"path": str(repo_root())}})
     return body

@@ -15,6 +15,7 @@ from ..demo import recorded
 from ..errors import JobError
 from ..paths import notebook_of, repo_root
 from ..report import site
+from ..report.figures import PUBLISHED
 from ..runs.provenance import usable_cores
 
 
@@ -28,7 +29,7 @@ def redraw() -> list[Path]:
         DataError: the recorded run is missing or broken.
         JobError: a notebook failed.
     """
-    stages = [[notebook_of(stage)] for stage in site.PUBLISHED]
+    stages = [[notebook_of(stage)] for stage in PUBLISHED]
     stages.append([notebook_of("05_figures"), "--set", "run=paper", "--set", "source=reported"])
     with tempfile.TemporaryDirectory() as folder, _runs_in(folder):
         recorded.unpack()
@@ -36,7 +37,9 @@ def redraw() -> list[Path]:
             list(workers.map(_run_notebook, reversed(stages)))  # the longest come last in the list
         runs = ("demo", "demo_validation", "paper")
         published = [*(path for run in runs for path in site.publish(run)), site.fill_readme("demo")]
-    return [*draw_pipeline(repo_root() / "figures" / "pipeline"), *published]
+    folder = repo_root() / "figures"
+    listed = site.fill_block(folder / "README.md", "figures", site.figures_markdown())
+    return [*draw_pipeline(folder / "pipeline"), *published, listed]
 
 
 def draw_pipeline(folder: Path) -> list[Path]:

@@ -1,0 +1,52 @@
+"""Figures are listed once: adding one is a function and a line."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from speceyes_lib.errors import UserError
+from speceyes_lib.report import Album, plots, site
+from speceyes_lib.report.figures import FIGURES, PUBLISHED, ListedFigure
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_listed_figure_is_drawn_by_a_public_function_of_plots():
+    functions = {listed.draw.split(".")[1] for listed in FIGURES.values()}
+    assert set(dir(plots)) >= functions
+    assert all(callable(getattr(plots, name)) for name in functions)
+
+
+def test_every_function_that_draws_is_listed():
+    listed = {tuple(figure.draw.split(".")) for figure in FIGURES.values()}
+    drawn = {
+        (path.stem, node.name)
+        for path in (ROOT / "speceyes_lib/report/plots").glob("*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.decorator_list
+    }
+    assert drawn - listed == {("pipeline", "pipeline")}  # the strip of notebooks is no figure of a run
+
+
+def test_the_committed_figures_and_their_table_are_those_of_the_list():
+    committed = {
+        path.stem for run in ("demo", "demo_validation") for path in (ROOT / "figures" / run).glob("*.png")
+    }
+    assert committed == {name for name, figure in FIGURES.items() if figure.stage in PUBLISHED}
+    assert site.figures_markdown() in (ROOT / "figures/README.md").read_text("utf-8")
+
+
+def test_one_line_adds_a_figure_to_album_page_and_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    album = Album(tmp_path / "r" / "figures", {"run": "r"})
+    with pytest.raises(UserError, match=r"'new_one' is not listed.*report/figures\.py"):
+        album.add(Figure(), "new_one", pd.DataFrame())
+    monkeypatch.setitem(FIGURES, "new_one", ListedFigure("04_costs", "cost.new_one", "what is new"))
+    assert album.add(Figure(), "new_one", pd.DataFrame({"x": [1]})).is_file()
+    assert "new one: what is new" in site.write_index("r").read_text("utf-8")
+    assert "| `new_one` | `04_costs` | what is new |" in site.figures_markdown()
