@@ -10,10 +10,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from synthetic_run import make_run
 
 from speceyes_lib.analysis import plot_data, results, sample_frame
@@ -40,6 +42,12 @@ def drawn(figure: Figure) -> FigureCanvasAgg:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return canvas
+
+
+def title_of(ax: Axes) -> Text:
+    """The title at the left, as it is drawn."""
+    texts = (child for child in ax.get_children() if isinstance(child, Text))
+    return next(text for text in texts if text.get_text() == ax.get_title(loc="left"))
 
 
 def all_figures(frame, summary) -> dict[str, Figure]:
@@ -74,14 +82,17 @@ def test_no_text_leaves_the_picture_and_no_tick_labels_overlap(frame, summary):
             inside = [b for b in boxes if low <= (b.x0 + b.x1) / 2 <= high]
             for a, b in itertools.pairwise(inside):
                 assert a.x1 <= b.x0 + 1, f"{name}: x tick labels overlap"
-            for text in (ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label):
+            title = title_of(ax)
+            for text in (title, ax.xaxis.label, ax.yaxis.label):
                 box = text.get_window_extent(renderer)
                 if text.get_text():
                     assert box.x0 >= frame_box.x0 - 1, f"{name}: {text.get_text()} is cut off"
                     assert box.x1 <= frame_box.x1 + 1, f"{name}: {text.get_text()} is cut off"
-            if ax.get_legend() and ax._left_title.get_text():
-                title, legend = (t.get_window_extent(renderer) for t in (ax._left_title, ax.get_legend()))
-                assert not title.overlaps(legend), f"{name}: legend over the title"
+            if ax.get_legend() and title.get_text():
+                box = title.get_window_extent(renderer)
+                assert not box.overlaps(ax.get_legend().get_window_extent(renderer)), (
+                    f"{name}: legend over title"
+                )
         for legend in figure.legends:
             box = legend.get_window_extent(renderer)
             assert box.x0 >= -1, f"{name}: legend is cut off"
