@@ -85,7 +85,7 @@ class PaperData:
         return rows[[*COLUMNS, "how"]].reset_index(drop=True)
 
     def _thresholds(self) -> dict[str, float]:
-        """score -> threshold by the rule that chose the gate's, on the set it was chosen on."""
+        """Score -> threshold by the rule that chose the gate's, on the set it was chosen on."""
         try:
             point = read_operating_point(self.params.threshold_from) if self.params.threshold_from else {}
             chosen_on = point.get("chosen_on", {})
@@ -153,7 +153,7 @@ class PaperData:
         return pd.concat(parts, ignore_index=True)[["method", "in_flight", "samples_per_s", "how"]]
 
     def shares(self) -> dict[str, float]:
-        """alpha and beta of the gated arm as it ran; empty without one."""
+        """The fractions alpha and beta of the gated arm as it ran; empty without one."""
         pooled = self.run.summary["arms"].get("gated", {}).get("pooled", {}) if self.run else {}
         return {name: pooled[name] for name in ("alpha", "beta") if pooled.get(name) is not None}
 

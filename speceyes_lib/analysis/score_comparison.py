@@ -41,7 +41,11 @@ def compare_scores(
     Args:
         scores: one score a column [samples]; columns without a value are left out.
         right: bool [samples].
+        groups: [samples] of anything sortable; samples of one group are drawn together.
         coverages: fractions in (0, 1].
+        reference: the score that `auroc_gain` is relative to.
+        n_bins: of the calibration error.
+        bootstrap: level, draws and seed.
     """
     right = as_flags("right", right)
     if len(scores) != len(right):

@@ -217,7 +217,7 @@ def funnel_at(frame: pd.DataFrame, threshold: float, score: str = "min") -> tupl
 def auroc_by_score(
     frame: pd.DataFrame, scores: Sequence[str] = PAPER_SCORES, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
 ) -> dict:
-    """score -> AUROC of the draft's score for its correctness: pooled, per split, and after the router."""
+    """Score -> AUROC of the draft's score for its correctness: pooled, per split, and after the router."""
     drafted = frame[frame["draft_verdict"].notna()]
 
     def measured(part: pd.DataFrame, score: str) -> dict:

@@ -13,8 +13,6 @@ from ..tasks.registry import AVERAGE, SPLITS_BY_TASK
 if TYPE_CHECKING:
     from ..gating.certificates import Rule
 
-# ------------------------------------------------------------------ names: one per method, split and agent
-
 _METHODS = {
     "baseline": "Agent alone",
     "draft_only": "Draft alone",
@@ -32,16 +30,18 @@ _AGENTS = {name: kind.label for name, kind in AGENTS.items()} | {"none": "no age
 
 
 def method_label(method: str) -> str:
-    """ "speceyes_min_batched" -> "SpecEyes (min), batched"; unknown methods keep their name."""
+    """A method for readers: "SpecEyes (min), batched"; unknown methods keep their name."""
     name = method.removesuffix(BATCHED)
     return _METHODS.get(name, name) + (", batched" if method.endswith(BATCHED) else "")
 
 
 def split_label(split: str) -> str:
+    """A split for readers: "V* direct"; unknown splits keep their name."""
     return _SPLITS.get(split, split)
 
 
 def agent_label(agent: str) -> str:
+    """An agent for readers: "DeepEyes"; unknown agents keep their name."""
     return _AGENTS.get(agent, agent)
 
 

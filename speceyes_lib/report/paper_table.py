@@ -9,7 +9,7 @@ a source does not have stays blank: nothing is filled in from another one.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -43,11 +43,12 @@ def layout(long: pd.DataFrame) -> pd.DataFrame:
     (bool: decided by replay, its clock predicted) and `how` as given, "run" where the long form does not say.
     The reported draft alone belongs to no agent and is a block of its own.
     """
-    table = long[long["method"].isin(METHODS) & long["split"].isin((*TASKS, AVERAGE))].copy()
+    splits = (*TASKS, AVERAGE)
+    table = long[long["method"].isin(METHODS) & long["split"].isin(splits)].copy()
     table["how"] = table["how"].fillna("run") if "how" in table else "run"
     table["replayed"] = table["how"].eq("replayed")
-    table["method"] = pd.Categorical(table["method"], METHODS, ordered=True)
-    table["split"] = pd.Categorical(table["split"], (*TASKS, AVERAGE), ordered=True)
+    for column, names in (("method", METHODS), ("split", splits)):
+        table[column] = pd.Categorical(table[column], names, ordered=True)
     order = {key: i for i, key in enumerate(dict.fromkeys(zip(long["source"], long["agent"], strict=True)))}
     table["block"] = [order[key] for key in zip(table["source"], table["agent"], strict=True)]
     table = table.sort_values(["block", "method", "split"], ignore_index=True)
@@ -61,29 +62,28 @@ def layout(long: pd.DataFrame) -> pd.DataFrame:
 
 
 def _marks(values: pd.Series) -> list[str]:
-    """ "best" and "second" by value, rounded as printed; no marks where there is nothing to compare."""
-    rounded = values.round(2)
-    ranked = sorted(rounded.dropna().unique(), reverse=True)
-    if rounded.notna().sum() < 2:
-        return [""] * len(values)
-    names = dict(zip(ranked, ("best", "second"), strict=False))
-    return [names.get(v, "") if pd.notna(v) else "" for v in rounded]
+    """The marks "best" and "second" by value, rounded as printed; none where there is nothing to compare."""
+    ranks = values.round(2).rank(method="dense", ascending=False)
+    if values.notna().sum() < 2:
+        ranks[:] = 0
+    return [{1: "best", 2: "second"}.get(rank, "") for rank in ranks]
 
 
 def missing_rows(long: pd.DataFrame) -> list[str]:
     """What Table 1 has rows for and a measured block lacks, as sentences, to stand below the table."""
-    told = []
-    measured = long[(long["source"] != "reported")]
-    for agent, part in measured.groupby("agent", sort=False):
-        lacking = [method_label(m) for m in METHODS if m not in set(part["method"])]
+    sentences = []
+    for agent, part in long[long["source"] != "reported"].groupby("agent", sort=False):
+        methods = [method_label(m) for m in METHODS if m not in set(part["method"])]
         splits = [split_label(s) for s in REPORTED_TASKS if s not in set(part["split"])]
-        if lacking:
-            told.append(f"{agent}: not run: {', '.join(lacking)}.")
+        if methods:
+            sentences.append(f"{agent}: not run: {', '.join(methods)}.")
         if splits:
-            told.append(f"{agent}: no samples of {', '.join(splits)}, so its average is over the others.")
+            sentences.append(
+                f"{agent}: no samples of {', '.join(splits)}, so its average is over the others."
+            )
         if "baseline" not in set(part["method"]):
-            told.append(f"{agent}: without its agent alone there are no speedups.")
-    return told
+            sentences.append(f"{agent}: without its agent alone there are no speedups.")
+    return sentences
 
 
 # ------------------------------------------------------------------ styled
@@ -98,7 +98,7 @@ def table1(long: pd.DataFrame, caption: str = "") -> Styler:
     """Table 1 for a notebook: two columns per split, with intervals and n of measured cells.
 
     Args:
-        long: results in long form (`paper_comparison.Gathered.results`).
+        long: results in long form (`PaperData.results`).
         caption: stands above the table, before the legend of the marks.
     """
     rules = [*RULES, {"selector": "tbody th.level0", "props": "border-top: 1px solid #888"}]
@@ -137,34 +137,33 @@ def _styler(table: pd.DataFrame, kind: str, caption: str) -> Styler:
     looks = texts.copy()
     for row in table.itertuples():
         at, split = names[row.block, row.method], clean(split_label(row.split))
-        slower = row.slower and kind == "html"
         for column, text, mark in (
             (ACCURACY, _accuracy(row, kind), row.accuracy_mark),
             (SPEEDUP, _speedup(row, kind), row.speedup_mark),
         ):
+            is_slower = row.slower and kind == "html" and column == SPEEDUP
+            look = [_LOOKS[kind][mark], f"color: {WRONG}" if is_slower else ""]
             texts.loc[at, (split, column)] = text
-            look = [_LOOKS[kind][mark], f"color: {WRONG}" if slower and column == SPEEDUP else ""]
             looks.loc[at, (split, column)] = "; ".join(filter(None, look)) if text else ""
     caption = clean(f"{caption} {legend(table)}".strip())
     return texts.style.apply(lambda _: looks, axis=None).set_caption(caption)
 
 
-def _accuracy(row: tuple, kind: str) -> str:
-    measured = row.source != "reported"
-    ends = (row.accuracy_low_pct, row.accuracy_high_pct) if measured and kind == "html" else (None, None)
-    text = interval((row.accuracy_pct, *ends), 1 if measured else 2)
-    has_n = text and measured and kind == "html" and pd.notna(row.n)
-    return f"{text}\nn={row.n:.0f}" if has_n else text
+def _accuracy(row: Any, kind: str) -> str:
+    if row.source == "reported":
+        return interval((row.accuracy_pct, None, None), 2)
+    if kind == "latex":
+        return interval((row.accuracy_pct, None, None), 1)
+    text = interval((row.accuracy_pct, row.accuracy_low_pct, row.accuracy_high_pct), 1)
+    return f"{text}\nn={row.n:.0f}" if text and pd.notna(row.n) else text
 
 
-def _speedup(row: tuple, kind: str) -> str:
-    unit = ("x" if kind == "html" else r"$\times$") + (
-        SLOWER if kind == "html" else r"$\downarrow$"
-    ) * row.slower
+def _speedup(row: Any, kind: str) -> str:
+    unit, slower = ("x", SLOWER) if kind == "html" else (r"$\times$", r"$\downarrow$")
     ends = (
-        (row.speedup_low, row.speedup_high) if row.source != "reported" and kind == "html" else (None, None)
+        (None, None) if row.source == "reported" or kind == "latex" else (row.speedup_low, row.speedup_high)
     )
-    return interval((row.speedup, *ends), 2, unit)
+    return interval((row.speedup, *ends), 2, unit + slower * row.slower)
 
 
 def _block_name(source: str, agent: str) -> str:
@@ -190,4 +189,4 @@ _TEX |= {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\t
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)
+    return text.translate(str.maketrans(_TEX))

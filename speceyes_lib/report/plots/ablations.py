@@ -14,7 +14,7 @@ from ...analysis.ablations import SAME_COVERAGE, SAME_THRESHOLD
 from ...tasks.registry import BENCHMARKS, TASKS
 from ..labels import agent_label, split_label
 from .confidence import short_label
-from .style import INK, MUTED, PAGE_IN, SERIES, _drawn
+from .style import INK, MUTED, PAGE_IN, SERIES, _drawn, _errors
 
 SOURCES = {"reported": "reported", "measured": "this run"}
 _LINES = {"reported": "-", "measured": "--", SAME_COVERAGE: ":"}
@@ -22,7 +22,6 @@ _HATCH = {"reported": "", "measured": "////", SAME_COVERAGE: "\\\\\\\\"}
 _ALONE = {"reported": (0, (1, 1)), "measured": (0, (6, 1.5, 1, 1.5))}  # thin lines across: the agent alone
 
 
-# ------------------------------------------------------------------ threshold
 @_drawn
 def threshold_ablation(sweep: pd.DataFrame) -> Figure:
     """Accuracy (lines) and speedup (bars) over the gate's threshold: a panel per benchmark and agent.
@@ -186,7 +185,6 @@ def _source_handle(source: str, label: str, style: str) -> Line2D:
     return Line2D([], [], color=INK, ls=style, marker="o", ms=3.5, lw=1.1, markerfacecolor=face, label=label)
 
 
-# ------------------------------------------------------------------ batch size
 @_drawn
 def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     """Speedup over the batch size of router and draft, a panel per benchmark; the inset is the gain per added query.
@@ -233,18 +231,15 @@ def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------ router, concurrency
 @_drawn
 def router_ablation(replayed: pd.DataFrame) -> Figure:
-    """Who should answer Phase I? Accuracy and speedup per split with the large model, the small one, or nobody.
+    """Accuracy and speedup per split when the large model, the small one, or none answers Phase I.
 
     Rows of `replay.replay` that differ in `router` only. Refused routers are named instead of drawn.
     """
     routers = list(dict.fromkeys(replayed["router"]))
     labels = {"large": "large model", "small": "small model", "none": "none: all drafted"}
-    ok = replayed[
-        (replayed["status"] == "ok") & (replayed["task"].isin(TASKS) | replayed["task"].eq("pooled"))
-    ]
+    ok = replayed[replayed["status"].eq("ok") & replayed["task"].isin((*TASKS, "pooled"))]
     tasks = [t for t in (*TASKS, "pooled") if t in set(ok["task"])]
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.6))
     for i, router in enumerate(routers):
@@ -253,17 +248,9 @@ def router_ablation(replayed: pd.DataFrame) -> Figure:
         x = np.arange(len(tasks)) + 0.18 * (i - (len(routers) - 1) / 2)
         note = "" if part["accuracy_pct"].notna().any() else " (not in this run)"
         label = labels.get(router, router) + note
-        spread = np.abs(
-            np.array(
-                [
-                    part["accuracy_pct"] - part["accuracy_low_pct"],
-                    part["accuracy_high_pct"] - part["accuracy_pct"],
-                ]
-            )
-        )
-        left.errorbar(
-            x, part["accuracy_pct"], spread, fmt=marker, color=color, ms=4, elinewidth=0.8, label=label
-        )
+        errors = _errors(part, "accuracy_low_pct", "accuracy_high_pct")
+        look = {"fmt": marker, "color": color, "ms": 4, "elinewidth": 0.8, "label": label}
+        left.errorbar(x, part["accuracy_pct"], errors, **look)
         right.plot(x, part["speedup"], marker, color=color, ms=4)
     alone = ok.drop_duplicates("task").set_index("task").reindex(tasks)["baseline_accuracy_pct"]
     left.plot(range(len(tasks)), alone, "_", color=INK, ms=14, label="agent alone")

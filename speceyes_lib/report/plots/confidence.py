@@ -23,27 +23,17 @@ from .style import (
     RIGHT,
     WRONG,
     _drawn,
+    _errors,
     _left_end,
+    _nothing,
     _shown,
     score_color,
 )
 
-NOT_TIMED = "The run was not timed: nothing is known about speed."
-
-
-def _nothing(why: str) -> Figure:
-    """In place of a figure whose numbers the run does not have."""
-    figure, ax = plt.subplots(figsize=(COLUMN_IN, 0.7))
-    ax.text(0.5, 0.5, why, ha="center", va="center", color=MUTED)
-    ax.set_axis_off()
-    return figure
-
 
 def short_label(name: str) -> str:
+    """A score's short label; the words of a name that is no score."""
     return SCORES[name].short if name in SCORES else name.replace("_", " ")
-
-
-# ------------------------------------------------------------------ what the scores know
 
 
 @_drawn
@@ -52,9 +42,13 @@ def confidence_density(
 ) -> Figure:
     """How each score is distributed over right and over wrong drafts: kernel densities over log-odds, a panel each.
 
-    `table` has a bool column `right` and a column per score. Each density is normalised to its own n (in the legend);
-    ticks below are the single wrong drafts. The arrow joins the two peaks: their distance in log-odds, which does not
-    depend on how a sigmoid squeezes the ends. `thresholds` draws a line per score.
+    Each density is normalised to its own n (in the legend); ticks below are the single wrong drafts. The arrow joins
+    the two peaks: their distance in log-odds, which does not depend on how a sigmoid squeezes the ends.
+
+    Args:
+        table: a bool column `right`, and a column per score; a row per draft.
+        names: scores to draw.
+        thresholds: score -> where a line is drawn.
     """
     rows = (len(names) + 1) // 2
     figure, axes = plt.subplots(
@@ -161,36 +155,30 @@ def risk_coverage(curves: pd.DataFrame) -> Figure:
 
 @_drawn
 def reliability(bins: pd.DataFrame) -> Figure:
-    """What probabilities promise and what comes true, in equally filled bins. `bins`: `plot_data.reliability_data`."""
+    """Promised and observed accuracy in equally filled bins. `bins`: `plot_data.reliability_data`."""
     if not len(bins):
         return _nothing("none of the run's scores is a probability")
     names = list(dict.fromkeys(bins["score"]))
-    figure, axes = plt.subplots(
-        1, max(1, len(names)), figsize=(min(PAGE_IN, 0.7 + 2.1 * max(1, len(names))), 2.35), sharey=True,
-        squeeze=False,
-    )  # fmt: skip
+    size = (min(PAGE_IN, 0.7 + 2.1 * len(names)), 2.35)
+    figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
         part = bins[bins["score"] == name]
         ax.plot([0, 100], [0, 100], color=MUTED, lw=0.8, ls=":")
-        errors = np.abs(part[["low_pct", "high_pct"]].to_numpy().T - part["accuracy_pct"].to_numpy())
-        ax.errorbar(
-            part["promised_pct"], part["accuracy_pct"], yerr=errors, fmt="o-", ms=3, lw=1, elinewidth=0.7,
-            color=score_color(name),
-        )  # fmt: skip
+        look = {"fmt": "o-", "ms": 3, "lw": 1, "elinewidth": 0.7, "color": score_color(name)}
+        ax.errorbar(part["promised_pct"], part["accuracy_pct"], yerr=_errors(part), **look)
         low = max(0, 10 * np.floor(part[["promised_pct", "low_pct"]].min().min() / 10))
         ax.set(title=SCORES[name].label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
     axes.flat[0].set_ylabel("came true, %")
     return figure
 
 
-# ------------------------------------------------------------------ what separability cannot see
-
-
 @_drawn
 def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
-    """Left: one token, its runner-up coming closer (`scores.near_tie_geometry`); right: a run's drafts by margin.
+    """Left: one token, its runner-up coming closer; right: a run's drafts by margin.
 
-    ties: rows of `scores.near_ties` with a column `drafts` saying which drafts were counted.
+    Args:
+        near: `score_comparison.near_tie_geometry`.
+        ties: rows of `score_comparison.near_ties`; the column `drafts` names the drafts that were counted.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN * 0.9, 2.7))
     for name in ("min", "tie_aware", "margin"):
@@ -215,12 +203,12 @@ def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
     ]
     width = 0.84 / max(len(lines), 1)
     for number, line in enumerate(lines):
-        own = ties[ties["drafts"] == line]
-        x = np.arange(len(own)) + (number - (len(lines) - 1) / 2) * width
+        part = ties[ties["drafts"] == line]
+        x = np.arange(len(part)) + (number - (len(lines) - 1) / 2) * width
         alpha = (0.35, 0.65, 1.0)[number % 3]
-        right.bar(x, own["n"], 0.9 * width, color=RIGHT, alpha=alpha, lw=0, label=line)
-        right.bar(x, own["n_wrong"], 0.9 * width, color=WRONG, lw=0)
-        for at, row in zip(x, own.itertuples(), strict=True):
+        right.bar(x, part["n"], 0.9 * width, color=RIGHT, alpha=alpha, lw=0, label=line)
+        right.bar(x, part["n_wrong"], 0.9 * width, color=WRONG, lw=0)
+        for at, row in zip(x, part.itertuples(), strict=True):
             right.text(at, row.n, f"{row.n_wrong}/{row.n}", ha="center", va="bottom", fontsize=5, rotation=90)
     right.set_xticks(np.arange(len(spans)), spans)
     right.set_yscale("symlog", linthresh=10)

@@ -11,19 +11,21 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ...replay.payoff import DECISIONS
 from ...runs.records import PHASES
 from ..labels import method_label, split_label
-from .confidence import NOT_TIMED, _nothing
 from .style import (
     COLUMN_IN,
     INK,
     METHOD_COLORS,
     METHOD_MARKERS,
     MUTED,
+    NOT_TIMED,
     PAGE_IN,
     PHASE_COLORS,
     PHASE_LABELS,
     RIGHT,
     WRONG,
     _drawn,
+    _errors,
+    _nothing,
     method_color,
 )
 
@@ -53,7 +55,9 @@ def throughput(table: pd.DataFrame) -> Figure:
 def first_look_by_size(table: pd.DataFrame, hard_below: float) -> Figure:
     """Accuracy of the agent with its tool and at its forced first look, by size of the target.
 
-    `table` comes from `plot_data.first_look_by_size_data`.
+    Args:
+        table: `plot_data.first_look_by_size_data`.
+        hard_below: the size that separates hard from easy, as a fraction of the image's side.
     """
     figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.6))
     for name, label, color, marker, shift in (
@@ -62,10 +66,8 @@ def first_look_by_size(table: pd.DataFrame, hard_below: float) -> Figure:
     ):
         part = table[table["who"] == name]
         x = np.arange(len(part)) + shift
-        errors = np.abs(part[["low_pct", "high_pct"]].to_numpy().T - part["accuracy_pct"].to_numpy())
-        ax.errorbar(
-            x, part["accuracy_pct"], yerr=errors, color=color, marker=marker, label=label, elinewidth=0.8
-        )
+        look = {"color": color, "marker": marker, "label": label, "elinewidth": 0.8}
+        ax.errorbar(x, part["accuracy_pct"], yerr=_errors(part), **look)
     part = table[table["who"] == "zoom"]
     spans = [f"{r.low:.2f}–{r.high:.2f}\nn={r.n}".replace("0.", ".") for r in part.itertuples()]
     ax.set_xticks(np.arange(len(part)), spans)
@@ -95,14 +97,8 @@ def phase_times(table: pd.DataFrame) -> Figure:
     left = np.zeros(len(methods))
     for phase in PHASES:
         part = table[table["phase"] == phase].set_index("method").reindex(methods)["ms"].to_numpy("float64")
-        ax.barh(
-            [method_label(m) for m in methods],
-            part,
-            left=left,
-            color=PHASE_COLORS[phase],
-            height=0.62,
-            label=PHASE_LABELS[phase],
-        )
+        look = {"color": PHASE_COLORS[phase], "height": 0.62, "label": PHASE_LABELS[phase]}
+        ax.barh([method_label(m) for m in methods], part, left=left, **look)
         left += part
     for y, total in enumerate(left):
         ax.text(total, y, f" {total:.1f}", va="center", fontsize=7)
@@ -119,14 +115,11 @@ def phase_times(table: pd.DataFrame) -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------ economics
-
-
 @_drawn
 def break_even(table: pd.DataFrame) -> Figure:
-    """Where the gate pays: accepted share against its price in agent runs; `table`: `break_even`.
+    """Where the gate pays: accepted share against its price in agent runs; `table`: `payoff.break_even`.
 
-    On the thick line nothing is won; the thin ones are speedups that the condition implies.
+    On the thick line nothing is gained; the thin ones are speedups that the condition implies.
     """
     if not len(table):
         return _nothing(NOT_TIMED)
@@ -162,7 +155,7 @@ def break_even(table: pd.DataFrame) -> Figure:
 
 @_drawn
 def time_ledger(steps: pd.DataFrame, parts: pd.DataFrame) -> Figure:
-    """Left: from the agent alone to the gated run (`waterfall`); right: `time_by_decision`."""
+    """Left: from the agent alone to the gated run (`payoff.waterfall`); right: `payoff.time_by_decision`."""
     if not len(steps):
         return _nothing(NOT_TIMED)
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), gridspec_kw={"width_ratios": [1.1, 1]})
@@ -187,12 +180,12 @@ def time_ledger(steps: pd.DataFrame, parts: pd.DataFrame) -> Figure:
 
     shown = [d for d in DECISIONS if d in set(parts["decision"])]
     for y, decision in enumerate(shown):
-        own, begin = parts[parts["decision"] == decision].set_index("phase"), 0.0
+        part, begin = parts[parts["decision"] == decision].set_index("phase"), 0.0
         for phase in PHASES:
-            right.barh(y - 0.14, own.loc[phase, "ms"], left=begin, height=0.4, color=PHASE_COLORS[phase])
-            begin += own.loc[phase, "ms"]
+            right.barh(y - 0.14, part.loc[phase, "ms"], left=begin, height=0.4, color=PHASE_COLORS[phase])
+            begin += part.loc[phase, "ms"]
         right.text(begin, y - 0.14, f" {begin:.0f}", va="center", fontsize=7)
-        alone = own["alone_ms"].iloc[0]
+        alone = part["alone_ms"].iloc[0]
         right.barh(y + 0.22, alone, height=0.18, color=MUTED, alpha=0.5)
         right.text(alone, y + 0.24, f" {alone:.0f}", va="center", fontsize=6.5, color=MUTED)
     counts = parts.drop_duplicates("decision").set_index("decision")["n"]
@@ -208,32 +201,26 @@ def time_ledger(steps: pd.DataFrame, parts: pd.DataFrame) -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------ planner
-
-
 @_drawn
 def fleets(table: pd.DataFrame, load: pd.DataFrame) -> Figure:
     """Left: requests per second and GPU over how a fleet is divided; right: latency over the number of users.
 
-    table: `best_ratio` with a column `workload` ("funnel" or "agent"). load: rows of `simulate_fleet`
-    with `workload` and `users`.
+    Args:
+        table: `best_ratio` with a column `workload` ("funnel" or "agent").
+        load: rows of `simulate_fleet` with `workload` and `users`.
     """
     if not len(table):
         return _nothing(NOT_TIMED)
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN * 0.9, 2.6))
     funnel = table[table["workload"] == "funnel"].sort_values("large")
     agent = table[table["workload"] == "agent"]
-    left.plot(
-        funnel["large"],
-        funnel["per_gpu_per_s"],
-        "o-",
-        color=METHOD_COLORS["speceyes_min"],
-        label="with the gate",
-    )
+    looks = {"funnel": ("with the gate", METHOD_COLORS["speceyes_min"])}
+    looks |= {"agent": ("agent alone", METHOD_COLORS["baseline"])}
+    label, color = looks["funnel"]
+    left.plot(funnel["large"], funnel["per_gpu_per_s"], "o-", color=color, label=label)
     if len(agent):
-        left.axhline(
-            agent["per_gpu_per_s"].max(), color=METHOD_COLORS["baseline"], ls="--", lw=1, label="agent alone"
-        )
+        label, color = looks["agent"]
+        left.axhline(agent["per_gpu_per_s"].max(), color=color, ls="--", lw=1, label=label)
     best = funnel.loc[funnel["per_gpu_per_s"].idxmax()]
     left.plot(best["large"], best["per_gpu_per_s"], "*", ms=10, color=INK, zorder=3)
     left.set_xticks(funnel["large"], [f"{r.small}+{r.large}" for r in funnel.itertuples()])
@@ -242,10 +229,7 @@ def fleets(table: pd.DataFrame, load: pd.DataFrame) -> Figure:
         ylabel="requests per second and replica",
     )  # fmt: skip
     left.legend(loc="lower right")
-    for name, label, color in (
-        ("funnel", "with the gate", METHOD_COLORS["speceyes_min"]),
-        ("agent", "agent alone", METHOD_COLORS["baseline"]),
-    ):
+    for name, (label, color) in looks.items():
         part = load[load["workload"] == name].sort_values("users")
         right.plot(part["users"], part["p50_s"], "-", color=color, label=f"{label}, median")
         right.plot(part["users"], part["p95_s"], "--", color=color, label="95 % are faster")

@@ -29,9 +29,9 @@ def replay_fidelity(table: pd.DataFrame) -> Figure:
         y, 2 * reach, left=measured - reach, height=0.62, color=MUTED, alpha=0.25, label=f"± {GOAL_PCT:g} %"
     )
     for ax, name in ((left, "speedup"), (right, "accuracy_pct")):
-        real, told = table[f"{name}_measured"], table[f"{name}_predicted"]
-        ax.plot(real, y, "o", color=INK, ms=5, label="measured")
-        ax.plot(told, y, "o", mfc="none", mec=SERIES[1][0], mew=1.2, ms=8, label="replayed")
+        ax.plot(table[f"{name}_measured"], y, "o", color=INK, ms=5, label="measured")
+        look = {"mfc": "none", "mec": SERIES[1][0], "mew": 1.2, "ms": 8, "label": "replayed"}
+        ax.plot(table[f"{name}_predicted"], y, "o", **look)
         ax.grid(axis="y", visible=False)
     accuracies = table[["accuracy_pct_measured", "accuracy_pct_predicted"]].to_numpy()
     low, width = accuracies.min(), max(1.0, np.ptp(accuracies))

@@ -16,7 +16,7 @@ from ...gating.certificates import Rule
 from ...runs.arms import BATCHED
 from ...tasks.registry import AVERAGE
 from ..labels import agent_label, method_label, rule_labels
-from .confidence import NOT_TIMED, _nothing, short_label
+from .confidence import short_label
 from .style import (
     _TOP,
     COLUMN_IN,
@@ -24,11 +24,13 @@ from .style import (
     METHOD_COLORS,
     METHOD_MARKERS,
     MUTED,
+    NOT_TIMED,
     PAGE_IN,
     WRONG,
     _confidence_axis,
     _drawn,
     _left_end,
+    _nothing,
     _shown,
     method_color,
     score_color,
@@ -39,18 +41,20 @@ from .style import (
 def accuracy_over_threshold(
     curve: pd.DataFrame, threshold: float | None = None, local: float | None = None, chosen_here: bool = False
 ) -> Figure:
-    """The funnel's accuracy and its accepted share over the threshold; see `plot_data.operating_curve` for the frame.
+    """The funnel's accuracy and its accepted share over the threshold.
 
-    `threshold` is the operating point in use; `local` is what the same rule would pick on these very samples,
-    drawn only to show the difference.
+    Args:
+        curve: `plot_data.operating_curve`.
+        threshold: the operating point in use.
+        local: what the same rule would pick on these very samples, drawn only to show the difference.
+        chosen_here: the threshold in use was chosen on these samples.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_IN, 3.3), sharex=True)
     color = METHOD_COLORS["speceyes_min"]
     x = _shown(curve["threshold"])
     top.step(x, curve["accuracy_pct"], where="post", color=color, label="funnel")
-    top.axhline(
-        curve["agent_pct"].iloc[0], color=METHOD_COLORS["baseline"], ls="--", lw=1, label="agent alone"
-    )
+    alone = {"color": METHOD_COLORS["baseline"], "ls": "--", "lw": 1, "label": "agent alone"}
+    top.axhline(curve["agent_pct"].iloc[0], **alone)
     bottom.step(x, curve["accepted_pct"], where="post", color=color)
     for ax in (top, bottom):
         if threshold is not None:
@@ -68,12 +72,9 @@ def accuracy_over_threshold(
     return figure
 
 
-# ------------------------------------------------------------------ the funnel
-
-
 @_drawn
 def accuracy_speedup(results: pd.DataFrame, split: str = AVERAGE) -> Figure:
-    """Accuracy against speedup (log scale), one point per method of the long form (`tables.COLUMNS`).
+    """Accuracy against speedup (log scale), one point per method of the long form (`results.COLUMNS`).
 
     One panel per reported agent and one for the run, titled as what they are. Measured points carry their
     intervals; batched arms are hollow, and their speedup is over the batched agent alone. The paper's draft
@@ -83,24 +84,18 @@ def accuracy_speedup(results: pd.DataFrame, split: str = AVERAGE) -> Figure:
     panels = list(dict.fromkeys(zip(part["source"], part["agent"], strict=True)))
     if len(panels) > 1:
         panels = [p for p in panels if p != ("reported", "none")]
-    figure, axes = plt.subplots(
-        1,
-        max(1, len(panels)),
-        figsize=(min(PAGE_IN, 0.9 + 2.5 * max(1, len(panels))), 3.2),
-        squeeze=False,
-    )
+    columns = max(1, len(panels))
+    size = (min(PAGE_IN, 0.9 + 2.5 * columns), 3.2)
+    figure, axes = plt.subplots(1, columns, figsize=size, squeeze=False)
     seen: dict[str, object] = {}
     for ax, (source, agent) in zip(axes.flat, panels, strict=False):
-        own = part[
-            (part["source"] == source)
-            & part["agent"].isin([agent, "none"] if source == "reported" else [agent])
-        ]
-        for row in own.itertuples():
-            label = method_label(row.method)
-            seen[label] = _point(ax, row)
+        agents = [agent, "none"] if source == "reported" else [agent]
+        points = part[(part["source"] == source) & part["agent"].isin(agents)]
+        for row in points.itertuples():
+            seen[method_label(row.method)] = _point(ax, row)
         ax.axvline(1.0, color=MUTED, lw=0.8, ls=":")
         ax.set_xscale("log", base=2)
-        low, high = own["speedup"].min(), own["speedup"].max()
+        low, high = points["speedup"].min(), points["speedup"].max()
         ax.set_xlim(min(0.8, low / 1.25), max(2.5, high * 1.25))
         ax.xaxis.set_major_locator(FixedLocator([0.25, 0.5, 1, 2, 4, 8, 16, 32]))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
@@ -148,12 +143,11 @@ def quadrants(table: pd.DataFrame) -> Figure:
     for row in table.itertuples():
         x, y = ("rejects", "accepts").index(row.gate), ("yes", "no").index(row.router)
         share = row.n / total if total else 0.0
-        ax.add_patch(
-            mpl.patches.Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colors(0.6 * share), edgecolor="w")
-        )
+        look = {"facecolor": colors(0.6 * share), "edgecolor": "w"}
+        ax.add_patch(mpl.patches.Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
         ax.text(x, y + 0.2, f"{share:.0%} (n={row.n})", ha="center", va="center", weight="bold")
-        told = f"draft right {row.draft_pct:.0f} %\nagent right {row.agent_pct:.0f} %" if row.n else "–"
-        ax.text(x, y - 0.14, told, ha="center", va="center", fontsize=7)
+        right = f"draft right {row.draft_pct:.0f} %\nagent right {row.agent_pct:.0f} %" if row.n else "–"
+        ax.text(x, y - 0.14, right, ha="center", va="center", fontsize=7)
     ax.set(xlim=(-0.5, 1.5), ylim=(-0.5, 1.5), title="Router and gate")
     ax.set_xticks([0, 1], ["gate rejects", "gate accepts"])
     ax.set_yticks([0, 1], ["tool helps:\nto the agent", "no tool:\nto the draft"])
@@ -163,15 +157,16 @@ def quadrants(table: pd.DataFrame) -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------ operating points
-
-
 @_drawn
 def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | None = None) -> Figure:
     """Accuracy gained or lost against the agent alone, over speedup: this run's funnel and the paper's points.
 
-    curves: `confidence_run.front`, a line per score over all thresholds. reported: `reported_points`. points: of this
-    run, columns `label speedup gain_pp`. The two come from other models and machines: compare shapes, not places.
+    The two come from other models and machines: compare shapes, not places.
+
+    Args:
+        curves: `ablations.front`, a line per score over all thresholds.
+        reported: `reported_points`.
+        points: of this run, columns label, speedup and gain_pp.
     """
     if not curves["speedup"].notna().any():
         return _nothing(NOT_TIMED)
@@ -179,19 +174,15 @@ def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | N
     for agent, part in reported.groupby("agent", sort=False):
         marker = {"deepeyes": "s", "thyme": "^"}.get(agent, "o")
         table, sweep = part[part["kind"] == "table"], part[part["kind"] == "threshold"].sort_values("speedup")
-        ax.plot(
-            sweep["speedup"], sweep["gain_pp"], color=MUTED, lw=0.8, ls=":", marker=marker, ms=2.5, zorder=1
-        )
-        ax.plot(
-            table["speedup"], table["gain_pp"], marker, ms=6, mfc="none", mec=MUTED, mew=1.1,
-            label=f"reported: {agent_label(agent)}",
-        )  # fmt: skip
+        look = {"color": MUTED, "lw": 0.8, "ls": ":", "marker": marker, "ms": 2.5, "zorder": 1}
+        ax.plot(sweep["speedup"], sweep["gain_pp"], **look)
+        look = {"ms": 6, "mfc": "none", "mec": MUTED, "mew": 1.1, "label": f"reported: {agent_label(agent)}"}
+        ax.plot(table["speedup"], table["gain_pp"], marker, **look)
     for name, part in curves.groupby("score", sort=False):
         part = part.sort_values("threshold")
         gain = part["accuracy_pct"] - part["baseline_accuracy_pct"]
-        ax.plot(
-            part["speedup"], gain, color=score_color(name), lw=1.2, label=f"this run: {short_label(name)}"
-        )
+        label = f"this run: {short_label(name)}"
+        ax.plot(part["speedup"], gain, color=score_color(name), lw=1.2, label=label)
     for i, row in enumerate([] if points is None else points.itertuples()):
         ax.plot(row.speedup, row.gain_pp, "*", color=INK, ms=9 - 2 * i, zorder=4, label=row.label)
     ax.axhline(0, color=MUTED, lw=0.8)
@@ -226,18 +217,15 @@ def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
         for y, rule in enumerate(order):
             part = table[table["rule"] == rule]
             values = part[measure].to_numpy(dtype=float)
-            color = (
-                METHOD_COLORS["speceyes_min"]
-                if part["target_pct"].notna().any() and rule != "plug_in"
-                else MUTED
-            )
+            has_target = part["target_pct"].notna().any()
+            color = METHOD_COLORS["speceyes_min"] if has_target and rule != "plug_in" else MUTED
             jitter = y + 0.22 * np.linspace(-1, 1, len(values))
             sure = part["certified"].fillna(False).to_numpy(dtype=bool)
             ax.plot(values[sure], jitter[sure], "o", ms=2.2, color=color, alpha=0.7)
             ax.plot(values[~sure], jitter[~sure], "o", ms=2.2, mfc="none", mec=color, mew=0.5, alpha=0.8)
             if np.isfinite(values).any():
                 ax.plot([np.nanmean(values)] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.4)
-            if measure == "risk_pct" and part["target_pct"].notna().any():
+            if measure == "risk_pct" and has_target:
                 ax.plot(part["target_pct"].iloc[0], y, "x", color=WRONG, ms=5, mew=1.2)
         ax.set_xlabel(label)
         ax.grid(axis="y", visible=False)

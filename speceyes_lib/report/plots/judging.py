@@ -1,4 +1,4 @@
-"""Figures of notebook 03: see `figures` for the conventions."""
+"""Figure of judging: what separates two scoring protocols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .style import INK, MUTED, PAGE_IN, RIGHT, WRONG, _drawn
 def correction_waterfall(steps: pd.DataFrame) -> Figure:
     """What each correction moves between two protocols: the rows of `corrections`, from top to bottom.
 
-    Grey: the accuracies at both ends. Green and purple: points won and lost by a step, with the answers behind it.
+    Dots: the accuracies at both ends. Green and purple: points gained and lost by a step, with the answers behind it.
     """
     steps = steps.reset_index(drop=True)
     fig, ax = plt.subplots(figsize=(PAGE_IN, 0.9 + 0.3 * len(steps)))

@@ -11,7 +11,6 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, PHASE_COLORS, _drawn
 
-# ------------------------------------------------------------------ the method, drawn
 _STEP = {
     "agent": METHOD_COLORS["baseline"],
     "router": PHASE_COLORS["router_s"],
@@ -23,7 +22,8 @@ _STEP = {
 def method_diagram(shares: Mapping[str, float] | None = None) -> Figure:
     """The serial agent chain and the funnel, drawn to be read in a talk.
 
-    shares: fractions `beta` (sent to the draft) and `alpha` (drafts accepted) of a run, written beside the arrows.
+    Args:
+        shares: fractions `beta` (sent to the draft) and `alpha` (drafts accepted) of a run, written beside the arrows.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.0), height_ratios=(0.7, 1.5))
     for ax in (top, bottom):
@@ -56,41 +56,36 @@ def method_diagram(shares: Mapping[str, float] | None = None) -> Figure:
     bottom.plot([81, 93.5], [4.5, 4.5], color=INK, lw=1, solid_capstyle="butt")
     _arrow(bottom, 93.5, 4.5, 93.5, 22)
 
-    def told(name: str, value: float | None) -> str:
+    def share(name: str, value: float | None) -> str:
         return name if value is None else f"{name}\n{100 * value:.0f} %"
 
-    bottom.text(39.5, 27, told("no", beta), ha="center", va="bottom", fontsize=7)
-    bottom.text(28.5, 12, told("yes", None if beta is None else 1 - beta), ha="left", va="center", fontsize=7)
-    bottom.text(84.5, 27, told("accept", alpha), ha="center", va="bottom", fontsize=7)
-    bottom.text(
-        75, 15, told("reject", None if alpha is None else 1 - alpha), ha="left", va="center", fontsize=7
-    )
+    routed, rejected = (None if value is None else 1 - value for value in (beta, alpha))
+    bottom.text(39.5, 27, share("no", beta), ha="center", va="bottom", fontsize=7)
+    bottom.text(28.5, 12, share("yes", routed), ha="left", va="center", fontsize=7)
+    bottom.text(84.5, 27, share("accept", alpha), ha="center", va="bottom", fontsize=7)
+    bottom.text(75, 15, share("reject", rejected), ha="left", va="center", fontsize=7)
     return figure
 
 
 def _box(
     ax: Axes, x: float, y: float, w: float, h: float, text: str, color: str, filled: bool = True
 ) -> None:
-    ax.add_patch(
-        FancyBboxPatch(
-            (x, y),
-            w,
-            h,
-            boxstyle="round,pad=0,rounding_size=1.2",
-            facecolor=color if filled else "white",
-            edgecolor=color,
-            linewidth=1,
-        )
+    shape = FancyBboxPatch(
+        (x, y),
+        w,
+        h,
+        boxstyle="round,pad=0,rounding_size=1.2",
+        facecolor=color if filled else "white",
+        edgecolor=color,
+        linewidth=1,
     )
-    ink = (
-        INK if color == _STEP["draft"] else "white" if filled else color
-    )  # white is hard to read on the orange
+    ax.add_patch(shape)
+    ink = "white" if filled else color
+    if color == _STEP["draft"]:  # white is hard to read on the orange
+        ink = INK
     ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=7.5, color=ink)
 
 
 def _arrow(ax: Axes, x0: float, y0: float, x1: float, y1: float) -> None:
-    ax.add_patch(
-        FancyArrowPatch(
-            (x0, y0), (x1, y1), arrowstyle="-|>", mutation_scale=9, color=INK, lw=1, shrinkA=0, shrinkB=1
-        )
-    )
+    look = {"arrowstyle": "-|>", "mutation_scale": 9, "color": INK, "lw": 1, "shrinkA": 0, "shrinkB": 1}
+    ax.add_patch(FancyArrowPatch((x0, y0), (x1, y1), **look))

@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..labels import split_label
-from .style import INK, MUTED, PAGE_IN, SERIES, _drawn
-
-# ------------------------------------------------------------------ order of options
+from .style import INK, MUTED, PAGE_IN, SERIES, _drawn, _errors
 
 
 @_drawn
@@ -32,14 +30,8 @@ def accuracy_by_place(orders: pd.DataFrame, places: pd.DataFrame) -> Figure:
     letters = sorted(places["place"].unique())
     for i, (options, part) in enumerate(places.groupby("options")):
         x = part["place"].map(letters.index).to_numpy() + 0.12 * i
-        _dots(
-            right,
-            x,
-            part,
-            ((MUTED, "o"), (INK, "s"))[i % 2],
-            f"{options} options, n={part['n'].max()} each",
-            line="-",
-        )
+        label = f"{options} options, n={part['n'].max()} each"
+        _dots(right, x, part, ((MUTED, "o"), (INK, "s"))[i % 2], label, line="-")
     right.set_xticks(range(len(letters)), letters)
     right.set(title="Place of the right option", xlim=(-0.4, len(letters) - 0.5))
     for ax, columns in ((left, 3), (right, 1)):
@@ -50,8 +42,5 @@ def accuracy_by_place(orders: pd.DataFrame, places: pd.DataFrame) -> Figure:
 def _dots(ax: Axes, x: np.ndarray, part: pd.DataFrame, look: tuple, label: str, line: str = "none") -> None:
     """Accuracies with their intervals."""
     color, marker = look
-    value = part["accuracy_pct"].to_numpy()
-    spread = np.abs(np.array([value - part["low_pct"], part["high_pct"] - value]))
-    ax.errorbar(
-        x, value, yerr=spread, fmt=marker, ls=line, lw=0.8, ms=4, color=color, elinewidth=0.8, label=label
-    )
+    style = {"fmt": marker, "ls": line, "lw": 0.8, "ms": 4, "color": color, "elinewidth": 0.8, "label": label}
+    ax.errorbar(x, part["accuracy_pct"].to_numpy(), yerr=_errors(part), **style)

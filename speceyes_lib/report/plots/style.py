@@ -1,10 +1,9 @@
-"""Figures: a tidy frame (or summary) in, a matplotlib `Figure` out. No file is read here.
+"""The look of all figures: colours, labels, the confidence axis and error bars.
 
-Colours have one meaning everywhere: a method keeps its colour in every figure (palette of Okabe and Ito, its
-yellow darkened for white paper), right and wrong keep theirs (palette "muted" of Tol). Both are told apart with
-any colour vision, and line styles, markers and labels differ as well. All colours of figures stand in this file.
-Where the plotted numbers are not simply the argument, `analysis/plot_data.py` computes them; `save_figure` stores
-them beside the picture.
+A frame goes in, a matplotlib `Figure` comes out; no file is read and nothing is computed here. A method keeps its
+colour in every figure (palette of Okabe and Ito, its yellow darkened for white paper), right and wrong keep theirs
+(palette "muted" of Tol). Both can be distinguished with any colour vision, and line styles, markers and labels differ
+as well. All colours of figures are in this file.
 """
 
 from __future__ import annotations
@@ -26,37 +25,31 @@ from ...runs.arms import BATCHED
 
 STYLE = str(resources.files(__package__) / "speceyes.mplstyle")
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of a page
+NOT_TIMED = "The run was not timed: nothing is known about speed."
 RIGHT, WRONG = "#117733", "#882255"
 MUTED, INK = "#8c8c8c", "#222222"
-METHOD_COLORS = {
-    "baseline": "#4d4d4d",
-    "draft_only": "#E69F00",
-    "specreason": "#CC79A7",
-    "speceyes_min": "#0072B2",
-    "speceyes_mean": "#56B4E9",
-    "speceyes_bottom20": "#009E73",
-    "speceyes_log": "#B59F00",
-    "router_only": "#D55E00",
+# of methods and phases: colour and marker, colour and label
+_METHODS = {
+    "baseline": ("#4d4d4d", "s"),
+    "draft_only": ("#E69F00", "D"),
+    "specreason": ("#CC79A7", "X"),
+    "speceyes_min": ("#0072B2", "o"),
+    "speceyes_mean": ("#56B4E9", "^"),
+    "speceyes_bottom20": ("#009E73", "v"),
+    "speceyes_log": ("#B59F00", "P"),
+    "router_only": ("#D55E00", "h"),
 }
-METHOD_MARKERS = {
-    "baseline": "s",
-    "draft_only": "D",
-    "specreason": "X",
-    "speceyes_min": "o",
-    "speceyes_mean": "^",
-    "speceyes_bottom20": "v",
-    "speceyes_log": "P",
-    "router_only": "h",
+_PHASES = {
+    "decode_s": ("#bdbdbd", "picture"),
+    "router_s": (_METHODS["router_only"][0], "router"),
+    "draft_s": (_METHODS["draft_only"][0], "draft"),
+    "agent_s": (_METHODS["baseline"][0], "agent"),
+    "tool_s": ("#7A6A3A", "tool"),
 }
+METHOD_COLORS, METHOD_MARKERS = ({name: look[at] for name, look in _METHODS.items()} for at in (0, 1))
+PHASE_COLORS, PHASE_LABELS = ({name: look[at] for name, look in _PHASES.items()} for at in (0, 1))
 # of what is neither a method nor a verdict (palette "muted" of Tol): colour and marker
 SERIES = ((INK, "s"), ("#332288", "o"), ("#44AA99", "^"), ("#999933", "D"), ("#CC6677", "v"))
-PHASE_COLORS = {
-    "decode_s": "#bdbdbd",
-    "router_s": METHOD_COLORS["router_only"],
-    "draft_s": METHOD_COLORS["draft_only"],
-    "agent_s": METHOD_COLORS["baseline"],
-    "tool_s": "#7A6A3A",
-}
 # of scores that no method of the paper is named after; the others have their method's colour
 SCORE_COLORS = {
     "min_prob": "#B15928",
@@ -67,13 +60,6 @@ SCORE_COLORS = {
     "options": "#E7298A",
     "router": "#8DA0CB",
     "combination": "#005F73",
-}
-PHASE_LABELS = {
-    "decode_s": "picture",
-    "router_s": "router",
-    "draft_s": "draft",
-    "agent_s": "agent",
-    "tool_s": "tool",
 }
 
 
@@ -103,10 +89,25 @@ def _drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
     return inside
 
 
+def _errors(part: pd.DataFrame, low: str = "low_pct", high: str = "high_pct") -> np.ndarray:
+    """Error bars around `accuracy_pct`, as `errorbar` takes them [2, rows]."""
+    return np.abs(
+        part[[low, high]].to_numpy(dtype="float64").T - part["accuracy_pct"].to_numpy(dtype="float64")
+    )
+
+
+def _nothing(why: str) -> Figure:
+    """In place of a figure whose numbers the run does not have."""
+    figure, ax = plt.subplots(figsize=(COLUMN_IN, 0.7))
+    ax.text(0.5, 0.5, why, ha="center", va="center", color=MUTED)
+    ax.set_axis_off()
+    return figure
+
+
 # ------------------------------------------------------------------ confidence
 
 # Confidences are sigmoids and pile up below 1: on an axis of log-odds the thresholds that matter lie apart.
-_TOP = 1 - 1e-6  # whatever is surer than this is drawn here
+_TOP = 1 - 1e-6  # higher confidences are drawn here
 _CONFIDENCE_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
