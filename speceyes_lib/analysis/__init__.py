@@ -41,7 +41,6 @@ __getattr__, __dir__, __all__ = exports(
         "reported": ("read_reported", "reported_points"),
         "results": ("arm_results", "auroc_results", "comparison_results", "first_look_results"),
         "sample_frame": ("routed", "samples"),
-        "sample_rows": ("agent_rows", "draft_rows"),
         "score_comparison": ("compare_scores", "identical_scores", "merged_scores", "near_tie_geometry"),
         "summary": ("auroc_by_score", "summarised"),
     },

@@ -12,7 +12,6 @@ import pandas as pd
 
 from ..gating.certificates import Rule
 from ..gating.scores import SCORES
-from ..gating.separability import PAPER_SCORES
 from ..judging.benchmark_measures import MEASURES, OVERALL
 from ..replay.settings import POOLED
 from .columns import Column, milliseconds, percent, words
@@ -30,29 +29,6 @@ def _pct(name: str, label: str, n: str | None = None) -> Column:
 
 DIFFERENCE = Column("diff_pp", "points [95 %]", "+.1f", ("low_pp", "high_pp"))
 P_VALUE = Column("p_value", "McNemar p", p_value)
-
-# ------------------------------------------------------------------ samples
-
-_SAMPLE = (Column("id", "sample"), Column("question"), Column("standard", "right answer"))
-# sample_rows.draft_rows
-DRAFTS = (
-    *_SAMPLE,
-    Column("answer", "draft"),
-    Column("tokens", format=COUNT),
-    *(Column(score, score, ".4f") for score in PAPER_SCORES),
-    Column("failure"),
-)
-# sample_rows.agent_rows
-AGENTS = (
-    *_SAMPLE,
-    Column("decision", format=words),
-    Column("used", "answered by"),
-    Column("answer"),
-    Column("turns"),
-    Column("wall_s", "ms", milliseconds),
-    Column("failure"),
-)
-
 
 # ------------------------------------------------------------------ verdicts
 
