@@ -22,6 +22,7 @@ from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from .models.endpoint import parse_endpoints
 from .models.registry import identity
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
+from .stats.resampling import Bootstrap
 from .tasks.hub import ITEMS
 from .tasks.registry import HARD_BELOW, OPTION_TASKS, TASKS
 
@@ -110,7 +111,6 @@ Protocol = Annotated[
     Literal["strict", "paper"],
     field(..., "strict: errors count as wrong; paper: the published rules to the letter"),
 ]
-Bootstrap = Annotated[int, field(..., "resamples behind the intervals", ge=100)]
 Seed = Annotated[int, field(..., "seed of everything random here", ge=0)]
 
 
@@ -151,6 +151,18 @@ class StageParams(NotebookParams):
     if_changed: Literal["refuse", "restart"] = field(
         "refuse", "results made from something else: refuse to mix, or restart the stage", key=None
     )
+
+
+class ResampledParams(StageParams):
+    """What the notebooks with bootstrap intervals have in common."""
+
+    bootstrap: int = field(2000, "resamples behind the intervals", ge=100)
+    seed: Seed = 0
+
+    @property
+    def resampling(self) -> Bootstrap:
+        """The bootstrap with this number of resamples and this seed."""
+        return Bootstrap(draws=self.bootstrap, seed=self.seed)
 
 
 class ModelRunParams(StageParams):
@@ -424,7 +436,7 @@ class GateAnalysisParams(CollectParams):
     seed: Seed = 0
 
 
-class ConfidenceParams(GateAnalysisParams):
+class ConfidenceParams(GateAnalysisParams, ResampledParams):
     """04_confidence_analysis: which score knows right drafts from wrong ones, and what no score can see."""
 
     shown = ("run", "tasks", "score", "modes", "threshold_from", "bootstrap", "seed")
@@ -432,7 +444,6 @@ class ConfidenceParams(GateAnalysisParams):
     modes: Annotated[list[str], _known("score", PAPER_SCORES)] = field(
         list(PAPER_SCORES), "scores to compare"
     )
-    bootstrap: Bootstrap = 2000
 
 
 class CertifiedParams(GateAnalysisParams):
@@ -456,7 +467,7 @@ class CostsParams(GateAnalysisParams):
     shown = ("run", "tasks", "score", "threshold_from", "seed")
 
 
-class FiguresParams(StageParams):
+class FiguresParams(ResampledParams):
     """05_paper_figures: summary, tables and figures of this run, of the reported numbers, or of both."""
 
     section = "figures"
@@ -472,8 +483,6 @@ class FiguresParams(StageParams):
     hard_below: float = field(
         HARD_BELOW, "a sample is hard when its target is under this share of the side", gt=0, le=1
     )
-    bootstrap: Bootstrap = 2000
-    seed: Seed = 0
 
 
 # ------------------------------------------------------------------ started by hand: no config gives these
@@ -505,8 +514,10 @@ class FidelityParams(ModelRunParams):
 ORDERS = ("rotated_1", "rotated_2", "rotated_3", "shuffled")
 
 
-class PositionBiasParams(StageParams):
+class PositionBiasParams(ResampledParams):
     """study_position_bias: the run's drafts again, with the same options in other orders."""
+
+    shown = ("run", "tasks", "if_changed", "orders", "option_seed", "protocol", "bootstrap", "seed")
 
     tasks: Annotated[list[str], _known("task", TASKS, if_empty=OPTION_TASKS)] = field(
         [], "benchmark/split, in this order; empty: all with options"
@@ -514,8 +525,6 @@ class PositionBiasParams(StageParams):
     orders: Annotated[list[str], _known("order", ORDERS)] = field(list(ORDERS), "beside as_published")
     option_seed: OptionSeed = 0
     protocol: Protocol = "strict"
-    bootstrap: Bootstrap = 2000
-    seed: Seed = 0
 
 
 class ReportedNumbersParams(NotebookParams):

@@ -307,7 +307,7 @@ def summarised(params: FiguresParams) -> RunResult | None:
         run=params.run,
         gate=gate_of(params, recorded),
         hard_below=params.hard_below,
-        bootstrap=Bootstrap(draws=params.bootstrap, seed=params.seed),
+        bootstrap=params.resampling,
     )
     return RunResult(recorded, frame, summary)
 

@@ -1,0 +1,109 @@
+"""What keeps the notebooks readable: few imports, short cells, and about as much prose as code.
+
+Names are counted over all notebooks: what an import statement takes from the library, and what is used of a wing that
+is imported as a whole (`analysis.samples`). The figures in `report.plots` and the columns in `report.tables` are two
+registries; each counts as one name.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from speceyes_lib.report.formulas import formulas_as_pictures
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = "speceyes_lib"
+WINGS = {path.parent.name for path in (ROOT / LIBRARY).glob("*/__init__.py")}
+REGISTRIES = {"report.plots", "report.tables"}
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells_of(path: Path, kind: str = "") -> list[str]:
+    """The cells of a notebook without its parameters, whose text is the library's."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    own = [cell for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
+    return ["".join(cell["source"]) for cell in own if kind in cell["cell_type"]]
+
+
+def imports_of(path: Path) -> list[ast.ImportFrom]:
+    nodes = ast.walk(ast.parse("\n".join(cells_of(path, "code"))))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not [
+        a for node in imports if isinstance(node, ast.Import) for a in node.names if LIBRARY in a.name
+    ]
+    return [node for node in imports if isinstance(node, ast.ImportFrom) and LIBRARY in (node.module or "")]
+
+
+def names_of(path: Path) -> set[str]:
+    """What a notebook uses of the library, as "wing.name"."""
+    names, modules = set(), {}
+    for node in imports_of(path):
+        for alias in node.names:
+            name = f"{node.module}.{alias.name}".removeprefix(f"{LIBRARY}.")
+            if name in WINGS or name in REGISTRIES:
+                modules[alias.asname or alias.name] = name
+            else:
+                names.add(name)
+    for node in ast.walk(ast.parse("\n".join(cells_of(path, "code")))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            module = modules[node.value.id]
+            name = f"{module}.{node.attr}"
+            names.add(module if module in REGISTRIES else name)
+    return names - WINGS
+
+
+@each_notebook
+def test_it_imports_from_wings_in_at_most_six_lines(path):
+    imports = imports_of(path)
+    assert {node.module.removeprefix(LIBRARY).removeprefix(".") for node in imports} <= {"", *WINGS}
+    assert len(imports) <= 6
+
+
+def test_all_notebooks_together_use_few_wings_and_names():
+    names = set(chain.from_iterable(map(names_of, NOTEBOOKS)))
+    assert len({name.split(".")[0] for name in names}) <= 12
+    assert len(names) <= 113, sorted(names)
+
+
+@each_notebook
+def test_it_has_at_most_30_cells_and_7_sections(path):
+    assert len(cells_of(path)) <= 30
+    prose = re.sub(r"```.*?```", "", "\n".join(cells_of(path, "markdown")), flags=re.DOTALL)
+    assert len(re.findall(r"^## ", prose, re.MULTILINE)) <= 7
+
+
+@each_notebook
+def test_code_cells_have_at_most_12_lines(path):
+    assert max(len(code.splitlines()) for code in cells_of(path, "code")) <= 12
+
+
+@each_notebook
+def test_prose_is_45_to_60_percent_of_the_characters(path):
+    prose, everything = (sum(map(len, cells_of(path, kind))) for kind in ("markdown", ""))
+    assert 0.45 <= prose / everything <= 0.60
+
+
+@each_notebook
+def test_the_exported_page_can_draw_every_formula(path):
+    prose = re.sub(r"`[^`]*`", "", "\n".join(cells_of(path, "markdown")))  # code is no formula
+    assert "<code>" not in formulas_as_pictures(prose)
+
+
+@each_notebook
+def test_it_links_to_the_glossary_and_names_its_limits(path):
+    prose = "\n".join(cells_of(path, "markdown"))
+    assert "../docs/glossary.md" in prose
+    assert re.search(r"\*\*Limits\.\*\*|what not|what it does not", prose)
+
+
+@each_notebook
+def test_it_hands_over_at_its_end(path):
+    assert "handover(" in cells_of(path, "code")[-1]
