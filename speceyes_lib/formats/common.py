@@ -1,7 +1,7 @@
 """What every importer needs: reading lines one by one, finding the sample of a line, writing stages.
 
-Imported records have `timed=False`, because their files hold no times per sample. Such times read as NaN. Only the
-total of a split, where a file holds it, reaches `timing` in the manifest.
+Imported records have `timed=False`, because their files hold no times per sample: such times are NaN. Where a file
+holds the total of a split, the manifest has it in `timing`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,7 @@ from ..tasks.sample import LETTERS, YES_NO, Sample, ShownOptions, shown_as
 
 
 class LineError(ValueError):
-    """Why one line or row cannot be imported. It becomes a Problem."""
+    """The reason why one line or row cannot be imported. It becomes a Problem."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,22 @@ class Problem:
         return f"{shown(self.file)}{where}: {self.what}"
 
 
-Problems = list[Problem]
+class Problems(list[Problem]):
+    """The problems of an import, in the order in which they were met."""
+
+    def add(self, file: Path, what: object, line: int | None = None) -> None:
+        """Add a problem; `what` may be an exception."""
+        self.append(Problem(file, " ".join(str(what).split()), line))
+
+    @contextmanager
+    def caught(self, file: Path, line: int) -> Iterator[None]:
+        """Within this block a line that cannot be imported becomes a problem."""
+        try:
+            yield
+        except ValueError as error:
+            self.add(file, error, line)
+
+
 Source = Literal["final", "draft", "agent"]
 
 
@@ -72,7 +88,7 @@ class ImportedStage:
     Attributes:
         stage: "01_draft" or "02_<arm>".
         facts: id -> what the files hold about the sample.
-        samples: id -> the sample, as complete as files and benchmark allow.
+        by_rule: id -> (verdict, rule) of the original's rules, without its language model.
         verdicts: source ("final", "draft", "agent") -> id -> (verdict, rule). Empty when nothing was judged.
         wall_s: seconds of the whole split; None when no file holds them.
         judged: the other fields of a judge's file.
@@ -82,7 +98,7 @@ class ImportedStage:
     task: str
     records: dict[str, DraftRecord | AgentRecord] = field(default_factory=dict)
     facts: dict[str, ImportedSample] = field(default_factory=dict)
-    samples: dict[str, Sample] = field(default_factory=dict)
+    by_rule: dict[str, tuple[VerdictValue, str]] = field(default_factory=dict)
     verdicts: dict[Source, dict[str, tuple[VerdictValue, str]]] = field(default_factory=dict)
     protocol: str = "imported"
     config: dict[str, Any] = field(default_factory=dict)
@@ -133,13 +149,12 @@ def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:
             try:
                 value = json.loads(raw.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:  # of JSON and of UTF-8 alike
-                problems.append(Problem(path, f"not valid JSON ({error})", number))
+                problems.add(path, f"not valid JSON ({error})", number)
                 continue
             if isinstance(value, dict):
                 yield number, value
             else:
-                kind = type(value).__name__
-                problems.append(Problem(path, f"expected a JSON object, found {kind}", number))
+                problems.add(path, f"expected a JSON object, found {type(value).__name__}", number)
 
 
 def field_of(entry: Mapping, *names: str) -> Any:
@@ -147,9 +162,8 @@ def field_of(entry: Mapping, *names: str) -> Any:
     for name in names:
         if entry.get(name) not in (None, ""):
             return entry[name]
-    raise LineError(
-        f"field {' or '.join(map(repr, names))} is missing; found {', '.join(entry) or 'nothing'}"
-    )
+    expected = " or ".join(map(repr, names))
+    raise LineError(f"field {expected} is missing; found {', '.join(entry) or 'nothing'}")
 
 
 def finite(value: Any) -> float | None:
@@ -190,9 +204,9 @@ def standard_json(value: Any) -> Any:
 
 def task_in(text: str, tasks: Iterable[str] = registry.TASKS) -> str | None:
     """The task whose split is named in a text, e.g. a file name."""
-    return next(
-        (t for t in tasks if re.search(rf"(?<![A-Za-z0-9]){t.split('/')[1]}(?![A-Za-z0-9])", text)), None
-    )
+    splits = {task: task.split("/")[1] for task in tasks}
+    named = (t for t, s in splits.items() if re.search(rf"(?<![A-Za-z0-9]){s}(?![A-Za-z0-9])", text))
+    return next(named, None)
 
 
 class Finder:
@@ -212,19 +226,18 @@ class Finder:
         if task not in self._tasks:
             loaded = registry.load_task(task, self.root) if self.root else []
             self._tasks[task] = {s.key: s for s in loaded}
-            self._texts[task] = {}
+            by_text = self._texts[task] = {}
             for sample in loaded:
-                self._texts[task].setdefault(_wording(sample.question, sample.options or ()), []).append(
-                    sample
-                )
+                by_text.setdefault(_wording(sample.question, sample.options or ()), []).append(sample)
         return self._tasks[task]
 
     def find(
         self, task: str, key: str | None, question: str = "", options: Sequence[str] = ()
     ) -> tuple[str, Sample | None]:
-        """(id, sample): the sample of the key if its question agrees, else the only one with this question and options.
+        """The id of a line's sample, and the sample where there is a benchmark.
 
-        HR-Bench asks each question with four orders of the same options. There the order decides.
+        It is the sample of the key if its question agrees, else the only one with this question and these options.
+        HR-Bench has each question with four orders of the same options. For it the order decides.
 
         Raises:
             LineError: no sample fits, or more than one does.
@@ -232,11 +245,10 @@ class Finder:
         samples = self.samples(task)
         if not self.root:
             if key is None:
-                raise LineError(
-                    "the line does not name its sample; give --data-root to find it by its question"
-                )
+                remedy = "give --data-root to find it by its question"
+                raise LineError(f"the line does not name its sample; {remedy}")
             return f"{task}/{key}", None
-        keyed = samples.get(key) if key is not None else None
+        keyed = samples.get(key)
         if keyed and not options and (not question or _same(question, keyed.question)):
             return keyed.id, keyed
         alike = self._texts[task].get(_wording(question, options), [])
@@ -248,13 +260,14 @@ class Finder:
         named = f"{task}/{key}" if key is not None else f"the question {question[:60]!r}"
         if alike:
             raise LineError(f"{named} fits {len(alike)} samples, so the sample is not known")
-        raise LineError(
-            f"{named} {'has another question in the benchmark' if keyed else 'is not in the benchmark'}"
-        )
+        fault = "has another question in the benchmark" if keyed else "is not in the benchmark"
+        raise LineError(f"{named} {fault}")
 
-    def missing(self, part: ImportedStage) -> int:
-        """Number of samples of the benchmark that an imported stage lacks."""
-        return len({s.id for s in self.samples(part.task).values()} - part.records.keys())
+    def report_missing(self, part: ImportedStage, problems: Problems, unit: str = "line") -> None:
+        """Add a problem where an imported stage lacks samples of the benchmark; `unit` is what its files consist of."""
+        samples = self.samples(part.task).values()
+        if missing := sum(sample.id not in part.records for sample in samples):
+            problems.add(part.files[0], f"{missing} of {len(samples)} samples of {part.task} have no {unit}")
 
 
 def _wording(question: str, options: Iterable[str]) -> tuple:
@@ -286,18 +299,13 @@ def order_shown(sample: Sample, options: Iterable[str]) -> ShownOptions | None:
         left.remove(place)
         order.append(place)
     if left:
-        raise LineError(
-            f"{len(published)} options are published for {sample.id}, but {len(order)} were shown"
-        )
+        counts = f"{len(published)} options are published for {sample.id}, but {len(order)} were shown"
+        raise LineError(counts)
     return ShownOptions(order=tuple(order)) if order != sorted(order) else None
 
 
-def imported_sample(
-    sample: Sample | None, shown_options: ShownOptions | None = None, **read: str
-) -> ImportedSample:
-    """What is known about a sample: from the benchmark where there is one, else from the line."""
-    if sample is None:
-        return ImportedSample(**read)
+def imported_sample(sample: Sample, shown_options: ShownOptions | None = None) -> ImportedSample:
+    """What the benchmark holds about a sample, with its options as they were shown."""
     sample = shown_as(sample, shown_options)
     return ImportedSample(
         sample.question,
@@ -314,6 +322,24 @@ def option_texts(entry: Mapping) -> tuple[str, ...]:
     return tuple(t.strip() for t in texts if t and t.strip() and t.casefold() != "nan")
 
 
+def baseline_record(
+    id_: str, answer: str | None, path: Trajectory | None, failure: Failure | None = None, **fields: Any
+) -> AgentRecord:
+    """The record of an agent that answered alone; `fields` are other fields of AgentRecord."""
+    return AgentRecord(
+        id=id_,
+        run_mode="baseline",
+        status="error" if failure else "ok",
+        error=failure,
+        decision="baseline",
+        used="large",
+        answer=answer,
+        trajectory=path,
+        timed=False,
+        **fields,
+    )
+
+
 def trajectory(
     answer: str | None, messages: Any, error: Failure | None = None, n_tokens: int | None = None
 ) -> Trajectory:
@@ -322,28 +348,20 @@ def trajectory(
     The files count tokens for the whole trajectory, so a turn has a count only where it is the only one.
     """
     texts = [_content(m) for m in messages or [] if isinstance(m, Mapping) and m.get("role") == "assistant"]
+    actions = ["tool" if "<tool_call>" in text or "<code>" in text else "none" for text in texts]
+    if answer and actions:
+        actions[-1] = "answer"
     alone = n_tokens if len(texts) == 1 else None
-    turns = tuple(
-        Turn(
-            text=text,
-            n_tokens=alone,
-            turn_s=0.0,
-            action="answer" if text is texts[-1] and answer else "tool" if _TOOL.search(text) else "none",
-        )
-        for text in texts
-    )
+    turns = [Turn(text=t, n_tokens=alone, turn_s=0.0, action=a) for t, a in zip(texts, actions, strict=True)]
     tagged = bool(texts) and "<answer>" in texts[-1]
     return Trajectory(
         status="error" if error else "ok",
         error=error,
         answer=answer,
         answer_from="none" if not answer else "tag" if tagged else "untagged",
-        turns=turns,
+        turns=tuple(turns),
         generated_tokens=n_tokens,
     )
-
-
-_TOOL = re.compile(r"<(?:tool_call|code)>")
 
 
 def _content(message: Mapping) -> str:
@@ -356,17 +374,14 @@ def _content(message: Mapping) -> str:
 # ------------------------------------------------------------------------------------------------ writing
 
 
-def write(
-    run: str, parts: Iterable[ImportedStage], source: str, if_changed: IfChanged = "refuse"
-) -> list[Path]:
-    """Store imported stages in a run: the answers, and the verdicts where there are any; returns the folders.
+def write(run: str, parts: Iterable[ImportedStage], source: str, if_changed: IfChanged = "refuse") -> None:
+    """Store imported stages in a run: the answers, and the verdicts where there are any.
 
-    The manifests hold the hashes of the files, and `environment` says that the records were imported.
+    The manifests hold the hashes of the files, and `environment` names the program that the records come from.
 
     Raises:
         StageError: the run holds results from other files (`if_changed="restart"` replaces them).
     """
-    folders = []
     for part in parts:
         kind = DraftRecord if part.stage == DRAFT_STAGE else AgentRecord
         timing = {} if part.wall_s is None else {"wall_s": part.wall_s}
@@ -390,20 +405,16 @@ def write(
                     if id_ not in store.done_ids:
                         store.append(record)
                 store.finish(timing, environment={"imported_from": source})
-            folders.append(store.folder)
-    return folders
 
 
 def _judged(part: ImportedStage, record: AgentRecord) -> JudgedRecord:
     """The imported verdicts on one record. An answer without one is undecided."""
     facts = part.facts[record.id]
-    answers = {"final": record.answer}
-    if record.draft is not None:
-        answers["draft"] = record.draft.answer
-    if record.trajectory is not None:
-        answers["agent"] = record.trajectory.answer
+    answering = {"final": record, "draft": record.draft, "agent": record.trajectory}
     verdicts = []
-    for source in part.verdicts.keys() & answers.keys():
+    for source, by in answering.items():
+        if source not in part.verdicts or by is None:
+            continue
         verdict, rule = part.verdicts[source].get(record.id, ("undecided", "not_judged"))
         verdicts.append(
             Verdict(
@@ -412,7 +423,7 @@ def _judged(part: ImportedStage, record: AgentRecord) -> JudgedRecord:
                 verdict=verdict,
                 rule=rule,
                 protocol=part.protocol,
-                answer=answers[source],
+                answer=by.answer,
                 standard=facts.standard,
                 decided_by="none" if verdict in ("undecided", "error") else "imported",
             )
@@ -423,5 +434,5 @@ def _judged(part: ImportedStage, record: AgentRecord) -> JudgedRecord:
         kind=facts.kind,
         group=facts.group or record.id,
         options=facts.options,
-        verdicts=sorted(verdicts, key=lambda v: list(answers).index(v.source)),
+        verdicts=tuple(verdicts),
     )

@@ -1,7 +1,7 @@
 """Result files of DeepEyes: `result_{split}_{model}.jsonl`, and their judged copies with `acc` (1 or 0) on each line.
 
 Every line is an answer of the agent alone, so an import is a baseline. The judge of DeepEyes counts failed samples as
-wrong. Here they are errors, which count as wrong as well.
+wrong. After import they are errors, which count as wrong as well.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..runs.records import AgentRecord
 from .common import (
     Finder,
     ImportedStage,
     LineError,
-    Problem,
     Problems,
+    baseline_record,
     files_of,
     json_lines,
     task_in,
@@ -31,14 +30,11 @@ def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[Impo
     for path in files_of(paths, ".jsonl"):
         task = task_in(path.stem)
         if task is None:
-            problems.append(
-                Problem(path, "the file name holds no split; expected result_{split}_{model}.jsonl")
-            )
+            problems.add(path, "the file name holds no split; expected result_{split}_{model}.jsonl")
             continue
-        part = _read(path, task, finder, problems)
-        earlier = parts.get(task)
+        part, earlier = _read(path, task, finder, problems), parts.get(task)
         if earlier and bool(earlier.verdicts) == bool(part.verdicts):
-            problems.append(Problem(path, f"left out, because {earlier.files[0].name} is of the same split"))
+            problems.add(path, f"left out, because {earlier.files[0].name} is of the same split")
         elif earlier is None or part.verdicts:
             parts[task] = part
     return list(parts.values())
@@ -48,38 +44,21 @@ def _read(path: Path, task: str, finder: Finder, problems: Problems) -> Imported
     part = ImportedStage("02_baseline", task, files=[path])
     judged = False
     for number, line in json_lines(path, problems):
-        try:
-            id_, sample, facts = sample_of(task, line, finder)
-            failure = failure_of(line)
+        with problems.caught(path, number):
+            id_, _, facts = sample_of(task, line, finder)
+            failure, correct = failure_of(line), line.get("acc")
             answer = None if failure else text_of(line.get("pred_ans"))
-            record = AgentRecord(
-                id=id_,
-                run_mode="baseline",
-                status="error" if failure else "ok",
-                error=failure,
-                decision="baseline",
-                used="large",
-                answer=answer,
-                trajectory=trajectory(answer, line.get("pred_output"), failure),
-                timed=False,
-            )
-            part.add(record, facts)
-            part.samples[id_] = sample
-            judged |= line.get("acc") is not None
-            _judge(part, record, line.get("acc"))
-        except LineError as error:
-            problems.append(Problem(path, str(error), number))
+            path_taken = trajectory(answer, line.get("pred_output"), failure)
+            part.add(baseline_record(id_, answer, path_taken, failure), facts)
+            judged |= correct is not None
+            if failure:
+                part.judge(id_, "error", "failed")
+            elif correct in (0, 1):
+                part.judge(id_, "right" if correct else "wrong", "deepeyes_judge", "final", "agent")
+            elif correct is not None:
+                kept = "the answer was kept without a verdict"
+                raise LineError(f"field 'acc' is {correct!r}, expected 0 or 1; {kept}")
     if not judged:
         part.verdicts = {}  # a file that holds only failures was not judged
-    if lacking := finder.missing(part):
-        problems.append(Problem(path, f"{lacking} of {len(finder.samples(task))} samples have no line"))
+    finder.report_missing(part, problems)
     return part
-
-
-def _judge(part: ImportedStage, record: AgentRecord, acc: object) -> None:
-    if record.status == "error":
-        part.judge(record.id, "error", "failed")
-    elif acc in (0, 1):
-        part.judge(record.id, "right" if acc else "wrong", "deepeyes_judge", "final", "agent")
-    elif acc is not None:
-        raise LineError(f"field 'acc' is {acc!r}, expected 0 or 1; the answer was kept without a verdict")

@@ -46,10 +46,12 @@ def import_files(
         raise UserError(
             f"import {source}: no such program{nearest(source, READERS)}; known are {', '.join(READERS)}"
         )
-    problems: Problems = []
-    found = READERS[source](paths, Finder(resolve(data_root) if data_root else None), problems)
-    runs = {f"{run}_{setting}" if setting else run: parts for setting, parts in found.items()}
-    runs = {name: kept for name, parts in runs.items() if (kept := [p for p in parts if p.records])}
+    problems = Problems()
+    by_setting = READERS[source](paths, Finder(resolve(data_root) if data_root else None), problems)
+    runs = {}
+    for setting, parts in by_setting.items():
+        if kept := [part for part in parts if part.records]:
+            runs[f"{run}_{setting}" if setting else run] = kept
     if not runs:
         reasons = "".join(f"\n  {problem}" for problem in problems[:10])
         raise DataError(f"nothing in these files could be read as results of {source}{reasons}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..runs.records import AgentRecord, VerdictValue
+from ..runs.records import VerdictValue
 from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS
 from .common import (
@@ -26,8 +26,8 @@ from .common import (
     ImportedSample,
     ImportedStage,
     LineError,
-    Problem,
     Problems,
+    baseline_record,
     files_of,
     finite,
     imported_sample,
@@ -62,18 +62,18 @@ def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) ->
         for number, line in parts.of_file(path, json_lines(path, problems)):
             doc = line.get("doc") if isinstance(line.get("doc"), Mapping) else {}
             question, options = _question(doc)
-            parts.add(
-                path,
-                number,
-                category=text_of(doc.get("category")),
-                key=text_of(doc.get("question_id", doc.get("index", line.get("doc_id")))),
-                question=question,
-                options=options,
-                standard=text_of(line.get("target")) or "",
-                answer=_reply(line),
-                hit=_score(line),
-                rule="lmms_eval",
-            )
+            with problems.caught(path, number):
+                parts.add(
+                    path,
+                    category=text_of(doc.get("category")),
+                    key=text_of(doc.get("question_id", doc.get("index", line.get("doc_id")))),
+                    question=question,
+                    options=options,
+                    standard=text_of(line.get("target")) or "",
+                    answer=_reply(line),
+                    hit=_score(line),
+                    rule="lmms_eval",
+                )
     return parts.finished()
 
 
@@ -83,18 +83,18 @@ def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -
     for path in files_of(paths, ".tsv", ".xlsx"):
         for number, row in parts.of_file(path, _rows(path, problems)):
             hit = next((row[name] for name in ("hit", "score") if row.get(name) not in (None, "")), None)
-            parts.add(
-                path,
-                number,
-                category=text_of(row.get("category")),
-                key=text_of(row.get("question_id") or parts.running_number(row)),
-                question=str(row.get("question") or "").strip(),
-                options=option_texts(row),
-                standard=str(row.get("answer") or "").strip(),
-                answer=text_of(row.get("prediction")),
-                hit=hit,
-                rule="vlmevalkit",
-            )
+            with problems.caught(path, number):
+                parts.add(
+                    path,
+                    category=text_of(row.get("category")),
+                    key=text_of(row.get("question_id") or parts.running_number(row)),
+                    question=str(row.get("question") or "").strip(),
+                    options=option_texts(row),
+                    standard=str(row.get("answer") or "").strip(),
+                    answer=text_of(row.get("prediction")),
+                    hit=hit,
+                    rule="vlmevalkit",
+                )
     return parts.finished()
 
 
@@ -114,19 +114,13 @@ class _StagesByTask:
             yield from rows
         else:
             titles = ", ".join(b.title for b in BENCHMARKS.values())
-            self.problems.append(Problem(path, f"the file name holds no known benchmark ({titles})"))
+            self.problems.add(path, f"the file name holds no known benchmark ({titles})")
 
     def running_number(self, row: Mapping) -> str | None:
         """The row number where it identifies a sample, which it does not for POPE (other ids, repeated questions)."""
         return None if self.benchmark == "pope" and self.finder.root else row.get("index")
 
-    def add(self, path: Path, number: int, **row: Any) -> None:
-        try:
-            self._add(path, **row)
-        except LineError as error:
-            self.problems.append(Problem(path, str(error), number))
-
-    def _add(
+    def add(
         self,
         path: Path,
         *,
@@ -139,35 +133,23 @@ class _StagesByTask:
         hit: Any,
         rule: str,
     ) -> None:
+        """Add the answer of one row, and its verdict where the row has a score."""
         task = f"{self.benchmark}/{self.split or _split(self.benchmark, category)}"
         id_, sample = self.finder.find(task, key, question, options)
         shown = order_shown(sample, options) if sample and sample.options and options else None
-        record = AgentRecord(
-            id=id_,
-            run_mode="baseline",
-            status="ok",
-            decision="baseline",
-            used="large",
-            answer=answer,
-            trajectory=None if answer is None else trajectory(answer, None),
-            options_shown=shown,
-            timed=False,
-        )
+        turns = None if answer is None else trajectory(answer, None)
+        record = baseline_record(id_, answer, turns, options_shown=shown)
         if path not in (part := self.by_task.setdefault(task, ImportedStage("02_baseline", task))).files:
             part.files.append(path)
         facts = ImportedSample(question, standard, category or "", id_, options)
         part.add(record, imported_sample(sample, shown) if sample else facts)
-        verdict = _verdict(hit)
-        if verdict is not None:
-            part.judge(id_, verdict, rule, "final", *(["agent"] if record.trajectory else []))
+        if verdict := _verdict(hit):
+            part.judge(id_, verdict, rule, "final", *(["agent"] if turns else []))
 
     def finished(self) -> list[ImportedStage]:
+        """The stages, after samples that they lack were reported."""
         for part in self.by_task.values():
-            if lacking := self.finder.missing(part):
-                total = len(self.finder.samples(part.task))
-                self.problems.append(
-                    Problem(part.files[0], f"{lacking} of {total} samples of {part.task} have no row")
-                )
+            self.finder.report_missing(part, self.problems, "row")
         return list(self.by_task.values())
 
 
@@ -189,8 +171,7 @@ def _verdict(hit: Any) -> VerdictValue | None:
 
 def _reply(line: Mapping) -> str | None:
     """The reply that was scored: the filtered one, else the raw one."""
-    for name in ("filtered_resps", "resps"):
-        value = line.get(name)
+    for value in (line.get("filtered_resps"), line.get("resps")):
         while isinstance(value, list) and value:
             value = value[0]
         if isinstance(value, str):
@@ -200,12 +181,9 @@ def _reply(line: Mapping) -> str | None:
 
 def _score(line: Mapping) -> Any:
     """The score in the first metric that has one."""
-    for value in line.values():
-        if isinstance(value, Mapping):
-            for name in ("score", "gpt_score"):
-                if value.get(name) is not None:
-                    return value[name]
-    return None
+    metrics = [value for value in line.values() if isinstance(value, Mapping)]
+    scores = (metric.get(name) for metric in metrics for name in ("score", "gpt_score"))
+    return next((score for score in scores if score is not None), None)
 
 
 _OPTION = re.compile(r"\(([A-Z])\)")
@@ -226,9 +204,8 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]
     """The rows of a table with their line numbers. Raises DataError for a table without predictions."""
     if path.suffix == ".xlsx":
         if importlib.util.find_spec("openpyxl") is None:
-            raise DataError(
-                f"{path}: reading .xlsx needs the package openpyxl; install it, or save the table as .tsv"
-            )
+            remedy = "install it, or save the table as .tsv"
+            raise DataError(f"{path}: reading .xlsx needs the package openpyxl; {remedy}")
         import pandas as pd
 
         table = pd.read_excel(path, dtype=str, keep_default_na=False)
@@ -243,7 +220,7 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]
             if None in row or None in row.values():
                 n_fields = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
                 what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
-                problems.append(Problem(path, what, reader.line_num))
+                problems.add(path, what, reader.line_num)
             else:
                 yield reader.line_num, row
 

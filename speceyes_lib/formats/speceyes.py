@@ -6,9 +6,9 @@
     latency_summary.json beside them                                                            total seconds per file
     judge_results_*/…/{same stem}_acc.jsonl                                                     a judge's sums
 
-A judge's file has no verdict per sample. It lists wrong answers, and the confidences of right and of wrong answers.
-A verdict comes from the original's rules where they decide, else from these lists or the sums where they leave no
-doubt. The rest is `undecided`. The sums are compared with the resulting verdicts.
+A judge's file has no verdict per sample. It lists wrong answers, and the confidences of right and of wrong answers. A
+verdict comes from the original's rules, else from these lists or the sums where they leave no doubt, else it is
+`undecided`. The sums are compared with the resulting verdicts.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from ..gating.separability import PAPER_SCORES
+from ..judging.rules import judge
 from ..runs.arms import DRAFT_STAGE
-from ..runs.records import AgentRecord, DraftRecord, RouterRecord, Trajectory, VerdictValue
+from ..runs.records import AgentRecord, DraftRecord, RouterRecord, VerdictValue
 from .common import (
     Finder,
     ImportedStage,
     LineError,
-    Problem,
     Problems,
-    Source,
     files_of,
     finite,
     json_lines,
@@ -39,7 +38,7 @@ from .common import (
     trajectory,
     whole,
 )
-from .speceyes_results import failure_of, paper_verdict, sample_of
+from .speceyes_results import failure_of, sample_of
 
 LATENCY = "latency_summary.json"
 JUDGED = "_acc"
@@ -68,34 +67,32 @@ class Name:
         """The arm of these answers; "" for drafts alone."""
         if self.large is None:
             return ""
-        return (
-            "baseline" if self.small == "baseline" else "specreason" if self.mode == "specreason" else "gated"
-        )
+        if self.small == "baseline":
+            return "baseline"
+        return "specreason" if self.mode == "specreason" else "gated"
 
     @property
     def setting(self) -> str:
-        """The part of the name that separates runs on the same tasks."""
+        """The part of the name that follows the task: models, batch size, and the setting of the gate."""
+        if self.large is None:
+            return f"{self.small}_{self.batch_size}"
         suffix = (f"_K={self.k}" if self.k != PAPER_K else "") + ("_PhaseIMs" if self.small_routes else "")
-        return f"{self.mode}_{self.threshold}{suffix}"
+        return f"{self.large}_{self.small}_{self.batch_size}_{self.mode}_{self.threshold}{suffix}"
 
     @property
     def stem(self) -> str:
         """The file name without its ending."""
-        task = self.task.replace("/", "_")
-        if self.large is None:
-            return f"{task}_{self.small}_{self.batch_size}"
-        return f"{task}_{self.large}_{self.small}_{self.batch_size}_{self.setting}"
+        return f"{self.task.replace('/', '_')}_{self.setting}"
 
     def config(self) -> dict[str, Any]:
         """The part of the stage config that the name holds."""
         config = {"agent_model": self.large, "batch_size": self.batch_size}
-        if self.arm == "baseline":
-            return config
-        config |= {"draft_model": self.small}
-        if self.arm != "gated":
-            return config
-        router = "small" if self.small_routes else "large"
-        return config | {"score": self.mode, "threshold": self.threshold, "k": self.k, "router": router}
+        if self.arm != "baseline":
+            config["draft_model"] = self.small
+        if self.arm == "gated":
+            router = "small" if self.small_routes else "large"
+            config |= {"score": self.mode, "threshold": self.threshold, "k": self.k, "router": router}
+        return config
 
 
 _REST = re.compile(
@@ -145,21 +142,19 @@ def read(paths: Iterable[Path], finder: Finder, problems: Problems) -> dict[str,
         try:
             name = parse_name(path.stem.removesuffix(JUDGED))
         except LineError as error:
-            problems.append(Problem(path, str(error)))
+            problems.add(path, error)
             continue
         if path.stem.endswith(JUDGED):
             judges[name] = path
         elif name in evals:
-            problems.append(Problem(path, f"{evals[name].files[0].name} was read before from another folder"))
+            problems.add(path, f"{evals[name].files[0].name} was read before from another folder")
         else:
             evals[name] = _read_eval(path, name, finder, problems)
     for name, path in judges.items():
         if name in evals:
             _apply_judge(path, evals[name], finder, problems)
         else:
-            problems.append(
-                Problem(path, "holds only sums, and the answers that it judged are not among the files")
-            )
+            problems.add(path, "holds only sums, and the answers that it judged are not among the files")
     return _by_setting(evals, problems)
 
 
@@ -168,18 +163,15 @@ def _read_eval(path: Path, name: Name, finder: Finder, problems: Problems) -> Im
     part = ImportedStage(stage, name.task, protocol="paper", config=name.config(), files=[path])
     part.wall_s = _total_s(path, problems)
     for number, line in json_lines(path, problems):
-        try:
+        with problems.caught(path, number):
             result = line.get("result")
             if not isinstance(result, dict):
                 raise LineError("field 'result' is missing, so the sample is not known")
             id_, sample, facts = sample_of(name.task, result, finder)
             record = _agent_record(id_, name, line, result) if name.arm else _draft_record(id_, line, result)
             part.add(record, facts)
-            part.samples[id_] = sample
-        except (LineError, ValueError) as error:
-            problems.append(Problem(path, " ".join(str(error).split()), number))
-    if lacking := finder.missing(part):
-        problems.append(Problem(path, f"{lacking} of {len(finder.samples(name.task))} samples have no line"))
+            part.by_rule[id_] = judge(sample, record.answer, "paper", record.status == "error")
+    finder.report_missing(part, problems)
     return part
 
 
@@ -188,9 +180,8 @@ def _draft_record(id_: str, line: Mapping, result: Mapping) -> DraftRecord:
     answer = text_of(result.get("pred_ans")) or text_of(line.get("small_answer"))
     by_score = line.get("confidence_score_infos")
     if not isinstance(by_score, Mapping):
-        raise LineError(
-            "field 'confidence_score_infos' is missing; a file of drafts has four confidences a line"
-        )
+        expected = "a file of drafts has four confidences a line"
+        raise LineError(f"field 'confidence_score_infos' is missing; {expected}")
     scores = {mode: score for mode in PAPER_SCORES if (score := finite(by_score.get(mode))) is not None}
     return DraftRecord(
         id=id_,
@@ -212,50 +203,35 @@ def _agent_record(id_: str, name: Name, line: Mapping, result: Mapping) -> Agent
         raise LineError(f"field 'use_model' is {used!r}, expected 'small' or 'large'")
     messages = line.get("print_messages") or line.get("messages")
     length = whole(line.get("generated_length"))
-    path: Trajectory | None = None
-    if used == "large" and (answer or messages):
-        path = trajectory(answer, messages, failure, length)
-    common = {
-        "id": id_,
-        "status": "error" if failure else "ok",
-        "error": failure,
-        "used": used,
-        "answer": answer,
-    }
-    common |= {"run_mode": name.arm, "trajectory": path, "timed": False}
+    path = trajectory(answer, messages, failure, length) if used == "large" and (answer or messages) else None
+    fields = {"status": "error" if failure else "ok", "error": failure, "used": used, "answer": answer}
+    fields |= {"id": id_, "run_mode": name.arm, "trajectory": path, "timed": False}
     if name.arm != "gated":
-        return AgentRecord(**common, decision=name.arm)
-    score = finite(line.get("confidence_score"))
-    routed = line.get("judge_tc") == "yes" or (line.get("judge_tc") is None and score == ROUTED)
+        return AgentRecord(**fields, decision=name.arm)
+    score, reply = finite(line.get("confidence_score")), line.get("judge_tc")
+    routed = reply == "yes" or (reply is None and score == ROUTED)
     small = None if routed else text_of(line.get("small_answer"))
     confidence = None if routed or score == ROUTED else score
-    draft = DraftRecord(
-        id=id_,
-        status="ok",
-        answer=small,
-        n_tokens=length if used == "small" else None,
-        scores=None if confidence is None else {name.mode: confidence},
-        score_reason="non_finite" if confidence is None else None,
-        timed=False,
-    )
+    draft = None
+    if small is not None:
+        draft = DraftRecord(
+            id=id_,
+            status="ok",
+            answer=small,
+            n_tokens=length if used == "small" else None,
+            scores=None if confidence is None else {name.mode: confidence},
+            score_reason="non_finite" if confidence is None else None,
+            timed=False,
+        )
+    fallback = "routed" if routed else "rejected" if small else "draft_failed"
     return AgentRecord(
-        **common,
-        decision="accepted"
-        if used == "small"
-        else "routed"
-        if routed
-        else "rejected"
-        if small
-        else "draft_failed",
-        router=_router(line.get("judge_tc")),
-        draft=draft if small is not None else None,
+        **fields,
+        decision="accepted" if used == "small" else fallback,
+        router=RouterRecord(verdict=reply, text=reply) if reply in ("yes", "no") else None,
+        draft=draft,
         confidence=confidence,
         threshold=name.threshold,
     )
-
-
-def _router(word: Any) -> RouterRecord | None:
-    return RouterRecord(verdict=word, text=word) if word in ("yes", "no") else None
 
 
 def _total_s(path: Path, problems: Problems) -> float | None:
@@ -268,19 +244,13 @@ def _total_s(path: Path, problems: Problems) -> float | None:
         return finite(seconds.get(path.name, seconds.get(path.stem)))
     except (ValueError, AttributeError) as error:
         if not any(p.file == summary for p in problems):
-            problems.append(Problem(summary, f"expected one JSON object of seconds by file name ({error})"))
+            problems.add(summary, f"expected one JSON object of seconds by file name ({error})")
         return None
 
 
 # --------------------------------------------------------------------------------------------- judging
 
-_LISTS = (
-    "error_preds",
-    "conf_infos",
-    "confidence_scores",
-    "confidence_scores_wrong",
-    "confidence_scores_right",
-)
+_LISTS = ("error_preds", "conf_infos", *(f"confidence_scores{end}" for end in ("", "_wrong", "_right")))
 Verdicts = dict[str, tuple[VerdictValue, str]]
 
 
@@ -291,32 +261,30 @@ def _apply_judge(path: Path, part: ImportedStage, finder: Finder, problems: Prob
         if not isinstance(sums, dict):
             raise ValueError(f"found {type(sums).__name__}")
     except ValueError as error:
-        problems.append(Problem(path, f"expected one JSON object with a judge's sums ({error})"))
+        problems.add(path, f"expected one JSON object with a judge's sums ({error})")
         return
     part.files.append(path)
     part.judged = {key: value for key, value in sums.items() if key not in _LISTS}
-    verdicts: Verdicts = {
-        id_: tuple(paper_verdict(part.samples[id_], record)) for id_, record in part.records.items()
-    }
+    verdicts: Verdicts = dict(part.by_rule)
     _settle_by_errors(verdicts, part.task, sums, finder)
     _settle_by_scores(verdicts, part, sums)
-    problems += [Problem(path, what) for what in _settle_by_sums(verdicts, sums)]
+    if contradiction := _settle_by_sums(verdicts, sums):
+        problems.add(path, contradiction)
     for id_, (verdict, rule) in verdicts.items():
-        part.judge(id_, verdict, rule, *_sources(part.records[id_]))
-
-
-def _sources(record: DraftRecord | AgentRecord) -> tuple[Source, ...]:
-    if isinstance(record, DraftRecord):
-        return ("draft",)
-    return ("final", *(["draft"] if record.used == "small" else ["agent"] if record.trajectory else []))
+        record = part.records[id_]
+        sources = ["draft"]
+        if isinstance(record, AgentRecord):
+            sources = [
+                "final",
+                *(["draft"] if record.used == "small" else ["agent"] * bool(record.trajectory)),
+            ]
+        part.judge(id_, verdict, rule, *sources)
 
 
 def _settle_by_errors(verdicts: Verdicts, task: str, sums: Mapping, finder: Finder) -> None:
     """Decide what no rule decided by the list of wrong answers, if it is as long as the sums say."""
-    wrong = set()
     try:
-        for result in sums.get("error_preds") or ():
-            wrong.add(sample_of(task, result, finder)[0])
+        wrong = {sample_of(task, result, finder)[0] for result in sums.get("error_preds") or ()}
     except (LineError, AttributeError, TypeError):
         return  # not a list of results
     accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))
@@ -331,8 +299,8 @@ def _settle_by_scores(verdicts: Verdicts, part: ImportedStage, sums: Mapping) ->
     """Decide what no rule decided by the list that holds the confidence. A value in both lists stays undecided."""
     infos = sums.get("conf_infos")
     if isinstance(infos, Mapping):
-        per_score = {mode: infos[mode] for mode in PAPER_SCORES if isinstance(infos.get(mode), Mapping)}
-        lists = {mode: [_numbers(per_score[mode].get(w)) for w in ("right", "wrong")] for mode in per_score}
+        by_score = {mode: infos[mode] for mode in PAPER_SCORES if isinstance(infos.get(mode), Mapping)}
+        lists = {mode: [_numbers(by.get(w)) for w in ("right", "wrong")] for mode, by in by_score.items()}
     else:
         lists = {"": [_numbers(sums.get(f"confidence_scores_{w}")) for w in ("right", "wrong")]}
     for mode, (right, wrong) in lists.items():
@@ -348,41 +316,38 @@ def _numbers(values: Any) -> set[float]:
     return {n for v in values if (n := finite(v)) is not None} if isinstance(values, list) else set()
 
 
-def _settle_by_sums(verdicts: Verdicts, sums: Mapping) -> list[str]:
-    """Decide the rest where all of it must be right, or all wrong; returns where the verdicts differ from the sums."""
+def _settle_by_sums(verdicts: Verdicts, sums: Mapping) -> str:
+    """Decide the rest where all of it must be right, or all wrong; returns how the verdicts differ from the sums."""
     accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))
     if accuracy is None or count is None:
-        return ["all_acc or all_cnt is missing or not a number; the verdicts cannot be checked against them"]
+        return "all_acc or all_cnt is missing or not a number; the verdicts cannot be checked against them"
     by_verdict = Counter(verdict for verdict, _ in verdicts.values())
-    n = sum(by_verdict.values()) - by_verdict["error"]
+    n = by_verdict.total() - by_verdict["error"]
     if n != count:
-        return [
+        return (
             f"all_cnt is {count}, but {n} answers in the file did not fail; the sums belong to other answers"
-        ]
+        )
     right = round(accuracy * count / 100)
     missing = right - by_verdict["right"]
     undecided = [id_ for id_, (verdict, _) in verdicts.items() if verdict == "undecided"]
     if undecided and missing in (0, len(undecided)):
-        verdict: VerdictValue = "right" if missing else "wrong"
-        verdicts |= dict.fromkeys(undecided, (verdict, "judge_by_sum"))
+        verdicts |= dict.fromkeys(undecided, ("right" if missing else "wrong", "judge_by_sum"))
     elif undecided and 0 < missing < len(undecided):
-        return [
-            f"{len(undecided)} answers stay undecided; {missing} of them are right by the sums, but not which"
-        ]
+        unknown = f"{missing} of them are right by the sums, which do not name them"
+        return f"{len(undecided)} answers stay undecided; {unknown}"
     elif missing:
-        return [
+        return (
             f"all_acc is {accuracy:.2f} %, {right} of {count} right; the verdicts have {by_verdict['right']}"
-        ]
-    return []
+        )
+    return ""
 
 
 # ------------------------------------------------------------------------------------------ runs from files
 
 
 def _by_setting(evals: Mapping[Name, ImportedStage], problems: Problems) -> dict[str, list[ImportedStage]]:
-    gated = [name for name in evals if name.arm == "gated"]
-    keys = {(n.large, n.small, f"{n.large}_{n.small}_{n.batch_size}_{n.setting}") for n in gated}
-    if not gated:
+    keys = {(n.large, n.small, n.setting) for n in evals if n.arm == "gated"}
+    if not keys:
         agents = {(n.large, None if n.arm == "baseline" else n.small) for n in evals if n.arm}
         drafts = {n.small for n in evals if not n.arm} or {None}
         pairs = {(large, small or draft) for large, small in agents for draft in drafts}
@@ -391,16 +356,15 @@ def _by_setting(evals: Mapping[Name, ImportedStage], problems: Problems) -> dict
     for large, small, setting in sorted(keys, key=str):
         stages: dict[tuple[str, str], ImportedStage] = {}
         for name, part in evals.items():
-            same = f"{name.large}_{name.small}_{name.batch_size}_{name.setting}" == setting
             fits = {
-                "gated": same,
+                "gated": name.setting == setting,
                 "baseline": name.large == large,
                 "specreason": (name.large, name.small) == (large, small),
                 "": name.small == small,
             }[name.arm]
             if fits and (part.stage, part.task) in stages:
                 taken = stages[part.stage, part.task].files[0].name
-                problems.append(Problem(part.files[0], f"left out, because {taken} holds the same arm"))
+                problems.add(part.files[0], f"left out, because {taken} holds the same arm")
             elif fits:
                 stages[part.stage, part.task] = part
         runs[setting] = [*stages.values(), *_collected(stages, problems)]
@@ -415,25 +379,17 @@ def _collected(parts: Mapping[tuple[str, str], ImportedStage], problems: Problem
         if stage != DRAFT_STAGE or baseline is None:
             continue
         gated = parts.get(("02_gated", task))
-        both = ImportedStage(
-            "02_collect", task, protocol="paper", config={**drafts.config, **baseline.config}
-        )
+        both = ImportedStage("02_collect", task, protocol="paper", config=drafts.config | baseline.config)
         both.files = [*drafts.files, *baseline.files, *(gated.files if gated else ())]
         for id_, agent in baseline.records.items():
             if id_ not in drafts.records:
                 continue
-            routed = gated.records.get(id_) if gated else None
-            update = {
-                "run_mode": "collect",
-                "decision": "collected",
-                "draft": drafts.records[id_],
-                "router": routed.router if routed else None,
-            }
+            gated_record = gated.records.get(id_) if gated else None
+            update = {"run_mode": "collect", "decision": "collected", "draft": drafts.records[id_]}
+            update |= {"router": gated_record.router if gated_record else None}
             both.add(agent.model_copy(update=update), baseline.facts[id_])
-        if lacking := len(baseline.records.keys() ^ drafts.records.keys()):
-            problems.append(
-                Problem(drafts.files[0], f"{lacking} samples are missing in the drafts or in the baseline")
-            )
+        if missing := len(baseline.records.keys() ^ drafts.records.keys()):
+            problems.add(drafts.files[0], f"{missing} samples are missing in the drafts or in the baseline")
         if drafts.verdicts and baseline.verdicts:
             for part in (baseline, drafts):
                 for source, verdicts in part.verdicts.items():

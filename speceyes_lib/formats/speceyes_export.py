@@ -1,8 +1,8 @@
 """A run as the original's files: answers, drafts, seconds, and a judge's sums where the run was judged.
 
-The format has no place for evidence, for the cost of a sample, for the answer without a tool, and for the reason of a
-verdict. Missing numbers are null, never NaN. A run whose options were shown in another order is refused: the format
-cannot express the order, and its readers take the first option for the right one.
+The format has no place for evidence, the cost of a sample, the answer without a tool, and the reason of a verdict.
+Missing numbers are null, never NaN. A run whose options were shown in another order is refused: the format cannot
+express the order, and its readers take the first option for the right one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ..paths import resolve
 from ..runs.arms import DRAFT_STAGE
 from ..runs.reading import StageData, is_finished, read_stage
 from ..runs.records import AgentRecord, DraftRecord, JudgedRecord, Trajectory
-from ..tasks import registry
-from ..tasks.registry import TASKS
+from ..tasks.registry import TASKS, load_task
 from ..tasks.sample import Sample
 from .speceyes import JUDGED, LATENCY, PAPER_K, ROUTED, Name
 from .speceyes_results import result_of
 
+Record = DraftRecord | AgentRecord
 Answers = StageData[DraftRecord] | StageData[AgentRecord]
 
 
@@ -61,38 +61,27 @@ def export(
             data = read_stage(run, stage, task, DraftRecord if stage == DRAFT_STAGE else AgentRecord)
             samples = _samples(data, task, data_root)
             name = _name(data, task)
-            path = (
-                folder
-                / f"eval_results_{name.large or name.small}"
-                / task.split("/")[0]
-                / f"{name.stem}.jsonl"
-            )
+            place = Path(name.large or name.small, task.split("/")[0])
+            path = folder / f"eval_results_{place}" / f"{name.stem}.jsonl"
             if path in written:
-                raise ConfigError(
-                    f"{stage} and {written[path]} of {task} have one file name, {path.name}; export one at a time"
-                )
+                arms_of_name = f"{stage} and {written[path]} of {task}"
+                raise ConfigError(f"{arms_of_name} have one file name, {path.name}; export one at a time")
             written[path] = stage
             messages = "messages" if data.manifest.config.get("agent") == "thyme" else "print_messages"
-            lines = (_eval_line(r, samples[r.id], name, messages) for r in data.records.values())
-            _write(path, "".join(map(_line, lines)))
+            _write(path, *(_eval_line(r, samples[r.id], name, messages) for r in data.records.values()))
             if (total := data.manifest.timing.get("wall_s")) is not None:
                 seconds.setdefault(path.parent / LATENCY, {})[path.name] = total
             judged = "collect" if stage == DRAFT_STAGE else stage.removeprefix("02_")
             if is_finished(run, f"03_judging/{judged}", task):
                 verdicts = read_stage(run, f"03_judging/{judged}", task, JudgedRecord)
-                sums = _sums(data, verdicts.records, samples, total)
-                path = folder / path.relative_to(folder).as_posix().replace(
-                    "eval_results_", "judge_results_", 1
-                )
-                path = path.with_name(f"{name.stem}{JUDGED}.jsonl")
-                _write(path, json.dumps(sums, indent=4, ensure_ascii=False, allow_nan=False) + "\n")
+                path = folder / f"judge_results_{place}" / f"{name.stem}{JUDGED}.jsonl"
+                _write(path, _sums(data, verdicts.records, samples, total), indent=4)
                 written[path] = stage
     if not written:
-        raise StageError(
-            f"run {run}: none of {', '.join([DRAFT_STAGE, *arms])} is finished; finish the run first"
-        )
+        stages = ", ".join([DRAFT_STAGE, *arms])
+        raise StageError(f"run {run}: none of {stages} is finished; finish the run first")
     for path, by_file in seconds.items():
-        _write(path, json.dumps(by_file, indent=4, allow_nan=False) + "\n")
+        _write(path, by_file, indent=4)
     return [*written, *seconds]
 
 
@@ -100,15 +89,14 @@ def _samples(data: Answers, task: str, data_root: str | None) -> dict[str, Sampl
     root = data_root or data.manifest.config.get("data_root")
     if root is None:
         raise ConfigError(f"{task}: the run does not name its benchmark; give --data-root")
-    samples = {s.id: s for s in registry.load_task(task, resolve(root))}
+    samples = {s.id: s for s in load_task(task, resolve(root))}
     for record in data.records.values():
         if record.id not in samples:
             raise StageError(f"{record.id} is not in {root}; give the benchmark of the run as --data-root")
         if record.options_shown is not None:
-            raise StageError(
-                f"{record.id}: its options were shown in another order than published, which the original's format "
-                "cannot express; export a run with option_order = as_published"
-            )
+            fault = "its options were shown in another order than published"
+            remedy = "export a run with option_order = as_published"
+            raise StageError(f"{record.id}: {fault}, which the original's format cannot express; {remedy}")
     return samples
 
 
@@ -135,15 +123,12 @@ def _model(name: str | None) -> str:
 # ---------------------------------------------------------------------------------------------- answers
 
 
-def _eval_line(
-    record: DraftRecord | AgentRecord, sample: Sample, name: Name, messages: str
-) -> dict[str, Any]:
-    error = record.error.message if record.status == "error" and record.error else None
-    line = {"status": "error" if record.status == "error" else "success", "error": error}
-    result = result_of(sample, record.answer)
+def _eval_line(record: Record, sample: Sample, name: Name, messages: str) -> dict[str, Any]:
+    failed, result = record.status == "error", result_of(sample, record.answer)
+    error = record.error.message if failed and record.error else None
+    line = {"status": "error" if failed else "success", "error": error}
     if isinstance(record, DraftRecord):
-        scores = record.scores or {}
-        infos = {mode: scores.get(mode) for mode in ("log", "min", "mean", "bottom20")}
+        infos = {mode: (record.scores or {}).get(mode) for mode in ("log", "min", "mean", "bottom20")}
         return line | {"confidence_score_infos": infos, "generated_length": record.n_tokens, "result": result}
     draft, routed = record.draft, record.decision == "routed"
     return line | {
@@ -157,7 +142,7 @@ def _eval_line(
     }
 
 
-def _tokens(record: DraftRecord | AgentRecord) -> int | None:
+def _tokens(record: Record) -> int | None:
     """Tokens of the final answer: those of the draft, or of all turns of the agent; None if unknown."""
     if isinstance(record, DraftRecord):
         return record.n_tokens
@@ -211,9 +196,9 @@ def _sums(
         "error_preds": [result_of(samples[r.id], r.answer) for r in kept if not right[r.id]],
     }
     if data.manifest.task.startswith("hr/"):
-        of_kind = {kind: [r for r in kept if judged[r.id].kind == kind] for kind in ("single", "cross")}
+        kinds = ("single", "cross")
         sums["acc_per_category"] = {
-            kind: _mean(right[r.id] for r in records) for kind, records in of_kind.items()
+            k: _mean(right[r.id] for r in kept if judged[r.id].kind == k) for k in kinds
         }
     if source == "draft":
         return sums | {"conf_infos": {mode: _by_verdict(kept, right, mode) for mode in PAPER_SCORES}}
@@ -225,12 +210,12 @@ def _sums(
     return sums
 
 
-def _used(record: DraftRecord | AgentRecord) -> str:
+def _used(record: Record) -> str:
     return "small" if isinstance(record, DraftRecord) else record.used
 
 
 def _by_verdict(
-    records: Iterable[DraftRecord | AgentRecord], right: Mapping[str, bool], mode: str = ""
+    records: Iterable[Record], right: Mapping[str, bool], mode: str = ""
 ) -> dict[str, list[float]]:
     lists: dict[str, list[float]] = {"wrong": [], "right": []}
     for r in records:
@@ -250,10 +235,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _line(value: Mapping) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, *values: Mapping, indent: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    texts = [json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) for value in values]
+    path.write_text("".join(f"{text}\n" for text in texts), "utf-8")

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..judging.rules import Judgement, judge
-from ..runs.records import AgentRecord, Failure
+from ..runs.records import Failure
 from ..tasks.pictures import ImageRef
 from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS, Sample
@@ -23,7 +22,9 @@ NO_PICTURE = ImageRef(Path())
 
 
 def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str, Sample, ImportedSample]:
-    """(id, sample, its facts). Without a benchmark the sample holds what the result describes.
+    """The id and sample of a result, and what is known about the sample.
+
+    Without a benchmark the sample holds what the result describes.
 
     Raises:
         LineError: no sample is named, the sample disagrees with the benchmark, or the right answer is impossible.
@@ -37,18 +38,13 @@ def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str
     id_, sample = finder.find(task, key, question)
     described = _described(task, key, result, question)
     if sample is not None and described.standard != sample.standard:
-        raise LineError(
-            f"{id_}: the right answer is {described.standard!r} in the file, {sample.standard!r} in the benchmark"
-        )
-    known = sample or described
-    facts = imported_sample(
-        sample,
-        question=question,
-        standard=described.standard,
-        kind=str(result.get("category") or ""),
-        group=f"{benchmark}/{result['image_source']}" if result.get("image_source") else id_,
-    )
-    return id_, known, facts
+        answers = f"{described.standard!r} in the file, {sample.standard!r} in the benchmark"
+        raise LineError(f"{id_}: the right answer is {answers}")
+    if sample is not None:
+        return id_, sample, imported_sample(sample)
+    group = f"{benchmark}/{result['image_source']}" if result.get("image_source") else id_
+    facts = ImportedSample(question, described.standard, str(result.get("category") or ""), group)
+    return id_, described, facts
 
 
 def _described(task: str, key: str, result: Mapping[str, Any], question: str) -> Sample:
@@ -69,31 +65,20 @@ def _described(task: str, key: str, result: Mapping[str, Any], question: str) ->
 
 def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
     """The `result` object of a sample and an answer, with its fields in the order of the original."""
+    number = int(sample.key) if sample.key.isdecimal() else sample.key
+    question, meta = {"question": sample.question, "answer": sample.answer}, sample.meta
     if sample.benchmark == "vstar":
-        result = {"image": sample.image.path.name, "question": sample.question, "answer": sample.options[0]}
+        result = {"image": sample.image.path.name, **question, "answer": sample.options[0]}
     elif sample.options is not None:
-        result = {
-            "idx": _number(sample.key),
-            "question": sample.question,
-            "answer": sample.answer,
-            "answer_str": sample.answer_text,
-            "category": sample.meta.get("category", ""),
-        }
+        category = {"answer_str": sample.answer_text, "category": meta.get("category", "")}
+        result = {"idx": number, **question, **category}
     else:
-        result = {
-            "pid": _number(sample.key),
-            "idx": _number(sample.key),
-            "question_id": sample.key,
-            "question": sample.question,
-            "answer": sample.answer,
-            "image_source": sample.meta.get("image_source", ""),
-            "category": sample.meta.get("category", sample.split),
+        source = {
+            "image_source": meta.get("image_source", ""),
+            "category": meta.get("category", sample.split),
         }
+        result = {"pid": number, "idx": number, "question_id": sample.key, **question, **source}
     return result | {"pred_ans": answer or ""}
-
-
-def _number(key: str) -> int | str:
-    return int(key) if key.isdecimal() else key
 
 
 def failure_of(entry: Mapping[str, Any]) -> Failure | None:
@@ -103,8 +88,3 @@ def failure_of(entry: Mapping[str, Any]) -> Failure | None:
         raise LineError(f"field 'status' is {status!r}, expected 'success' or 'error'")
     message = text_of(entry.get("error")) or "the file gives no reason"
     return Failure(type="imported_error", message=message) if status == "error" else None
-
-
-def paper_verdict(sample: Sample, record: AgentRecord) -> Judgement:
-    """The verdict of the original's rules, without its language model."""
-    return judge(sample, record.answer, "paper", record.status == "error")

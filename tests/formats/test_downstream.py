@@ -37,9 +37,9 @@ def files(tmp_path, monkeypatch, scene_samples, benchmark_root) -> Path:
     for path in export("ours", out):
         if "eval_results" in str(path):
             summary = path.with_name(LATENCY)
-            told = json.loads(summary.read_text()) if summary.exists() else {}
+            seconds = json.loads(summary.read_text()) if summary.exists() else {}
             arm = "baseline" if "baseline" in path.name else "gated" if "_min_" in path.name else "drafts"
-            summary.write_text(json.dumps(told | {path.name: SECONDS[arm]}))
+            summary.write_text(json.dumps(seconds | {path.name: SECONDS[arm]}))
     return out
 
 
@@ -48,22 +48,24 @@ def test_accuracy_and_speedup_are_the_originals_and_intervals_of_time_are_absent
     frame = sample_frame.samples(recorded_run.open("theirs", tasks=TASKS), ["collect", "baseline", "gated"])
     ours = sample_frame.samples(recorded_run.open("ours", tasks=TASKS), ["collect", "baseline", "gated"])
     ours.attrs["protocol"] = "paper"  # as the original counts: failed samples are dropped
-    told, own = (summarise(f, bootstrap=Bootstrap(draws=100)) for f in (frame, ours))
-    json.dumps(told, allow_nan=False)
+    imported, recorded = (summarise(f, bootstrap=Bootstrap(draws=100)) for f in (frame, ours))
+    json.dumps(imported, allow_nan=False)
     for arm in ("baseline", "gated", "draft_only", "router_only"):
-        assert told["arms"][arm]["pooled"]["accuracy_pct"] == own["arms"][arm]["pooled"]["accuracy_pct"]
-        assert told["arms"][arm]["pooled"]["errors"] == 1
-    gated = told["arms"]["gated"]["pooled"]
+        assert (
+            imported["arms"][arm]["pooled"]["accuracy_pct"] == recorded["arms"][arm]["pooled"]["accuracy_pct"]
+        )
+        assert imported["arms"][arm]["pooled"]["errors"] == 1
+    gated = imported["arms"]["gated"]["pooled"]
     assert gated["wall_s"] == 7 * SECONDS["gated"]
     assert gated["speedup"] == pytest.approx(20 / 8)
     assert (gated["speedup_low"], gated["speedup_high"]) == (None, None)
-    assert told["arms"]["draft_only"]["splits"][TASKS[0]]["speedup"] == pytest.approx(20 / 2)
-    assert told["arms"]["router_only"]["pooled"]["speedup"] is None
+    assert imported["arms"]["draft_only"]["splits"][TASKS[0]]["speedup"] == pytest.approx(20 / 2)
+    assert imported["arms"]["router_only"]["pooled"]["speedup"] is None
     assert (gated["alpha"], gated["beta"]) == tuple(
-        own["arms"]["gated"]["pooled"][k] for k in ("alpha", "beta")
+        recorded["arms"]["gated"]["pooled"][k] for k in ("alpha", "beta")
     )
-    assert "baseline_batched" not in told["arms"]  # nobody ran agents together
-    assert told["auroc"]["min"]["pooled"] == own["auroc"]["min"]["pooled"]
+    assert "baseline_batched" not in imported["arms"]  # no arm ran agents together
+    assert imported["auroc"]["min"]["pooled"] == recorded["auroc"]["min"]["pooled"]
 
 
 def test_tables_and_figures_take_what_is_there(files, benchmark_root):

@@ -103,8 +103,8 @@ def lmms(doc: dict, reply: str, target: str, metric: dict) -> dict:
 
 def test_lmms_eval_samples_are_found_by_question_and_their_order_of_options_is_kept(tmp_path, benchmark_root):
     samples = registry.load_task("vstar/direct_attributes", benchmark_root)
-    asked = [(s.question, frozenset(s.options)) for s in samples]
-    sample = next(s for s, told in zip(samples, asked, strict=True) if asked.count(told) == 1)
+    questions = [(s.question, frozenset(s.options)) for s in samples]
+    sample = next(s for s, text in zip(samples, questions, strict=True) if questions.count(text) == 1)
     shown = sample.options[1:] + sample.options[:1]
     text = sample.question + " " + " ".join(f"({c}) {o}" for c, o in zip("ABCD", shown, strict=False))
     letter = "ABCD"[len(shown) - 1]
@@ -161,18 +161,18 @@ def test_vlmevalkit_rows_are_found_among_the_four_orders_of_a_question(tmp_path,
     _, problems = import_files("vlmevalkit", [tmp_path], "r", str(benchmark_root))
     assert problems == []
     got = records("hr/hr_bench_4k")
-    assert list(got) == list(samples)  # each row at its own order of options
+    assert list(got) == list(samples)  # each row has another order of options
     assert all(r.options_shown is None for r in got.values())
-    said = [v for v, _ in verdicts("hr/hr_bench_4k").values()]
-    assert said == ["wrong", "undecided"] + ["right"] * (len(rows) - 2)
+    decided = [v for v, _ in verdicts("hr/hr_bench_4k").values()]
+    assert decided == ["wrong", "undecided"] + ["right"] * (len(rows) - 2)
 
 
 def test_vlmevalkit_pope_questions_that_repeat_are_not_guessed(tmp_path, benchmark_root):
     rows = rows_of("pope/random", benchmark_root)
     write_table(tmp_path / "model_POPE.tsv", rows)
     samples = registry.load_task("pope/random", benchmark_root)
-    asked = [s.question for s in samples]
-    once = [s.id for s in samples if asked.count(s.question) == 1]
+    questions = [s.question for s in samples]
+    once = [s.id for s in samples if questions.count(s.question) == 1]
     assert len(once) < len(samples)
     if once:
         _, problems = import_files("vlmevalkit", [tmp_path], "r", str(benchmark_root))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic_run import write_answers, write_run
 
 from speceyes_lib.errors import ConfigError, DataError, StageError
-from speceyes_lib.formats.common import Finder, LineError
+from speceyes_lib.formats.common import Finder, LineError, Problems
 from speceyes_lib.formats.importing import import_files
 from speceyes_lib.formats.speceyes import Name, parse_name
 from speceyes_lib.formats.speceyes_export import export
@@ -38,12 +38,12 @@ def runs(tmp_path, monkeypatch) -> Path:
 
 
 def result(number: int, pred: str, answer: str = "red") -> dict:
-    asked = f"What is the color of flag {number}?"
-    return {"image": f"sa_{number}.jpg", "question": asked, "answer": answer, "pred_ans": pred}
+    question = f"What is the color of flag {number}?"
+    return {"image": f"sa_{number}.jpg", "question": question, "answer": answer, "pred_ans": pred}
 
 
 def line(number: int, pred: str, **fields) -> dict:
-    told = {
+    entry = {
         "status": "success",
         "error": None,
         "small_answer": None,
@@ -58,7 +58,7 @@ def line(number: int, pred: str, **fields) -> dict:
         ],
         "result": result(number, pred),
     }
-    return told | fields
+    return entry | fields
 
 
 ACCEPTED = {
@@ -109,7 +109,7 @@ def assert_standard_json(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("stem", "told"),
+    ("stem", "name"),
     [
         (GATED, Name(TASK, "DeepEyes-7B", "Qwen3-VL-2B", 8, "min", 0.98)),
         (BASELINE, Name(TASK, "DeepEyes-7B", "baseline", 1)),
@@ -129,9 +129,9 @@ def assert_standard_json(folder: Path) -> int:
         ("pope_popular_a_b_16_log_0.5", Name("pope/popular", "a", "b", 16, "log", 0.5)),
     ],
 )
-def test_file_names_are_read_and_written_the_same(stem, told):
-    assert parse_name(stem) == told
-    assert told.stem == stem
+def test_file_names_are_read_and_written_the_same(stem, name):
+    assert parse_name(stem) == name
+    assert name.stem == stem
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_other_file_names_are_refused(stem):
 # ----------------------------------------------------------------------------------------------- reading
 
 
-def test_every_kind_of_line_becomes_what_it_says(tmp_path):
+def test_every_kind_of_line_becomes_its_record(tmp_path):
     write(tmp_path / "in" / f"{GATED}.jsonl", GATED_LINES)
     runs, problems = import_files("speceyes", [tmp_path / "in"], "r")
     assert problems == []
@@ -170,7 +170,7 @@ def test_every_kind_of_line_becomes_what_it_says(tmp_path):
     assert (config["score"], config["threshold"], config["k"], config["router"]) == ("min", 0.98, 64, "large")
 
 
-def test_times_that_nobody_told_are_unknown_and_totals_are_kept(tmp_path):
+def test_times_that_are_not_in_the_files_are_unknown_and_totals_are_kept(tmp_path):
     write(tmp_path / f"{BASELINE}.jsonl", [line(1, "A")])
     (tmp_path / "latency_summary.json").write_text(json.dumps({f"{BASELINE}.jsonl": 12.5, "other": 1}))
     import_files("speceyes", [tmp_path], "r")
@@ -178,7 +178,7 @@ def test_times_that_nobody_told_are_unknown_and_totals_are_kept(tmp_path):
     assert read_manifest("r", "02_baseline", TASK).timing == {"wall_s": 12.5}
 
 
-def test_unreadable_lines_are_told_with_file_and_line_and_the_rest_is_kept(tmp_path):
+def test_unreadable_lines_are_reported_with_file_and_line_and_the_rest_is_kept(tmp_path):
     lines = [
         line(1, "A", **ACCEPTED),
         '{"status": "success", "resu',
@@ -254,7 +254,7 @@ def test_each_gated_setting_becomes_a_run_with_the_baseline_in_it(tmp_path):
     assert read_manifest("r_DeepEyes-7B_Qwen3-VL-2B_8_min_0.98_K=96", "02_gated", TASK).config["k"] == 96
 
 
-def test_a_run_that_holds_something_else_is_not_overwritten_unless_asked(tmp_path):
+def test_a_run_that_holds_something_else_is_not_overwritten_unless_replace_is_set(tmp_path):
     write(tmp_path / f"{GATED}.jsonl", GATED_LINES)
     import_files("speceyes", [tmp_path], "r")
     import_files("speceyes", [tmp_path], "r")  # the same again is fine
@@ -290,14 +290,14 @@ json_values = st.recursive(
     changed=st.dictionaries(st.sampled_from([*line(1, "A"), "image", "pred_ans"]), json_values, max_size=4)
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_stands_in_a_line_it_is_a_record_or_a_problem(tmp_path_factory, changed):
+def test_any_line_becomes_a_record_or_a_problem(tmp_path_factory, changed):
     from speceyes_lib.formats import speceyes
 
     odd = line(1, "A", **ACCEPTED) | changed
     if isinstance(odd["result"], dict):
         odd["result"] |= {k: v for k, v in changed.items() if k in ("image", "pred_ans")}
     path = write(tmp_path_factory.mktemp("odd") / f"{GATED}.jsonl", [odd, line(2, "B")])
-    problems = []
+    problems = Problems()
     [part] = speceyes.read([path], Finder(None), problems)[""]
     assert f"{TASK}/sa_2" in part.records or problems
     assert len(part.records) + len(problems) == 2
@@ -339,7 +339,7 @@ def test_verdicts_come_from_the_rules_and_where_these_are_silent_from_the_judges
     assert manifest.config["judged"]["large_acc"] is None  # NaN in the file
 
 
-def test_the_list_of_wrong_answers_tells_verdicts_where_it_is_complete(tmp_path):
+def test_the_list_of_wrong_answers_decides_verdicts_where_it_is_complete(tmp_path):
     lines = [line(i, "some red", **REJECTED) for i in (1, 2, 3)]  # one confidence for all
     judge = JUDGE | {"all_acc": 200 / 3, "all_cnt": 3, "error_preds": [result(2, "some red")]}
     got, problems = judged(tmp_path, lines, judge)
@@ -348,7 +348,7 @@ def test_the_list_of_wrong_answers_tells_verdicts_where_it_is_complete(tmp_path)
     assert problems == []
 
 
-def test_confidences_tell_verdicts_that_sums_cannot(tmp_path):
+def test_confidences_decide_verdicts_that_sums_cannot(tmp_path):
     lines = [line(i, "some red", **REJECTED | {"confidence_score": i / 10}) for i in (1, 2, 3, 4)]
     judge = JUDGE | {"all_acc": 50.0, "all_cnt": 4}
     judge |= {"confidence_scores_right": [0.1, 0.4], "confidence_scores_wrong": [0.2, 0.3]}
@@ -358,7 +358,7 @@ def test_confidences_tell_verdicts_that_sums_cannot(tmp_path):
     assert problems == []
 
 
-def test_what_cannot_be_told_stays_undecided_and_is_said(tmp_path):
+def test_what_cannot_be_decided_stays_undecided_and_is_reported(tmp_path):
     lines = [line(i, "some red", **REJECTED) for i in (1, 2)]  # one confidence for both
     judge = JUDGE | {"all_acc": 50.0, "all_cnt": 2}
     judge |= {"confidence_scores_right": [0.4], "confidence_scores_wrong": [0.4]}
@@ -375,12 +375,12 @@ def test_what_cannot_be_told_stays_undecided_and_is_said(tmp_path):
         ({"all_acc": float("nan")}, "cannot be checked"),
     ],
 )
-def test_sums_that_contradict_the_answers_are_told(tmp_path, change, word):
+def test_sums_that_contradict_the_answers_are_reported(tmp_path, change, word):
     _, problems = judged(tmp_path, GATED_LINES, JUDGE | change)
     assert [word in p.what for p in problems] == [True]
 
 
-def test_a_judges_file_that_is_broken_or_alone_is_told_and_the_answers_are_kept(tmp_path):
+def test_a_judges_file_that_is_broken_or_alone_is_reported_and_the_answers_are_kept(tmp_path):
     write(tmp_path / f"{GATED}.jsonl", GATED_LINES)
     (tmp_path / f"{GATED}_acc.jsonl").write_text('{"all_acc": ')
     (tmp_path / f"{BASELINE}_acc.jsonl").write_text("{}")
@@ -395,13 +395,13 @@ def test_a_judges_file_that_is_broken_or_alone_is_told_and_the_answers_are_kept(
     )
 )
 @settings(max_examples=100, deadline=None)
-def test_whatever_a_judges_file_holds_every_answer_has_its_verdict(tmp_path_factory, judge):
+def test_every_answer_has_its_verdict_for_any_content_of_a_judges_file(tmp_path_factory, judge):
     from speceyes_lib.formats import speceyes
 
     folder = tmp_path_factory.mktemp("judge")
     write(folder / f"{GATED}.jsonl", GATED_LINES)
     (folder / f"{GATED}_acc.jsonl").write_text(json.dumps(JUDGE | judge))
-    problems = []
+    problems = Problems()
     [part] = speceyes.read([folder], Finder(None), problems)[""]
     assert part.verdicts["final"].keys() == part.records.keys()
     assert len(part.records) == 5
@@ -425,13 +425,13 @@ def ours(scene_samples, benchmark_root) -> tuple[str, dict]:
     return "ours", write_run("ours", scene_samples, benchmark_root, arms, failed=2, **made_by)
 
 
-def told_of_gated(record: AgentRecord) -> tuple:
+def fields_of_gated(record: AgentRecord) -> tuple:
     draft = record.draft and record.decision in ("accepted", "rejected") and record.draft.answer
     router = record.router and record.router.verdict
     return record.status, record.decision, record.used, record.answer, record.confidence, draft, router
 
 
-def test_our_run_comes_back_from_the_originals_files_as_far_as_they_can_tell(tmp_path, ours, benchmark_root):
+def test_our_run_comes_back_from_the_originals_files_as_far_as_they_hold_it(tmp_path, ours, benchmark_root):
     run, arms = ours
     written = export(run, tmp_path / "out")
     assert len(written) == 7 * 3 * 2  # answers and sums, of drafts, baseline and gated
@@ -442,41 +442,41 @@ def test_our_run_comes_back_from_the_originals_files_as_far_as_they_can_tell(tmp
     for task in registry.TASKS:
         for stage in ("baseline", "gated"):
             back = read_stage("back", f"02_{stage}", task, AgentRecord).records
-            own = {i: r for i, r in arms[stage].items() if i.startswith(f"{task}/")}
-            assert {i: told_of_gated(r) for i, r in back.items()} == {
-                i: told_of_gated(r) for i, r in own.items()
+            ours_of_task = {i: r for i, r in arms[stage].items() if i.startswith(f"{task}/")}
+            assert {i: fields_of_gated(r) for i, r in back.items()} == {
+                i: fields_of_gated(r) for i, r in ours_of_task.items()
             }
             judged = read_stage("back", f"03_judging/{stage}", task, JudgedRecord).records
-            said = read_stage(run, f"03_judging/{stage}", task, JudgedRecord).records
+            verdicts = read_stage(run, f"03_judging/{stage}", task, JudgedRecord).records
             for id_, record in judged.items():
-                assert record.verdicts[0].verdict == said[id_].verdicts[0].verdict
-                assert (record.group, record.options) == (said[id_].group, said[id_].options)
+                assert record.verdicts[0].verdict == verdicts[id_].verdicts[0].verdict
+                assert (record.group, record.options) == (verdicts[id_].group, verdicts[id_].options)
         drafts = read_stage("back", "01_draft", task, DraftRecord).records
-        own = {i: r.draft for i, r in arms["collect"].items() if i.startswith(f"{task}/")}
+        our_drafts = {i: r.draft for i, r in arms["collect"].items() if i.startswith(f"{task}/")}
         assert {i: (d.answer, d.scores, d.status) for i, d in drafts.items()} == {
-            i: (d.answer, d.scores, d.status) for i, d in own.items()
+            i: (d.answer, d.scores, d.status) for i, d in our_drafts.items()
         }
         collect = read_stage("back", "02_collect", task, AgentRecord).records
-        assert collect.keys() == own.keys()
+        assert collect.keys() == our_drafts.keys()
 
 
 def test_the_baseline_by_step_speculation_comes_back_too(tmp_path, ours, benchmark_root):
     _, arms = ours
-    told = {"run_mode": "specreason", "decision": "specreason"}
-    own = {i: r.model_copy(update=told) for i, r in arms["baseline"].items()}
+    changes = {"run_mode": "specreason", "decision": "specreason"}
+    records = {i: r.model_copy(update=changes) for i, r in arms["baseline"].items()}
     config = {
         "data_root": str(benchmark_root),
         "agent_model": "a",
         "draft_model": "b",
         "specreason_threshold": 7,
     }
-    write_answers("steps", {"specreason": own}, config)
+    write_answers("steps", {"specreason": records}, config)
     written = export("steps", tmp_path / "out", ["specreason"])
     assert written[0].name == "vstar_direct_attributes_a_b_1_specreason_7.jsonl"
     runs, problems = import_files("speceyes", [tmp_path / "out"], "back", str(benchmark_root))
     assert (list(runs), problems) == (["back"], [])
     back = read_stage("back", "02_specreason", TASK, AgentRecord).records
-    assert {i: told_of_gated(r) for i, r in back.items()} == {i: told_of_gated(own[i]) for i in back}
+    assert {i: fields_of_gated(r) for i, r in back.items()} == {i: fields_of_gated(records[i]) for i in back}
 
 
 @pytest.mark.parametrize("mode", PAPER_SCORES)
@@ -499,8 +499,14 @@ def test_the_originals_lines_survive_import_and_export(tmp_path, benchmark_root)
     samples = registry.load_task(TASK, benchmark_root)[:3]
     lines = []
     for sample, fields in zip(samples, (ACCEPTED, REJECTED, {}), strict=True):
-        told = {"image": sample.image.path.name, "question": sample.question, "answer": sample.options[0]}
-        lines.append(line(0, "A", **fields) | {"result": told | {"pred_ans": "A"}, "print_messages": []})
+        fields_of_result = {
+            "image": sample.image.path.name,
+            "question": sample.question,
+            "answer": sample.options[0],
+        }
+        lines.append(
+            line(0, "A", **fields) | {"result": fields_of_result | {"pred_ans": "A"}, "print_messages": []}
+        )
     write(tmp_path / "in" / f"{GATED}.jsonl", lines)
     (tmp_path / "in" / "latency_summary.json").write_text(json.dumps({f"{GATED}.jsonl": 9.5}))
     import_files("speceyes", [tmp_path / "in"], "theirs", str(benchmark_root))
@@ -515,27 +521,27 @@ def test_the_originals_lines_survive_import_and_export(tmp_path, benchmark_root)
         assert after == before
 
 
-def test_missing_samples_and_foreign_ones_are_told(tmp_path, benchmark_root):
+def test_missing_samples_and_foreign_ones_are_reported(tmp_path, benchmark_root):
     sample = registry.load_task(TASK, benchmark_root)[0]
-    told = {
+    foreign = {
         "image": sample.image.path.name,
         "question": sample.question,
         "answer": "no such",
         "pred_ans": "A",
     }
-    good = told | {"answer": sample.options[0]}
+    good = foreign | {"answer": sample.options[0]}
     write(
         tmp_path / f"{BASELINE}.jsonl",
-        [line(1, "A"), {**line(2, "A"), "result": told}, {**line(2, "A"), "result": good}],
+        [line(1, "A"), {**line(2, "A"), "result": foreign}, {**line(2, "A"), "result": good}],
     )
     _, problems = import_files("speceyes", [tmp_path], "r", str(benchmark_root))
     assert "is not in the benchmark" in problems[0].what
     assert "the right answer is" in problems[1].what
-    assert problems[2].what == "5 of 6 samples have no line"
+    assert problems[2].what == f"5 of 6 samples of {TASK} have no line"
     assert len(read("r", "02_baseline", AgentRecord)) == 1
 
 
-def test_what_the_format_cannot_tell_is_refused(tmp_path, ours, benchmark_root):
+def test_what_the_format_cannot_express_is_refused(tmp_path, ours, benchmark_root):
     _, arms = ours
     with pytest.raises(StageError, match="none of 01_draft, specreason is finished"):
         export("nothing", tmp_path, ["specreason"])
@@ -553,7 +559,7 @@ def test_what_the_format_cannot_tell_is_refused(tmp_path, ours, benchmark_root):
         export("twice", tmp_path / "out", ["gated", "gated_batched"])
 
 
-def test_the_command_line_tells_what_it_did(tmp_path, ours, benchmark_root, capsys):
+def test_the_command_line_reports_what_it_did(tmp_path, ours, benchmark_root, capsys):
     out = tmp_path / "out"
     assert main(["export", "ours", str(out)]) == 0
     assert "42 files" in capsys.readouterr().out
