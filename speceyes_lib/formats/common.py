@@ -222,7 +222,7 @@ class Finder:
         self._texts: dict[str, dict[tuple, list[Sample]]] = {}
 
     def samples(self, task: str) -> dict[str, Sample]:
-        """key -> sample; empty without a benchmark."""
+        """The samples of a task by key; empty without a benchmark."""
         if task not in self._tasks:
             loaded = registry.load_task(task, self.root) if self.root else []
             self._tasks[task] = {s.key: s for s in loaded}

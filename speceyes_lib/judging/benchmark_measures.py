@@ -1,16 +1,11 @@
 """What the authors of each benchmark measure, with counts and intervals, from verdicts.
 
-- V*, and a benchmark without measures of its own: accuracy per split, and overall over all samples (so weighted by
-  their number).
-- HR-Bench (`Benchmark.cycles`): accuracy over rows per resolution, for all, `single` and `cross`; the four option
-  orders of a question are one draw, so intervals are clustered by question. Cycle-consistent: the questions right in
-  all four orders.
-- POPE (`Benchmark.yes_no`): accuracy, precision, recall and F1 with yes as positive, and the ratio of *predicted* yes,
-  per split.
+- V*, and a benchmark without measures of its own: accuracy per split and over all samples.
+- HR-Bench (`Benchmark.cycles`): accuracy per resolution, for all, `single` and `cross`, with intervals clustered by
+  question; cycle-consistent are the questions that are right in all four option orders (a failed one is not right).
+- POPE (`Benchmark.yes_no`): accuracy, precision, recall and F1 with yes as positive, and the share of *predicted* yes.
 
-A POPE answer is read from its words where a rule decided, and follows from the verdict where a model or a person did.
-Failed samples are wrong under `strict` and left out under `paper`; a question of HR-Bench with a failed order
-is not consistent under either.
+Failed samples are wrong under `strict` and left out under `paper`.
 """
 
 from __future__ import annotations
@@ -53,33 +48,19 @@ def measures_of(frame: pd.DataFrame, protocol: str = "strict") -> pd.DataFrame:
     Returns:
         `COLUMNS`, a row per split and measure. The values are in percent. n is the denominator of the measure: samples;
         for precision those answered yes, for recall those whose truth is yes; for cycle consistency the questions that
-        were asked in all orders. interval names the method of the interval.
+        have answers in all orders. interval names the method of the interval.
     """
-    rows: list[dict] = []
+    rows = []
     for benchmark, known in BENCHMARKS.items():
-        measured = _yes_no if known.yes_no else _cycles if known.cycles else _plain
-        part = frame[frame["benchmark"] == benchmark]
-        for split in dict.fromkeys(part["split"]):
-            rows += _rows(benchmark, split, measured(part[part["split"] == split], protocol))
-        if measured is _plain and len(set(part["split"])) > 1:
-            rows += _rows(benchmark, OVERALL, _plain(part, protocol))
+        measure = _yes_no if known.yes_no else _cycles if known.cycles else _plain
+        samples = frame[frame["benchmark"] == benchmark]
+        parts = dict(list(samples.groupby("split", sort=False)))
+        if measure is _plain and len(parts) > 1:
+            parts[OVERALL] = samples
+        for split, part in parts.items():
+            for name, e in measure(part, protocol).items():
+                rows.append((benchmark, split, name, e.value, e.low, e.high, e.n, e.method))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _rows(benchmark: str, split: str, measured: Mapping[str, Estimate]) -> list[dict]:
-    return [
-        {
-            "benchmark": benchmark,
-            "split": split,
-            "measure": measure,
-            "value_pct": e.value,
-            "low_pct": e.low,
-            "high_pct": e.high,
-            "n": e.n,
-            "interval": e.method,
-        }
-        for measure, e in measured.items()
-    ]
 
 
 def _accuracy(part: pd.DataFrame) -> Estimate:
@@ -113,7 +94,8 @@ def yes_no_answers(rows: pd.DataFrame) -> np.ndarray:
     """The answers to yes-or-no questions: "yes", "no", or None where an answer is neither [rows].
 
     Args:
-        rows: of `verdict_frame`.
+        rows: of `verdict_frame`. Where a rule decided, an answer is read from its words; where a model or a person
+            decided, it follows from the verdict.
     """
 
     def read(row: tuple) -> str | None:
@@ -127,7 +109,7 @@ def yes_no_answers(rows: pd.DataFrame) -> np.ndarray:
 
 
 def benchmark_metrics(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[str, pd.DataFrame]:
-    """arm -> `measures_of` its final answers, and "draft_only" -> those of the drafts of `collect`.
+    """`measures_of` the final answers by arm, and under "draft_only" those of the drafts of `collect`.
 
     Arms that only run several agents at once give the same answers and are left out.
 
@@ -144,7 +126,7 @@ def benchmark_metrics(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[
 
 
 def by_benchmark(by_arm: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """benchmark -> the long forms of several arms side by side, a row per split and arm.
+    """The long forms of several arms side by side, by benchmark: a row per split and arm.
 
     Columns: per measure its value in percent, `<measure>_low`, `<measure>_high` and `<measure>_n`.
     """

@@ -1,17 +1,9 @@
 """Human checks: overruled verdicts and marks on gating decisions, in one CSV file beside the run.
 
 Lines are only appended to `data/runs/<run>/human_checks.csv`. The latest line about the same answer or decision counts,
-and the mark `withdrawn` takes it back. The file opens in any spreadsheet. Columns (`COLUMNS`):
-
-- `time_utc`, `author`: who checked, and when
-- `what`: `answer` (is this answer to this sample right?) or `gating` (was the gate's decision sound?)
-- `id`, `arm`, `source`: the sample, and the arm and source in which the answer was checked
-- `answer`: the answer that was judged, word for word
-- `mark`: `right`, `wrong` or `unparsed` of an answer; `sound` or `unsound` of a decision; `withdrawn`
-- `reason`: a verdict needs one, a mark on the gate may have one
-
-A verdict is about an answer to a sample. It holds for every arm that gave this answer, and not for another answer of a
-later run.
+and the mark `withdrawn` takes it back. `what` is "answer" (is this answer right?) or "gating" (was the gate's decision
+sound?). `arm` and `source` name where the answer was checked. A verdict needs a `reason`, a mark on the gate may have
+one. A verdict holds for every arm that gave this answer to the sample, and not for another answer of a later run.
 """
 
 from __future__ import annotations
@@ -74,19 +66,16 @@ def append_override(
         UserError: no such run, no reason, no author, no answer to judge, or another mark than `MARKS["answer"]`.
         DataError: the file that is there is not one of these.
     """
-    return _append(
-        run, what="answer", id=id, arm=arm, source=source, answer=answer, mark=verdict, reason=reason,
-        author=author,
-    )  # fmt: skip
+    fields = {"id": id, "arm": arm, "source": source, "answer": answer, "reason": reason, "author": author}
+    return _append(run, what="answer", mark=verdict, **fields)
 
 
 def append_gating_mark(
     run: str, *, id: str, mark: str, author: str, note: str = "", arm: str = "gated"
 ) -> Path:
     """Mark one gating decision as `sound` or `unsound`; raises as `append_override`."""
-    return _append(
-        run, what="gating", id=id, arm=arm, source="", answer="", mark=mark, reason=note, author=author
-    )
+    fields = {"id": id, "arm": arm, "mark": mark, "reason": note, "author": author}
+    return _append(run, what="gating", source="", answer="", **fields)
 
 
 def _append(run: str, **fields: str) -> Path:
@@ -102,15 +91,11 @@ def _append(run: str, **fields: str) -> Path:
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)  # two explorers may be open
-        size = os.fstat(file).st_size
-        before = ""
-        if not size:
-            before = ",".join(COLUMNS) + "\n"
-        else:
+        before = ",".join(COLUMNS) + "\n"
+        if size := os.fstat(file).st_size:
             first = os.pread(file, 1024, 0).decode("utf-8-sig", "replace").splitlines()[0]
             _require_header(path, next(csv.reader([first]), []))
-            if os.pread(file, 1, size - 1) != b"\n":  # edited by hand
-                before = "\n"
+            before = "" if os.pread(file, 1, size - 1) == b"\n" else "\n"  # edited by hand
         os.write(file, (before + text.getvalue()).encode())
         os.fsync(file)
     finally:
@@ -137,9 +122,8 @@ def read_checks(run: str) -> pd.DataFrame:
                     fault = f"{len(cells)} fields" if len(cells) != len(COLUMNS) else None
                     row = dict(zip(COLUMNS, cells, strict=False))
                     if fault := fault or _fault(row):
-                        raise DataError(
-                            f"{shown(path)}, line {reader.line_num}: {fault}; correct or remove that line"
-                        )
+                        place = f"{shown(path)}, line {reader.line_num}"
+                        raise DataError(f"{place}: {fault}; correct or remove that line")
                     rows.append(row | {"line": reader.line_num})
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{shown(path)}: not a readable CSV file ({error})") from None
@@ -150,15 +134,16 @@ def read_checks(run: str) -> pd.DataFrame:
 
 def read_overrides(run: str) -> pd.DataFrame:
     """The verdicts in force: the latest on each answer to each sample, without those taken back."""
-    return _in_force(read_checks(run), "answer", ["id", "answer"])
+    return _in_force(run, "answer", ["id", "answer"])
 
 
 def read_gating_marks(run: str) -> pd.DataFrame:
     """The marks in force on gating decisions: the latest on each sample in each arm, without those taken back."""
-    return _in_force(read_checks(run), "gating", ["id", "arm"])
+    return _in_force(run, "gating", ["id", "arm"])
 
 
-def _in_force(checks: pd.DataFrame, what: str, key: list[str]) -> pd.DataFrame:
+def _in_force(run: str, what: str, key: list[str]) -> pd.DataFrame:
+    checks = read_checks(run)
     latest = checks[checks["what"] == what].drop_duplicates(key, keep="last")
     return latest[latest["mark"] != WITHDRAWN].reset_index(drop=True)
 
@@ -181,21 +166,19 @@ def reviewed(verdict: Verdict, overrides: Overrides) -> Verdict:
     check = overrides.get((verdict.id, verdict.answer)) if verdict.answer is not None else None
     if check is None or verdict.verdict == "error":
         return verdict
-    return verdict.model_copy(
-        update={
-            "verdict": check.verdict,
-            "decided_by": "human",
-            "rule_verdict": verdict.by_rule,
-            "human": check,
-        }
-    )
+    update = {
+        "verdict": check.verdict,
+        "decided_by": "human",
+        "rule_verdict": verdict.by_rule,
+        "human": check,
+    }
+    return verdict.model_copy(update=update)
 
 
 def _require_header(path: Path, cells: list[str]) -> None:
     if cells != list(COLUMNS):
-        raise DataError(
-            f"{shown(path)}: the first line is {','.join(cells)[:80]!r}, expected {','.join(COLUMNS)}"
-        )
+        first = ",".join(cells)[:80]
+        raise DataError(f"{shown(path)}: the first line is {first!r}, expected {','.join(COLUMNS)}")
 
 
 def _fault(row: Mapping[str, str]) -> str | None:

@@ -10,10 +10,9 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
-from ..models.endpoint import Client, EndpointError, Reply, on_loop, parse_endpoints
+from ..models.endpoint import Client, EndpointError, on_loop, parse_endpoints
 from ..paths import resolve, runs_dir
 from ..runs.records import Failure, JudgeCall
 from ..tasks.sample import LETTERS, Sample
@@ -90,16 +89,6 @@ class Question(NamedTuple):
     benchmark: str
 
 
-class ChatClient(Protocol):
-    """The part of a server's client (`endpoint.Client`) that judging needs."""
-
-    max_in_flight: int
-
-    async def ask(self, messages: Sequence[dict], **body: object) -> Reply: ...
-
-    def close(self) -> None: ...
-
-
 class JudgingModel:
     """Sends answers to a model, each once, and counts requests and tokens. Use it as a context manager.
 
@@ -116,7 +105,7 @@ class JudgingModel:
     def __init__(
         self,
         model: str,
-        connect: Callable[[], ChatClient],
+        connect: Callable[[], Client],
         cache: ReplyCache,
         max_requests: int = 0,
         max_tokens: int = 0,
@@ -129,7 +118,7 @@ class JudgingModel:
         self._failures_in_a_row = 0
 
     def question(self, sample: Sample, answer: str, protocol: str) -> Question:
-        """The question about one answer; args as in `judge_messages`."""
+        """The question about one answer; arguments as in `judge_messages`."""
         messages = judge_messages(sample, answer, protocol)
         key = reply_key(self.model, protocol, messages, **SETTINGS)
         return Question(key, messages, protocol, sample.benchmark)
@@ -137,10 +126,10 @@ class JudgingModel:
     def judge(
         self, questions: Sequence[Question], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> dict[str, JudgeCall]:
-        """key -> the model's call, from the cache or from the server; equal questions are sent once.
+        """Call of the model by key, from the cache or from the server; equal questions are sent once.
 
-        A request that finally failed, and a question that was not sent because the budget is spent or the server is
-        gone, is `undecided` and carries the failure. Failures are not cached, so the next session sends them again.
+        A request that finally failed is `undecided` and carries the failure, and so is a question that was not sent
+        because the budget is spent or the server is gone. Failures are not cached: the next session sends them again.
 
         Args:
             questions: see `question`.
@@ -162,9 +151,7 @@ class JudgingModel:
         try:
             while wait([work], timeout=POLL_S).not_done:
                 progress(len(outcomes) - before, len(new))
-        except (
-            BaseException
-        ):  # an interrupt in the notebook: replies under way are paid for, so they are kept
+        except BaseException:  # interrupted in the notebook: replies under way are paid for, so they are kept
             self.stopped = Failure(type="interrupted", message="no request sent: judging was interrupted")
             wait([work], timeout=LAST_REPLIES_S)
             raise
@@ -188,10 +175,8 @@ class JudgingModel:
             self.failed += 1
             self._failures_in_a_row += 1
             if self._failures_in_a_row == GIVE_UP_AFTER:
-                self.stopped = Failure(
-                    type="given_up",
-                    message=f"no request sent: {GIVE_UP_AFTER} requests in a row failed before",
-                )
+                message = f"no request sent: {GIVE_UP_AFTER} requests in a row failed before"
+                self.stopped = Failure(type="given_up", message=message)
             # results do not name the machine that the judge runs on
             message = re.sub(r"https?://\S+", "the judge", str(error))
             return Failure(type=error.kind, message=message)
@@ -206,14 +191,12 @@ class JudgingModel:
         limits = (("requests", self.requests, self.max_requests), ("tokens", self.tokens, self.max_tokens))
         for what, used, limit in limits:
             if self.stopped is None and limit and used >= limit:
-                self.stopped = Failure(
-                    type="budget", message=f"no request sent: the budget of {limit} {what} is spent"
-                )
+                message = f"no request sent: the budget of {limit} {what} is spent"
+                self.stopped = Failure(type="budget", message=message)
         return self.stopped is not None
 
     def _call(self, question: Question, outcome: CachedReply | Failure | None) -> JudgeCall:
-        if outcome is None:
-            outcome = self.stopped
+        outcome = outcome or self.stopped
         if isinstance(outcome, Failure):
             return JudgeCall(model=self.model, verdict="undecided", failure=outcome)
         return JudgeCall(
@@ -247,15 +230,6 @@ def open_judge(params: JudgingParams) -> JudgingModel | None:
     if not params.judge:
         return None
     endpoints = parse_endpoints(params.judge)
-    return JudgingModel(
-        endpoints[0].model,
-        lambda: Client(endpoints),
-        ReplyCache(cache_path(params)),
-        params.judge_max_requests,
-        params.judge_max_tokens,
-    )
-
-
-def cache_path(params: JudgingParams) -> Path:
-    """The file of cached replies: that of the parameters, or one for all runs."""
-    return resolve(params.judge_cache) if params.judge_cache else runs_dir() / CACHE_FILE
+    cache = ReplyCache(resolve(params.judge_cache) if params.judge_cache else runs_dir() / CACHE_FILE)
+    limits = (params.judge_max_requests, params.judge_max_tokens)
+    return JudgingModel(endpoints[0].model, lambda: Client(endpoints), cache, *limits)

@@ -1,7 +1,7 @@
 """Replies of judging models, kept for good: no reply is paid for twice.
 
-One SQLite file for all runs. Each reply is committed as it arrives, so a killed process loses none. The file must be on
-a local disk, because SQLite's write-ahead log does not work across machines.
+All runs share one SQLite file. Each reply is committed when it arrives, so a killed process loses none. The file must
+be on a local disk, because SQLite's write-ahead log does not work across machines.
 """
 
 from __future__ import annotations
@@ -58,23 +58,21 @@ class ReplyCache:
             for at in range(0, len(wanted), _AT_ONCE):
                 part = wanted[at : at + _AT_ONCE]
                 marks = ",".join("?" * len(part))
-                rows = self._db.execute(
-                    f"SELECT key, text, prompt_tokens, completion_tokens FROM replies WHERE key IN ({marks})",
-                    part,
-                )
-                replies |= {key: CachedReply(*rest) for key, *rest in rows}
+                query = "SELECT key, text, prompt_tokens, completion_tokens FROM replies WHERE key IN"
+                replies |= {
+                    key: CachedReply(*rest) for key, *rest in self._db.execute(f"{query} ({marks})", part)
+                }
         return replies
 
     def put(self, key: str, model: str, protocol: str, reply: CachedReply) -> None:
         """Keep a reply; the first one to a key stays."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._named_errors():
-            self._db.execute(
-                "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (key, model, protocol, *reply, now),
-            )
+            row = (key, model, protocol, *reply, now)
+            self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def close(self) -> None:
+        """Close the file."""
         self._db.close()
 
     def __enter__(self) -> Self:

@@ -4,7 +4,7 @@
 certain is `undecided`. It counts as wrong until a judging model or a person decides. An empty answer is `unparsed`, a
 failed sample `error`; both count as wrong too. All three are reported beside the accuracy.
 
-`paper` (the original's rules to the letter): see `_PAPER` below. Where the original asks a language model, the
+`paper` (the original's rules to the letter): see `_paper` below. Where the original asks a language model, the
 verdict is `undecided`; a failed sample is `error`, which the original drops from numerator and denominator.
 
 Both accept an option's letter (`B`, `(b)`, `B. blue`); `strict` also accepts its words (`blue`), in any case and
@@ -13,7 +13,6 @@ punctuation, because models that were not trained on letters answer with words.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 from ..errors import ConfigError, nearest
@@ -49,9 +48,8 @@ def judge(
         ConfigError: an unknown protocol.
     """
     if protocol not in PROTOCOLS:
-        raise ConfigError(
-            f"protocol: no protocol {protocol!r}{nearest(protocol, PROTOCOLS)}; there are {', '.join(PROTOCOLS)}"
-        )
+        hint = nearest(protocol, PROTOCOLS)
+        raise ConfigError(f"protocol: no protocol {protocol!r}{hint}; there are {', '.join(PROTOCOLS)}")
     if failed:
         return Judgement("error", "failed")
     text = answer or ""
@@ -75,10 +73,27 @@ def _right_name(sample: Sample) -> int | str:
 
 
 def _paper(sample: Sample, text: str) -> Judgement:
-    prediction = paper_prediction(text)
-    if prediction is None:
+    """The original's rules, by what its rule for the benchmark is.
+
+    equal_length (POPE): an answer as long as the right one must equal it, in case too ("Yes" for "yes" is wrong).
+    standard_inside (V*): a letter alone, a letter with a dot, else the standard answer ("A. red") inside the answer.
+    letter_anywhere (HR-Bench): as V*, but the bare letter *anywhere* is right: for A so are "C. Apple" and "Answer: C".
+    """
+    text, rule = paper_prediction(text), paper_rule(sample.benchmark, sample.options)
+    if text is None:
         return Judgement("undecided", "boxed_without_brace")
-    return _PAPER[paper_rule(sample.benchmark, sample.options)](sample, prediction)
+    if rule == "equal_length":
+        if len(text) == len(sample.answer):
+            return Judgement("right" if text == sample.answer else "wrong", rule)
+    elif len(text) == 1:
+        return Judgement("right" if text == sample.answer else "wrong", "one_character")
+    elif len(text) == 2 and "." in text:
+        return Judgement("right" if sample.answer in text else "wrong", "letter_and_dot")
+    elif rule == "letter_anywhere" and sample.answer in text:
+        return Judgement("right", "letter_anywhere")
+    elif rule == "standard_inside" and sample.standard in text:
+        return Judgement("right", "standard_answer_inside")
+    return Judgement("undecided", "asks_llm")
 
 
 def paper_rule(benchmark: str, options: tuple[str, ...] | None = ()) -> PaperRule:
@@ -103,47 +118,3 @@ def paper_prediction(text: str) -> str | None:
     if "\\boxed" not in text:
         return text
     return text.split("\\boxed{", 1)[1].split("}", 1)[0] if "\\boxed{" in text else None
-
-
-def _paper_letter(letter: str, text: str) -> Judgement | None:
-    if len(text) == 1:
-        return _is(text == letter, "one_character")
-    if len(text) == 2 and "." in text:
-        return _is(letter in text, "letter_and_dot")
-    return None
-
-
-def _standard_inside(sample: Sample, text: str) -> Judgement:
-    """V*: letter alone, letter with a dot, the standard answer ("A. red") as a substring, else the LLM."""
-    if (decided := _paper_letter(sample.answer, text)) is not None:
-        return decided
-    if sample.standard in text:
-        return Judgement("right", "standard_answer_inside")
-    return Judgement("undecided", "asks_llm")
-
-
-def _letter_anywhere(sample: Sample, text: str) -> Judgement:
-    """HR-Bench: as V*, but the bare letter *anywhere* is right: for truth A so are "C. Apple" and "Answer: C"."""
-    if (decided := _paper_letter(sample.answer, text)) is not None:
-        return decided
-    if sample.answer in text:
-        return Judgement("right", "letter_anywhere")
-    return Judgement("undecided", "asks_llm")
-
-
-def _equal_length(sample: Sample, text: str) -> Judgement:
-    """POPE: equal length: exact, case-sensitive equality ("Yes" for "yes" is wrong), else the LLM."""
-    if len(text) == len(sample.answer):
-        return _is(text == sample.answer, "equal_length")
-    return Judgement("undecided", "asks_llm")
-
-
-_PAPER: dict[PaperRule, Callable[[Sample, str], Judgement]] = {
-    "standard_inside": _standard_inside,
-    "letter_anywhere": _letter_anywhere,
-    "equal_length": _equal_length,
-}
-
-
-def _is(right: bool, rule: str) -> Judgement:
-    return Judgement("right" if right else "wrong", rule)

@@ -1,8 +1,8 @@
 """How the scorer changes an accuracy: the same answers under every scorer, and what each correction moves.
 
 `compare_scorers` scores each answer under all of `other_scorers.SCORERS`; the other functions take its frame. Every
-answer that `paper` and `strict` treat differently is put down to exactly one correction, named after the rule of the
-original that it corrects. So the corrections add up to the difference, whatever their order.
+answer that `paper` and `strict` treat differently belongs to exactly one correction, named after the rule of the
+original that it corrects. So the corrections add up to the difference in any order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ CORRECTIONS = {  # the rule of `paper` -> what `strict` does instead
 FAILED = "failed samples count as wrong"
 BY_MODEL = "the judging model decides what is open"
 BY_PEOPLE = "people overrule"
-START, END = "paper", "strict"
 
 
 def compare_scorers(records: Iterable[JudgedRecord], source: str = "final") -> pd.DataFrame:
@@ -60,36 +59,23 @@ def compare_scorers(records: Iterable[JudgedRecord], source: str = "final") -> p
     return frame
 
 
-def scorer_accuracy(scores: pd.Series) -> dict[str, float] | None:
-    """Accuracy of one scorer; None where it has no documented rules for one of the samples.
-
-    Args:
-        scores: its column of `compare_scorers`.
-
-    Returns:
-        accuracy_pct (nan without samples), n (its denominator), dropped and open (samples).
-    """
-    if scores.isna().any():
-        return None
-    dropped, undecided = (int((scores == s).sum()) for s in ("dropped", "undecided"))
-    n = len(scores) - dropped
-    right = int((scores == "right").sum())
-    return {"accuracy_pct": 100 * right / n if n else np.nan, "n": n, "dropped": dropped, "open": undecided}
-
-
 def accuracy_by_scorer(scored: pd.DataFrame) -> pd.DataFrame:
-    """`scorer_accuracy` of every scorer, by split and over all ("all"); without documented rules there is no row.
+    """Accuracy by every scorer, by split and over all ("all"); without documented rules there is no row.
 
-    Index: split, scorer. Columns: accuracy_pct (missing where n is 0), n (the scorer's own denominator), dropped, open
-    (answers that it would ask a language model about; not right until it has answered).
+    Index: split, scorer. Columns: accuracy_pct (missing where n is 0), n (the denominator of the scorer), dropped, open
+    (answers that it would send to a language model; they are not right until it has answered).
     """
-    parts = {**dict(list(scored.groupby("task", sort=False))), "all": scored}
-    rows = {
-        (split, scorer): values
-        for split, part in parts.items()
-        for scorer in SCORERS
-        if (values := scorer_accuracy(part[scorer])) is not None
-    }
+    rows = {}
+    for split, part in {**dict(list(scored.groupby("task", sort=False))), "all": scored}.items():
+        for scorer in SCORERS:
+            if part[scorer].isna().any():
+                continue
+            right, dropped, undecided = (
+                int(part[scorer].eq(s).sum()) for s in ("right", "dropped", "undecided")
+            )
+            n = len(part) - dropped
+            counts = {"n": n, "dropped": dropped, "open": undecided}
+            rows[split, scorer] = {"accuracy_pct": _percent(right, n)} | counts
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["split", "scorer"])
 
 
@@ -99,7 +85,7 @@ def pope_by_scorer(scored: pd.DataFrame) -> pd.DataFrame:
     lmms-eval counts only a literal "no" as a missed yes and gives the yes ratio of the *truth*; VLMEvalKit takes an
     unknown answer as "no" in precision, recall and F1; POPE's own evaluator knows no unknown answers.
 
-    Index: split, scorer. Columns: those of `pope_measures`, in percent, neither (unknown answers), n.
+    Index: split, scorer. Columns: accuracy_pct, precision_pct, recall_pct, f1_pct, yes_pct, neither (unread), n.
     """
     readers = {
         "strict": lambda text: named_option(text, None)[0],
@@ -112,7 +98,7 @@ def pope_by_scorer(scored: pd.DataFrame) -> pd.DataFrame:
         truth = part["standard"].to_numpy(object)
         answers = part["answer"].fillna("").mask(part["failed"], "")
         for scorer, read in readers.items():
-            rows[task, scorer] = pope_measures(truth, np.array([read(a) for a in answers], object), scorer)
+            rows[task, scorer] = _pope_measures(truth, np.array([read(a) for a in answers], object), scorer)
     index = pd.MultiIndex.from_tuples(rows, names=["split", "scorer"]) if rows else None
     return pd.DataFrame(list(rows.values()), index=index)
 
@@ -129,8 +115,8 @@ def corrections(scored: pd.DataFrame) -> pd.DataFrame:
         Columns: step; gained and lost (answers that become right or stop being right); moved_points; accuracy_pct after
         the step; n, its denominator. `paper` divides by the samples without an error, every later step by all samples.
     """
-    is_right = scored[START].eq("right")
-    kept = int((scored[START] != "dropped").sum())
+    is_right = scored["paper"].eq("right")
+    kept = int((scored["paper"] != "dropped").sum())
     rows = [_step("paper", 0, 0, int(is_right.sum()), kept, None)]
 
     def add(step: str, now: pd.Series, among: pd.Series) -> None:
@@ -138,13 +124,12 @@ def corrections(scored: pd.DataFrame) -> pd.DataFrame:
         gained, lost = (now & ~is_right & among), (is_right & ~now & among)
         if gained.any() or lost.any():
             is_right = is_right.mask(among, now)
-            rows.append(
-                _step(step, int(gained.sum()), int(lost.sum()), int(is_right.sum()), len(scored), rows[-1])
-            )
+            counts = (int(flags.sum()) for flags in (gained, lost, is_right))
+            rows.append(_step(step, *counts, len(scored), rows[-1]))
 
     if kept < len(scored):
         rows.append(_step(FAILED, 0, 0, int(is_right.sum()), len(scored), rows[-1]))
-    strict = scored[END].eq("right")
+    strict = scored["strict"].eq("right")
     for step in dict.fromkeys(CORRECTIONS.values()):
         add(step, strict, scored["paper_rule"].map(CORRECTIONS).eq(step))
     if scored.attrs.get("protocol", "strict") == "strict":
@@ -156,53 +141,29 @@ def corrections(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def _step(step: str, gained: int, lost: int, right: int, n: int, before: dict | None) -> dict:
-    accuracy = 100.0 * right / n if n else np.nan
+    accuracy = _percent(right, n)
     moved = accuracy - before["accuracy_pct"] if before else 0.0
-    return {
-        "step": step,
-        "gained": gained,
-        "lost": lost,
-        "moved_points": moved,
-        "accuracy_pct": accuracy,
-        "n": n,
-    }
+    counts = {"step": step, "gained": gained, "lost": lost}
+    return counts | {"moved_points": moved, "accuracy_pct": accuracy, "n": n}
 
 
-def pope_measures(truth: np.ndarray, answers: np.ndarray, scorer: str) -> dict[str, float]:
-    """POPE's measures in percent, as a scorer defines them, with the counts `neither` and `n`.
-
-    Args:
-        truth: "yes" or "no" [samples].
-        answers: "yes", "no" or None, as the scorer reads them [samples].
-        scorer: of `SCORERS`; lmms-eval leaves unread answers out of its recall and divides differently.
-    """
+def _pope_measures(truth: np.ndarray, answers: np.ndarray, scorer: str) -> dict[str, float]:
+    """POPE's measures of one scorer; lmms-eval leaves unread answers out of its recall and divides differently."""
     if scorer == "lmms-eval":
-        hit, false = (truth == "yes") & (answers == "yes"), (truth == "no") & (answers == "yes")
-        missed = (truth == "yes") & (answers == "no")
-        recall = _percent(hit.sum(), hit.sum() + missed.sum())
-        f1 = _percent(2 * hit.sum(), 2 * hit.sum() + false.sum() + missed.sum())
-        yes = _percent((truth == "yes").sum(), len(truth))
-        precision, accuracy = (
-            _percent(hit.sum(), hit.sum() + false.sum()),
-            _percent((answers == truth).sum(), len(truth)),
+        hit, false = ((truth == word) & (answers == "yes") for word in ("yes", "no"))
+        hit, false, missed = hit.sum(), false.sum(), ((truth == "yes") & (answers == "no")).sum()
+        measures = (
+            *(_percent((answers == truth).sum(), len(truth)), _percent(hit, hit + false)),
+            *(_percent(hit, hit + missed), _percent(2 * hit, 2 * hit + false + missed)),
+            _percent((truth == "yes").sum(), len(truth)),
         )
     else:
         scores = proportions.yes_no_scores(truth, answers)
-        accuracy, precision, recall, f1, yes = (
-            e.value for e in (scores.accuracy, scores.precision, scores.recall, scores.f1, scores.yes_ratio)
-        )
-    measures = {
-        "accuracy_pct": accuracy,
-        "precision_pct": precision,
-        "recall_pct": recall,
-        "f1_pct": f1,
-        "yes_pct": yes,
-    }
+        estimates = (scores.accuracy, scores.precision, scores.recall, scores.f1, scores.yes_ratio)
+        measures = [estimate.value for estimate in estimates]
+    names = ("accuracy_pct", "precision_pct", "recall_pct", "f1_pct", "yes_pct")
     unknown = int(sum(word is None for word in answers))
-    return measures | {
-        "neither": unknown,
-        "n": len(truth),
-    }
+    return dict(zip(names, measures, strict=True)) | {"neither": unknown, "n": len(truth)}
 
 
 def _percent(part: int, whole: int) -> float:

@@ -7,8 +7,9 @@ import csv
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,18 +86,13 @@ def run_judging(
         StageError: an arm has not run, or it ran other samples than `params.data_root` holds.
     """
     with _judging(params) as judging:
-        folders = []
-        for task in params.tasks:
-            samples = judging.samples(task)
-            folders += [_judge_arm(judging, arm, task, samples, progress) for arm in params.arms]
-        return folders
+        return [judging.judge_arm(arm, task, progress) for task in params.tasks for arm in params.arms]
 
 
 def preview_verdicts(params: JudgingParams, n: int) -> list[JudgedRecord]:
     """The verdicts on the first `n` samples of the first arm and task. Only replies of the judging model are stored."""
-    task = params.tasks[0]
     with _judging(params) as judging:
-        ran = _answers(params, params.arms[0], task, samples := judging.samples(task))
+        ran, samples = judging.answers(params.arms[0], params.tasks[0])
         return judging.judge(dict(itertools.islice(ran.records.items(), n)), samples)[0]
 
 
@@ -109,9 +105,17 @@ class _Judging:
     overrides: Overrides
     model: JudgingModel | None
     code: str  # state of the code, hashed once
+    load_task: Callable[[str, Path], list[Sample]]
 
-    def samples(self, task: str) -> dict[str, Sample]:
-        return {s.id: s for s in registry.load_task(task, resolve(self.params.data_root))}
+    def answers(self, arm: str, task: str) -> tuple[StageData[AgentRecord], dict[str, Sample]]:
+        """The answers of an arm, and the samples of the task by id."""
+        params, root = self.params, self.params.data_root
+        ran = read_stage(params.run, f"02_{arm}", task, AgentRecord)
+        samples = {sample.id: sample for sample in self.load_task(task, resolve(root))}
+        if strange := ran.records.keys() - samples.keys():
+            fault = f"{arm} of {task} has the sample {sorted(strange)[0]!r}, which {root} lacks"
+            raise StageError(f"run {params.run}: {fault}; set data_root to the benchmark of the run")
+        return ran, samples
 
     def judge(
         self,
@@ -120,7 +124,10 @@ class _Judging:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[list[JudgedRecord], dict[str, JudgeCall]]:
         """The records with all their verdicts, and the calls of the model (by key of its cache)."""
-        judged = [self._by_rule(samples[id_], record) for id_, record in records.items()]
+        judged = []
+        for id_, record in records.items():
+            size = self.sizes.get(id_, boxes_fraction(samples[id_], record))
+            judged.append(judge_record(samples[id_], record, self.params.protocol, size))
         questions: dict[tuple[str, str | None], Question] = {}
         for record in judged if self.model else ():
             sample = shown_as(samples[record.id], records[record.id].options_shown)
@@ -129,32 +136,59 @@ class _Judging:
                     questions[v.id, v.answer] = self.model.question(sample, v.answer or "", v.protocol)
         calls = self.model.judge(list(questions.values()), progress) if questions else {}
         call_of = {answer: calls[question.key] for answer, question in questions.items()}
-        final = [
-            record.model_copy(
-                update={
-                    "verdicts": tuple(
-                        reviewed(_with_call(v, call_of), self.overrides) for v in record.verdicts
-                    )
-                }
-            )
-            for record in judged
-        ]
-        return final, calls
+        for i, record in enumerate(judged):
+            verdicts = tuple(reviewed(_with_call(v, call_of), self.overrides) for v in record.verdicts)
+            judged[i] = record.model_copy(update={"verdicts": verdicts})
+        return judged, calls
 
-    def _by_rule(self, sample: Sample, record: AgentRecord) -> JudgedRecord:
-        size = self.sizes.get(sample.id, boxes_fraction(sample, record))
-        return judge_record(sample, record, self.params.protocol, size)
+    def judge_arm(self, arm: str, task: str, progress: Callable[[int, int, str], None]) -> Path:
+        """Judge one arm on one task and store the verdicts; returns the stage's folder."""
+        params, model = self.params, self.model
+        ran, samples = self.answers(arm, task)
+        stage, text, n = f"03_judging/{arm}", f"{task} · {arm}", len(ran.records)
+        start, paid = time.perf_counter(), model.cost() if model else {}
+        progress(0, n, text)
+        # All answers are judged before any verdict is stored. A killed session loses no reply: the cache keeps each.
+        judged, calls = self.judge(ran.records, samples, lambda done, of: progress(n * done // of, n, text))
+        config: dict = {"protocol": params.protocol, "data_root": params.data_root}
+        inputs = {
+            "records": ran.sha256,
+            "truth": text_hash(f"{i} {samples[i].standard}" for i in ran.records),
+            "code": self.code,
+            "sizes": text_hash(f"{i} {self.sizes.get(i)}" for i in ran.records),
+        }
+        if model is not None:
+            config |= {"judge": model.model, "judge_all": params.judge_all}
+            inputs[REPLIES] = text_hash(f"{key} {call.reply!r}" for key, call in calls.items())
+        if checks := sorted(f"{i} {a} {c}" for (i, a), c in self.overrides.items() if i in ran.records):
+            inputs[CHECKS] = text_hash(checks)
+        folder = stage_dir(params.run, stage, task)
+        with StageStore(
+            folder,
+            stage=stage,
+            task=task,
+            record_type=JudgedRecord,
+            config=config,
+            expected_ids=list(ran.records),
+            inputs=inputs,
+            if_changed="restart" if _only_more_is_known(folder, config, inputs) else params.if_changed,
+        ) as store:
+            for record in judged:
+                if record.id not in store.done_ids:
+                    store.append(record)
+            progress(n, n, text)
+            cost = {name: value - paid[name] for name, value in model.cost().items()} if model else {}
+            store.finish(timing={"session_s": time.perf_counter() - start, **cost})
+        return folder
 
 
 @contextlib.contextmanager
 def _judging(params: JudgingParams) -> Iterator[_Judging]:
     sizes = _stored_sizes(resolve(params.data_root))
     overrides = overrides_of(params.run) if params.human_checks == "apply" else {}
-    with contextlib.ExitStack() as stack:
-        model = open_judge(params)
-        if model is not None:
-            stack.enter_context(model)
-        yield _Judging(params, sizes, overrides, model, code_hash("judging.stage"))
+    load_task = lru_cache(maxsize=1)(registry.load_task)  # all arms of a task share its samples
+    with open_judge(params) or contextlib.nullcontext() as model:
+        yield _Judging(params, sizes, overrides, model, code_hash("judging.stage"), load_task)
 
 
 def _goes_to_model(verdict: Verdict, judge_all: bool) -> bool:
@@ -174,64 +208,6 @@ def _with_call(verdict: Verdict, call_of: Mapping[tuple[str, str | None], JudgeC
         decided_by = "none" if call.verdict == "undecided" else "llm"
         update |= {"verdict": call.verdict, "decided_by": decided_by, "rule_verdict": "undecided"}
     return verdict.model_copy(update=update)
-
-
-def _answers(
-    params: JudgingParams, arm: str, task: str, samples: Mapping[str, Sample]
-) -> StageData[AgentRecord]:
-    ran = read_stage(params.run, f"02_{arm}", task, AgentRecord)
-    if strange := ran.records.keys() - samples.keys():
-        raise StageError(
-            f"run {params.run}: {arm} of {task} has the sample {sorted(strange)[0]!r}, which {params.data_root} lacks; "
-            "set data_root to the benchmark of the run"
-        )
-    return ran
-
-
-def _judge_arm(
-    judging: _Judging,
-    arm: str,
-    task: str,
-    samples: Mapping[str, Sample],
-    progress: Callable[[int, int, str], None],
-) -> Path:
-    params, model = judging.params, judging.model
-    ran = _answers(params, arm, task, samples)
-    stage, text, n = f"03_judging/{arm}", f"{task} · {arm}", len(ran.records)
-    start, paid = time.perf_counter(), model.cost() if model else {}
-    progress(0, n, text)
-    # All answers are judged before any verdict is stored. A killed session loses no reply: each is kept as it comes.
-    judged, calls = judging.judge(ran.records, samples, lambda done, of: progress(n * done // of, n, text))
-    config: dict = {"protocol": params.protocol, "data_root": params.data_root}
-    inputs = {
-        "records": ran.sha256,
-        "truth": text_hash(f"{i} {samples[i].standard}" for i in ran.records),
-        "code": judging.code,
-        "sizes": _sizes_hash(judging.sizes, ran.records),
-    }
-    if model is not None:
-        config |= {"judge": model.model, "judge_all": params.judge_all}
-        inputs[REPLIES] = text_hash(f"{key} {call.reply!r}" for key, call in calls.items())
-    if checks := sorted(f"{i} {a} {c}" for (i, a), c in judging.overrides.items() if i in ran.records):
-        inputs[CHECKS] = text_hash(checks)
-    folder = stage_dir(params.run, stage, task)
-    with StageStore(
-        folder,
-        stage=stage,
-        task=task,
-        record_type=JudgedRecord,
-        config=config,
-        expected_ids=list(ran.records),
-        inputs=inputs,
-        if_changed="restart" if _only_more_is_known(folder, config, inputs) else params.if_changed,
-    ) as store:
-        for record in judged:
-            if record.id not in store.done_ids:
-                store.append(record)
-        progress(n, n, text)
-        cost = {name: value - paid[name] for name, value in model.cost().items()} if model else {}
-        store.finish(timing={"session_s": time.perf_counter() - start, **cost})
-    return store.folder
 
 
 REPLIES, CHECKS = "judge_replies", "human_checks"
@@ -268,17 +244,11 @@ def _stored_sizes(root: Path) -> dict[str, float]:
         raise DataError(f"{path.name}: expected the columns id and w with a number in w ({e!r})") from e
 
 
-def _sizes_hash(sizes: Mapping[str, float], ids: Iterable[str]) -> str:
-    return text_hash(f"{i} {sizes.get(i)}" for i in ids)
-
-
 def boxes_fraction(sample: Sample, record: AgentRecord) -> float | None:
     """Larger side of the smallest box around all targets, as a share of the image's; None if unknown."""
     path = record.trajectory or record.first_look
     if not sample.boxes or path is None or path.image_px is None:
         return None
     left, top, right, bottom = zip(*((x, y, x + w, y + h) for x, y, w, h in sample.boxes), strict=True)
-    return max(
-        (max(right) - min(left)) / path.image_px[0],
-        (max(bottom) - min(top)) / path.image_px[1],
-    )
+    width, height = path.image_px
+    return max((max(right) - min(left)) / width, (max(bottom) - min(top)) / height)

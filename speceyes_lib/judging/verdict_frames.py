@@ -15,12 +15,12 @@ Columns of `verdict_frame`:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from ..runs.recorded_run import RecordedRun
-from ..runs.records import JudgedRecord, Manifest, Verdict
+from ..runs.records import JudgedRecord, Verdict
 from .llm import read_judgement
 
 COLUMNS = (
@@ -70,6 +70,7 @@ def _sample(record: JudgedRecord) -> tuple:
 
 
 def _raters(v: Verdict) -> tuple[str | None, ...]:
+    """The columns by_rule, by_model, by_human and unreviewed."""
     model = v.judge.verdict if v.judge and v.judge.failure is None else None
     return v.by_rule, model, v.human.verdict if v.human else None, v.unreviewed
 
@@ -88,15 +89,6 @@ def of_source(frame: pd.DataFrame, source: str = "final", arm: str | None = None
 # ------------------------------------------------------------------ agreement
 
 
-def ratings(frame: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts of rule, model and people on each answer to a sample: id, answer, by_rule, by_model, by_human.
-
-    Equal answers of several arms are one row, because they were judged once. Failed samples are left out.
-    """
-    answers = frame[frame["verdict"] != "error"]
-    return answers.drop_duplicates(["id", "answer"])[["id", "answer", *RATERS]]
-
-
 def agreement(frame: pd.DataFrame) -> pd.DataFrame:
     """Agreement of each two raters (rule, model, people) on the answers that both called right or wrong.
 
@@ -110,27 +102,22 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
 
     Source: Cohen (1960), A coefficient of agreement for nominal scales.
     """
-    rated = ratings(frame)
+    from sklearn.metrics import cohen_kappa_score
+
+    decided = ("right", "wrong")
+    answers = frame[frame["verdict"] != "error"]
+    rated = answers.drop_duplicates(["id", "answer"])  # equal answers of several arms were judged once
     rows = {}
     for first, second in itertools.combinations(RATERS, 2):
-        both = rated[rated[first].isin(["right", "wrong"]) & rated[second].isin(["right", "wrong"])]
+        both = rated[rated[first].isin(decided) & rated[second].isin(decided)]
         a, b = both[first], both[second]
         rows[f"{RATERS[first]} / {RATERS[second]}"] = {
             "n": len(both),
             "agree_pct": 100.0 * float((a == b).mean()) if len(both) else None,
-            "kappa": _kappa(a, b) if len({*a, *b}) > 1 else None,
-            **{
-                f"{x}_{y}": int(((a == x) & (b == y)).sum())
-                for x, y in itertools.product(("right", "wrong"), repeat=2)
-            },
+            "kappa": float(cohen_kappa_score(a, b)) if len({*a, *b}) > 1 else None,
+            **{f"{x}_{y}": int(((a == x) & (b == y)).sum()) for x, y in itertools.product(decided, repeat=2)},
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("raters")
-
-
-def _kappa(a: pd.Series, b: pd.Series) -> float:
-    from sklearn.metrics import cohen_kappa_score
-
-    return float(cohen_kappa_score(a, b))
 
 
 # ------------------------------------------------------------------ the model's replies
@@ -152,26 +139,15 @@ def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
         for v in record.verdicts
         if v.judge is not None
     ]
-    nothing = dict.fromkeys(("answers", "unreadable", "prompt_tokens", "completion_tokens"), 0)
-    rows = {verdict: dict(nothing) for verdict in ("right", "wrong", "unparsed")}
     seen: set[tuple] = set()
+    rows = []
     for key, call in calls:
         outcome = f"no reply: {call.failure.type}" if call.failure else call.verdict
-        row = rows.setdefault(outcome, dict(nothing))
-        row["answers"] += 1
-        row["unreadable"] += call.reply is not None and read_judgement(call.reply, "strict", "") == "unparsed"
-        if key not in seen:
-            seen.add(key)
-            row["prompt_tokens"] += call.prompt_tokens
-            row["completion_tokens"] += call.completion_tokens
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model's word")
-
-
-def session_cost(manifests: Iterable[Manifest]) -> Mapping[str, int]:
-    """Sums of the counts `judge_*` over the manifests: what judging cost in the sessions that finished the stages."""
-    total: dict[str, int] = {}
-    for manifest in manifests:
-        for name, value in manifest.timing.items():
-            if name.startswith("judge_"):
-                total[name] = total.get(name, 0) + int(value)
-    return total
+        unreadable = call.reply is not None and read_judgement(call.reply, "strict", "") == "unparsed"
+        tokens = (0, 0) if key in seen else (call.prompt_tokens, call.completion_tokens)
+        seen.add(key)
+        rows.append((outcome, 1, int(unreadable), *tokens))
+    columns = ["model's word", "answers", "unreadable", "prompt_tokens", "completion_tokens"]
+    sums = pd.DataFrame(rows, columns=columns).groupby("model's word", sort=False).sum()
+    order = dict.fromkeys(["right", "wrong", "unparsed", *sums.index])
+    return sums.reindex(list(order), fill_value=0).astype(int)

@@ -15,7 +15,7 @@ from speceyes_lib.report.tables import measure_columns
 from speceyes_lib.runs.records import HumanCheck
 
 
-def told(records, protocol: str = "strict") -> dict:
+def measures(records, protocol: str = "strict") -> dict:
     """(split, measure) -> (value, n)."""
     long = measures_of(verdict_frame(records), protocol)
     return {(r.split, r.measure): (pytest.approx(r.value_pct, nan_ok=True), r.n) for r in long.itertuples()}
@@ -27,17 +27,17 @@ VSTAR = [judged(f"vstar/direct_attributes/{i}", a) for i, a in enumerate(["A", "
 
 
 def test_vstar_overall_is_weighted_by_samples_not_by_splits():
-    measured = told(VSTAR)
+    measured = measures(VSTAR)
     assert measured["direct_attributes", "accuracy"] == (50.0, 4)
     assert measured["relative_position", "accuracy"] == (50.0, 2)
     assert measured[OVERALL, "accuracy"] == (50.0, 6)
     more = [*VSTAR, judged("vstar/relative_position/2", "A")]
-    assert told(more)[OVERALL, "accuracy"] == (400 / 7, 7)  # the mean of the splits would be 58.3
+    assert measures(more)[OVERALL, "accuracy"] == (400 / 7, 7)  # the mean of the splits would be 58.3
 
 
 def test_paper_leaves_failed_samples_out_of_the_denominator():
     records = [judged(r.id, r.verdicts[0].answer, protocol="paper") for r in VSTAR]
-    measured = told(records, "paper")
+    measured = measures(records, "paper")
     assert measured["direct_attributes", "accuracy"] == (200 / 3, 3)
 
 
@@ -59,7 +59,7 @@ HR = [*hr(0, "ABCD", "single"), *hr(1, "AAAA", "single"), *hr(2, "ABCx", "cross"
 
 
 def test_hr_bench_by_rows_by_kind_and_by_question():
-    measured = told(HR)
+    measured = measures(HR)
     assert measured["hr_bench_4k", "accuracy"] == (100 * 8 / 12, 12)
     assert measured["hr_bench_4k", "single"] == (100 * 5 / 8, 8)
     assert measured["hr_bench_4k", "cross"] == (75.0, 4)
@@ -72,14 +72,14 @@ def test_a_question_with_a_failed_order_is_not_consistent_under_paper_either():
         for r in HR
         for v in r.verdicts
     ]
-    measured = told(records, "paper")
+    measured = measures(records, "paper")
     assert measured["hr_bench_4k", "accuracy"] == (100 * 8 / 11, 11)
     assert measured["hr_bench_4k", "cross"] == (100.0, 3)
     assert measured["hr_bench_4k", "cycle_consistent"] == (100 / 3, 3)
 
 
-def test_a_question_that_was_not_asked_in_all_orders_is_no_question_of_that_measure():
-    assert told(HR[:-1])["hr_bench_4k", "cycle_consistent"] == (50.0, 2)
+def test_a_question_without_all_orders_does_not_count_in_that_measure():
+    assert measures(HR[:-1])["hr_bench_4k", "cycle_consistent"] == (50.0, 2)
 
 
 def test_hr_bench_intervals_are_clustered_by_question():
@@ -91,8 +91,8 @@ def test_hr_bench_intervals_are_clustered_by_question():
     assert (row["low_pct"], row["high_pct"]) == (0.0, 100.0)  # three questions, whatever their twelve rows
 
 
-def pope(said: list[str | None], truth: list[str]) -> list:
-    return [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(said, truth, strict=True))]
+def pope(answers: list[str | None], truth: list[str]) -> list:
+    return [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(answers, truth, strict=True))]
 
 
 POPE = pope(
@@ -101,7 +101,7 @@ POPE = pope(
 
 
 def test_pope_has_yes_as_the_positive_class_and_the_ratio_of_predicted_yes():
-    measured = told(POPE)
+    measured = measures(POPE)
     assert measured["random", "accuracy"] == (100 * 3 / 7, 7)
     assert measured["random", "precision"] == (100 * 2 / 3, 3)
     assert measured["random", "recall"] == (50.0, 4)
@@ -109,8 +109,8 @@ def test_pope_has_yes_as_the_positive_class_and_the_ratio_of_predicted_yes():
     assert measured["random", "yes_ratio"] == (100 * 3 / 7, 7)
 
 
-def test_nothing_said_gives_no_precision_rather_than_a_zero():
-    measured = told(pope(["no"], ["yes"]))
+def test_no_answer_of_yes_gives_no_precision_rather_than_a_zero():
+    measured = measures(pope(["no"], ["yes"]))
     assert measured["random", "precision"] == (float("nan"), 0)
     assert measured["random", "recall"] == (0.0, 1)
 

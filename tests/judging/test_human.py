@@ -121,7 +121,7 @@ def test_there_is_nothing_to_check_in_a_run_that_is_not_there(run):
         ("2026-01-01T00:00:00+00:00,ana,opinion,a/b/c,,,,right,", r"line 3: what is 'opinion'"),
     ],
 )
-def test_a_line_that_is_no_check_is_told_by_file_and_line(run, line, message):
+def test_a_line_that_is_no_check_is_reported_by_file_and_line(run, line, message):
     path = override(run)
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(DataError, match=rf"human_checks\.csv, {message}"):
@@ -145,11 +145,11 @@ def test_a_file_saved_by_a_spreadsheet_without_a_last_line_end_goes_on_in_a_new_
 # ------------------------------------------------------------------ applying them
 
 
-def verdict(answer: str | None, said: str = "wrong") -> Verdict:
-    return Verdict(id=SAMPLE, source="final", verdict=said, rule="letter", protocol="strict", answer=answer)
+def verdict(answer: str | None, value: str = "wrong") -> Verdict:
+    return Verdict(id=SAMPLE, source="final", verdict=value, rule="letter", protocol="strict", answer=answer)
 
 
-def test_a_check_holds_for_the_very_answer_and_keeps_what_the_rule_said(run):
+def test_a_check_holds_for_the_very_answer_and_keeps_the_verdict_of_the_rule(run):
     override(run)
     checks = overrides_of(run)
     now = reviewed(verdict("scarlet"), checks)
@@ -180,7 +180,7 @@ def test_a_check_can_be_taken_off_again_and_leaves_no_trace(run, machine):
     assert after.without_human() == before
 
 
-def test_verdicts_can_be_recomputed_with_and_without_what_people_said(tmp_path, monkeypatch):
+def test_verdicts_can_be_recomputed_with_and_without_the_verdicts_of_people(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
     arms, _ = make_run(per_task=4, tasks=(TASK,))
     arms = {name: arms[name] for name in ("baseline", "gated")}

@@ -1,4 +1,4 @@
-"""The judging model: what it is asked, how its replies are read, and that nothing is lost or paid for twice."""
+"""The judging model: its questions, how its replies are read, and that no reply is lost or paid for twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VSTAR, HR, POPE = (
     )
 )
 
-# ------------------------------------------------------------------ what is asked, and how replies are read
+# ------------------------------------------------------------------ questions, and how replies are read
 
 
 def text_of(messages: list[dict]) -> str:
@@ -119,7 +119,7 @@ def test_a_reply_is_kept_under_model_protocol_and_every_word(tmp_path):
         assert cache.get([key, *others]) == {key: CachedReply("Judgement: 1", 10, 5)}
 
 
-def test_a_cache_that_is_no_database_is_told_with_its_name(tmp_path):
+def test_a_cache_that_is_no_database_is_reported_with_its_name(tmp_path):
     (tmp_path / "r.sqlite").write_text("not a database, and long enough to be read as one" * 99)
     with pytest.raises(UserError, match=r"r\.sqlite.*judge_cache"):
         ReplyCache(tmp_path / "r.sqlite")
@@ -167,22 +167,22 @@ def test_a_misbehaving_server_loses_nothing_and_everything_is_counted_where_it_b
     again = {f"{what} once": (None, "right", None) for what in ("429", "500", "close")}
     expected = BEHAVIOUR | again
     with serving(behave) as server, judge_of(server, tmp_path, timeout_s=1.5) as model:
-        told = ask(model, list(expected))
-        assert {a: c.verdict for a, c in told.items()} == {a: e[1] for a, e in expected.items()}
-        failures = {a: c.failure.type if c.failure else None for a, c in told.items()}
+        calls = ask(model, list(expected))
+        assert {a: c.verdict for a, c in calls.items()} == {a: e[1] for a, e in expected.items()}
+        failures = {a: c.failure.type if c.failure else None for a, c in calls.items()}
         assert failures == {a: e[2] for a, e in expected.items()}
-        assert all("127.0.0.1" not in c.failure.message for c in told.values() if c.failure)
-        assert told["ten"].reply == "10"  # as it came
+        assert all("127.0.0.1" not in c.failure.message for c in calls.values() if c.failure)
+        assert calls["ten"].reply == "10"  # as it came
         assert model.failed == sum(kind is not None for _, _, kind in expected.values())
         assert server.attempts["always 500"] == 2  # one retry, as configured
-        # what came is kept and not asked for again; what did not come is asked for again
+        # a reply that came is kept, and no request for it is sent again; a failed request is sent again
         before = Counter(server.attempts)
         server.behave = lambda answer, attempt: "Judgement: 0"
-        told = ask(model, list(expected))
+        calls = ask(model, list(expected))
         asked_again = {a for a in expected if server.attempts[a] > before[a]}
         assert asked_again == {a for a, (_, _, kind) in expected.items() if kind}
-        assert all(told[a].verdict == "wrong" for a in asked_again)
-        assert told["right"].verdict == "right"
+        assert all(calls[a].verdict == "wrong" for a in asked_again)
+        assert calls["right"].verdict == "right"
 
 
 def test_the_model_is_asked_at_temperature_0_with_the_concurrency_given(tmp_path):
@@ -210,24 +210,24 @@ def test_equal_questions_are_asked_once_and_a_second_session_asks_nothing(tmp_pa
                 "judge_requests": 1, "judge_failed": 0, "judge_tokens": 105, "judge_from_cache": 0,
             }  # fmt: skip
         assert seen[-1] == (1, 1)
-    with judge_of(server, tmp_path) as model:  # the server is gone, and nobody misses it
+    with judge_of(server, tmp_path) as model:  # the server is gone and is not needed
         call = ask(model, ["scarlet"])["scarlet"]
         assert (call.verdict, call.reply, model.requests) == ("right", "Judgement: 1", 0)
 
 
 @pytest.mark.parametrize(
-    ("limit", "asked", "reason"),
+    ("limit", "requests", "reason"),
     [({"max_requests": 5}, 5, "budget of 5 requests"), ({"max_tokens": 300}, 3, "budget of 300 tokens")],
 )
-def test_a_budget_stops_cleanly_and_the_next_session_goes_on(tmp_path, limit, asked, reason):
+def test_a_budget_stops_cleanly_and_the_next_session_resumes(tmp_path, limit, requests, reason):
     answers = [f"answer {i}" for i in range(12)]
     with serving(lambda answer, attempt: "Judgement: 1") as server:
         with judge_of(server, tmp_path, concurrency=1, **limit) as model:
-            told = ask(model, answers)
-            assert server.attempts.total() == model.requests == asked
-            done = [a for a in answers if told[a].verdict == "right"]
-            left = [told[a] for a in answers if told[a].verdict == "undecided"]
-            assert (len(done), len(left)) == (asked, 12 - asked)
+            calls = ask(model, answers)
+            assert server.attempts.total() == model.requests == requests
+            done = [a for a in answers if calls[a].verdict == "right"]
+            left = [calls[a] for a in answers if calls[a].verdict == "undecided"]
+            assert (len(done), len(left)) == (requests, 12 - requests)
             assert {c.failure.type for c in left} == {"budget"}
             assert reason in left[0].failure.message
         with judge_of(server, tmp_path) as model:
@@ -238,11 +238,11 @@ def test_a_budget_stops_cleanly_and_the_next_session_goes_on(tmp_path, limit, as
 def test_a_server_that_is_gone_is_given_up_on_before_every_question_has_timed_out(tmp_path):
     with serving(lambda answer, attempt: "<500>") as server:
         with judge_of(server, tmp_path, retries=0, concurrency=4) as model:
-            told = ask(model, [f"answer {i}" for i in range(200)])
+            calls = ask(model, [f"answer {i}" for i in range(200)])
         assert llm.GIVE_UP_AFTER <= server.attempts.total() < llm.GIVE_UP_AFTER + 4
-        kinds = Counter(c.failure.type for c in told.values())
+        kinds = Counter(c.failure.type for c in calls.values())
         assert kinds["given_up"] == 200 - server.attempts.total()
-        assert {c.verdict for c in told.values()} == {"undecided"}
+        assert {c.verdict for c in calls.values()} == {"undecided"}
 
 
 def test_an_interrupt_keeps_the_replies_under_way_and_asks_nothing_more(tmp_path):
@@ -261,9 +261,9 @@ def test_an_interrupt_keeps_the_replies_under_way_and_asks_nothing_more(tmp_path
             questions = [model.question(VSTAR, f"answer {i}", "strict") for i in range(40)]
             with pytest.raises(KeyboardInterrupt):
                 model.judge(questions, interrupted)
-        asked = server.attempts.total()
-        assert 4 <= asked < 40
-        assert count(tmp_path / "r.sqlite") == asked
+        attempts = server.attempts.total()
+        assert 4 <= attempts < 40
+        assert count(tmp_path / "r.sqlite") == attempts
         with judge_of(server, tmp_path) as model:
             model.judge(questions)
         assert set(server.attempts.values()) == {1}
@@ -356,7 +356,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
         if int(answer.split()[-1]) % 3 == 2 and not hold.is_set():
             held.release()
             hold.wait(30)
-            return "<close>"  # the one who asked is dead
+            return "<close>"  # the process that sent the request is dead
         return "Judgement: 1"
 
     with serving(behave) as server:
@@ -380,7 +380,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
         run_judging(JudgingParams(**params, judge=server.url(concurrency=6)))
         assert [v.verdict for v in stored()] == ["right"] * 60
         assert server.replied == dict.fromkeys(answers, 1)  # nothing was paid for twice
-        assert server.attempts.total() == 60 + 6  # only what was in flight was asked again
+        assert server.attempts.total() == 60 + 6  # only requests in flight were sent again
 
 
 def count(cache) -> int:

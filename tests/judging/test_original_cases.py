@@ -46,8 +46,8 @@ def theirs(tmp_path, monkeypatch, benchmark_root):
     records, by_hand = {}, {}
     for task, plays in PLAYS.items():
         for i, sample in enumerate(registry.load_task(task, benchmark_root)):
-            said, verdict = plays[i % len(plays)]
-            lost = said is None
+            reply, verdict = plays[i % len(plays)]
+            lost = reply is None
             records[sample.id] = AgentRecord(
                 id=sample.id,
                 run_mode="baseline",
@@ -55,7 +55,7 @@ def theirs(tmp_path, monkeypatch, benchmark_root):
                 error=Failure(type="out_of_memory", message="CUDA out of memory") if lost else None,
                 decision="baseline",
                 used="large",
-                answer=None if lost else said.format(sample.answer, sample.answer_text),
+                answer=None if lost else reply.format(sample.answer, sample.answer_text),
             )
             by_hand[sample.id] = (verdict, str(sample.meta.get("category", "")))
     write_answers("ours", {"baseline": records})
@@ -80,10 +80,10 @@ def test_the_originals_files_get_the_numbers_of_its_rules_to_the_last_digit(thei
         judged = read_stage("theirs", "03_judging/baseline", task, JudgedRecord).records
         assert {i: r.verdicts[0].verdict for i, r in judged.items()} == {i: theirs[i][0] for i in judged}
     export("theirs", tmp_path / "again", tasks=list(PLAYS), data_root=str(benchmark_root))
-    found = {p.name: json.loads(p.read_text()) for p in (tmp_path / "again").rglob("*_acc.jsonl")}
-    assert len(found) == len(PLAYS)
+    sums_by_file = {p.name: json.loads(p.read_text()) for p in (tmp_path / "again").rglob("*_acc.jsonl")}
+    assert len(sums_by_file) == len(PLAYS)
     for task in PLAYS:
-        (sums,) = [v for name, v in found.items() if name.startswith(task.replace("/", "_"))]
+        (sums,) = [v for name, v in sums_by_file.items() if name.startswith(task.replace("/", "_"))]
         kept = [(v, kind) for i, (v, kind) in theirs.items() if i.startswith(f"{task}/") and v != LOST]
         assert sums["all_cnt"] == len(kept)
         assert sums["all_acc"] == sum(v == RIGHT for v, _ in kept) / len(kept) * 100

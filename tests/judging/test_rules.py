@@ -227,13 +227,13 @@ def test_the_paper_table_covers_every_rule_of_every_benchmark():
     assert len(PAPER) >= 60
     rules = {(case[0].benchmark, case[3]) for case in PAPER}
     common = {(b, r) for b in ("vstar", "hr") for r in ("one_character", "letter_and_dot", "asks_llm")}
-    own = {
+    named = {
         ("vstar", "standard_answer_inside"),
         ("hr", "letter_anywhere"),
         ("pope", "equal_length"),
         ("pope", "asks_llm"),
     }
-    assert rules >= common | own | {("vstar", "boxed_without_brace"), ("pope", "boxed_without_brace")}
+    assert rules >= common | named | {("vstar", "boxed_without_brace"), ("pope", "boxed_without_brace")}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

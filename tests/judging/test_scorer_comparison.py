@@ -29,7 +29,7 @@ RECORDS = [
 ]
 
 
-def test_the_table_says_what_each_figure_stands_on():
+def test_the_table_has_the_denominator_of_each_number():
     table = accuracy_by_scorer(compare_scorers(RECORDS))
     cells = {key: (pytest.approx(a), *map(int, rest)) for key, a, *rest in table.itertuples()}
     vstar, hr, pope = "vstar/direct_attributes", "hr/hr_bench_4k", "pope/random"
@@ -65,7 +65,7 @@ places = st.sampled_from([("vstar/direct_attributes", "A"), ("hr/hr_bench_4k", "
 @settings(deadline=None)  # frames of a loaded machine take longer than the default of 200 ms
 @given(st.lists(st.tuples(places, answers), min_size=1, max_size=30))
 def test_steps_add_up_and_every_count_is_that_of_its_samples(cases):
-    records = [judged(f"{task}/{i}", said, truth) for i, ((task, truth), said) in enumerate(cases)]
+    records = [judged(f"{task}/{i}", answer, truth) for i, ((task, truth), answer) in enumerate(cases)]
     scored = compare_scorers(records)
     steps = corrections(scored)
     first, last = steps["accuracy_pct"].iloc[0], steps["accuracy_pct"].iloc[-1]
@@ -103,15 +103,15 @@ def test_model_and_people_are_steps_of_their_own():
     assert steps.loc["strict", "accuracy_pct"] == pytest.approx(200 / 3)
 
 
-def test_records_that_do_not_say_what_is_right_are_left_out():
+def test_records_without_a_standard_answer_are_left_out():
     blank = RECORDS[0].model_copy(update={"options": ()})
     assert len(compare_scorers([blank, RECORDS[1]])) == 1
 
 
 def test_pope_is_measured_as_each_scorer_defines_it():
-    said = ["yes", "yes.", "no", "perhaps", "no"]
+    answers = ["yes", "yes.", "no", "perhaps", "no"]
     truth = ["yes", "yes", "yes", "yes", "no"]
-    records = [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(said, truth, strict=True))]
+    records = [judged(f"pope/random/{i}", s, t) for i, (s, t) in enumerate(zip(answers, truth, strict=True))]
     table = pope_by_scorer(compare_scorers(records)).loc["pope/random"]
     shown = ["accuracy_pct", "recall_pct", "yes_pct", "neither"]
     assert table.loc["strict", shown].tolist() == [60, 50, 40, 1]

@@ -10,14 +10,13 @@ from speceyes_lib.judging.verdict_frames import (
     agreement,
     counted,
     model_replies,
-    session_cost,
     verdict_frame,
 )
-from speceyes_lib.runs.records import Counts, Failure, HumanCheck, JudgeCall, JudgedRecord, Manifest
+from speceyes_lib.runs.records import Failure, HumanCheck, JudgeCall, JudgedRecord
 
 
 def rated(number: int, answer: str, model: str | None = None, person: str | None = None):
-    """A V* answer, truth A, that a rule decides; the model and a person may have been asked as well."""
+    """A V* answer, truth A, that a rule decides; the model and a person may have judged it as well."""
     record = judged(f"vstar/direct_attributes/{number}", answer)
     verdict = record.verdicts[0]
     if model:
@@ -56,10 +55,10 @@ def test_kappa_and_confusion_of_each_two_raters():
     assert table.loc["rule / human", "wrong_right"] == 1
 
 
-def test_kappa_is_undefined_not_perfect_where_all_say_the_same():
-    told = agreement(verdict_frame([rated(0, "A", "right"), rated(1, "A", "right")])).loc["rule / model"]
-    assert told["kappa"] is None or told["kappa"] != told["kappa"]
-    assert told["agree_pct"] == 100.0
+def test_kappa_is_undefined_not_perfect_where_all_agree():
+    row = agreement(verdict_frame([rated(0, "A", "right"), rated(1, "A", "right")])).loc["rule / model"]
+    assert row["kappa"] is None or row["kappa"] != row["kappa"]
+    assert row["agree_pct"] == 100.0
 
 
 def test_an_answer_that_several_arms_gave_is_rated_once():
@@ -68,21 +67,18 @@ def test_an_answer_that_several_arms_gave_is_rated_once():
 
 
 def test_replies_are_counted_by_answer_and_their_tokens_by_question():
-    def asked(number: int, said: str) -> JudgedRecord:
-        record = rated(number, said, "right")
+    def sent(number: int, answer: str) -> JudgedRecord:
+        record = rated(number, answer, "right")
         call = record.verdicts[0].judge.model_copy(update={"prompt_tokens": 100, "completion_tokens": 5})
         return record.model_copy(
             update={"verdicts": (record.verdicts[0].model_copy(update={"judge": call}),)}
         )
 
-    counts = Counts(expected=3, done=3)
-    manifest = Manifest(
-        stage="03_judging/gated", counts=counts, timing={"session_s": 1.5, "judge_requests": 2}
-    )
-    records = {i: asked(i, said) for i, said in enumerate(["A", "A", "B"])}  # the same is asked of 0 and 1
-    told = model_replies(records.values()).loc["right"]
-    assert (told["answers"], told["prompt_tokens"], told["completion_tokens"]) == (3, 200, 10)
-    assert session_cost([manifest, manifest]) == {"judge_requests": 4}
+    records = {
+        i: sent(i, answer) for i, answer in enumerate(["A", "A", "B"])
+    }  # 0 and 1 are the same question
+    row = model_replies(records.values()).loc["right"]
+    assert (row["answers"], row["prompt_tokens"], row["completion_tokens"]) == (3, 200, 10)
 
 
 def test_a_model_that_gave_no_reply_rated_nothing():
