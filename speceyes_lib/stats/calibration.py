@@ -14,9 +14,7 @@ from .ranking import tie_starts
 
 
 def brier_terms(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Squared difference of each probability and the verdict (1 right, 0 wrong), float64 [n].
-
-    Their mean is the Brier score; lower is better.
+    """Squared difference of each probability and the verdict (1 right, 0 wrong), float64 [n]; their mean is the score.
 
     Source: Brier (1950), Verification of forecasts expressed in terms of probability.
     """
@@ -26,18 +24,14 @@ def brier_terms(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> N
 class CalibrationBins:
     """Equally filled bins of a probability, to compare it with the accuracy in each bin.
 
-    Bins are cut between distinct probabilities. Equal ones share a bin, so there may be fewer than `n_bins`.
+    Equal probabilities share a bin, so there may be fewer than `n_bins`. `index` holds the positions of the m samples
+    with a probability in the input, lowest first; `probability` and `right` [m] are theirs, and `starts` [bins] says
+    where each bin begins.
 
     Args:
         probability: in [0, 1], nan for "none" [n].
         right: bool [n].
         n_bins: at least 1.
-
-    Attributes:
-        index: positions of the m samples with a probability in the input, lowest first, int64 [m].
-        probability: their probabilities [m].
-        right: their verdicts [m].
-        starts: where each bin begins in `index`, int64 [bins].
     """
 
     def __init__(self, probability: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 10) -> None:
@@ -59,8 +53,7 @@ class CalibrationBins:
         Args:
             weights: integer sample weights [draws, n]; weights of 1 are the sample itself.
 
-        Source: Naeini et al. (2015), Obtaining well calibrated probabilities using Bayesian binning, with equally
-        filled bins.
+        Source: Naeini et al. (2015), Obtaining well calibrated probabilities using Bayesian binning.
         """
         scored = weights[:, self.index]
         gap = np.add.reduceat(scored * (self.right - self.probability), self.starts, axis=1)
@@ -70,23 +63,14 @@ class CalibrationBins:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Predicted and observed accuracy per bin.
+    """Predicted and observed accuracy per bin, arrays [bins]."""
 
-    Attributes:
-        promised_pct: mean probability, in percent, float64 [bins].
-        accuracy_pct: right answers, in percent [bins].
-        low_pct: lower end of its Wilson interval [bins].
-        high_pct: upper end [bins].
-        n_bin: samples, int64 [bins].
-        n: samples with a probability.
-    """
-
-    promised_pct: NDArray[np.float64]
-    accuracy_pct: NDArray[np.float64]
-    low_pct: NDArray[np.float64]
-    high_pct: NDArray[np.float64]
-    n_bin: NDArray[np.int64]
-    n: int
+    promised_pct: NDArray[np.float64]  # mean probability
+    accuracy_pct: NDArray[np.float64]  # right answers
+    low_pct: NDArray[np.float64]  # lower end of its Wilson interval
+    high_pct: NDArray[np.float64]  # upper end
+    n_bin: NDArray[np.int64]  # samples in the bin
+    n: int  # samples with a probability
 
 
 def reliability(

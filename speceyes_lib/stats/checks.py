@@ -52,7 +52,7 @@ def as_flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:
 
 
 def require_same_length(**arrays: NDArray) -> None:
-    """Raises UserError where the arrays, given by name, differ in length."""
+    """Raise UserError where the arrays, given by name, differ in length."""
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())

@@ -11,7 +11,7 @@ Two conventions hold in the whole wing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -26,28 +26,19 @@ DIGITS = {"%": 1, "pp": 1, "x": 2}  # shown after the decimal point; other units
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its interval.
+    """A number with its interval."""
 
-    Attributes:
-        value: the estimate; nan where the samples do not determine it.
-        low: lower end of the interval; nan where there is no interval (a single group, no sample).
-        high: upper end.
-        n: samples it is computed from; for a proportion its denominator.
-        unit: "%" (a share), "pp" (a difference of shares), "x" (a ratio of times) or "" (a plain number).
-        method: how the interval was computed, such as "Wilson" or "cluster bootstrap".
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    unit: str = ""
-    method: str = ""
+    value: float  # nan where the samples do not determine it
+    low: float  # lower end of the interval; nan where there is no interval (a single group, no sample)
+    high: float  # upper end
+    n: int  # samples it is computed from; for a proportion its denominator
+    unit: str = (
+        ""  # "%" (a share), "pp" (a difference of shares), "x" (a ratio of times) or "" (a plain number)
+    )
+    method: str = ""  # how the interval was computed, such as "Wilson" or "cluster bootstrap"
 
     def __str__(self) -> str:
-        if math.isnan(self.value):
-            return f"no estimate (n={self.n})"
-        return f"{self.shown()} (n={self.n})"
+        return f"no estimate (n={self.n})" if math.isnan(self.value) else f"{self.shown()} (n={self.n})"
 
     def shown(self) -> str:
         """Value, unit and interval as text; a difference carries its sign."""
@@ -64,9 +55,7 @@ class Estimate:
 
     def times_100(self, unit: str = "%") -> Estimate:
         """The same estimate of a fraction, in percent (or in percentage points: unit "pp")."""
-        return replace(
-            self, value=100.0 * self.value, low=100.0 * self.low, high=100.0 * self.high, unit=unit
-        )
+        return Estimate(100.0 * self.value, 100.0 * self.low, 100.0 * self.high, self.n, unit, self.method)
 
 
 def finite_or_none(value: float) -> float | None:

@@ -16,19 +16,12 @@ from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_ratio, grouped
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Two systems, A and B, on the same samples.
+    """Two systems, A and B, on the same samples. Only the samples of b and c affect the difference."""
 
-    Attributes:
-        difference: accuracy of A minus accuracy of B, in percentage points.
-        b: samples that only A got right. All other samples but these and `c` do not affect the difference.
-        c: samples that only B got right.
-        p_value: of McNemar's exact two-sided test; nan without samples.
-    """
-
-    difference: Estimate
-    b: int
-    c: int
-    p_value: float
+    difference: Estimate  # accuracy of A minus accuracy of B, in percentage points
+    b: int  # samples that only A got right
+    c: int  # samples that only B got right
+    p_value: float  # of McNemar's exact two-sided test; nan without samples
 
     def __str__(self) -> str:
         if not self.difference.n:
@@ -38,15 +31,9 @@ class PairedTest:
 
     def as_dict(self) -> dict[str, float | int | None]:
         """For JSON, with the keys diff_pp, low_pp, high_pp, b, c, p_value, n; nan becomes None."""
-        return {
-            "diff_pp": finite_or_none(self.difference.value),
-            "low_pp": finite_or_none(self.difference.low),
-            "high_pp": finite_or_none(self.difference.high),
-            "b": self.b,
-            "c": self.c,
-            "p_value": finite_or_none(self.p_value),
-            "n": self.difference.n,
-        }
+        ends = self.difference.as_dict()
+        result = {"diff_pp": ends["value_pp"], "low_pp": ends["low_pp"], "high_pp": ends["high_pp"]}
+        return result | {"b": self.b, "c": self.c, "p_value": finite_or_none(self.p_value), "n": ends["n"]}
 
 
 def paired_test(
@@ -57,8 +44,8 @@ def paired_test(
 ) -> PairedTest:
     """Difference of two systems' accuracies on the same samples, with McNemar's exact test.
 
-    The test takes samples as independent, also when `groups` are given. The interval is the paired bootstrap (of whole
-    groups); where the systems never differ, that of `no_difference`.
+    The test takes samples as independent, also when `groups` are given. The interval is the paired bootstrap of whole
+    groups; where the systems never differ, that of `no_difference`.
 
     Args:
         a_right: bool [samples].

@@ -25,17 +25,13 @@ class FunnelShares(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class YesNoScores:
-    """POPE's measures in percent, with yes as the positive class, and the counts they come from.
+    """POPE's measures in percent, with yes as the positive class, and the counts they come from."""
 
-    An unknown answer (neither yes nor no) is wrong in `accuracy`, a miss in `recall` where the truth is yes, and not a
-    yes in `yes_ratio`.
-    """
-
-    accuracy: Estimate
+    accuracy: Estimate  # an unknown answer (neither yes nor no) is wrong
     precision: Estimate
-    recall: Estimate
+    recall: Estimate  # an unknown answer is a miss where the truth is yes
     f1: Estimate
-    yes_ratio: Estimate
+    yes_ratio: Estimate  # an unknown answer is not a yes
     true_yes: int
     false_yes: int
     true_no: int
@@ -77,13 +73,7 @@ def share(
 def accuracy(
     right: ArrayLike, groups: ArrayLike | None = None, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
 ) -> Estimate:
-    """Share of right answers, in percent; the interval as in `share`.
-
-    Args:
-        right: bool [samples].
-        groups: [samples] of anything sortable; samples of one group are drawn together.
-        bootstrap: level, draws and seed.
-    """
+    """Share of right answers [samples], in percent; interval and `groups` as in `share`."""
     right = as_flags("right", right)
     return share(right, np.ones(len(right), bool), groups, bootstrap)
 
@@ -97,16 +87,13 @@ def mean(
 
 
 def fraction(part: ArrayLike, whole: ArrayLike) -> Any:
-    """part / whole of counts, numbers or arrays; nan where the whole is 0."""
+    """Part over whole of counts, numbers or arrays; nan where the whole is 0."""
     with np.errstate(invalid="ignore"):
         return np.true_divide(part, whole)
 
 
 def funnel_shares(
-    accepted: ArrayLike,
-    drafted: ArrayLike,
-    n: ArrayLike,
-    share: Callable[[Any, Any], Any] = fraction,
+    accepted: ArrayLike, drafted: ArrayLike, n: ArrayLike, share: Callable[[Any, Any], Any] = fraction
 ) -> FunnelShares:
     """Acceptance rate alpha, drafted share beta, and accepted share of a gated run.
 
@@ -118,11 +105,10 @@ def funnel_shares(
         alpha * beta = accepted / n          accepted share (coverage): answered without the agent
 
     Args:
-        accepted, drafted, n: counts of samples, numbers or arrays.
+        accepted: counts of samples, numbers or arrays.
+        drafted: the same.
+        n: the same.
         share: (part, whole) -> what a share is given as: a `fraction`, or an Estimate in percent with `proportion`.
-
-    Returns:
-        alpha, beta and the accepted share; `fraction` gives nan where there is nothing to divide by.
 
     Raises:
         UserError: more samples are accepted than drafted, or more are drafted than there are.

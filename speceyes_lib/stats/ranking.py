@@ -15,45 +15,26 @@ from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_statistic
 
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:
-    """Selective risk when the most confident samples are answered first.
+    """Selective risk when the most confident samples are answered first, arrays [points]."""
 
-    Attributes:
-        score: the distinct scores, highest first, float64 [points]; tied samples enter together.
-        coverage_pct: samples scored at least that high, in percent of n [points].
-        risk_pct: wrong answers among these, in percent [points].
-        aurc: mean selective risk over the coverages 1/n..1, a fraction; lower is better. Within a tie the expectation
-            over its orders is taken, so the order of the input does not matter.
-        excess_aurc: aurc minus that of a score that ranks every wrong answer last; 0 is perfect.
-        n: samples with a score.
-    """
-
-    score: NDArray[np.float64]
-    coverage_pct: NDArray[np.float64]
-    risk_pct: NDArray[np.float64]
-    aurc: Estimate
-    excess_aurc: Estimate
-    n: int
+    score: NDArray[np.float64]  # the distinct scores, highest first; tied samples enter together
+    coverage_pct: NDArray[np.float64]  # samples scored at least that high, of n
+    risk_pct: NDArray[np.float64]  # wrong answers among these
+    aurc: Estimate  # mean selective risk over the coverages 1/n..1, a fraction, expected over the orders of ties
+    excess_aurc: Estimate  # aurc minus that of a score that ranks every wrong answer last; 0 is perfect
+    n: int  # samples with a score
 
 
 @dataclass(frozen=True, slots=True)
 class RollingAccuracy:
-    """Accuracy of windows of samples that are neighbours in score.
+    """Accuracy of windows of samples that are neighbours in score, arrays [windows]."""
 
-    Attributes:
-        score: mean score of each window, ascending, float64 [windows].
-        accuracy_pct: right answers in the window, in percent [windows].
-        low_pct: lower end of its Wilson interval, pointwise [windows]; neighbouring windows share samples.
-        high_pct: upper end [windows].
-        window: samples in each window.
-        n: samples with a score.
-    """
-
-    score: NDArray[np.float64]
-    accuracy_pct: NDArray[np.float64]
-    low_pct: NDArray[np.float64]
-    high_pct: NDArray[np.float64]
-    window: int
-    n: int
+    score: NDArray[np.float64]  # mean score of the window, ascending
+    accuracy_pct: NDArray[np.float64]  # right answers in the window
+    low_pct: NDArray[np.float64]  # lower end of its Wilson interval; neighbouring windows share samples
+    high_pct: NDArray[np.float64]  # upper end
+    window: int  # samples in each window
+    n: int  # samples with a score
 
 
 class Ranking:
@@ -61,17 +42,12 @@ class Ranking:
 
     Every method takes integer sample weights [draws, n] and returns float64 [draws]; weights of 1 are the sample
     itself. Samples without a score (nan) are left out whatever their weight. Tied samples stand for the expectation
-    over their orders, so the order of the input does not matter.
+    over their orders, so the order of the input does not matter. `index` holds the positions of the m scored samples in
+    the input, highest score first; `score` and `right` [m] are theirs, and `starts` says where each tie begins.
 
     Args:
         score: numbers [n], nan for "no score".
         right: bool [n].
-
-    Attributes:
-        index: positions of the m scored samples in the input, highest score first, int64 [m].
-        score: their scores [m].
-        right: their verdicts [m].
-        starts: where each run of tied samples begins in `index`, int64 [runs].
     """
 
     def __init__(self, score: NDArray[np.float64], right: NDArray[np.bool_]) -> None:
@@ -83,10 +59,8 @@ class Ranking:
         self._last_blocks: tuple[NDArray, tuple[NDArray, NDArray]] | None = None
 
     def blocks(self, weights: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Weight of every run of tied samples, and of the right ones among them: int64 [draws, runs] each.
-
-        Several measures are computed from the same draws, so the blocks of the last weights are kept.
-        """
+        """Weight of every tie, and of its right samples: int64 [draws, ties] each."""
+        # several measures are computed from the same draws
         if self._last_blocks is None or self._last_blocks[0] is not weights:
             scored = weights[:, self.index]
             size = np.add.reduceat(scored, self.starts, axis=1)
@@ -114,7 +88,9 @@ class Ranking:
         n_end, errors_end = np.cumsum(size, axis=1), np.cumsum(errors, axis=1)
         n_begin, errors_begin = n_end - size, errors_end - errors
         total, all_errors = n_end[:, -1], errors_end[:, -1]
-        harmonic = self._harmonic_up_to(int(total.max()))
+        if (n := int(total.max())) >= len(self._harmonic):
+            self._harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n + 1))])
+        harmonic = self._harmonic
         rate = errors / np.maximum(size, 1)
         area = errors + (errors_begin - n_begin * rate) * (harmonic[n_end] - harmonic[n_begin])
         first_wrong = total - all_errors
@@ -134,11 +110,6 @@ class Ranking:
         taken = np.clip(coverage * end[:, -1:] - (end - size), 0, size)
         with np.errstate(invalid="ignore", divide="ignore"):
             return (good * taken / np.maximum(size, 1)).sum(axis=1) / taken.sum(axis=1)
-
-    def _harmonic_up_to(self, n: int) -> NDArray[np.float64]:
-        if n >= len(self._harmonic):
-            self._harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n + 1))])
-        return self._harmonic
 
 
 def auroc(

@@ -19,8 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import UserError
 from .intervals import LEVEL, Estimate, z_value
 
-# --- the bootstrap ------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
@@ -43,8 +41,7 @@ def draw_counts(
         n: units to draw from, at least 1.
         n_samples: samples that the units hold.
         bootstrap: number of draws, and seed.
-        max_cells: limits a block to this many draws x samples; 2,000,000 float64 take 16 MB. It does not change
-            the numbers.
+        max_cells: draws x samples in a block at most. It does not change the numbers.
 
     Yields:
         int64 [draws in the block, n]; every row sums to n.
@@ -118,11 +115,8 @@ def linearised_ratio(
 ) -> Estimate:
     """sum(numerator) / sum(denominator) with the interval that `bootstrap_ratio` tends to, without drawing.
 
-    With ratio r, G groups, residuals e_g = sum over the group of (numerator - r denominator) and D the sum of
-    denominators, the standard error is sqrt(G / (G - 1) sum(e_g^2)) / D. It takes milliseconds for 10,000 samples
-    and serves views that follow a slider. Where nothing varies the interval has no width.
-
-    Args and units as in `bootstrap_ratio`; level in (0, 1).
+    It takes milliseconds for 10,000 samples and serves views that follow a slider. Where nothing varies the interval
+    has no width. Arguments as in `bootstrap_ratio`; level in (0, 1).
 
     Source: the delta method for a ratio of cluster totals, Cochran (1977), Sampling Techniques, chapter 6.
     """
@@ -133,6 +127,8 @@ def linearised_ratio(
     n_groups, group_of = grouped(groups, n)
     if n_groups < 2:
         return Estimate(value, math.nan, math.nan, n, method=method)
+    # with ratio r, G groups, e_g the sum over group g of (numerator - r denominator) and D the sum of denominators, the
+    # standard error is sqrt(G / (G - 1) sum(e_g^2)) / D
     residual = np.bincount(group_of, numerator - value * denominator, n_groups)
     deviation = math.sqrt(n_groups / (n_groups - 1) * float(residual @ residual)) / float(total)
     reach = z_value(level) * deviation

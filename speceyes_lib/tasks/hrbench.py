@@ -14,7 +14,6 @@ from .benchmark import Benchmark, Split
 from .pictures import TsvImage
 from .sample import LETTERS, Sample, _need, _sample, _text
 
-# --------------------------------------------------------------------------------------------- HR-Bench
 _HR_FIELDS = ("index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image")
 
 
@@ -95,6 +94,7 @@ def _split(line: bytes) -> list[tuple[bytes, int]] | None:
 
 
 def decoded_field(raw: bytes) -> str:
+    """The text of a field, without the quotes around it."""
     text = raw.decode("utf-8-sig", errors="replace")
     return text[1:-1].replace('""', '"') if text[:1] == '"' else text
 

@@ -2,15 +2,16 @@
 
     speceyes fetch                      what there is to fetch, and what of it is here (by the sizes in the receipts)
     speceyes fetch qwen3-vl-2b vstar    resumable; every file is compared with the hub's checksums
-    speceyes fetch --check vstar        read every file again and compare it with the hub's checksums
+    speceyes fetch --check vstar        read every file again and compare it with the hub's checksums, or the receipt's
 
-Nothing is fetched unless it is asked for by name. A pinned revision never changes; what has no pin here is taken as
-it is on the day of the first fetch, and its receipt pins it from then on. Licences and terms are the publishers'.
+A pinned revision never changes; what has no pin here is taken as it is on the day of the first fetch, and its receipt
+pins it from then on. Licences and terms are the publishers'.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -31,18 +32,16 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Item:
-    """Something on the hub. `revision` is a commit; empty where none is pinned here.
-
-    size_gb: of the files that are fetched, where known beforehand (weights: 2 bytes a parameter). licence: as its
-    page states it; the page's own words are shown when it is fetched.
-    """
+    """Something on the hub."""
 
     repo: str
     kind: Literal["model", "dataset"] = "model"
     files: tuple[str, ...] = WEIGHTS
-    revision: str = ""
-    size_gb: float | None = None
-    licence: str = ""
+    revision: str = ""  # a commit; empty where none is pinned here
+    size_gb: float | None = (
+        None  # of the files that are fetched, where known beforehand (weights: 2 bytes a parameter)
+    )
+    licence: str = ""  # as its page states it
 
     @property
     def folder(self) -> str:
@@ -79,7 +78,7 @@ class State:
 
 
 def item_of(name: str) -> Item:
-    """Raises UserError for an unknown name, with the nearest one."""
+    """The item of this name. Raises UserError for an unknown one, with the nearest."""
     if name not in ITEMS:
         raise UserError(f"{name}: no such item{nearest(name, ITEMS)}; there are {', '.join(ITEMS)}")
     return ITEMS[name]
@@ -97,7 +96,7 @@ def check(name: str, deep: bool = False, endpoint: str | None = None) -> State:
     Args:
         name: of `ITEMS`.
         deep: compare the contents with the hub's checksums as well, not only the sizes with the receipt. Where the hub
-            cannot be reached, the note says so.
+            cannot be reached, with those of the receipt; the note says so.
         endpoint: another hub than the official one.
 
     Raises:
@@ -106,25 +105,27 @@ def check(name: str, deep: bool = False, endpoint: str | None = None) -> State:
     """
     item, folder = item_of(name), resolve(ITEMS[name].folder)
     if not folder.is_dir() or not any(folder.iterdir()):
-        size = f", about {item.size_gb} GB" if item.size_gb else ""
-        return State(
-            name, "missing", item.revision, item.licence, item.size_gb, f"not in {item.folder}{size}"
-        )
+        note = f"not in {item.folder}" + (f", about {item.size_gb} GB" if item.size_gb else "")
+        return State(name, "missing", item.revision, item.licence, item.size_gb, note)
     receipt = _receipt(folder)
     if receipt is None:
         lacking = _shards_lacking(folder)
         note = f"lacks {_names(lacking)}" if lacking else "put there by hand: nothing to compare it with"
-        return State(name, "incomplete" if lacking else "complete", "", item.licence, _size_gb(folder), note)
+        size_gb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / GB
+        return State(name, "incomplete" if lacking else "complete", "", item.licence, size_gb, note)
     files = receipt["files"]
     wrong = [f for f, facts in files.items() if _size(folder / f) != facts["size"]]
     note = f"{len(files)} files"
     if deep:
         try:
             damaged = _damaged(name, item, folder, receipt["revision"], endpoint)
-            wrong += [file for file in damaged if file not in wrong]
             note += ", every byte compared"
         except UserError as error:
-            note += f", sizes only: {error}"
+            known = {f: facts["sha256"] for f, facts in files.items() if "sha256" in facts and f not in wrong}
+            damaged = [f for f, sha256 in known.items() if _sha256(folder / f) != sha256]
+            compared = "every byte compared with the receipt" if known else "sizes only"
+            note += f", {compared}: {error}"
+        wrong += [file for file in damaged if file not in wrong]
     size_gb = sum(facts["size"] for facts in files.values()) / GB
     if wrong:
         missing_gb = sum(files[f]["size"] for f in wrong) / GB
@@ -171,16 +172,17 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _shards_lacking(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []
     shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
     return sorted(s for s in shards if not (folder / s).is_file())
-
-
-def _size_gb(folder: Path) -> float:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / GB
 
 
 def _names(files: list[str]) -> str:
@@ -234,8 +236,9 @@ def fetch(name: str, tell: Callable[[str], Any] = print, endpoint: str | None = 
         for file in damaged:
             (folder / file).unlink()
         raise UserError(f"{name}: files arrived damaged and were removed: {_names(damaged)}; fetch again")
-    sizes = {file.filename: {"size": _size(folder / file.filename)} for file in planned}
-    content = {"repo": item.repo, "kind": item.kind, "revision": info.sha, "licence": licence, "files": sizes}
+    paths = {file.filename: folder / file.filename for file in planned}
+    facts = {name_: {"size": _size(path), "sha256": _sha256(path)} for name_, path in paths.items()}
+    content = {"repo": item.repo, "kind": item.kind, "revision": info.sha, "licence": licence, "files": facts}
     (folder / RECEIPT).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     tell(f"{name}: complete, every file has the hub's checksum")
     return check(name)

@@ -29,14 +29,13 @@ class ImageSpec:
 def view_size(width: int, height: int, spec: ImageSpec) -> Size:
     """Width and height (px) at which a model sees a picture of this size (Qwen's `smart_resize`).
 
-    Raises DataError for pictures the models refuse (one side more than 200 times the other).
+    Raises:
+        DataError: one side is more than 200 times the other.
     """
     from qwen_vl_utils import smart_resize  # imports torch
 
     try:
-        h, w = smart_resize(
-            height, width, factor=spec.factor, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels
-        )
+        h, w = smart_resize(height, width, **vars(spec))
     except ValueError as e:
         raise DataError(f"a picture of {width} x {height} px is too narrow for the model: {e}") from e
     return w, h
@@ -52,10 +51,17 @@ def map_box(
 ) -> tuple[int, int, int, int]:
     """Map a box from the view a model saw to the original picture.
 
-    box_px: (x1, y1, x2, y2) in pixels of the view. It is clamped to the view; a side shorter than min_side_px
-    (view pixels) grows around its middle, moved inwards at the border. Returns whole pixels of the original,
-    rounded outwards, within it. Raises BoxError for anything but four finite numbers, for reversed or empty
-    boxes and for those outside the view.
+    Args:
+        box_px: (x1, y1, x2, y2) in pixels of the view; clamped to it.
+        view_px: size of the view.
+        original_px: size of the original.
+        min_side_px: a shorter side (view pixels) grows around its middle, moved inwards at the border.
+
+    Returns:
+        Whole pixels (x1, y1, x2, y2) of the original, rounded outwards, within it.
+
+    Raises:
+        BoxError: not four finite numbers, a reversed or empty box, or one outside the view.
     """
     box = list(box_px)
     if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):

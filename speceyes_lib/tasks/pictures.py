@@ -18,24 +18,28 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-# ----------------------------------------------------------------------------------------------- pictures
 @dataclass(frozen=True)
 class ImageRef:
-    """Where a picture lies. Holds no pixels; `open()` reads them anew each time."""
+    """Where a picture lies. Holds no pixels; `open()` reads them each time."""
 
     path: Path
 
     @property
     def where(self) -> str:
         """File and place in it, for error messages."""
-        return str(self.path)
+        row = getattr(self, "row", None)
+        return str(self.path) if row is None else f"{self.path}, row {row}, field 'image'"
 
     def read(self) -> bytes:
         """The encoded picture (JPEG, PNG, ...). Raises DataError when it cannot be read."""
         try:
-            return self.path.read_bytes()
-        except OSError as e:
-            raise DataError(f"{self.where}: cannot read the picture ({e.strerror or e})") from e
+            return self._bytes()
+        except (OSError, ValueError) as e:
+            reason = getattr(e, "strerror", None) or e
+            raise DataError(f"{self.where}: cannot read the picture ({reason})") from e
+
+    def _bytes(self) -> bytes:
+        return self.path.read_bytes()
 
     def open(self) -> Image.Image:
         """The picture as RGB, turned as its EXIF orientation says, transparency shown on white.
@@ -63,19 +67,13 @@ class TsvImage(ImageRef):
     offset: int
     length: int
 
-    @property
-    def where(self) -> str:
-        return f"{self.path}, row {self.row}, field 'image'"
-
-    def read(self) -> bytes:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
+    def _bytes(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            try:
                 return base64.b64decode(file.read(self.length), validate=True)
-        except OSError as e:
-            raise DataError(f"{self.where}: cannot read the picture ({e.strerror or e})") from e
-        except binascii.Error as e:
-            raise DataError(f"{self.where}: not valid base64 ({e}); fetch this file again") from e
+            except binascii.Error as e:
+                raise DataError(f"{self.where}: not valid base64 ({e}); fetch this file again") from e
 
 
 @dataclass(frozen=True)
@@ -86,15 +84,8 @@ class ParquetImage(ImageRef):
     group: int
     index: int
 
-    @property
-    def where(self) -> str:
-        return f"{self.path}, row {self.row}, field 'image'"
-
-    def read(self) -> bytes:
-        try:
-            column = _row_group_images(self.path, self.path.stat().st_mtime_ns, self.group)
-        except (OSError, ValueError) as e:
-            raise DataError(f"{self.where}: cannot read the picture ({e})") from e
+    def _bytes(self) -> bytes:
+        column = _row_group_images(self.path, self.path.stat().st_mtime_ns, self.group)
         cell = column[self.index].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not data:

@@ -6,16 +6,14 @@ pope/coco_pope_<split>.json      as first published: JSON lines, pictures in val
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
 from .benchmark import Benchmark, Split
 from .pictures import ImageRef, ParquetImage
-from .sample import Sample, _need, _sample, _text, _yes_no
+from .sample import Sample, _json_object, _need, _sample, _text, _yes_no
 
-# --------------------------------------------------------------------------------------------------- POPE
 _POPE_FIELDS = ("question_id", "question", "answer", "image")
 _POPE_PICTURES = ("val2014", "images", ".")  # where the COCO pictures of the JSON lines may lie
 
@@ -70,12 +68,7 @@ def _read_pope_lines(path: Path, split: str) -> Iterator[Sample]:
         where = f"{path}, line {number}"
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-        except ValueError as e:
-            raise DataError(f"{where}: not valid JSON ({e})") from e
-        if not isinstance(entry, dict):
-            raise DataError(f"{where}: expected one JSON object, found {type(entry).__name__}")
+        entry = _json_object(line, where)
         _need(entry, fields, where)
         name = _text(entry["image"], where, "image")
         picture = next((p for d in _POPE_PICTURES if (p := path.parent / d / name).is_file()), None)

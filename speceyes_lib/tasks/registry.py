@@ -1,11 +1,8 @@
 """Every benchmark that can be run, read from its official on-disk layout into one kind of `Sample`.
 
-Adding a benchmark takes a file beside this one that defines `BENCHMARK`, and its name in `FILES`. The folder names of
-the official downloads are accepted as well as ours. Pictures stay on disk until `Sample.image.open()`: memory does
-not grow with their number or size.
-
-Two kinds of bad input are told apart. A file that is not what it claims to be raises DataError when loading.
-A picture that cannot be decoded raises DataError on opening it: one lost sample must not lose the others.
+Adding a benchmark takes a file beside this one that defines `BENCHMARK`, and its name in `FILES`. A file that is not
+what it claims to be raises DataError when loading. A picture that cannot be decoded raises DataError on opening it: one
+lost sample must not lose the others.
 """
 
 from __future__ import annotations
@@ -30,44 +27,35 @@ TASKS = tuple(SPLITS_BY_TASK)  # every "benchmark/split" that can be run
 OPTION_TASKS = tuple(f"{b.name}/{split}" for b in BENCHMARKS.values() if not b.yes_no for split in b.splits)
 SIZES = {task: split.size for task, split in SPLITS_BY_TASK.items() if split.size}  # as published
 AVERAGE = "average"  # the split name of the unweighted mean over splits
-SPLITS = TASKS
 HARD_BELOW = 0.42  # target_fraction under which a sample is called hard
 
 
-def load(benchmark: str, split: str, root: str | Path) -> list[Sample]:
+def load_task(task: str, root: str | Path) -> list[Sample]:
     """All samples of one split, sorted by key (numbers by value), validated, with unique ids.
 
-    root: the folder that holds the benchmarks' folders. Raises DataError for an unknown benchmark or split,
-    a missing folder, a malformed file, duplicate ids and an empty split.
+    Args:
+        task: "benchmark/split".
+        root: the folder that holds the benchmarks' folders; a relative one starts at the repository.
+
+    Raises:
+        DataError: an unknown task, a missing folder, a malformed file, duplicate ids or an empty split.
     """
-    known = BENCHMARKS.get(benchmark)
-    if known is None:
-        raise DataError(
-            f"no benchmark {benchmark!r}{nearest(benchmark, BENCHMARKS)}; known are {', '.join(BENCHMARKS)}"
-        )
-    if split not in known.splits:
-        raise DataError(
-            f"benchmark {benchmark!r} has no split {split!r}{nearest(split, known.splits)}; "
-            f"it has {', '.join(known.splits)}"
-        )
-    folder = _folder(known, Path(root))
-    samples = sorted(known.read(folder, split), key=lambda s: _natural(s.key))
+    if task not in TASKS:
+        raise DataError(f"no task {task!r}{nearest(task, TASKS)}; known are {', '.join(TASKS)}")
+    name, split = task.split("/")
+    benchmark = BENCHMARKS[name]
+    folder = _folder(benchmark, resolve(root))
+    samples = sorted(benchmark.read(folder, split), key=lambda s: _natural(s.key))
     if not samples:
-        raise DataError(f"{folder}: split {split!r} of {known.title} is empty; put {known.source} there")
+        raise DataError(
+            f"{folder}: split {split!r} of {benchmark.title} is empty; put {benchmark.source} there"
+        )
     for before, after in itertools.pairwise(samples):
         if before.key == after.key:
             raise DataError(
                 f"{folder}: split {split!r} holds the id {after.id!r} more than once; ids must be unique"
             )
     return samples
-
-
-def load_task(task: str, root: str | Path) -> list[Sample]:
-    """`load` for a task name "benchmark/split"; a relative `root` starts at the repository."""
-    if task not in TASKS:
-        raise DataError(f"no task {task!r}{nearest(task, TASKS)}; known are {', '.join(TASKS)}")
-    benchmark, split = task.split("/")
-    return load(benchmark, split, resolve(root))
 
 
 def _folder(benchmark: Benchmark, root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,30 +21,26 @@ Box = tuple[float, float, float, float]
 # ------------------------------------------------------------------------------------------------ samples
 @dataclass(frozen=True)
 class Sample:
-    """One question about one picture.
+    """One question about one picture."""
 
-    id: "benchmark/split/key", the same on every machine. options: the offered answers in file order, None for
-    yes/no. answer: the right letter ("A" is options[0]), or "yes"/"no". boxes: (x, y, w, h) of the targets in
-    pixels of the original picture, where the benchmark has them. meta: what only this benchmark has, always
-    with `group`: samples of one group share picture and question, so intervals must be clustered by it.
-    options_shown: the order that `options` and `answer` are in, where it is not the file's.
-    """
-
-    id: str
+    id: str  # "benchmark/split/key", the same on every machine
     benchmark: str
     split: str
     key: str
     question: str
-    options: tuple[str, ...] | None
-    answer: str
+    options: tuple[str, ...] | None  # the offered answers in file order; None: the answers are yes and no
+    answer: str  # the right letter ("A" is options[0]), or "yes"/"no"
     image: ImageRef
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[
+        Box, ...
+    ] = ()  # (x, y, w, h) of the targets in pixels of the original picture, where they are known
+    # what only this benchmark has, and `group`: samples of one group share picture and question
     meta: dict[str, Any] = field(default_factory=dict)
-    options_shown: ShownOptions | None = None
+    options_shown: ShownOptions | None = None  # the order of options and answer, where it is not the file's
 
     @property
     def task(self) -> str:
-        """ "benchmark/split", the unit of every stage."""
+        """The unit of every stage: "benchmark/split"."""
         return f"{self.benchmark}/{self.split}"
 
     @property
@@ -59,11 +56,13 @@ class Sample:
 
 # ---------------------------------------------------------------------------------------- order of options
 def arranged(samples: Sequence[Sample], option_order: str, seed: int = 0) -> list[Sample]:
-    """Samples with their options as `option_order` has them; those without options stay as they are.
+    """Samples with their options in another order; those without options stay as they are.
 
-    "as_published": the file's order. "rotated_N": each option N places later, the last ones first, so that N = 1
-    moves a right answer from A to B. "shuffled": a permutation drawn from `seed` and the sample's id, so that it
-    depends neither on the machine nor on which other samples there are.
+    Args:
+        samples: as published.
+        option_order: "as_published". "rotated_N": each option N places later, the last ones first, so that N = 1 moves
+            a right answer from A to B. "shuffled": drawn from `seed` and the sample's id alone.
+        seed: of the shuffle.
     """
     if option_order == "as_published":
         return list(samples)
@@ -93,6 +92,16 @@ def _order(sample: Sample, option_order: str, seed: int) -> ShownOptions | None:
         return ShownOptions(order=tuple(places), seed=seed)
     shift = int(option_order.removeprefix("rotated_")) % len(places)
     return ShownOptions(order=tuple(places[-shift:] + places[:-shift]))
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(text)
+    except ValueError as e:
+        raise DataError(f"{where}: not valid JSON ({e})") from e
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: expected one JSON object, found {type(entry).__name__}")
+    return entry
 
 
 def _sample(benchmark: str, split: str, key: str, **fields: Any) -> Sample:

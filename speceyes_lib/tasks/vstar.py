@@ -5,7 +5,6 @@ vstar/<split>/NAME.jpg + NAME.json      {target_object, bbox, question, options}
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from typing import Any
 from ..errors import DataError
 from .benchmark import Benchmark, Split
 from .pictures import ImageRef
-from .sample import LETTERS, Box, Sample, _need, _sample, _text
+from .sample import LETTERS, Box, Sample, _json_object, _need, _sample, _text
 
-# ----------------------------------------------------------------------------------------------------- V*
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -26,12 +24,7 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
             f"{folder}: this folder of V* (NAME.jpg, NAME.json) is missing; fetch it (speceyes fetch vstar)"
         )
     for path in sorted(folder.glob("*.json")):
-        try:
-            entry = json.loads(path.read_text("utf-8"))
-        except ValueError as e:
-            raise DataError(f"{path}: not valid JSON ({e})") from e
-        if not isinstance(entry, dict):
-            raise DataError(f"{path}: expected one JSON object, found {type(entry).__name__}")
+        entry = _json_object(path.read_text("utf-8"), str(path))
         _need(entry, ("question", "options"), str(path))
         options = entry["options"]
         if not isinstance(options, list) or len(options) < 2:
@@ -58,12 +51,12 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
 
 def _boxes(boxes: Any, where: str) -> tuple[Box, ...]:
     try:
-        found = tuple(tuple(float(v) for v in box) for box in boxes)
+        numbers = tuple(tuple(float(v) for v in box) for box in boxes)
     except (TypeError, ValueError):
-        found = ((),)
-    if any(len(box) != 4 or not (box[2] >= 0 and box[3] >= 0) for box in found):
+        numbers = ((),)
+    if any(len(box) != 4 or not (box[2] >= 0 and box[3] >= 0) for box in numbers):
         raise DataError(f"{where}: field 'bbox' is {boxes!r}, expected a list of [x, y, width, height] in px")
-    return found
+    return numbers
 
 
 BENCHMARK = Benchmark(

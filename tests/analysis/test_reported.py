@@ -7,7 +7,7 @@ import pytest
 
 from speceyes_lib.analysis.reported import TABLES, read_reported
 from speceyes_lib.errors import DataError
-from speceyes_lib.tasks.registry import AVERAGE, SPLITS
+from speceyes_lib.tasks.registry import AVERAGE, TASKS
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -21,8 +21,8 @@ def test_the_average_is_the_unweighted_mean_of_the_seven_splits():
     table = read_reported("table1")
     for _, rows in table.groupby(["agent", "method", "confidence"]):
         by_split = rows.set_index("split")
-        assert set(by_split.index) == {*SPLITS, AVERAGE}
-        mean = by_split.loc[list(SPLITS), "accuracy_pct"].mean()
+        assert set(by_split.index) == {*TASKS, AVERAGE}
+        mean = by_split.loc[list(TASKS), "accuracy_pct"].mean()
         assert by_split.loc[AVERAGE, "accuracy_pct"] == pytest.approx(mean, abs=0.006)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from speceyes_lib.errors import DataError
 from speceyes_lib.tasks import hrbench, registry
 from speceyes_lib.tasks.pictures import ImageRef
-from speceyes_lib.tasks.registry import TASKS, load, load_task
+from speceyes_lib.tasks.registry import TASKS, load_task
 from speceyes_lib.tasks.sample import Sample
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -53,7 +53,7 @@ def vstar(root: Path, name: str = "a", picture: bytes | None = PICTURE, **change
 
 
 def only(root: Path) -> Sample:
-    (sample,) = load("vstar", "direct_attributes", root)
+    (sample,) = load_task("vstar/direct_attributes", root)
     return sample
 
 
@@ -72,7 +72,7 @@ def test_vstar_keeps_file_order_of_options_and_the_right_one_is_the_first(tmp_pa
 def test_samples_are_sorted_whatever_the_order_on_disk_and_numbers_by_value(tmp_path):
     for name in ("s_10", "s_9", "a", "s_100"):
         vstar(tmp_path, name)
-    assert [s.key for s in load("vstar", "direct_attributes", tmp_path)] == ["a", "s_9", "s_10", "s_100"]
+    assert [s.key for s in load_task("vstar/direct_attributes", tmp_path)] == ["a", "s_9", "s_10", "s_100"]
 
 
 def test_the_official_folder_name_is_accepted(tmp_path):
@@ -128,7 +128,7 @@ HALF_A_JPEG = (whole := encoded(Image.effect_noise((64, 64), 50), "JPEG"))[: len
 def test_a_truncated_picture_fails_when_opened_not_when_loaded(tmp_path, data):
     vstar(tmp_path, "a", data)
     vstar(tmp_path, "b")
-    bad, good = load("vstar", "direct_attributes", tmp_path)
+    bad, good = load_task("vstar/direct_attributes", tmp_path)
     with pytest.raises(DataError, match=r"a\.jpg: not a readable picture"):
         bad.image.open()
     assert good.image.open().size == (8, 6)
@@ -202,7 +202,7 @@ def hr(root: Path, rows: list[dict], header: list[str] = HR_HEADER, **options) -
 
 
 def load_hr(root: Path) -> list[Sample]:
-    return load("hr", "hr_bench_4k", root)
+    return load_task("hr/hr_bench_4k", root)
 
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
@@ -335,7 +335,7 @@ def pope(root: Path, rows: list[dict]) -> Path:
 
 
 def load_pope(root: Path) -> list[Sample]:
-    return load("pope", "random", root)
+    return load_task("pope/random", root)
 
 
 def test_pope_parquet_is_read_across_row_groups(tmp_path):
@@ -429,8 +429,14 @@ def test_the_seven_tasks_carry_the_paper_tables_names():
 @pytest.mark.parametrize(
     ("ask", "told"),
     [
-        (lambda root: load("vstr", "direct_attributes", root), "no benchmark 'vstr'.*did you mean 'vstar'"),
-        (lambda root: load("vstar", "direct_attribute", root), "no split.*did you mean 'direct_attributes'"),
+        (
+            lambda root: load_task("vstr/direct_attributes", root),
+            "no task 'vstr/direct_attributes'.*did you mean 'vstar",
+        ),
+        (
+            lambda root: load_task("vstar/direct_attribute", root),
+            "no task.*did you mean 'vstar/direct_attributes'",
+        ),
         (lambda root: load_task("pope/adverserial", root), "no task.*did you mean 'pope/adversarial'"),
         (lambda root: load_task("pope/random", root), "no folder 'pope' or 'POPE' here.*00_prepare_data"),
     ],

@@ -171,15 +171,29 @@ def test_a_file_that_changed_without_changing_its_size_is_found_by_reading_it(fa
     assert hub.check("tiny", deep=True, endpoint=fake.url).state == "incomplete"
 
 
-def test_without_the_hub_the_sizes_are_compared_and_the_note_says_so(fake, folder, monkeypatch):
+def test_without_the_hub_every_byte_is_compared_with_the_receipt(fake, folder, monkeypatch):
     from huggingface_hub import constants
 
     quietly(fake)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     state = hub.check("tiny", deep=True, endpoint=fake.url)
     assert state.state == "complete"
-    assert "sizes only" in state.note
-    assert "HF_HUB_OFFLINE is set" in state.note
+    assert "every byte compared with the receipt: tiny: HF_HUB_OFFLINE is set" in state.note
+    (folder / "model.safetensors").write_bytes(LARGE[::-1])
+    state = hub.check("tiny", deep=True, endpoint=fake.url)
+    assert (state.state, state.note.split(";")[0]) == ("incomplete", "missing or damaged: model.safetensors")
+
+
+def test_a_receipt_without_checksums_compares_sizes_and_the_note_says_so(fake, folder, monkeypatch):
+    from huggingface_hub import constants
+
+    quietly(fake)
+    receipt = json.loads((folder / hub.RECEIPT).read_text())
+    receipt["files"] = {name: {"size": facts["size"]} for name, facts in receipt["files"].items()}
+    (folder / hub.RECEIPT).write_text(json.dumps(receipt))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    state = hub.check("tiny", deep=True, endpoint=fake.url)
+    assert (state.state, "sizes only" in state.note) == ("complete", True)
 
 
 def test_a_file_that_arrives_damaged_is_removed_and_told(fake, folder):
