@@ -8,31 +8,26 @@ from .records import RunMode
 
 DRAFT_STAGE = "01_draft"
 ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched", "specreason")
-DEFAULT_ARMS = (
-    "collect",
-    "baseline",
-    "gated",
-    "gated_batched",
-)  # collect holds what baseline_batched would tell
+DEFAULT_ARMS = ("collect", "baseline", "gated", "gated_batched")  # collect replaces baseline_batched
 BATCHED = "_batched"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to run the benchmark: its name (stage folder `02_<name>`), run mode and agent batching.
-
-    batched: agents advance together, and nothing already computed is computed again. Otherwise the paper's setting.
-    """
+    """One way to run the benchmark."""
 
     name: str
     run_mode: RunMode
     agent_batch_size: int
-    batched: bool
+    batched: (
+        bool  # agents advance together, and nothing already computed is computed again; else as in the paper
+    )
     without_tool: bool
     router_small: bool
 
     @property
     def stage(self) -> str:
+        """Name of its stage folder."""
         return f"02_{self.name}"
 
 

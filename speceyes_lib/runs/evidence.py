@@ -13,36 +13,35 @@ import numpy as np
 
 from .files import _replacing
 
+ROWS_PER_GROUP = 256  # evidence held in memory at once while it is compacted
+_ARRAYS = {
+    "token_ids": np.int32,
+    "chosen_logprobs": np.float32,
+    "top_ids": np.int32,
+    "top_logprobs": np.float32,
+}
+_COLUMNS = ("id", "k", "token_texts", *_ARRAYS)
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Evidence of one generated answer of T tokens with K alternatives each.
 
-    token_ids: int32 [T], the tokens generated (end-of-sequence and padding excluded).
-    token_texts: their texts, T strings.
-    chosen_logprobs: float32 [T], log-probability of each generated token.
-    top_ids: int32 [T, K], the most probable tokens of each step.
-    top_logprobs: float32 [T, K], their log-probabilities, sorted descending; natural logarithm, of the raw
-        logits (no temperature, no penalties); `-inf` marks a token the model excluded.
+    Log-probabilities are natural logarithms, of the raw logits (no temperature, no penalties).
 
     Raises:
-        ValueError: shapes that do not fit each other, or `top_logprobs` not descending: a bug in whoever
-            captured it, never a user's mistake.
+        ValueError: shapes that do not fit each other, or `top_logprobs` not descending: a bug of the code that captured
+            it, never a user's mistake.
     """
 
-    token_ids: np.ndarray
-    token_texts: tuple[str, ...]
-    chosen_logprobs: np.ndarray
-    top_ids: np.ndarray
-    top_logprobs: np.ndarray
+    token_ids: np.ndarray  # int32 [T], the tokens generated (end-of-sequence and padding excluded)
+    token_texts: tuple[str, ...]  # their T texts
+    chosen_logprobs: np.ndarray  # float32 [T], log-probability of each generated token
+    top_ids: np.ndarray  # int32 [T, K], the most probable tokens of each step
+    top_logprobs: np.ndarray  # float32 [T, K], sorted descending; `-inf` marks a token the model excluded
 
     def __post_init__(self) -> None:
-        for name, dtype in (
-            ("token_ids", np.int32),
-            ("chosen_logprobs", np.float32),
-            ("top_ids", np.int32),
-            ("top_logprobs", np.float32),
-        ):
+        for name, dtype in _ARRAYS.items():
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         object.__setattr__(self, "token_texts", tuple(self.token_texts))
         t = len(self.token_ids)
@@ -63,6 +62,7 @@ class Evidence:
 
     @property
     def n_tokens(self) -> int:
+        """Tokens of the answer."""
         return len(self.token_ids)
 
     @property
@@ -73,21 +73,8 @@ class Evidence:
     def equals(self, other: Evidence) -> bool:
         """Bitwise the same evidence."""
         return self.token_texts == other.token_texts and all(
-            np.array_equal(getattr(self, name), getattr(other, name))
-            for name in ("token_ids", "chosen_logprobs", "top_ids", "top_logprobs")
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in _ARRAYS
         )
-
-
-ROWS_PER_GROUP = 256  # evidence held in memory at once while it is compacted
-# ------------------------------------------------------------------ evidence
-
-_ARRAYS = {
-    "token_ids": np.int32,
-    "chosen_logprobs": np.float32,
-    "top_ids": np.int32,
-    "top_logprobs": np.float32,
-}
-_COLUMNS = ("id", "k", "token_texts", *_ARRAYS)
 
 
 def _pack(key: str, evidence: Evidence) -> dict:
@@ -99,17 +86,21 @@ def _pack(key: str, evidence: Evidence) -> dict:
     return packed
 
 
+def _unpack(
+    k: int, texts: Iterable[str], ids: np.ndarray, chosen: np.ndarray, top_ids: np.ndarray, top: np.ndarray
+) -> Evidence:
+    shape = (len(ids), k)
+    return Evidence(ids, tuple(texts), chosen, top_ids.reshape(shape), top.reshape(shape))
+
+
 def _evidence_at(file: IO[bytes], offset: int, length: int) -> tuple[str, Evidence]:
     file.seek(offset)
     packed = json.loads(file.read(length))
-    ids, chosen, top_ids, top = (
+    arrays = (
         np.frombuffer(base64.b64decode(packed[name]), np.dtype(dtype).newbyteorder("<"))
         for name, dtype in _ARRAYS.items()
     )
-    shape = (len(ids), packed["k"])
-    return packed["id"], Evidence(
-        ids, tuple(packed["token_texts"]), chosen, top_ids.reshape(shape), top.reshape(shape)
-    )
+    return packed["id"], _unpack(packed["k"], packed["token_texts"], *arrays)
 
 
 def _write_parquet(path: Path, rows: Iterable[tuple[str, Evidence]]) -> None:

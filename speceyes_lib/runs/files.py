@@ -27,12 +27,9 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
 
 
-# ------------------------------------------------------------------ bytes
-
-
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Tell a failed write as what it is; what was stored before stays."""
+    """Raise StoreError for a write that failed."""
     try:
         yield
     except OSError as error:
@@ -43,7 +40,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _whole_lines(path: Path, parse: Callable[[bytes], Any]) -> list[tuple[bytes, Any]]:
-    """Lines of a file with what they say; an unreadable tail (torn by a kill or a power cut) is cut off.
+    """Lines of a file with their parsed values; an unreadable tail (torn by a kill or a power cut) is cut off.
 
     Raises StageError when an unreadable line is followed by a readable one: no interruption does that.
     """

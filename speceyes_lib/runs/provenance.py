@@ -19,21 +19,9 @@ from pathlib import Path
 from ..paths import PACKAGE, repo_root
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "qwen-vl-utils",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pyarrow",
-    "pillow",
-    "pydantic",
-    "matplotlib",
-    "seaborn",
-    "papermill",
-    "openai",
-)
+    "torch", "transformers", "tokenizers", "qwen-vl-utils", "numpy", "scipy", "pandas", "pyarrow", "pillow", "pydantic",
+    "matplotlib", "seaborn", "papermill", "openai",
+)  # fmt: skip
 # files above this size count by size and by their first and last megabyte: a 16 GB model is fingerprinted in
 # milliseconds, and its safetensors header (names, types, offsets) is in the first one
 WHOLE_FILE_BYTES = 64 << 20
@@ -90,8 +78,7 @@ def library_files(source: str, package: tuple[str, ...] = ()) -> set[Path]:
 
     Args:
         source: Python text; imports inside functions count too.
-        package: the package the text belongs to, relative to speceyes_lib, for relative imports
-            (`()` for a script or notebook, which can only import absolutely, and for top-level modules).
+        package: the package the text belongs to, relative to speceyes_lib, for relative imports; `()` for a script.
 
     Returns:
         Absolute paths of modules and of the `__init__` files of the packages they lie in.
@@ -101,22 +88,15 @@ def library_files(source: str, package: tuple[str, ...] = ()) -> set[Path]:
     return files
 
 
-def module_files(*modules: str) -> set[Path]:
-    """`library_files` of modules named relative to the package: `module_files("stages")`."""
-    return library_files("\n".join(f"import speceyes_lib.{module}" for module in modules))
-
-
 def code_hash(*modules: str) -> str:
-    """State of the code that makes a stage's records: the modules and all they import.
+    """State of the code that makes a stage's records: the modules ("inference.stages") and all they import.
 
-    Comments, docstrings and formatting do not count, nor do modules that only carry values about
-    (`PLUMBING`). Data files such as prompts are inputs of their own.
+    Comments, docstrings and formatting do not count, nor do the modules of `PLUMBING`. Data files such as prompts are
+    inputs of their own.
     """
-    files = sorted(
-        f.relative_to(PACKAGE).as_posix() for f in module_files(*modules) if f.name != "__init__.py"
-    )
-    makers = [f for f in files if f not in PLUMBING]
-    return text_hash(part for f in makers for part in (f, _meaning(PACKAGE / f)))
+    files = library_files("\n".join(f"import speceyes_lib.{module}" for module in modules))
+    names = sorted(f.relative_to(PACKAGE).as_posix() for f in files if f.name != "__init__.py")
+    return text_hash(part for f in names if f not in PLUMBING for part in (f, _meaning(PACKAGE / f)))
 
 
 def _follow(modules: Iterable[tuple[str, ...]], files: set[Path]) -> None:
@@ -166,7 +146,7 @@ def _imports(source: str, package: tuple[str, ...]) -> frozenset[tuple[str, ...]
             # `from .prompt_sets import load` names a function, `from . import prompts` a module: try both
             targets |= {module, *((*module, alias.name) for alias in node.names)}
             modules |= {alias.asname or alias.name: (*module, alias.name) for alias in node.names}
-    # `runs.open("demo")` uses a name of the wing `runs`, which `from speceyes_lib import runs` does not tell
+    # `runs.open("demo")` uses a name of the wing `runs`, which `from speceyes_lib import runs` does not show
     targets |= {(*modules.get(base, ()), *names) for base, names in _attributes(tree)}
     return frozenset(target[1:] for target in targets if target[:1] == ("speceyes_lib",))
 
@@ -198,10 +178,7 @@ def _meaning(path: Path) -> str:
 
 @cache
 def environment() -> dict:
-    """Code revision, versions and hardware, as manifests and notebook headers show them.
-
-    Package versions are read from their metadata: nothing heavy is imported.
-    """
+    """Code revision, versions (from metadata) and hardware, as manifests and notebook headers show them."""
     # one call gives the commit and whether tracked files differ from it; tags would shorten it away
     described = _output("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     return {

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ..errors import StageError
 from ..paths import notebook_of, shown, stage_dir
-from .evidence import _COLUMNS, ROWS_PER_GROUP, Evidence
+from .evidence import _COLUMNS, ROWS_PER_GROUP, Evidence, _unpack
 from .files import EVIDENCE, HEADER, MANIFEST, RECORDS, _first
 from .provenance import file_hash
 from .records import SCHEMA_VERSION, Manifest, Record
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 R = TypeVar("R", bound=Record)
-
-
-# ------------------------------------------------------------------ reading
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,8 @@ def read_manifest(run_or_folder: str | Path, stage: str, task: str | None = None
 
     Args:
         run_or_folder: a run's name (str), or the stage folder itself (Path).
+        stage: its name, such as "02_gated".
+        task: "benchmark/split"; None where the stage has no tasks.
 
     Raises:
         StageError: missing or unfinished (names the notebook to run), another schema version or stage.
@@ -80,10 +79,13 @@ def read_evidence(
 ) -> dict[str, Evidence]:
     """Evidence by id of a finished stage folder; empty where the stage keeps none.
 
-    With `only` of these ids, for which just the parts of the file that hold them are read.
+    Args:
+        folder: of the stage.
+        verify: compare the file with the manifest.
+        only: ids; just the parts of the file that hold them are read.
 
     Raises:
-        StageError: unfinished, or the file is not the one the manifest speaks of (`verify`).
+        StageError: unfinished, or the file is not the one its manifest describes.
     """
     import pyarrow.parquet as pq
 
@@ -101,15 +103,10 @@ def read_evidence(
     ]
     evidence = {}
     for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, row_groups=groups):
-        for row in zip(*(batch.column(name) for name in _COLUMNS), strict=True):
-            key, k, texts, *arrays = row
-            if only is not None and key.as_py() not in only:
-                continue
-            ids, chosen, top_ids, top = (array.values.to_numpy() for array in arrays)  # noqa: PD011 (arrow's, not pandas')
-            shape = (len(ids), k.as_py())
-            evidence[key.as_py()] = Evidence(
-                ids, tuple(texts.as_py()), chosen, top_ids.reshape(shape), top.reshape(shape)
-            )
+        for key, k, texts, *arrays in zip(*(batch.column(name) for name in _COLUMNS), strict=True):
+            if only is None or key.as_py() in only:
+                values = (array.values.to_numpy() for array in arrays)  # noqa: PD011 (arrow's, not pandas')
+                evidence[key.as_py()] = _unpack(k.as_py(), texts.as_py(), *values)
     return evidence
 
 

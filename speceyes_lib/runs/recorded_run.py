@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,10 +39,8 @@ def open(run: str, *, tasks: Sequence[str] = (), strict: bool = True) -> Recorde
     Raises:
         StageError: strict, and the run has no task.
     """
-    folders = [
-        path for stage in _stages_of(run) for path in run_dir(run).glob(f"{stage}/*/*") if path.is_dir()
-    ]
-    held = {f"{path.parent.name}/{path.name}" for path in folders}
+    folders = (path for stage in _stages_of(run) for path in run_dir(run).glob(f"{stage}/*/*"))
+    held = {f"{path.parent.name}/{path.name}" for path in folders if path.is_dir()}
     if not (strict and tasks):
         tasks = [task for task in tasks or TASKS if task in held]
     if strict and not tasks:
@@ -58,10 +57,7 @@ def list_runs() -> list[str]:
 class RecordedRun:
     """A run, read part by part and kept; `open` makes one. Open it again to see what was added since.
 
-    Attributes:
-        name: the run's name.
-        tasks: its tasks, "benchmark/split", in the order of the paper's splits.
-        strict: whether a part that is missing or unfinished raises StageError (see `open`).
+    It has a `name`, its `tasks` ("benchmark/split", in the order of the paper's splits), and is `strict` or not.
     """
 
     def __init__(self, name: str, tasks: Iterable[str], strict: bool = True) -> None:
@@ -85,9 +81,9 @@ class RecordedRun:
     @property
     def arms(self) -> tuple[str, ...]:
         """The arms that ran all tasks, the instrumented one first; not strict: also those that are unfinished."""
-        known = [stage.removeprefix("02_") for stage in _stages_of(self.name) if stage.startswith("02_")]
-        known.sort(key=lambda arm: (ARMS.index(arm) if arm in ARMS else len(ARMS), arm))
-        return tuple(a for a in known if not self.strict or self.finished(f"02_{a}") == self.tasks)
+        known = {stage.removeprefix("02_") for stage in _stages_of(self.name) if stage.startswith("02_")}
+        ordered = [*(arm for arm in ARMS if arm in known), *sorted(known.difference(ARMS))]
+        return tuple(a for a in ordered if not self.strict or self.finished(f"02_{a}") == self.tasks)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -201,9 +197,8 @@ class RecordedRun:
         try:
             if (stage, task) in self._stages or (folder / MANIFEST).is_file():
                 return self.stage(stage, task).records
-            lines = (
-                (folder / RECORDS).read_bytes().split(b"\n")[:-1]
-            )  # the rest is a line still being written
+            # the last part is a line still being written
+            lines = (folder / RECORDS).read_bytes().split(b"\n")[:-1]
         except StageError as error:
             self._notes[stage, task] = str(error)
             return {}
@@ -248,12 +243,8 @@ class RecordedRun:
             StageError: names the first two stages that differ, and in what.
         """
         seen: dict[tuple[str, str], tuple[object, str]] = {}  # (scope, name) -> value, stage that has it
-        for kind, stage, task in (
-            (kind, f"{kind}{arm}", task)
-            for arm in arms
-            for task in self.tasks
-            for kind in ("02_", "03_judging/")
-        ):
+        for arm, task, kind in product(arms, self.tasks, ("02_", "03_judging/")):
+            stage = f"{kind}{arm}"
             manifest = self.manifest(stage, task)
             values = {(kind, name): manifest.inputs.get(name) for name in RUN_INPUTS}
             values |= {(task, name): manifest.inputs.get(name) for name in TASK_INPUTS}
@@ -269,7 +260,7 @@ class RecordedRun:
                     )
 
     def inputs(self, arms: Iterable[str]) -> dict[str, str]:
-        """ "stage/task" -> sha256 of the records and verdicts of these arms: the `inputs` of what is made from them."""
+        """By "stage/task" the hash of the records and verdicts of these arms: the `inputs` of stages made from them."""
         stages = [
             (stage, task) for a in arms for stage in (f"02_{a}", f"03_judging/{a}") for task in self.tasks
         ]
@@ -306,9 +297,8 @@ class RecordedRun:
             StageError: the file is not the one that its stage finished with.
         """
         task = id_.rsplit("/", 1)[0]
-        if not self._is_finished(DRAFT_STAGE, task):
-            return None
-        if EVIDENCE not in self.manifest(DRAFT_STAGE, task).outputs:
+        finished = self._is_finished(DRAFT_STAGE, task)
+        if not finished or EVIDENCE not in self.manifest(DRAFT_STAGE, task).outputs:
             return None
         folder = stage_dir(self.name, DRAFT_STAGE, task)
         evidence = read_evidence(folder, task not in self._verified, [id_])

@@ -1,8 +1,8 @@
 """What flows between the stages: frozen record types, one definition each.
 
-A record is one JSON object per sample and stage. It is complete when written: a failed sample is a record
-with `status="error"` and a typed reason, never a hole. Ids are stable across machines
-(`benchmark/split/key`). Non-finite numbers never reach JSON: they are null, with the reason beside them.
+A record is one JSON object per sample and stage. A failed sample is a record with `status="error"` and a typed reason,
+never a hole. Ids are stable across machines (`benchmark/split/key`). Non-finite numbers are null, with the reason
+beside them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VerdictValue = Literal["right", "wrong", "unparsed", "undecided", "error"]
 
 
 class Record(BaseModel):
-    """Base of everything stored: immutable, and a field that nobody declared is refused."""
+    """Base of everything stored: immutable, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,13 +34,7 @@ class Failure(Record):
 
 
 class DraftRecord(Record):
-    """The small model's direct answer to one sample (Phase II) and how separated its tokens were.
-
-    `scores` holds the four confidences of the paper at the stage's K and slope (facts §1); the evidence
-    they come from (top-K log-probabilities per token) is in the stage's `evidence.parquet`.
-    `score_reason` says why `scores` is null ("empty_answer", "non_finite"). `deciding_token` is the index
-    of the token with the smallest separability, the one that decides `min`.
-    """
+    """The small model's direct answer to one sample (Phase II) and how separated its tokens were."""
 
     id: str
     status: Literal["ok", "error"]
@@ -48,14 +42,18 @@ class DraftRecord(Record):
     answer: str | None = None
     n_tokens: int | None = 0  # null: not recorded (imported)
     finish_reason: Literal["stop", "length", "error"] = "stop"
-    scores: dict[str, float] | None = None
-    score_reason: str | None = None
-    deciding_token: int | None = None
+    scores: dict[str, float] | None = (
+        None  # of the paper, at the stage's K and slope, from its `evidence.parquet`
+    )
+    score_reason: str | None = None  # why `scores` is null ("empty_answer", "non_finite")
+    deciding_token: int | None = (
+        None  # index of the token with the smallest separability, which decides `min`
+    )
     options_shown: ShownOptions | None = None  # null: as published, or yes/no
     decode_s: float = 0.0  # this sample's image: read, decode, resize
     draft_s: float = 0.0  # its share of the batched generate
     batch_size: int = 1
-    timed: bool = True  # False: nobody told what it cost (imported), and its times are unknown, not zero
+    timed: bool = True  # False: its times are unknown (imported), not zero
 
     @property
     def wall_s(self) -> float:
@@ -64,14 +62,12 @@ class DraftRecord(Record):
 
 
 class RouterRecord(Record):
-    """Phase I's word on one sample: would a tool help? `verdict` is "no" iff `text` starts with "no".
+    """Output of Phase I on one sample: would a tool help?"""
 
-    `yes_logprob` and `no_logprob` are the highest log-probabilities of a first token that reads yes or no (any
-    case, surrounding space aside) among the alternatives looked at; null where none of them does.
-    """
-
-    verdict: Literal["yes", "no"]
+    verdict: Literal["yes", "no"]  # "no" iff `text` starts with "no"
     text: str
+    # the highest log-probabilities of a first token that reads yes or no (any case, surrounding space aside) among the
+    # stored alternatives; null where none of them does
     yes_logprob: float | None = None
     no_logprob: float | None = None
     router_s: float = 0.0
@@ -79,16 +75,15 @@ class RouterRecord(Record):
 
 
 class Proposal(Record):
-    """SpecReason: the step the small model proposed for a turn, and the large model's word on it.
+    """SpecReason: the step that the small model proposed for a turn, and the large model's score of it.
 
-    `score` is the first digit of `score_text` (0-9), null when there is none. The step is taken when accepted,
-    otherwise the large model wrote the turn itself.
+    The step is taken when accepted, otherwise the large model wrote the turn itself.
     """
 
     text: str
     n_tokens: int
     propose_s: float
-    score: int | None = None
+    score: int | None = None  # the first digit of `score_text`, null when there is none
     score_text: str = ""
     score_s: float = 0.0
     accepted: bool = False
@@ -96,10 +91,7 @@ class Proposal(Record):
 
 
 class Turn(Record):
-    """One turn of an agent: what it said, what the tool did, what it cost.
-
-    `notes` names what was odd about a turn that was carried out all the same (docs/agents.md lists them).
-    """
+    """One turn of an agent: its text, what the tool did, what it cost."""
 
     text: str
     n_tokens: int | None  # null: not recorded (imported)
@@ -112,7 +104,9 @@ class Turn(Record):
     box_px: tuple[float, float, float, float] | None = None
     crop_px: tuple[int, int, int, int] | None = None  # mapped to the original image, clamped
     tool_output: str | None = None  # text a program printed, pictures as their sizes
-    notes: tuple[str, ...] = ()
+    notes: tuple[
+        str, ...
+    ] = ()  # what was odd about a turn that was carried out all the same (docs/agents.md)
     proposal: Proposal | None = None
     error: Failure | None = None
 
@@ -125,12 +119,13 @@ class Trajectory(Record):
     answer: str | None = None
     answer_from: Literal["tag", "untagged", "none"] = "none"
     turns: tuple[Turn, ...] = ()
-    generated_tokens: int | None = None  # of all turns, where the turns themselves do not tell (imported)
+    generated_tokens: int | None = None  # of all turns, where the turns do not have them (imported)
     image_px: tuple[int, int] | None = None  # original width, height
     view_px: tuple[int, int] | None = None  # what the model saw first: boxes are in these pixels
 
     @property
     def agent_s(self) -> float:
+        """Seconds of all turns."""
         return sum(t.turn_s for t in self.turns)
 
 
@@ -151,16 +146,16 @@ class AgentRecord(Record):
     used: Literal["small", "large"]
     answer: str | None = None
     router: RouterRecord | None = None
-    router_small: RouterRecord | None = None  # the small model's word beside it (collect, when asked for)
+    router_small: RouterRecord | None = None  # the small model's output beside it (collect, optional)
     draft: DraftRecord | None = None
     confidence: float | None = None  # the gate's score of the draft, null where there is none
     threshold: float | None = None
     trajectory: Trajectory | None = None
     options_shown: ShownOptions | None = None  # null: as published, or yes/no
-    first_look: Trajectory | None = None  # agent forbidden to zoom (collect only, when asked for)
+    first_look: Trajectory | None = None  # agent forbidden to zoom (collect only, optional)
     decode_s: float = 0.0
     tool_s: float = 0.0
-    timed: bool = True  # False: nobody told what it cost (imported), and its times are unknown, not zero
+    timed: bool = True  # False: its times are unknown (imported), not zero
 
     @property
     def wall_s(self) -> float:
@@ -170,24 +165,17 @@ class AgentRecord(Record):
         """
         if not self.timed:
             return math.nan
-        total = self.decode_s + self.tool_s
-        if self.router is not None:
-            total += self.router.router_s
-        if self.draft is not None and self.run_mode == "gated":
-            total += self.draft.draft_s
-        if self.trajectory is not None:
-            total += self.trajectory.agent_s
-        return total
+        router_s = self.router.router_s if self.router else 0.0
+        draft_s = self.draft.draft_s if self.draft and self.run_mode == "gated" else 0.0
+        agent_s = self.trajectory.agent_s if self.trajectory else 0.0
+        return self.decode_s + self.tool_s + router_s + draft_s + agent_s
 
 
 class JudgeCall(Record):
-    """What a judging model said about one answer, and what that cost; `failure` says why it said nothing.
-
-    `verdict` is how the reply was read: `unparsed` where it is no judgement, `undecided` where no reply came.
-    """
+    """What a judging model replied about one answer, and what that cost; `failure` says why there is no reply."""
 
     model: str
-    verdict: Literal["right", "wrong", "unparsed", "undecided"]
+    verdict: Literal["right", "wrong", "unparsed", "undecided"]  # unparsed: no judgement; undecided: no reply
     reply: str | None = None  # as it came
     failure: Failure | None = None
     prompt_tokens: int = 0
@@ -195,7 +183,7 @@ class JudgeCall(Record):
 
 
 class HumanCheck(Record):
-    """A person's word on one answer; it outranks rule and model."""
+    """A person's verdict on one answer; it outranks rule and model."""
 
     verdict: Literal["right", "wrong", "unparsed"]
     reason: str
@@ -204,33 +192,32 @@ class HumanCheck(Record):
 
 
 class Verdict(Record):
-    """Is this answer right, who says so, under which protocol.
+    """Is this answer right, who decided it, under which protocol. Opinions that did not decide are kept.
 
-    Everyone who was asked is kept: `rule` is the rule that read the answer, also where it passed it on, and
-    `rule_verdict` what it said where another decided. `undecided` is "nobody could tell" (`decided_by` none);
-    `unparsed` is "there is nothing to judge": an empty answer, or a judgement that cannot be read.
+    `undecided`: rule and model cannot tell (`decided_by` none). `unparsed`: there is nothing to judge, because the
+    answer is empty or the judgement cannot be read.
     """
 
     id: str
     source: Literal["final", "draft", "agent", "first_look"]
     verdict: VerdictValue
-    rule: str
+    rule: str  # that read the answer, also where it did not decide
     protocol: Literal["strict", "paper", "imported"]  # imported: another program's own
     answer: str | None = None
     standard: str = ""  # the standard answer as shown to people, e.g. "A. red"
     decided_by: Literal["rule", "llm", "human", "imported", "none"] = "rule"
-    rule_verdict: VerdictValue | None = None
+    rule_verdict: VerdictValue | None = None  # what the rule said where another decided
     judge: JudgeCall | None = None
     human: HumanCheck | None = None
 
     @property
     def by_rule(self) -> VerdictValue:
-        """What the rule alone says."""
+        """The verdict of the rule alone."""
         return self.verdict if self.rule_verdict is None else self.rule_verdict
 
     @property
     def unreviewed(self) -> VerdictValue:
-        """The verdict without what people said: the rule's, or the model's where the rule could not tell."""
+        """The verdict without people's: the rule's, or the model's where the rule could not tell."""
         return self.judge.verdict if self._is_for_the_model else self.by_rule
 
     @property
@@ -253,7 +240,7 @@ class Verdict(Record):
 
 
 class Counts(Record):
-    """How many samples a stage was asked for, did, took over from an earlier session, and failed."""
+    """Samples of a stage: expected, done, taken over from an earlier session, and failed."""
 
     expected: int
     done: int
@@ -277,20 +264,17 @@ class Manifest(Record):
 
 
 class JudgedRecord(Record):
-    """Everything judged about one sample in one arm, and what the analysis needs to know of the sample itself.
+    """Everything judged about one sample in one arm, and what the analysis needs of the sample itself.
 
-    With it the later stages read finished runs only, and never the benchmark again. `group` is the unit that is
-    drawn independently (HR-Bench: the question behind its four orders; POPE: the image). `target_fraction` is
-    the side of what the question is about as a share of the image's side, where it is known. `options` are the
-    texts to choose from in the order shown ("yes", "no" where the question has none of its own).
+    With it the later stages read finished runs only, and never the benchmark.
     """
 
     id: str
     question: str = ""
     kind: str = ""
-    group: str = ""
-    target_fraction: float | None = None
-    options: tuple[str, ...] = ()
+    group: str = ""  # drawn independently (HR-Bench: the question behind its four orders; POPE: the image)
+    target_fraction: float | None = None  # side of what the question is about, as a share of the image's side
+    options: tuple[str, ...] = ()  # texts in the order shown ("yes", "no" where the question has no options)
     verdicts: tuple[Verdict, ...]
 
     def without_human(self) -> JudgedRecord:

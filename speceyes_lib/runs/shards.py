@@ -17,8 +17,7 @@ T = TypeVar("T")
 class Shard:
     """One of `count` parts of every task of a run, counted from 1: a job of its own, maybe on another machine.
 
-    Its stage folders lie beside the run's, in `shards/1of4`; the stage without a shard takes their records over
-    and finishes as if it had made them itself.
+    Its stage folders lie in `shards/1of4` of the run. The stage without a shard takes their records over.
     """
 
     index: int
@@ -41,7 +40,7 @@ class Shard:
         return [cls.parse(folder.name) for folder in sorted((run_dir(run) / "shards").glob("*of*"))]
 
     def of(self, items: Sequence[T]) -> list[T]:
-        """Its part, dealt in turn."""
+        """Its part of the items: every `count`-th."""
         return list(items[self.index - 1 :: self.count])
 
     def run(self, run: str) -> str:

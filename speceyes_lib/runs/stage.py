@@ -48,13 +48,12 @@ class StageStore(Generic[R]):
     ...             store.append(record, evidence)
     ...     store.finish(timing={"wall_s": wall_s})
 
-    `config`, `inputs` and `expected_ids` are what the records are made from. A folder that was made from the
-    same is taken up where it stopped, also when it is complete; one with records made from something else is
-    refused, or begun anew with `if_changed="restart"`.
+    `config`, `inputs` and `expected_ids` are what the records are made from. A folder made from the same is resumed,
+    also when it is complete; one made from something else is refused, or emptied with `if_changed="restart"`.
 
     Raises (on entering):
-        StageError: another schema version; another stage or task; records made from something else (names
-            the first difference); a file that was damaged other than by an interruption.
+        StageError: another schema version, stage or task; records made from something else (names the first
+            difference); a file that was damaged other than by an interruption.
         StoreError: the folder cannot be written or another process is writing it.
     """
 
@@ -200,10 +199,8 @@ class StageStore(Generic[R]):
     def adopt(self, other: StageStore[R]) -> int:
         """Take over the records of another finished folder, if it was made as `other` describes it (a shard).
 
-        Returns how many were taken: those expected here and not yet done; none of a folder that is missing,
-        unfinished or made from something else.
-
-        Raises StageError when its files are not those its manifest describes.
+        Returns how many were taken: those expected here and not yet done; 0 where the folder is missing, unfinished or
+        made from something else. Raises StageError when its files are not those its manifest describes.
         """
         if not (other.folder / MANIFEST).is_file():
             return 0
@@ -246,7 +243,7 @@ class StageStore(Generic[R]):
                 f"(first {missing[0]!r}); run {notebook_of(self.header['stage'])} again to complete it"
             )
         with _writing(self.folder):
-            # in the order asked for, whatever order the work was done in
+            # in the order of the samples, whatever order the work was done in
             ordered = b"".join(self.records[k].model_dump_json().encode() + b"\n" for k in self.expected_ids)
             _write_atomically(self.folder / RECORDS, ordered)
             if (self.folder / JOURNAL).exists():
@@ -269,10 +266,10 @@ class StageStore(Generic[R]):
         )
 
     def _compact(self) -> None:
-        """Join the journal to the parquet file of an earlier finish, in the order asked for; drop the journal.
+        """Join the journal to the parquet file of an earlier finish, in the order expected; drop the journal.
 
-        Killed anywhere in here, journal and parquet together still hold everything: the parquet file is
-        replaced in one step and the journal goes after it.
+        Killed at any point, both together still hold everything: the parquet file is replaced in one step, and the
+        journal goes after it.
         """
         journal = self.folder / JOURNAL
         where = {}  # id -> byte range of its last whole line: the one written just before its record
@@ -317,7 +314,8 @@ def finish_stage(
     """Write a stage that holds tables instead of records, and its manifest; returns the stage's folder.
 
     Args:
-        run, stage: name the folder, data/runs/<run>/<stage>.
+        run: name of the run.
+        stage: its folder is data/runs/<run>/<stage>.
         config: the stage's parameters.
         files: name in the folder -> content: text, a frame (written as CSV with 10 significant digits), or a mapping
             (written as JSON). "../name" lies in the run's folder.
@@ -392,13 +390,11 @@ def _difference(before: dict, now: dict) -> str | None:
     for part in ("stage", "task"):
         if before.get(part) != now[part]:
             return f"{part} {before.get(part)!r} (now {now[part]!r})"
-    for part, what in (("config", ""), ("inputs", "another input: ")):
+    for part in ("config", "inputs"):
         old, new = before.get(part, {}), now[part]
         for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                a, b = (
-                    str(value)[:12] if part == "inputs" else repr(value)
-                    for value in (old.get(name), new.get(name))
-                )
-                return f"{what}{name} = {a} (now {b})"
+            if (a := old.get(name)) != (b := new.get(name)):
+                if part == "config":
+                    return f"{name} = {a!r} (now {b!r})"
+                return f"another input: {name} = {str(a)[:12]} (now {str(b)[:12]})"
     return None

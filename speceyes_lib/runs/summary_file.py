@@ -10,7 +10,7 @@ from ..paths import run_dir
 
 
 def summary_file(run: str) -> Path:
-    """data/runs/<run>/summary.json; what it holds is told by `frames.summarise`."""
+    """data/runs/<run>/summary.json; its content is described in `analysis.summary.summarise`."""
     return run_dir(run) / "summary.json"
 
 

@@ -418,7 +418,8 @@ def test_a_full_disk_is_told_and_what_was_written_stays(folder, limit_bytes):
 def test_a_device_without_space_is_told(folder, monkeypatch):
     """The kernel's own ENOSPC, from /dev/full."""
     with pytest.raises(StoreError, match="No space left on device"), open_store(folder) as store:  # noqa: PT012
-        os.dup2(os.open("/dev/full", os.O_WRONLY), store._files["records.jsonl"])
+        opened = {os.path.realpath(link): int(link.name) for link in Path("/proc/self/fd").iterdir()}
+        os.dup2(os.open("/dev/full", os.O_WRONLY), opened[os.path.realpath(folder / "records.jsonl")])
         store.append(record_of(IDS[0]))
         store.sync()
     work(folder)
