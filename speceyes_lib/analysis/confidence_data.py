@@ -68,6 +68,123 @@ class ConfidenceData:
         """Samples whose draft is right, bool [n]."""
         return sample_frame.right_of(self.frame, "draft").to_numpy()
 
+    def to_certify(self, score: str | None = None) -> calibration_samples.GateSamples:
+        """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.
+
+        Samples whose draft or agent was not recorded are left out.
+
+        Raises:
+            NotRecorded: the score or the router's answers are not recorded.
+        """
+        setting = replace(self.setting, score=score or self.setting.score)
+        data = self.data.take(
+            (self.data.agent != ABSENT) & ((self.data.draft != ABSENT) | ~self.data.readable)
+        )
+        everything, nothing = (outcomes.decisions(data, replace(setting, threshold=t)) for t in (-1.0, 1.0))
+        times = (everything["wall_s"], nothing["wall_s"], nothing["baseline_wall_s"])
+        return calibration_samples.gate_samples(
+            everything["confidence"],
+            data.draft_right,
+            data.agent_right,
+            routed=everything["decision"] != "accepted",
+            groups=data.groups,
+            strata=data.tasks,
+            times=None if data.cost is None else times,
+        )
+
+    def tried_here(self, params: GateAnalysisParams, rules: Sequence[certificates.Rule]) -> pd.DataFrame:
+        """`gating.evaluate_rules`: rules calibrated on the run that chose the threshold in use, measured on this one.
+
+        Empty where the threshold was chosen on this run, or the other run does not exist.
+        """
+        origin = self.used.get("chosen_on", {})
+        name = origin.get("run")
+        if not name or name == params.run:
+            return pd.DataFrame()
+        calibration = recorded_run.open(name, tasks=origin.get("tasks", params.tasks), strict=False)
+        tasks = calibration.finished(f"03_judging/{params.arm}")
+        if not tasks:
+            return pd.DataFrame()
+        other = gather_confidence(params.model_copy(update={"run": name, "tasks": list(tasks)}))
+        return certificates.evaluate_rules(other.to_certify(), self.to_certify(), rules, params.seed)
+
+    def ties(self, thresholds: Mapping[str, float]) -> pd.DataFrame:
+        """`near_ties` of the drafts above each threshold, named in the column `drafts`; the router is left out."""
+        score, parts = self.scores[self.setting.score], []
+        for name, threshold in thresholds.items():
+            above = self.drafted & accepts(score, threshold)
+            parts.append(
+                score_comparison.near_ties(self.margin[above], self.right[above]).assign(drafts=name)
+            )
+        return pd.concat(parts, ignore_index=True)
+
+    def ledger(self, threshold: float) -> pd.DataFrame:
+        """The accepted drafts at a threshold that are not right twice (`replay.ledger`), with the answers.
+
+        Columns: `id outcome question draft agent confidence saved_s`. No rows where the run lacks what replay needs.
+        """
+        columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
+        try:
+            entries = outcomes.ledger(self.data, replace(self.setting, threshold=threshold))
+        except NotRecorded:
+            return pd.DataFrame(columns=columns)
+        entries = entries[~entries["outcome"].isin(["both right", "missed"])]
+        answers = self.frame.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
+        return entries.merge(answers[["id", "question", "draft", "agent"]], on="id", how="left")[columns]
+
+    def costs_at(self, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """`phase_seconds`, `break_even`, `waterfall` and `time_by_decision` at a threshold.
+
+        Without rows where the run was not timed; the first has its columns all the same.
+        """
+        try:
+            seconds = payoff.phase_seconds(self.data, replace(self.setting, threshold=threshold))
+        except NotRecorded:
+            times = [f"{prefix}{phase}" for prefix in ("", "alone_") for phase in PHASES]
+            seconds = pd.DataFrame(columns=["task", "decision", *times]).astype(
+                dict.fromkeys(times, "float64")
+            )
+            return seconds, pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
+        return (
+            seconds,
+            payoff.break_even(seconds),
+            payoff.waterfall(seconds),
+            payoff.time_by_decision(seconds),
+        )
+
+    def fleet_plan(
+        self,
+        threshold: float,
+        replicas: int = 8,
+        users: Sequence[int] = (1, 4, 16, 64, 256, 1024),
+        seed: int = 0,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """`best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.
+
+        Column `workload` is "funnel" or "agent". No rows where the run was not timed.
+        """
+        try:
+            gated = funnel_workload(self.data, replace(self.setting, threshold=threshold))
+            workloads = {"funnel": gated, "agent": agent_workload(self.data)}
+        except NotRecorded:
+            columns = ["small", "large", "per_gpu_per_s", "p50_s", "p95_s", "n", "workload"]
+            return pd.DataFrame(columns=columns), pd.DataFrame()
+        fleets, load = [], []
+        for name, workload in workloads.items():
+            ratios = best_ratio(workload, replicas, users=64 * replicas, requests=1500, seed=seed)
+            fleets.append(ratios.assign(workload=name))
+            fleet = Fleet(int(ratios.loc[0, "small"]), int(ratios.loc[0, "large"]))
+            for n in users:
+                result = simulate_fleet(workload, fleet, users=n, requests=1500, seed=seed)
+                row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
+                load.append(row | vars(result))
+        return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)
+
+    def as_json(self, compared: pd.DataFrame) -> dict[str, Any]:
+        """The rows of `compare_scores`, ready for JSON, and what the run lacks, for `confidence.json`."""
+        rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
+        return {"scores": rows, "missing": dict(self.missing)}
+
 
 def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     """Read a run and score its drafts in every way it allows.
@@ -118,72 +235,6 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     return ConfidenceData(frame, data.with_scores(others), table, margin, setting, missing, chosen_here, used)
 
 
-def to_certify(run: ConfidenceData, score: str | None = None) -> calibration_samples.GateSamples:
-    """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.
-
-    Samples whose draft or agent was not recorded are left out.
-
-    Raises:
-        NotRecorded: the score or the router's answers are not recorded.
-    """
-    setting = replace(run.setting, score=score or run.setting.score)
-    data = run.data.take((run.data.agent != ABSENT) & ((run.data.draft != ABSENT) | ~run.data.readable))
-    everything, nothing = (outcomes.decisions(data, replace(setting, threshold=t)) for t in (-1.0, 1.0))
-    times = (everything["wall_s"], nothing["wall_s"], nothing["baseline_wall_s"])
-    return calibration_samples.gate_samples(
-        everything["confidence"],
-        data.draft_right,
-        data.agent_right,
-        routed=everything["decision"] != "accepted",
-        groups=data.groups,
-        strata=data.tasks,
-        times=None if data.cost is None else times,
-    )
-
-
-def tried_here(
-    params: GateAnalysisParams, used: Mapping, run: ConfidenceData, rules: Sequence[certificates.Rule]
-) -> pd.DataFrame:
-    """`gating.evaluate_rules`: rules calibrated on the run that chose the threshold in use, measured on this one.
-
-    `used` is the operating point. Empty where it was chosen here, or its run is not at hand.
-    """
-    origin = used.get("chosen_on", {})
-    name = origin.get("run")
-    if not name or name == params.run:
-        return pd.DataFrame()
-    calibration = recorded_run.open(name, tasks=origin.get("tasks", params.tasks), strict=False)
-    tasks = calibration.finished(f"03_judging/{params.arm}")
-    if not tasks:
-        return pd.DataFrame()
-    other = gather_confidence(params.model_copy(update={"run": name, "tasks": list(tasks)}))
-    return certificates.evaluate_rules(to_certify(other), to_certify(run), rules, params.seed)
-
-
-def ties(run: ConfidenceData, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """`near_ties` of the drafts scored above each threshold, named in the column `drafts`; the router is left out."""
-    score, parts = run.scores[run.setting.score], []
-    for name, threshold in thresholds.items():
-        above = run.drafted & accepts(score, threshold)
-        parts.append(score_comparison.near_ties(run.margin[above], run.right[above]).assign(drafts=name))
-    return pd.concat(parts, ignore_index=True)
-
-
-def ledger_with_answers(run: ConfidenceData, threshold: float) -> pd.DataFrame:
-    """The accepted drafts at a threshold that are not right twice (`replay.ledger`), with the answers.
-
-    Columns: `id outcome question draft agent confidence saved_s`. No rows where the run lacks what replay needs.
-    """
-    columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
-    try:
-        entries = outcomes.ledger(run.data, replace(run.setting, threshold=threshold))
-    except NotRecorded:
-        return pd.DataFrame(columns=columns)
-    entries = entries[~entries["outcome"].isin(["both right", "missed"])]
-    answers = run.frame.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
-    return entries.merge(answers[["id", "question", "draft", "agent"]], on="id", how="left")[columns]
-
-
 def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd.DataFrame:
     """Rules over the repeats of `certificates.certify`: a row per rule, those for contrast last.
 
@@ -202,54 +253,3 @@ def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd
     table["repeats"], table["threshold"] = parts.size(), parts["threshold"].median()
     table["risk_largest_pct"] = parts["risk_pct"].max().where(table["repeats"] > 1)
     return table[columns]
-
-
-def confidence_summary(run: ConfidenceData, compared: pd.DataFrame) -> dict[str, Any]:
-    """The rows of `compare_scores`, ready for JSON, and what the run lacks, for `confidence.json`."""
-    rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
-    return {"scores": rows, "missing": dict(run.missing)}
-
-
-def costs_at(
-    run: ConfidenceData, threshold: float
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """`phase_seconds`, `break_even`, `waterfall` and `time_by_decision` at a threshold.
-
-    Without rows where the run was not timed; the first has its columns all the same.
-    """
-    try:
-        seconds = payoff.phase_seconds(run.data, replace(run.setting, threshold=threshold))
-    except NotRecorded:
-        times = [f"{prefix}{phase}" for prefix in ("", "alone_") for phase in PHASES]
-        seconds = pd.DataFrame(columns=["task", "decision", *times]).astype(dict.fromkeys(times, "float64"))
-        return seconds, pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
-    return seconds, payoff.break_even(seconds), payoff.waterfall(seconds), payoff.time_by_decision(seconds)
-
-
-def fleet_plan(
-    run: ConfidenceData,
-    threshold: float,
-    replicas: int = 8,
-    users: Sequence[int] = (1, 4, 16, 64, 256, 1024),
-    seed: int = 0,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`best_ratio` of the funnel and of the agent alone, and both under more and more users on the best fleets.
-
-    Column `workload` is "funnel" or "agent". No rows where the run was not timed.
-    """
-    try:
-        gated = funnel_workload(run.data, replace(run.setting, threshold=threshold))
-        workloads = {"funnel": gated, "agent": agent_workload(run.data)}
-    except NotRecorded:
-        columns = ["small", "large", "per_gpu_per_s", "p50_s", "p95_s", "n", "workload"]
-        return pd.DataFrame(columns=columns), pd.DataFrame()
-    fleets, load = [], []
-    for name, workload in workloads.items():
-        ratios = best_ratio(workload, replicas, users=64 * replicas, requests=1500, seed=seed)
-        fleets.append(ratios.assign(workload=name))
-        fleet = Fleet(int(ratios.loc[0, "small"]), int(ratios.loc[0, "large"]))
-        for n in users:
-            result = simulate_fleet(workload, fleet, users=n, requests=1500, seed=seed)
-            row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
-            load.append(row | vars(result))
-    return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)

@@ -142,7 +142,7 @@ def score_columns(table: pd.DataFrame) -> list[Column]:
     ]
 
 
-# confidence_data.ledger_with_answers
+# ConfidenceData.ledger
 LEDGER = (
     *map(Column, ("id", "outcome", "question", "draft", "agent")),
     Column("confidence", format=".4f"),
@@ -186,7 +186,7 @@ BREAK_EVEN = (
     *(Column(f"{name}_ms", f"{label} ms", ".1f") for name, label in _COSTS.items()),
     Column("pays", format=lambda pays: "yes" if pays else "no"),
 )
-# the second frame of confidence_data.fleet_plan
+# the second frame of ConfidenceData.fleet_plan
 FLEET_LOAD = (
     Column("workload", format={"funnel": "with the gate", "agent": "agent alone"}.__getitem__),
     Column("users", format=","),

@@ -130,7 +130,7 @@ def test_scores_of_a_stored_run_are_those_of_its_evidence(whole):
 
 
 def test_samples_to_certify_are_those_that_the_gate_sees(whole):
-    made = confidence_data.to_certify(whole)
+    made = whole.to_certify()
     routed = ~whole.frame["router_verdict"].eq("no").to_numpy()
     assert np.isnan(made.score[routed]).all()
     told = certificates.threshold_outcome(made, THRESHOLD)
@@ -145,7 +145,7 @@ def test_samples_whose_agent_was_not_recorded_are_left_out_and_told(whole):
     agent = whole.data.agent.copy()
     agent[:5] = replay_data.ABSENT
     lacking = replace(whole, data=replace(whole.data, agent=agent))
-    assert len(confidence_data.to_certify(lacking)) == len(whole.frame) - 5
+    assert len(lacking.to_certify()) == len(whole.frame) - 5
 
 
 def test_the_same_coverage_is_the_same_coverage(whole):
@@ -177,11 +177,11 @@ def test_the_front_runs_from_the_agent_to_every_draft(whole):
 def test_rules_are_calibrated_on_the_run_that_chose_the_threshold(whole):
     used = {"threshold": THRESHOLD, "chosen_on": {"run": "bare", "tasks": list(TASKS)}}
     rules = certificates.certification_rules(0.2, 0.1)
-    told = confidence_data.tried_here(params("whole"), used, whole, rules)
+    told = replace(whole, used=used).tried_here(params("whole"), rules)
     assert set(told["n_test"]) == {len(whole.frame)}
     assert told["certified"].any()
     for origin in ({"run": "whole"}, {"run": "nowhere"}, {}):
-        assert confidence_data.tried_here(params("whole"), {"chosen_on": origin}, whole, rules).empty
+        assert replace(whole, used={"chosen_on": origin}).tried_here(params("whole"), rules).empty
 
 
 # ------------------------------------------------------------------ everything that the notebook shows, of any run
@@ -196,11 +196,11 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
         )
         groups = score_comparison.identical_scores(drafts, list(compared["score"]))
         names = list(drafts.columns.drop("right"))
-        ties = confidence_data.ties(run, {"all": -1.0, "above": THRESHOLD})
+        ties = run.ties({"all": -1.0, "above": THRESHOLD})
         rules = certificates.certification_rules()
-        points = certificates.certify(confidence_data.to_certify(run), rules, 3)
-        seconds, balance, steps, parts = confidence_data.costs_at(run, THRESHOLD)
-        fleets, load = confidence_data.fleet_plan(run, THRESHOLD, replicas=3, users=(1, 20))
+        points = certificates.certify(run.to_certify(), rules, 3)
+        seconds, balance, steps, parts = run.costs_at(THRESHOLD)
+        fleets, load = run.fleet_plan(THRESHOLD, replicas=3, users=(1, 20))
         promising = [n for n in names if scores.SCORES[n].is_probability]
         made = {
             "density": confidence.confidence_density(drafts, names[:4], {"min": THRESHOLD}),
@@ -226,16 +226,16 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
             as_text(confidence_data.rule_results(points, rules), tables.certificate_columns(rules)),
             as_text(balance, tables.BREAK_EVEN),
             as_text(load, tables.FLEET_LOAD),
-            as_text(confidence_data.ledger_with_answers(run, THRESHOLD), tables.LEDGER),
+            as_text(run.ledger(THRESHOLD), tables.LEDGER),
         ]
     assert not any("nan" in cell for table in shown for cell in table.to_numpy().ravel())
-    json.dumps(confidence_data.confidence_summary(run, compared), allow_nan=False)
+    json.dumps(run.as_json(compared), allow_nan=False)
     untimed = run.data.cost is None
     assert (len(seconds) == 0) == (len(balance) == 0) == (len(fleets) == 0) == untimed
 
 
 def test_the_ledger_explains_the_difference_to_the_agent(whole):
-    ledger = confidence_data.ledger_with_answers(whole, THRESHOLD)
+    ledger = whole.ledger(THRESHOLD)
     pooled = (
         outcomes.replay(whole.data, replace(whole.setting, threshold=THRESHOLD))
         .set_index("task")
@@ -273,9 +273,7 @@ def test_identical_scores_agree_on_every_draft(whole):
 
 def test_a_certificate_that_failed_is_counted_and_has_its_reason():
     rules = certificates.certification_rules()
-    points = certificates.certify(
-        confidence_data.to_certify(confidence_data.gather_confidence(params("tiny"))), rules, 2
-    )
+    points = certificates.certify(confidence_data.gather_confidence(params("tiny")).to_certify(), rules, 2)
     table = confidence_data.rule_results(points, rules)
     assert table["certified"].tolist()[:5] == [0] * 5
     assert table["repeats"].eq(2).all()

@@ -83,9 +83,7 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     )
     assert {"scores from evidence, other K", "times and speedups"} & set(gathered.missing)
     confidence.confidence_density(gathered.drafts, ["min", "log"])
-    assert not certificates.certify(
-        confidence_data.to_certify(gathered), certificates.certification_rules(), 2
-    ).empty
+    assert not certificates.certify(gathered.to_certify(), certificates.certification_rules(), 2).empty
     gate.accuracy_over_threshold(plot_data.operating_curve(choose_threshold(frame)))
     times = plot_data.phase_times_data(frame, ["baseline", "gated"])
     assert times.empty
