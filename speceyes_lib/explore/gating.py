@@ -359,34 +359,8 @@ def summary_html(
     summary: GateSummary, protocol: str, reviewed: GateSummary | None = None, n_reviewed: int = 0
 ) -> str:
     """The numbers as cards; `reviewed` are those with the verdicts of people in place of the machine's."""
-    difference, alone = summary.difference_pp, ""
-    if not math.isnan(difference.value):
-        alone = f"{difference.shown()} against the agent alone"
-        if difference.n != summary.accuracy.n:
-            alone += f", where its answer is recorded (n={difference.n})"
-    seconds = f"{summary.wall_s:.1f} s against {summary.baseline_wall_s:.1f} s"
-    shares = f"alpha {summary.alpha.value / 100:.3f} of the {summary.beta.value / 100:.3f} that beta drafts"
-    cards = [
-        _card("accuracy", summary.accuracy, alone),
-        _card("predicted speedup", summary.speedup, seconds, missing="not timed"),
-        _card("coverage (accepted)", summary.accepted, shares),
-        _card("selective risk", summary.risk, "wrong among the accepted"),
-    ]
-    counted = "failed samples are left out" if protocol == "paper" else "failed samples count as wrong"
-    notes = [f"protocol {protocol}: {counted} ({summary.n_errors} of {summary.n})"]
-    if summary.cost_note:
-        notes.append(summary.cost_note)
-    if reviewed is not None and n_reviewed:
-        notes.append(f"with {n_reviewed} verdicts by people: accuracy {reviewed.accuracy}")
-    return str(environment().get_template("gate.html").module.cards(cards, notes))
-
-
-def _card(name: str, estimate: Estimate, note: str, missing: str = "none") -> tuple[str, str, str, str]:
-    """Name, value, interval with n, and note of a card."""
-    if math.isnan(estimate.value):
-        return name, missing, f"n={estimate.n}", ""
-    value, interval = estimate.shown().split(" [")
-    return name, value, f"[{interval} n={estimate.n}", note
+    template = environment().get_template("gate.html").module
+    return str(template.cards(summary, protocol, reviewed, n_reviewed))
 
 
 def marks_text(marks: pd.DataFrame, ids: Sequence[str], what: str) -> str:

@@ -157,13 +157,11 @@ def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:
                 problems.add(path, f"expected a JSON object, found {type(value).__name__}", number)
 
 
-def field_of(entry: Mapping, *names: str) -> Any:
-    """The first of these fields that is not empty. Raises LineError with the expected names."""
-    for name in names:
-        if entry.get(name) not in (None, ""):
-            return entry[name]
-    expected = " or ".join(map(repr, names))
-    raise LineError(f"field {expected} is missing; found {', '.join(entry) or 'nothing'}")
+def field_of(entry: Mapping, name: str) -> Any:
+    """The content of a field. Raises LineError where it is missing or empty."""
+    if entry.get(name) in (None, ""):
+        raise LineError(f"field {name!r} is missing; found {', '.join(entry) or 'nothing'}")
+    return entry[name]
 
 
 def finite(value: Any) -> float | None:
@@ -202,9 +200,9 @@ def standard_json(value: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ samples
 
 
-def task_in(text: str, tasks: Iterable[str] = registry.TASKS) -> str | None:
+def task_in(text: str) -> str | None:
     """The task whose split is named in a text, e.g. a file name."""
-    splits = {task: task.split("/")[1] for task in tasks}
+    splits = {task: task.split("/")[1] for task in registry.TASKS}
     named = (t for t, s in splits.items() if re.search(rf"(?<![A-Za-z0-9]){s}(?![A-Za-z0-9])", text))
     return next(named, None)
 
