@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+EXPORTED: dict[str, dict[str, str]] = {}  # package -> public name -> file, of the packages imported so far
+
 
 def exports(
     wing: str, names_by_file: Mapping[str, Sequence[str]]
@@ -22,6 +24,7 @@ def exports(
         names_by_file: file (without .py) -> the public names that it defines. No name may equal a file's name.
     """
     home = {name: file for file, names in names_by_file.items() for name in names}
+    EXPORTED[wing] = home
 
     def get(name: str) -> Any:
         if name not in home:

@@ -13,9 +13,10 @@ import subprocess
 from collections.abc import Iterable
 from functools import cache
 from glob import glob
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
+from ..exports import EXPORTED
 from ..paths import PACKAGE, repo_root
 
 PACKAGES = (
@@ -120,12 +121,11 @@ def _imports_of_file(path: Path, package: tuple[str, ...]) -> frozenset[tuple[st
 
 @cache
 def _exports(wing: tuple[str, ...]) -> dict[str, str]:
-    """Public name -> file, as the `exports(...)` of a wing's `__init__` lists them; {} where there is none."""
-    path = PACKAGE.joinpath(*wing, "__init__.py")
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))) if path.is_file() else ():
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "exports":
-            return {name: file for file, names in ast.literal_eval(node.args[1]).items() for name in names}
-    return {}
+    """Public name -> file, as the `__init__` of a wing lists them; {} where it lists none."""
+    package = ".".join((PACKAGE.name, *wing))
+    if PACKAGE.joinpath(*wing, "__init__.py").is_file():
+        import_module(package)
+    return EXPORTED.get(package, {})
 
 
 def _imports(source: str, package: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
