@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from .agents.registry import AGENTS
 from .errors import ConfigError, nearest
-from .gating.gate import PASSES
+from .gating.gate import NOTHING, PASSES
 from .gating.scores import GATE_SCORES
 from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from .models.endpoint import parse_endpoints
@@ -24,7 +24,7 @@ from .models.registry import identity
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
 from .stats.resampling import Bootstrap
 from .tasks.hub import ITEMS
-from .tasks.registry import HARD_BELOW, OPTION_TASKS, TASKS
+from .tasks.registry import HARD_BELOW, OPTION_TASKS, REPORTED_TASKS, TASKS
 
 # the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
 OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
@@ -145,8 +145,8 @@ class NotebookParams(Params):
 class StageParams(NotebookParams):
     """Parameters of a notebook that works on the tasks of a run and writes a stage of it."""
 
-    tasks: Annotated[list[str], _known("task", TASKS, if_empty=TASKS)] = field(
-        [], "benchmark/split, in this order; empty: all", "data.tasks"
+    tasks: Annotated[list[str], _known("task", TASKS, if_empty=REPORTED_TASKS)] = field(
+        [], "benchmark/split, in this order; empty: those of the paper", "data.tasks"
     )
     if_changed: Literal["refuse", "restart"] = field(
         "refuse", "results made from something else: refuse to mix, or restart the stage", key=None
@@ -240,7 +240,7 @@ class GateParams(Params):
     )
     score: Score = "min"
     threshold: float | None = field(
-        None, f"accept drafts {PASSES}; None: read it from threshold_from", "gate.threshold", ge=0, le=1
+        None, f"accept drafts {PASSES}; None: read it from threshold_from", "gate.threshold", ge=0, le=NOTHING
     )
     threshold_from: ThresholdFrom = OPERATING_POINT
 
@@ -511,6 +511,7 @@ class FidelityParams(ModelRunParams):
     agent_batch_size_batched: AgentsTogether = 32
 
 
+REPORTED_OPTION_TASKS = tuple(task for task in OPTION_TASKS if task in REPORTED_TASKS)
 ORDERS = ("rotated_1", "rotated_2", "rotated_3", "shuffled")
 
 
@@ -519,8 +520,8 @@ class PositionBiasParams(ResampledParams):
 
     shown = ("run", "tasks", "if_changed", "orders", "option_seed", "protocol", "bootstrap", "seed")
 
-    tasks: Annotated[list[str], _known("task", TASKS, if_empty=OPTION_TASKS)] = field(
-        [], "benchmark/split, in this order; empty: all with options"
+    tasks: Annotated[list[str], _known("task", TASKS, if_empty=REPORTED_OPTION_TASKS)] = field(
+        [], "benchmark/split, in this order; empty: those of the paper with options"
     )
     orders: Annotated[list[str], _known("order", ORDERS)] = field(list(ORDERS), "beside as_published")
     option_seed: OptionSeed = 0

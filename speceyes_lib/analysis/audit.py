@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..stats.intervals import wilson
-from ..tasks.registry import AVERAGE, SIZES
-from .reported import REPORTED_TASKS, TABLES
+from ..tasks.registry import AVERAGE, REPORTED_TASKS, SIZES
+from .reported import TABLES
 
 HALF_UNIT = 0.005 + 1e-9  # of a number with two decimals; the slack is for its float
 SMALLEST_SHARE = 0.85  # denominators are searched from this share of the split's size upwards

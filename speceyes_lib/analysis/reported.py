@@ -8,10 +8,8 @@ import pandas as pd
 
 from ..errors import DataError, nearest
 from ..paths import repo_root
-from ..tasks.registry import AVERAGE, BENCHMARKS
+from ..tasks.registry import AVERAGE
 
-# the splits that the paper reports, in the order of its Table 1; what can be run is `tasks.registry.TASKS`
-REPORTED_TASKS = tuple(f"{b.name}/{split}" for b in BENCHMARKS.values() if b.reported for split in b.splits)
 # file stem -> columns beside `source`
 TABLES = {
     "table1": ("agent", "method", "confidence", "split", "accuracy_pct", "speedup"),

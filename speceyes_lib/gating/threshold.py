@@ -13,7 +13,7 @@ from ..errors import ConfigError, StageError, UserError
 from ..paths import notebook_of, resolve, shown
 from ..stats.checks import as_flags, as_scores, require_same_length
 from ..stats.intervals import Estimate, proportion
-from .gate import candidate_thresholds, count_accepted
+from .gate import NOTHING, candidate_thresholds, count_accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def read_operating_point(path: str | Path) -> dict:
     try:
         point = json.loads(path.read_text("utf-8"))
         threshold = point["threshold"]
-        if isinstance(threshold, bool) or not 0 <= threshold <= 1:
+        if isinstance(threshold, bool) or not 0 <= threshold <= NOTHING:
             raise ValueError(f"threshold is {threshold!r}")
     except FileNotFoundError:
         raise StageError(

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..analysis.reported import REPORTED_TASKS
-from ..tasks.registry import AVERAGE, TASKS
+from ..tasks.registry import AVERAGE, REPORTED_TASKS, TASKS
 from .columns import RULES
 from .formatting import interval
 from .labels import agent_label, method_label, split_label

@@ -307,7 +307,7 @@ def _digits(confidence: float) -> str:
 # ------------------------------------------------------------------ all of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SampleView:
     """One sample as notebooks, stills and widgets show it."""
 
@@ -350,6 +350,9 @@ class SampleView:
     def part(self, name: str, *values: Any) -> str:
         """One part as HTML: a macro of templates/sample.html, called with this view and further values."""
         return str(getattr(_template().module, name)(self, *values))
+
+    def __repr__(self) -> str:
+        return f"SampleView({self.title!r})"  # notebooks store it beside the page; the fields hold whole pictures
 
     def _repr_html_(self) -> str:
         return styled_page(self.part("page"))

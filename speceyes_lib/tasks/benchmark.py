@@ -37,4 +37,5 @@ class Benchmark:
     # rule by which the paper judges an answer (`judging/rules.py`). None: the paper does not use the benchmark; the
     # protocol `paper` then judges by the rule of the paper's benchmark of the same kind
     paper_rule: PaperRule | None = None
-    reported: bool = False  # the paper reports results on it, so that Table 1 has columns for its splits
+    # the paper reports results on it: its tasks run where none are named, and Table 1 always has their columns
+    reported: bool = False

@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 SPLITS_BY_TASK = {f"{b.name}/{name}": split for b in BENCHMARKS.values() for name, split in b.splits.items()}
 TASKS = tuple(SPLITS_BY_TASK)  # every "benchmark/split" that can be run
+REPORTED_TASKS = tuple(f"{b.name}/{split}" for b in BENCHMARKS.values() if b.reported for split in b.splits)
 OPTION_TASKS = tuple(f"{b.name}/{split}" for b in BENCHMARKS.values() if not b.yes_no for split in b.splits)
 SIZES = {task: split.size for task, split in SPLITS_BY_TASK.items() if split.size}  # as published
 AVERAGE = "average"  # the split name of the unweighted mean over splits

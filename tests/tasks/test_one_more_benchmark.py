@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 # The registry with the toy's name among its files, before anything else has imported it.
 PROGRAM = """
-import json, os, sys
+import json, os, re, sys
 from pathlib import Path
 
 import toy_benchmark
@@ -19,13 +19,13 @@ sys.modules["speceyes_lib.tasks.toy"] = toy_benchmark
 import speceyes_lib.tasks.registry as registry
 
 source = Path(registry.__file__).read_text("utf-8")
-line = 'FILES = ("vstar", "hrbench", "pope")'
-assert source.count(line) == 1
-exec(compile(source.replace(line, line[:-1] + ', "toy")'), registry.__file__, "exec"), registry.__dict__)
+source, changed = re.subn(r"^FILES = \\((.+)\\)", r'FILES = (\\1, "toy")', source, flags=re.MULTILINE)
+assert changed == 1
+exec(compile(source, registry.__file__, "exec"), registry.__dict__)
 
 from synthetic_run import write_run
 from speceyes_lib.analysis import audit, paper_comparison, position_bias, sample_frame, summary
-from speceyes_lib.analysis.reported import REPORTED_TASKS, TABLES, read_reported
+from speceyes_lib.analysis.reported import TABLES, read_reported
 from speceyes_lib.explore.gating import Gating, gate_summary
 from speceyes_lib.explore.state import GateView
 from speceyes_lib.explore.widgets import task_options
@@ -44,7 +44,7 @@ folder = Path(sys.argv[1])
 os.environ["SPECEYES_RUNS"] = str(folder / "runs")
 toy_benchmark.write(folder / "data")
 TASK = "toy/easy"
-found = {"tasks": list(registry.TASKS), "reported": list(REPORTED_TASKS), "label": split_label(TASK)}
+found = {"tasks": list(registry.TASKS), "reported": list(registry.REPORTED_TASKS), "label": split_label(TASK)}
 
 samples = registry.load_task(TASK, folder / "data")
 found["loaded"] = len(samples)
@@ -80,7 +80,7 @@ found["replay"] = dict(zip(rows["task"], rows["n"].astype(int)))
 explorer = Gating(recorded_run.open("toy", strict=False))
 found["explorer"] = gate_summary(explorer, GateView(threshold=0.5)).n
 found["choices"] = [label for label, _ in task_options([*registry.TASKS])]
-found["position bias"] = TASK in PositionBiasParams().tasks
+found["position bias"] = PositionBiasParams(tasks=[TASK]).tasks == [TASK]
 
 export("toy", folder / "files")
 runs, problems = import_files("speceyes", [folder / "files"], "again", str(folder / "data"))
