@@ -3,7 +3,7 @@
     python benchmarks/bench_decoding.py [--write]
 
 The embedded agent goes on for 60 tokens after one picture and a question, alone and in a batch of 16. All ways must
-say the same tokens. They take turns in random order; the machine is shared, so the median and the smallest are told.
+give the same tokens. They take turns in random order. The machine is shared, so the median and the smallest are given.
 `--write` puts the table into README.md beside this file.
 """
 
@@ -24,7 +24,7 @@ from PIL import Image
 
 from speceyes_lib.models.base import GenerationRequest
 from speceyes_lib.models.decoding import greedy
-from speceyes_lib.models.transformers import TransformersBackend, _read_in_one_stream
+from speceyes_lib.models.transformers import TransformersBackend, read_in_one_stream
 from speceyes_lib.paths import repo_root
 
 NEW_TOKENS = 60
@@ -38,7 +38,7 @@ def lay_out(model: torch.nn.Module, by_column: bool) -> None:
         if isinstance(layer, torch.nn.Linear):
             layer.weight.data = layer.weight.data.contiguous()
     if by_column:
-        _read_in_one_stream(model)
+        read_in_one_stream(model)
 
 
 def inputs_of(backend: TransformersBackend, count: int) -> dict:
@@ -58,12 +58,12 @@ def decode(backend: TransformersBackend, way: str, count: int) -> tuple[float, l
         start = time.perf_counter()
         if way.startswith("generate"):
             length = inputs["input_ids"].shape[1]
-            said = backend.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)[
+            tokens_by_row = backend.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)[
                 :, length:
             ].tolist()
         else:
-            said = [tokens for tokens, _ in greedy(backend.model, inputs, NEW_TOKENS, ends=())]
-        return time.perf_counter() - start, said
+            tokens_by_row = [tokens for tokens, _ in greedy(backend.model, inputs, NEW_TOKENS, ends=())]
+        return time.perf_counter() - start, tokens_by_row
 
 
 def table() -> str:
@@ -84,16 +84,16 @@ def table() -> str:
     ]
     for count, rounds in ROUNDS.items():
         spent: dict[str, list[float]] = {way: [] for way in WAYS}
-        said = []
+        tokens_by_row = []
         for _ in range(rounds):
             for way in random.sample(WAYS, len(WAYS)):
                 lay_out(backend.model, by_column=way.endswith("by column"))
                 decode(backend, way, count)  # caches are warm
                 seconds, tokens = decode(backend, way, count)
                 spent[way].append(1e3 * seconds / NEW_TOKENS)
-                said.append(tokens)
-        if any(tokens != said[0] for tokens in said):
-            raise SystemExit("the ways said different tokens")
+                tokens_by_row.append(tokens)
+        if any(tokens != tokens_by_row[0] for tokens in tokens_by_row):
+            raise SystemExit("the ways give different tokens")
         first = statistics.median(spent[WAYS[0]])
         for way in WAYS:
             median = statistics.median(spent[way])

@@ -9,10 +9,10 @@ Generation: the same tokens from the same inputs three ways, and the first of th
     afterwards  the whole logits of every step kept, the same K taken at the end
 
 The last two must agree to 1e-5 or the script fails. The large model has the dimensions and the vocabulary
-(151,936) of Qwen3-VL-2B, random weights and a text-only prompt: speed does not depend on what is said.
+(151,936) of Qwen3-VL-2B, random weights and a text-only prompt: speed does not depend on the tokens.
 
 Evidence alone: a stream of logits of that vocabulary, up to 1,024 tokens for a batch of 8, from the logits to the four
-scores, each way in a process of its own that is asked for its peak memory. On the fly, and the plain way: keep the
+scores, each way in its own process, whose peak memory is read. On the fly, and the plain way: keep the
 logits of every step, then go through them token by token. Scores must agree to 1e-6. The two need 9 and 6 GB of memory
 and some minutes. `--write` puts the tables into README.md beside this file.
 """
@@ -75,8 +75,8 @@ def ways(model, inputs: dict, ends: set[int]) -> Ways:
     """The three ways as functions that return (new tokens [batch, steps], top-K or None, bytes kept meanwhile)."""
 
     def decode(recorder=None) -> list[list[int]]:
-        own = inputs | {"past_key_values": transformers.DynamicCache(config=model.config)}
-        return [tokens for tokens, _ in greedy(model, own, NEW_TOKENS, ends, recorder=recorder)]
+        fresh = inputs | {"past_key_values": transformers.DynamicCache(config=model.config)}
+        return [tokens for tokens, _ in greedy(model, fresh, NEW_TOKENS, ends, recorder=recorder)]
 
     def none():
         return decode(), None, 0
@@ -189,10 +189,10 @@ def table(embedded_only: bool) -> str:
     lines = [setting, "", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for name, build, repeats in workloads:
         workload, vocabulary = build()
-        found = measure(workload, repeats)
-        none_s, steps, _ = found["none"]
-        (fly_s, _, fly_bytes), (after_s, _, after_bytes) = found["on the fly"], found["afterwards"]
-        again_s = found["none again"][0]
+        measured = measure(workload, repeats)
+        none_s, steps, _ = measured["none"]
+        (fly_s, _, fly_bytes), (after_s, _, after_bytes) = measured["on the fly"], measured["afterwards"]
+        again_s = measured["none again"][0]
         changes = " | ".join(f"{x / none_s - 1:+.1%}" for x in (fly_s, after_s, again_s))
         lines.append(
             f"| {name} | {vocabulary:,} | {steps} | {1e3 * none_s:,.1f} | {changes} "
@@ -270,17 +270,19 @@ def table_alone() -> str:
     )
     lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for steps in LENGTHS:
-        found = {}
+        measured = {}
         for way in ("plainly", "on the fly"):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                found[way] = pool.submit(alone, way, steps).result()
+                measured[way] = pool.submit(alone, way, steps).result()
         for mode in PAPER_SCORES:
-            np.testing.assert_allclose(found["on the fly"][0][mode], found["plainly"][0][mode], atol=1e-6)
-        most = found["plainly"][2]
+            np.testing.assert_allclose(
+                measured["on the fly"][0][mode], measured["plainly"][0][mode], atol=1e-6
+            )
+        most = measured["plainly"][2]
         lines += [
             f"| {steps:,} | {way} | {spent_s:.2f} | {1e3 * spent_s / steps:.1f} | {extra / 2**20:,.1f} MiB "
             f"| {most / max(extra, 1):,.0f}x |"
-            for way, (_, spent_s, extra) in found.items()
+            for way, (_, spent_s, extra) in measured.items()
         ]
     return "\n".join(lines)
 

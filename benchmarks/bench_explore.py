@@ -2,8 +2,8 @@
 
     python benchmarks/bench_explore.py [--write]
 
-The embedded run, where it is finished, and a made-up run of 11,000 samples with token evidence and pictures. The
-explorer itself is driven, as a person does through its controls: all views are computed anew and handed to the
+The embedded run, where it is finished, and a synthetic run of 11,000 samples with token evidence and pictures. The
+explorer itself is driven, as a person does through its controls: all views are recomputed and handed to the
 browser's queue; what the browser then needs is not in it.
 """
 
@@ -23,7 +23,7 @@ from bench_confidence import write_between_markers
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests/worlds"))  # the made-up run is that of the tests
+sys.path.insert(0, str(ROOT / "tests/worlds"))  # the synthetic run is that of the tests
 
 from explore_run import K_STORED, store_run  # noqa: E402
 from synthetic_run import make_samples, write_vstar  # noqa: E402
@@ -46,9 +46,9 @@ def make_benchmark(root: Path) -> list:
     samples = make_samples(N // len(SPLITS), SPLITS)
     for task in SPLITS:
         write_vstar(root, samples, task.split("/")[1])
-    for own in root.glob("vstar/*/*.jpg"):
-        own.unlink()
-        own.hardlink_to(picture)
+    for file in root.glob("vstar/*/*.jpg"):
+        file.unlink()
+        file.hardlink_to(picture)
     return samples
 
 
@@ -103,7 +103,7 @@ def report() -> str:
         root = Path(folder) / "benchmark"
         root.mkdir()
         store_run("large", make_benchmark(root), root)
-        rows.append(["made up", *measured("large", GateView(threshold=0.9, k=K_STORED))])
+        rows.append(["synthetic", *measured("large", GateView(threshold=0.9, k=K_STORED))])
     lines = [header, ["---"] * len(header), *rows]
     table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread, Python {platform.python_version()}"
@@ -113,10 +113,10 @@ def report() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     text = report()
     print(text)
-    if asked.write:
+    if arguments.write:
         write_between_markers(README, "bench_explore", text)
 
 

@@ -3,7 +3,7 @@
     python benchmarks/bench_funnel.py [--write] [--samples 20] [--pairs 5]
 
 The reference is written for the purpose and does what the original is described to do: it routes and drafts a batch,
-then runs the agents one sample at a time, and encodes the whole conversation anew, pictures included, on every turn.
+then runs the agents one sample at a time, and encodes the whole conversation again, pictures included, on every turn.
 The funnel advances 16 agents at a time and computes on a turn only what is new. Both ask the same backends and
 take turns; answers and decisions must be identical or the script fails. Between them stand the plain arms of the
 suite, which run agents one at a time as the paper does. `--write` puts the table into README.md beside this file.
@@ -66,7 +66,7 @@ class Machine:
 
 
 def reference(machine: Machine, gated: bool) -> Outcome:
-    """One sample at a time, everything encoded anew on every turn; router and draft in batches."""
+    """One sample at a time, everything encoded again on every turn; router and draft in batches."""
     outcome: Outcome = {}
     for task in machine.tasks:
         for start in range(0, len(task), BATCH):
@@ -82,30 +82,34 @@ def reference(machine: Machine, gated: bool) -> Outcome:
 def accepted_drafts(machine: Machine, batch: Sequence[Sample]) -> dict[str, str]:
     """Phases I to III for a batch: sample -> draft, where it is accepted."""
     views = {s.id: resized_view(s.image.open(), machine.agent.image_spec) for s in batch}
-    asked = [
+    requests = [
         GenerationRequest(s.id, machine.wording.router_messages(machine.block(s), views[s.id], "large"), 10)
         for s in batch
     ]
-    words = machine.agent.generate(asked)
-    easy = [s for s, said in zip(batch, words, strict=True) if said.text.strip().lower().startswith("no")]
-    asked = [
+    words = machine.agent.generate(requests)
+    easy = [
+        s
+        for s, generation in zip(batch, words, strict=True)
+        if generation.text.strip().lower().startswith("no")
+    ]
+    requests = [
         GenerationRequest(
             s.id, machine.wording.draft_messages(machine.block(s), views[s.id]), 20, evidence_k=128
         )
         for s in easy
     ]
-    drafts = machine.draft.generate(asked) if asked else []
+    drafts = machine.draft.generate(requests) if requests else []
     return {d.id: d.text.strip() for d in drafts if score_answer(d.evidence.top_logprobs) > THRESHOLD}
 
 
 def fall_back(machine: Machine, sample: Sample) -> tuple:
-    """Phase IV for one sample: the agent turn by turn, everything encoded anew (requests reuse nothing by default)."""
+    """Phase IV for one sample: the agent turn by turn, everything encoded again (requests reuse nothing by default)."""
     original = sample.image.open()
     view = resized_view(original, machine.agent.image_spec)
     agent = machine.make_agent(sample.id, machine.block(sample), original, view)
     while not agent.done:
-        (said,) = machine.agent.generate([agent.next_request()])
-        agent.feed(said)
+        (generation,) = machine.agent.generate([agent.next_request()])
+        agent.feed(generation)
     path = agent.trajectory()
     return "large", path.answer, tuple(turn.text for turn in path.turns)
 
@@ -135,7 +139,7 @@ def funnel(machine: Machine, gated: bool, agents: int) -> Outcome:
 
 def measure(machine: Machine, pairs: int) -> dict[tuple[str, str], tuple[float, float, float]]:
     """(run, way) -> median CPU seconds, median ratio to the reference of the same round, accepted share."""
-    found = {}
+    results = {}
     for run, gated in (("baseline", False), ("gated", True)):
         ways: dict[str, Callable[[], Outcome]] = {
             "serial reference": lambda gated=gated: reference(machine, gated),
@@ -155,14 +159,14 @@ def measure(machine: Machine, pairs: int) -> dict[tuple[str, str], tuple[float, 
                 raise SystemExit(f"{name}: other answers or decisions than the reference on the {run} run")
             ratios = [r / s for r, s in zip(seconds["serial reference"], seconds[name], strict=True)]
             accepted = sum(o[0] == "accepted" for o in expected.values()) / len(expected)
-            found[run, name] = statistics.median(seconds[name]), statistics.median(ratios), accepted
-    return found
+            results[run, name] = statistics.median(seconds[name]), statistics.median(ratios), accepted
+    return results
 
 
 def table(samples: int, pairs: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder) / "benchmark", samples)
-        found = measure(machine, pairs)
+        results = measure(machine, pairs)
     machine_line = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__.split('+')[0]}"
     setting = (
         f"{machine.n} samples of the embedded benchmark, batches of {BATCH}, float32, one thread; {machine_line}, "
@@ -171,7 +175,7 @@ def table(samples: int, pairs: int) -> str:
     )
     columns = ("run", "accepted", "way", "CPU s", "s / sample", "faster than the reference")
     lines = [setting, "", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-    for (run, way), (spent_s, ratio, accepted) in found.items():
+    for (run, way), (spent_s, ratio, accepted) in results.items():
         lines.append(
             f"| {run} | {accepted:.0%} | {way} | {spent_s:.1f} | {spent_s / machine.n:.3f} | {ratio:.2f}x |"
         )

@@ -3,7 +3,7 @@
     python benchmarks/bench_judging.py [--write]
 
 The rules are compared with themselves without the readers they keep for each set of options; verdicts must be the
-same. The model is a server of its own process on this machine that waits 100 ms before it replies, so the ideal
+same. The model is a server in another process on this machine that waits 100 ms before it replies, so the ideal
 number of replies a second is known: requests in flight / 0.1 s. Every answer must get its verdict, and judging all
 of it once more must send no request, or the script fails. `--write` puts the tables into README.md beside this file.
 """
@@ -26,7 +26,7 @@ from types import SimpleNamespace
 
 from bench_confidence import write_between_markers
 
-from speceyes_lib.judging import rules
+from speceyes_lib.judging import option_reader
 from speceyes_lib.judging.llm import JudgingModel
 from speceyes_lib.judging.reply_cache import ReplyCache
 from speceyes_lib.judging.rules import judge
@@ -47,21 +47,21 @@ FORMS = (
 
 def samples() -> list[SimpleNamespace]:
     """Multiple choice with 500 sets of options, and as many yes/no."""
-    found = []
+    examples = []
     for i in range(500):
         options = tuple(f"{o} {i}" for o in OPTIONS)
-        found.append(
+        examples.append(
             SimpleNamespace(benchmark="hr", options=options, answer="B", standard=f"B. {options[1]}")
         )
-    found += [SimpleNamespace(benchmark="pope", options=None, answer="yes", standard="yes")] * 500
-    return found
+    examples += [SimpleNamespace(benchmark="pope", options=None, answer="yes", standard="yes")] * 500
+    return examples
 
 
-def answers_to(asked: list[SimpleNamespace]) -> list[tuple[SimpleNamespace, str]]:
+def answers_to(samples: list[SimpleNamespace]) -> list[tuple[SimpleNamespace, str]]:
     """As many answers as a run with five arms has to each sample, in several wordings."""
-    each = N_ANSWERS // len(asked)
+    each = N_ANSWERS // len(samples)
     pairs = []
-    for i, sample in enumerate(asked):
+    for i, sample in enumerate(samples):
         words = sample.options or ("yes", "no")
         pairs += [
             (sample, FORMS[(i + j) % len(FORMS)].format(words[(i + j) % len(words)])) for j in range(each)
@@ -72,27 +72,32 @@ def answers_to(asked: list[SimpleNamespace]) -> list[tuple[SimpleNamespace, str]
 def rules_table() -> list[str]:
     pairs = answers_to(samples())
     lines = [
-        "| protocol | answers | samples | readers kept, CPU s | readers built anew, CPU s | same verdicts |",
+        "| protocol | answers | samples | readers kept, CPU s | readers rebuilt, CPU s | same verdicts |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for protocol in ("strict", "paper"):
-        kept_s, kept = min((timed(pairs, protocol, anew=False) for _ in range(5)), key=lambda r: r[0])
-        anew_s, anew = min((timed(pairs, protocol, anew=True) for _ in range(3)), key=lambda r: r[0])
-        if kept != anew:
+        kept_s, kept = min((timed(pairs, protocol, rebuilt=False) for _ in range(5)), key=lambda r: r[0])
+        rebuilt_s, rebuilt = min((timed(pairs, protocol, rebuilt=True) for _ in range(3)), key=lambda r: r[0])
+        if kept != rebuilt:
             raise SystemExit(f"{protocol}: the verdicts differ")
-        lines.append(f"| {protocol} | {len(pairs):,} | 1,000 | {kept_s:.2f} | {anew_s:.2f} | yes |")
+        lines.append(f"| {protocol} | {len(pairs):,} | 1,000 | {kept_s:.2f} | {rebuilt_s:.2f} | yes |")
     return lines
 
 
-def timed(pairs: list, protocol: str, anew: bool) -> tuple[float, list]:
-    rules._choice.cache_clear()
-    rules.words.cache_clear()
+def forget_readers() -> None:
+    """Clear the caches of the readers of answers."""
+    for function in vars(option_reader).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+
+
+def timed(pairs: list, protocol: str, rebuilt: bool) -> tuple[float, list]:
+    forget_readers()
     start = time.process_time()
     verdicts = []
     for sample, answer in pairs:
-        if anew:
-            rules._choice.cache_clear()
-            rules.words.cache_clear()
+        if rebuilt:
+            forget_readers()
         verdicts.append(judge(sample, answer, protocol))
     return time.process_time() - start, verdicts
 
@@ -101,7 +106,7 @@ def timed(pairs: list, protocol: str, anew: bool) -> tuple[float, list]:
 
 
 async def slow_judge(scope: dict, receive, send) -> None:
-    """ASGI: any POST is answered after LATENCY_S with a judgement; GET tells how many came."""
+    """ASGI: any POST is answered after LATENCY_S with a judgement; GET returns how many came."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):
@@ -110,14 +115,14 @@ async def slow_judge(scope: dict, receive, send) -> None:
         slow_judge.requests = getattr(slow_judge, "requests", 0) + 1
         await asyncio.sleep(LATENCY_S)
     message = {"role": "assistant", "content": "Judgement: 1"}
-    told = {
+    reply = {
         "requests": getattr(slow_judge, "requests", 0),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 150, "completion_tokens": 5},
     }
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+    await send({"type": "http.response.body", "body": json.dumps(reply).encode()})
 
 
 def serve(port: int) -> None:
@@ -177,7 +182,7 @@ def session(port: int, folder: Path, sample: SimpleNamespace, in_flight: int, n:
 def tables() -> str:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, CPU only, Python {platform.python_version()}"
     lines = [
-        f"{machine}. Rules: CPU time of one thread, best of 5 (built anew: of 3).",
+        f"{machine}. Rules: CPU time of one thread, best of 5 (rebuilt: of 3).",
         "",
         *rules_table(),
         "",

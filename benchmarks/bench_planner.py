@@ -2,9 +2,9 @@
 
     python benchmarks/bench_planner.py [--write] [--requests 120]
 
-A server of its own process answers for both embedded models, one replica each. Users are threads that each send one
+A server in another process answers for both embedded models, one replica each. Users are threads that each send one
 sample after another through the funnel, router first, and ask again as soon as they have their answer. Two runs
-calibrate: one user alone says what every call takes, CALIBRATED users together what calls share (from the server's
+calibrate: one user alone measures what every call takes, CALIBRATED users together what calls share (from the server's
 log). The other numbers of users are predicted before they are measured. `--write` puts the table into README.md.
 """
 
@@ -41,11 +41,11 @@ PER_TASK = 6
 KINDS = {
     20: "draft",
     10: "router",
-}  # new tokens allowed tell a call's kind; what else there is are the agent's turns
+}  # the allowed new tokens show a call's kind; all others are turns of the agent
 POOL = {"draft": SMALL, "router": LARGE, "turn": LARGE}
 
 
-# ------------------------------------------------------------------ the server, in a process of its own
+# ------------------------------------------------------------------ the server, in another process
 
 
 def serve(log: Path) -> None:
@@ -58,10 +58,10 @@ def serve(log: Path) -> None:
     class Logged(TransformersBackend):
         def generate(self, requests):
             start = time.perf_counter()
-            said = super().generate(requests)
+            generations = super().generate(requests)
             kinds = [KINDS.get(r.max_new_tokens, "turn") for r in requests]
             written.write(json.dumps({"kinds": kinds, "s": time.perf_counter() - start}) + "\n")
-            return said
+            return generations
 
     models = {name: Logged(repo_root() / folder, name, "float32", "cpu") for name, folder in EMBEDDED.items()}
     for model in models.values():
@@ -122,14 +122,14 @@ class Clients:
     def run(self, users: int, requests: int, seed: int) -> Measured:
         """`requests` samples in all, drawn with a seed; every user takes the next as soon as he is answered."""
         kinds = np.random.default_rng(seed).integers(0, len(self.samples), requests + users).tolist()
-        if users == 1:  # each sample as often as the other: what it takes alone is asked here
+        if users == 1:  # each sample as often as the other: this run measures what each takes alone
             kinds = list(range(len(self.samples))) * max(1, requests // len(self.samples))
             requests = len(kinds)
-        numbers, told, lock = iter(kinds), Measured([], [], [], []), threading.Lock()
+        numbers, measured, lock = iter(kinds), Measured([], [], [], []), threading.Lock()
         lines = len(self.log.read_text().splitlines())
 
         def user() -> None:
-            while len(told.ended_s) < requests:
+            while len(measured.ended_s) < requests:
                 with lock:
                     kind = next(numbers, None)
                 if kind is None:
@@ -138,16 +138,16 @@ class Clients:
                 self.ask(self.samples[kind])
                 now = time.perf_counter()
                 with lock:
-                    told.ended_s.append(now)
-                    told.latency_s.append(now - began)
-                    told.kinds.append(kind)
+                    measured.ended_s.append(now)
+                    measured.latency_s.append(now - began)
+                    measured.kinds.append(kind)
 
         with ThreadPoolExecutor(users) as pool:
             for done in [pool.submit(user) for _ in range(users)]:
                 done.result()
-        told.calls = [json.loads(line) for line in self.log.read_text().splitlines()[lines:]]
-        del told.ended_s[requests:], told.latency_s[requests:], told.kinds[requests:]
-        return told
+        measured.calls = [json.loads(line) for line in self.log.read_text().splitlines()[lines:]]
+        del measured.ended_s[requests:], measured.latency_s[requests:], measured.kinds[requests:]
+        return measured
 
 
 # ------------------------------------------------------------------ what the simulation is given
@@ -157,18 +157,18 @@ def shared_s(calls: Sequence[dict]) -> dict[int, float]:
     """By pool, the seconds that a call takes however many share it: least squares over calls of several sizes."""
     fixed = {}
     for pool in (SMALL, LARGE):
-        own = [c for c in calls if POOL[c["kinds"][0]] == pool]
+        of_pool = [c for c in calls if POOL[c["kinds"][0]] == pool]
         names = [kind for kind, where in POOL.items() if where == pool]
-        design = np.array([[1.0, *(c["kinds"].count(name) for name in names)] for c in own])
-        solution, *_ = np.linalg.lstsq(design, np.array([c["s"] for c in own]), rcond=None)
+        design = np.array([[1.0, *(c["kinds"].count(name) for name in names)] for c in of_pool])
+        solution, *_ = np.linalg.lstsq(design, np.array([c["s"] for c in of_pool]), rcond=None)
         fixed[pool] = max(float(solution[0]), 0.0)
     return fixed
 
 
 def workload(alone: Measured, together: Measured, n: int) -> Workload:
-    """Every sample's chain of calls: own seconds as one user alone measured them, the shared part as above.
+    """Every sample's chain of calls: its seconds as one user alone measured them, the shared part as above.
 
-    A lone user's calls follow each other, so the log tells which are whose. What is left of a sample's latency is
+    A lone user's calls follow each other, so the log shows which belong together. What is left of a sample's latency is
     spent beside the models: pictures, HTTP, and the time that the server waits for company.
     """
     from speceyes_lib.demo.server import GATHER_S
@@ -207,9 +207,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--requests", type=int, default=160)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.serve:
-        serve(asked.serve)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
         return
     with tempfile.TemporaryDirectory() as folder:
         root, log = Path(folder) / "benchmark", Path(folder) / "calls.jsonl"
@@ -226,14 +226,14 @@ def main() -> None:
             log.touch()
             clients = Clients(url, log, samples)
             clients.run(4, 12, 99)  # both sides warm
-            found = {n: clients.run(n, asked.requests, seed=n) for n in (1, CALIBRATED)}
-            work = workload(found[1], found[CALIBRATED], len(samples))
+            runs = {n: clients.run(n, arguments.requests, seed=n) for n in (1, CALIBRATED)}
+            work = workload(runs[1], runs[CALIBRATED], len(samples))
             fleet = Fleet(1, 1)
-            found |= {n: clients.run(n, asked.requests, seed=n) for n in USERS if n not in found}
+            runs |= {n: clients.run(n, arguments.requests, seed=n) for n in USERS if n not in runs}
         finally:
             server.terminate()
             server.wait()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores; {asked.requests} requests each"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores; {arguments.requests} requests each"
     lines = [
         f"Embedded models behind the embedded server, one replica each; {machine}. Simulated / measured.",
         "",
@@ -242,18 +242,18 @@ def main() -> None:
     ]
     off = []
     for n in USERS:
-        told, real = simulate_fleet(work, fleet, users=n, requests=4000), found[n]
+        measured, real = simulate_fleet(work, fleet, users=n, requests=4000), runs[n]
         skip = max(n, len(real.ended_s) // 5)
         latency = np.array(real.latency_s[skip:])
         pairs = [
-            (told.throughput_per_s, real.throughput(skip)),
-            (told.p50_s, float(np.quantile(latency, 0.5))),
-            (told.p95_s, float(np.quantile(latency, 0.95))),
+            (measured.throughput_per_s, real.throughput(skip)),
+            (measured.p50_s, float(np.quantile(latency, 0.5))),
+            (measured.p95_s, float(np.quantile(latency, 0.95))),
         ]
         cells = "".join(f"{a:.3g} / {b:.3g} | {100 * (a / b - 1):+.0f} % | " for a, b in pairs)
         sizes = [len(c["kinds"]) for c in real.calls if c["kinds"][0] != "draft"]
         note = "calibration" if n in (1, CALIBRATED) else "predicted"
-        lines.append(f"| {n} | {cells}{told.large_batch:.1f} / {np.mean(sizes):.1f} | {note} |")
+        lines.append(f"| {n} | {cells}{measured.large_batch:.1f} / {np.mean(sizes):.1f} | {note} |")
         if note == "predicted":
             off.append(abs(pairs[0][0] / pairs[0][1] - 1))
     lines += [
@@ -262,7 +262,7 @@ def main() -> None:
     ]
     text = "\n".join(lines)
     print(text)
-    if asked.write:
+    if arguments.write:
         write_between_markers(Path(__file__).with_name("README.md"), "bench_planner", text)
 
 

@@ -105,8 +105,8 @@ def by_loop(data: replay_data.ReplayData, settings: pd.DataFrame) -> pd.DataFram
     return pd.DataFrame(rows, columns=["setting", "task", "accepted", "accuracy_pct"])
 
 
-def checked(told: pd.DataFrame, expected: pd.DataFrame) -> None:
-    both = expected.merge(told, on=["setting", "task"], suffixes=("_loop", ""))
+def checked(replayed: pd.DataFrame, expected: pd.DataFrame) -> None:
+    both = expected.merge(replayed, on=["setting", "task"], suffixes=("_loop", ""))
     if len(both) != len(expected) or not (
         (both["accepted"] == both["accepted_loop"]).all()
         and np.allclose(both["accuracy_pct"], both["accuracy_pct_loop"])
@@ -144,10 +144,10 @@ def sizes() -> str:
         data = with_evidence(n)
         for settings in (GRID[GRID["k"] == 64].reset_index(drop=True), GRID):
             scoring_s, _ = timed(lambda s=settings, p=data: scored(fresh(p), s), 3)
-            all_s, told = timed(lambda s=settings, p=data: outcomes.replay(fresh(p), s), 3)
+            all_s, replayed = timed(lambda s=settings, p=data: outcomes.replay(fresh(p), s), 3)
             sweep_s, _ = timed(lambda s=settings, p=data: outcomes.replay(p, s), 3)
             loop_s, expected = timed(lambda s=settings, p=data: by_loop(p, s), 1)
-            checked(told, expected)
+            checked(replayed, expected)
             cells = n * len(settings)
             rows.append(
                 [
@@ -176,8 +176,8 @@ def scored(data: replay_data.ReplayData, settings: pd.DataFrame) -> None:
 
 def dense(n: int = 10_791) -> str:
     data = with_evidence(n)
-    seconds, told = timed(lambda: outcomes.curve(fresh(data), Setting()), 3)
-    thresholds = told["threshold"].nunique()
+    seconds, replayed = timed(lambda: outcomes.curve(fresh(data), Setting()), 3)
+    thresholds = replayed["threshold"].nunique()
     one_s, _ = timed(lambda: outcomes.replay(data, Setting()), 5)
     samples_s, _ = timed(lambda: outcomes.decisions(data, Setting()), 5)
     return (
@@ -187,13 +187,13 @@ def dense(n: int = 10_791) -> str:
 
 
 def chunks(n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Evidence of n answers, CHUNK at a time; never more than one chunk is there."""
+    """Evidence of n answers, CHUNK at a time; never more than one chunk exists."""
     for start in range(0, n, CHUNK):
         yield flatten_answers(made_up_answers(min(CHUNK, n - start), 3, seed=start))
 
 
 def million() -> str:
-    """Runs in this process alone, so that its peak memory is its own."""
+    """Runs in this process alone, so that its peak memory is not that of others."""
     making = 0.0
 
     def counted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -211,8 +211,8 @@ def million() -> str:
     pooled = replay_data.pooled_in_chunks(counted(), KS)
     scoring_s = time.perf_counter() - start - making
     data = made_up(MILLION, pooled=pooled)
-    sweep_s, told = timed(lambda: outcomes.replay(data, GRID), 1)
-    if not (told["status"] == "ok").all():
+    sweep_s, replayed = timed(lambda: outcomes.replay(data, GRID), 1)
+    if not (replayed["status"] == "ok").all():
         raise SystemExit("a setting was refused")
     return (
         f"{MILLION:,} records of 1 to 3 tokens, {len(GRID)} settings: scores from evidence that comes {CHUNK:,} "
@@ -232,9 +232,9 @@ def report() -> str:
 
 
 def fidelity_table(run: str) -> str:
-    """What notebook 06 wrote, as it stands there."""
+    """The table that the study of replay fidelity wrote."""
     manifest = read_manifest(run, fidelity.STAGE)
-    told = pd.read_csv(
+    replayed = pd.read_csv(
         stage_dir(run, fidelity.STAGE) / "settings.csv", keep_default_na=False, na_values=["nan"]
     )
     machine = manifest.environment
@@ -255,7 +255,7 @@ def fidelity_table(run: str) -> str:
             *(f"{row.speedup_predicted:.2f}x / {row.speedup_measured:.2f}x", f"{row.off_pct:+.1f} %"),
             row.cost_note or "",
         ]
-        for row in told.itertuples()
+        for row in replayed.itertuples()
     ]
     header = [
         "setting",
@@ -269,7 +269,7 @@ def fidelity_table(run: str) -> str:
     header += ["wall-clock s", "speedup", "off", "note"]
     setting = f"{machine['platform']}, {machine['cores']} cores, {machine['omp_threads']} thread(s)."
     lead = f"Replayed / measured, embedded models and benchmark; {setting}"
-    return "\n\n".join([lead, table(header, rows), " ".join(fidelity.finding(told))])
+    return "\n\n".join([lead, table(header, rows), " ".join(fidelity.finding(replayed))])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the sandbox costs a sample: its programs confined, unconfined in a process of their own, and in this process.
+"""What the sandbox costs a sample: its programs confined, unconfined in another process, and in this process.
 
     python benchmarks/bench_sandbox.py [--write]
 
-In this process is the way of the original: nothing is started, nothing confined, PIL is there already. All three must
-print the same. The ways take turns. `--write` puts the table into README.md beside this file.
+The original runs programs in its process: nothing is started, nothing confined, PIL is imported already. All three
+must print the same. The ways take turns. `--write` puts the table into README.md beside this file.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def measured() -> str:
         picture = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
         seconds: dict[str, list[list[float]]] = {way: [] for way in WAYS}
         for _ in range(ROUNDS):
-            told = []
+            outputs = []
             for way, work in WAYS.items():
                 spent, printed = work(picture)
                 seconds[way].append(spent)
-                told.append(printed)
-            if told != [told[0]] * len(told):
-                raise SystemExit(f"the ways disagree: {told}")
+                outputs.append(printed)
+            if outputs != [outputs[0]] * len(outputs):
+                raise SystemExit(f"the ways disagree: {outputs}")
         for way, rows in seconds.items():
             cells = " | ".join(
                 f"{1000 * statistics.median(column):.1f}" for column in zip(*rows, strict=True)

@@ -35,7 +35,7 @@ K, TOKENS = 64, ("re", "d")
 
 
 def reply(alternatives: int) -> bytes:
-    """A chat completion, with log-probabilities where asked for."""
+    """A chat completion, with log-probabilities where requested."""
     choice: dict = {"index": 0, "message": {"role": "assistant", "content": "red"}, "finish_reason": "stop"}
     if alternatives:
         logprobs = np.log(np.full(alternatives, 1 / alternatives)) - np.arange(alternatives) / 7
@@ -77,7 +77,7 @@ def serve(ports: multiprocessing.SimpleQueue) -> None:
 
 def requests(n: int, with_picture: bool) -> list[GenerationRequest]:
     rng = np.random.default_rng(0)
-    found = []
+    results = []
     for i in range(n):
         content: list[dict] = [{"type": "text", "text": "Which colour has the small square?"}]
         if with_picture:
@@ -85,8 +85,8 @@ def requests(n: int, with_picture: bool) -> list[GenerationRequest]:
             picture = Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC)
             content.insert(0, {"type": "image", "image": picture})
         messages = [{"role": "user", "content": content}]
-        found.append(GenerationRequest(f"r{i}", messages, 20, evidence_k=K if with_picture else 0))
-    return found
+        results.append(GenerationRequest(f"r{i}", messages, 20, evidence_k=K if with_picture else 0))
+    return results
 
 
 def measure(backend: ServerBackend, work: list[GenerationRequest]) -> tuple[float, float]:
@@ -116,13 +116,13 @@ def table() -> str:
         }
         for n, backend in backends.items():
             measure(backend, work[:n])  # connections
-        found: dict[int, list[tuple[float, float]]] = {n: [] for n in IN_FLIGHT}
+        results: dict[int, list[tuple[float, float]]] = {n: [] for n in IN_FLIGHT}
         for _ in range(REPEATS):
             for n, backend in backends.items():
-                found[n].append(measure(backend, work[: n * ROUNDS]))
+                results[n].append(measure(backend, work[: n * ROUNDS]))
         for n in IN_FLIGHT:
-            rates = [rate for rate, _ in found[n]]
-            cpu_ms = 1000 * statistics.median(cpu for _, cpu in found[n])
+            rates = [rate for rate, _ in results[n]]
+            cpu_ms = 1000 * statistics.median(cpu for _, cpu in results[n])
             rate, ideal = statistics.median(rates), n / LATENCY_S
             share = f"{rate / ideal:.0%} ({min(rates) / ideal:.0%}–{max(rates) / ideal:.0%})"
             rows.append(f"| {kind} | {n} | {ideal:,.0f} | {rate:,.1f} | {share} | {cpu_ms:.2f} |")
@@ -140,13 +140,13 @@ def table() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    found = table()
-    print(found)
+    results = table()
+    print(results)
     if parser.parse_args().write:
         readme = Path(__file__).with_name("README.md")
         head, rest = readme.read_text("utf-8").split("<!-- bench_server: begin -->")
         tail = rest.split("<!-- bench_server: end -->")[1]
-        marked = f"<!-- bench_server: begin -->\n{found}\n<!-- bench_server: end -->"
+        marked = f"<!-- bench_server: begin -->\n{results}\n<!-- bench_server: end -->"
         readme.write_text(head + marked + tail, "utf-8")
 
 

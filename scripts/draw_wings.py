@@ -27,7 +27,7 @@ SMALL = {
 
 
 def purpose(name: str) -> str:
-    """First sentence of what a wing or file says of itself."""
+    """First sentence of the docstring of a wing or file."""
     path = PACKAGE / name / "__init__.py"
     path = path if path.exists() else PACKAGE / f"{name}.py"
     first = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n\n")[0]

@@ -20,7 +20,7 @@ from .gating.gate import NOTHING, PASSES
 from .gating.scores import GATE_SCORES
 from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from .models.endpoint import parse_endpoints
-from .models.registry import identity
+from .models.registry import backend_type
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
 from .stats.resampling import Bootstrap
 from .tasks.hub import ITEMS
@@ -78,7 +78,7 @@ def _empty_or(read: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Model = Annotated[str, Field(min_length=1), _empty_or(identity)]
+Model = Annotated[str, Field(min_length=1), _empty_or(lambda model: backend_type(model).identity(model))]
 Pixels = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -136,10 +136,11 @@ class NotebookParams(Params):
     def stage_config(self) -> dict[str, Any]:
         """What the results of one task depend on: the parameters without the run's name and the task list.
 
-        A served model is named without the place it is served at (`models.registry.identity`).
+        A served model is named without the place it is served at (`BackendType.identity`).
         """
         values = self.model_dump(exclude={"run", "tasks", "if_changed", "if_fewer_alternatives"})
-        return {key: identity(v) if key.endswith("_model") else v for key, v in values.items()}
+        models = {key: v for key, v in values.items() if key.endswith("_model")}
+        return values | {key: backend_type(model).identity(model) for key, model in models.items()}
 
 
 class StageParams(NotebookParams):

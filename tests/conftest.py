@@ -1,4 +1,4 @@
-"""What tests of several modules share: the embedded models and a small benchmark of their own."""
+"""Fixtures that tests of several modules share: the embedded models and a small benchmark."""
 
 from __future__ import annotations
 

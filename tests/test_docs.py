@@ -72,7 +72,7 @@ def paths_in(text: str) -> set[str]:
 
 def exists(name: str) -> bool:
     if "/" not in name:
-        return any(not {".venv", ".git"} & set(found.parts) for found in ROOT.rglob(name))
+        return any(not {".venv", ".git"} & set(path.parts) for path in ROOT.rglob(name))
     return any(base.joinpath(name).exists() or any(base.glob(name)) for base in (ROOT, PACKAGE))
 
 
@@ -120,7 +120,7 @@ def commands_in(text: str, program: str) -> list[list[str]]:
 def test_every_command_line_is_one_that_the_parser_takes(path, capsys):
     refused = []
     for arguments in commands_in(path.read_text("utf-8"), "speceyes"):
-        try:  # a sub-command that is only mentioned is asked for its help
+        try:  # the help of a sub-command shows that it exists
             parser().parse_args(arguments if len(arguments) > 1 else [*arguments, "--help"])
         except SystemExit as stop:
             if stop.code != 0:

@@ -64,12 +64,12 @@ def test_imports_between_the_wings_point_downwards():
 def imported_names(path: Path) -> set[tuple[str, str]]:
     """(wing, name) of everything that a file imports from the library by a relative import."""
     parts = path.relative_to(PACKAGE).parts
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             module = [*parts[: len(parts) - node.level], *(node.module or "").split(".")]
-            found |= {(module[0], alias.name) for alias in node.names}
-    return found
+            names |= {(module[0], alias.name) for alias in node.names}
+    return names
 
 
 @each_file

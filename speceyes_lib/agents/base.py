@@ -19,21 +19,16 @@ class Agent(Protocol):
     @property
     def done(self) -> bool:
         """True once the agent has ended, with an answer or an error."""
-        ...
 
     @property
     def n_turns(self) -> int:
         """Number of turns so far. Requests of agents at the same turn have similar lengths and make good batches."""
-        ...
 
     def next_request(self) -> GenerationRequest | None:
         """The request for the next turn; None when done."""
-        ...
 
     def feed(self, generation: Generation) -> None:
         """Parse a turn, run its tool and decide what comes next. No text of a model makes this raise."""
-        ...
 
     def trajectory(self) -> Trajectory:
         """All turns so far, as a record."""
-        ...

@@ -1,19 +1,10 @@
 """The DeepEyes agent: it thinks, may zoom into the picture by a JSON tool call, and answers inside <answer>.
 
-What a turn may contain, and what follows (source: the published behaviour of DeepEyes, without its defects):
+The crop, or the reason why a call was refused, comes back as the next user turn. Boxes always refer to the first
+picture, even after a crop was shown, because the tool has no argument for another picture. docs/agents.md lists what a
+turn may contain, and what follows.
 
-    <answer>text</answer>             final answer (`answer_from="tag"`), also beside a tool call
-    <tool_call>JSON</tool_call>       zoom; the crop of the original comes back as the next user turn. The first
-                                      of several calls in one turn counts
-    a call that cannot be read        error text as the next user turn; the same one twice in a row ends the run
-      or a box that marks nothing     (`repeated_call`)
-    neither tag, text after </think>  final answer (`answer_from="untagged"`)
-    nothing, or a thought only        the run ends (`no_answer`)
-    an answer cut off by the token    the run ends (`cut_off`)
-      limit
-    the last turn still zooms         the run ends (`turn_limit`)
-
-Boxes always refer to the first picture, even after a crop was shown: the tool has no argument for another picture.
+Source: the published behaviour of DeepEyes, without its defects.
 """
 
 from __future__ import annotations
@@ -24,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ..runs.records import Failure, Turn
-from ..tasks.images import BoxError
+from ..tasks.images import BoxError, crop_view
 from ..tools import zoom
 from .tagged import TaggedAgent
 
@@ -39,10 +30,9 @@ class DeepEyesAgent(TaggedAgent):
     """
 
     tag = "tool_call"
-
     boxes: zoom.BoxUnits = "view_px"
 
-    def use_tool(
+    def _use_tool(
         self, taken: dict[str, Any], written: str, complete: bool
     ) -> tuple[Turn, Image.Image | Failure]:
         try:
@@ -53,13 +43,13 @@ class DeepEyesAgent(TaggedAgent):
         notes = taken["notes"] + zoom.oddities(call, self.view.size, self.spec)
         taken = taken | {"action": "tool", "tool_call": call.raw, "box_px": call.box_px, "notes": notes}
         try:
-            crop, crop_px = zoom.zoom(self.original, call, self.view.size, self.spec)
+            crop, crop_px = crop_view(self.original, call.box_px, self.view.size, self.spec)
         except BoxError as e:
             error = Failure(type="bad_box", message=str(e))
             return Turn(**taken, error=error), error
         return Turn(**taken, crop_px=crop_px), crop
 
-    def go_on(self, text: str, result: object | None) -> None:
+    def _continue(self, text: str, result: object | None) -> None:
         if result is None:
             reply = {"role": "user", "content": self.prompts.step_next}
         elif isinstance(result, Failure):

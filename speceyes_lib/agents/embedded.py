@@ -1,26 +1,19 @@
 """Interpreters for the embedded models, which were trained on one dialogue: the zoom calls of DeepEyes.
 
 The tiny model still makes every decision; only the form changes. Drafts, router requests and turns of DeepEyes pass
-through unchanged. What is translated, and the limits:
-
-    Thyme's turns          The model reads and writes zoom calls. A call becomes the program that crops that box,
-                           with the call itself as its first comment. A call that is not JSON becomes a program that
-                           fails. The embedded Thyme agent can crop and do nothing else.
-    a proposed step        The small model knows one picture and one question. It gives its direct answer on the
-                           newest picture (the last crop, if there is one). It never proposes to zoom.
-    the score of a step    The large model cannot write digits. It answers without zooming. The score is ten times its
-                           probability of that answer (at most 9) if the step gives the same answer, otherwise 0.
+through unchanged. Thyme's programs and the steps of SpecReason are translated, as docs/agents.md describes. A zoom call
+becomes a program with the call itself as its first comment; a call that is not JSON becomes a program that fails.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..models.base import Backend, Generation, GenerationRequest
-from ..tasks.images import ImageSpec
 from ..tools.zoom import CallError, parse_call
 from .prompt_sets import PromptSet
 
@@ -51,22 +44,21 @@ class EmbeddedDialogue:
 
     def __init__(self, backend: Backend, prompts: PromptSet) -> None:
         self.backend, self.prompts = backend, prompts
-        self.image_spec: ImageSpec = backend.image_spec
-        self.vocab_size = backend.vocab_size
+        self.image_spec, self.vocab_size = backend.image_spec, backend.vocab_size
         self.max_in_flight: int = getattr(backend, "max_in_flight", 0)
+        self.warm_up = backend.warm_up
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        said = self.backend.generate([self._told(r) for r in requests])
-        return [self._retold(r, g) for r, g in zip(requests, said, strict=True)]
-
-    def warm_up(self) -> None:
-        self.backend.warm_up()
+        """The generations, translated for the agents; see `Backend.generate`."""
+        generations = self.backend.generate([self._for_model(r) for r in requests])
+        return [self._for_agent(r, g) for r, g in zip(requests, generations, strict=True)]
 
     def info(self) -> dict:
+        """What identifies the model, and the interpreter in front of it."""
         return self.backend.info() | {"adapter": type(self).__name__}
 
     # ------------------------------------------------------------------------------------------ to the model
-    def _told(self, request: GenerationRequest) -> GenerationRequest:
+    def _for_model(self, request: GenerationRequest) -> GenerationRequest:
         if request.role == "small":
             pictures = [p["image"] for m in request.messages for p in _parts(m) if p["type"] == "image"]
             block = _PICTURE_LINE.sub("", _question(request))
@@ -86,21 +78,25 @@ class EmbeddedDialogue:
         return request
 
     def _is_score(self, request: GenerationRequest) -> bool:
-        last = request.messages[-1]
-        return last["role"] == "user" and last["content"] == self.prompts.step_score
+        return request.messages[-1] == {"role": "user", "content": self.prompts.step_score}
 
     def _as_zoom_calls(self, messages: Sequence[dict]) -> Iterator[dict]:
         """Thyme's single long assistant turn as turns of DeepEyes. A DeepEyes conversation is returned unchanged."""
         for message in messages:
             if message["role"] == "user" and not isinstance(message["content"], str):
-                yield message | {"content": [_without_picture_line(part) for part in message["content"]]}
+                parts = message["content"]
+                yield message | {
+                    "content": [
+                        p | {"text": _PICTURE_LINE.sub("", p["text"])} if "text" in p else p for p in parts
+                    ]
+                }
             elif message["role"] == "assistant" and not isinstance(message["content"], str):
                 yield from self._split(message["content"])
             else:
                 yield message
 
     def _split(self, parts: Sequence[dict]) -> Iterator[dict]:
-        output: list[dict] | None = None  # the parts of a tool's output, while one is being read
+        output: list[dict] | None = None  # the parts of a tool's output, while one is read
         for part in parts:
             if part.get("text") == self.prompts.tool_response_before:
                 output = []
@@ -113,22 +109,24 @@ class EmbeddedDialogue:
                 yield {"role": "assistant", "content": PROGRAM.sub(as_call, part["text"])}
 
     # ---------------------------------------------------------------------------------------- from the model
-    def _retold(self, request: GenerationRequest, said: Generation) -> Generation:
-        if said.error is not None or request.role == "small":
-            return said
+    def _for_agent(self, request: GenerationRequest, generation: Generation) -> Generation:
+        if generation.error is not None or request.role == "small":
+            return generation
         if self._is_score(request):
             _, step = _without_step(request.messages)
-            return replace(said, text=str(_utility(step, said)), finish_reason="stop", evidence=None)
+            score = str(_utility(step, generation))
+            return replace(generation, text=score, finish_reason="stop", evidence=None)
         picture = _PICTURE_LINE.search(_question(request))
         if picture is None:
-            return said
+            return generation
         view = next(p["image"] for p in _parts(request.messages[1]) if p["type"] == "image")
-        text = _CALL.sub(lambda call: as_program(call[1], picture[1], view.size), said.text, count=1)
-        return replace(said, text=text)
+        text = _CALL.sub(lambda call: as_program(call[1], picture[1], view.size), generation.text, count=1)
+        return replace(generation, text=text)
 
 
 # --------------------------------------------------------------------------------------- calls and programs
 def as_program(call: str, path: str, view_px: tuple[int, int]) -> str:
+    """The program, inside its tags, that crops the box of a zoom call out of the picture file."""
     written = call.strip()
     comment = "".join(f"# {line}\n" for line in written.splitlines())
     try:
@@ -141,11 +139,8 @@ def as_program(call: str, path: str, view_px: tuple[int, int]) -> str:
 
 def as_call(program: re.Match) -> str:
     """The zoom call behind a program: it stands in the first lines of comment."""
-    lines = []
-    for line in program[1].splitlines():
-        if not line.startswith("# "):
-            break
-        lines.append(line.removeprefix("# "))
+    comment = itertools.takewhile(lambda line: line.startswith("# "), program[1].splitlines())
+    lines = [line.removeprefix("# ") for line in comment]
     return "<tool_call>\n" + "\n".join(lines) + "\n</tool_call>"
 
 
@@ -170,15 +165,15 @@ def _without_step(messages: Sequence[dict]) -> tuple[list[dict], str]:
     return [*before, with_step | {"content": earlier}], step["text"]
 
 
-def _utility(step: str, own: Generation) -> int:
+def _utility(step: str, generation: Generation) -> int:
     """0 to 9: ten times the probability that the large model gives the same answer as the step."""
-    answer = re.search(r"<answer>(.*?)(</answer>|\Z)", own.text, re.DOTALL)
-    if own.evidence is None or answer is None or answer[1].strip().lower() != step.strip().lower():
+    evidence, answer = generation.evidence, re.search(r"<answer>(.*?)(</answer>|\Z)", generation.text, re.S)
+    if evidence is None or answer is None or answer[1].strip().lower() != step.strip().lower():
         return 0
-    texts = list(own.evidence.token_texts)
+    texts = list(evidence.token_texts)
     start = texts.index("<answer>") + 1 if "<answer>" in texts else len(texts)
     end = texts.index("</answer>", start) if "</answer>" in texts[start:] else len(texts)
-    logprob = math.fsum(own.evidence.chosen_logprobs[start:end]) if start < end else -math.inf
+    logprob = math.fsum(evidence.chosen_logprobs[start:end]) if start < end else -math.inf
     return min(9, int(10 * math.exp(logprob)))
 
 
@@ -192,7 +187,3 @@ def _question(request: GenerationRequest) -> str:
     """The text of the first user turn, without what a proposal adds to it."""
     first = next((m for m in request.messages if m["role"] == "user"), None)
     return next((p["text"] for p in _parts(first) if p["type"] == "text"), "") if first else ""
-
-
-def _without_picture_line(part: dict) -> dict:
-    return part | {"text": _PICTURE_LINE.sub("", part["text"])} if part["type"] == "text" else part

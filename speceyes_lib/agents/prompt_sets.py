@@ -1,7 +1,7 @@
-"""All wording shown to the models. It lies in data files, and only this module builds messages from it.
+"""All wording shown to the models. It is in data files, and only this module builds messages from it.
 
-A prompt set is a YAML file in the folder `prompts` beside this module (`demo`, `deepeyes`), or any path the user
-gives. Placeholders are filled literally: user text is never evaluated as a format string.
+A prompt set is a YAML file in the folder `prompts` beside this module, or any path the user gives. Placeholders are
+filled literally: user text is never evaluated as a format string.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError, build, nearest
 from ..tasks.sample import LETTERS
 
 _FOLDER = resources.files(__package__) / "prompts"
@@ -38,9 +38,8 @@ class PromptSet(BaseModel):
     option_separator: str
     yes_no: str  # {question}
     draft: str = "{question_block}"  # the user text of Phase II
-    agent: str = (
-        "{question_block}"  # the user text of Phase IV, first turn; agents with code: {image_path} and so on
-    )
+    # the user text of Phase IV, first turn; agents with code: {image_path}, {width}, {height}
+    agent: str = "{question_block}"
     router: str  # {question_block}
     tool_response_before: str
     tool_response_after: str
@@ -77,6 +76,7 @@ class PromptSet(BaseModel):
         return self._ask(system, self.router_text(block), image)
 
     def router_text(self, block: str) -> str:
+        """The user text of Phase I."""
         return _fill(self.router, question_block=block)
 
     def tool_response(self, content: object, *, is_image: bool = True) -> dict:
@@ -105,31 +105,20 @@ def load(name_or_path: str) -> PromptSet:
     """
     name = str(name_or_path)
     if name in available():
-        source, text = (
-            f"prompt set {name!r}",
-            (_FOLDER / f"{name}.yaml").read_text("utf-8"),
-        )
+        file = _FOLDER / f"{name}.yaml"
     elif name.endswith((".yaml", ".yml")):
-        source = name
-        try:
-            text = Path(name).read_text("utf-8")
-        except OSError as e:
-            raise ConfigError(
-                f"{name}: cannot read the prompt file ({e.strerror}); give a readable YAML file"
-            ) from e
+        file = Path(name)
     else:
         raise ConfigError(
             f"prompts: no prompt set {name!r}{nearest(name, available())}; "
             f"shipped are {', '.join(available())}, or give the path of a .yaml file"
         )
     try:
-        values = yaml.safe_load(text)
-        return PromptSet.model_validate(values)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{source}: not valid YAML: {e}") from e
-    except ValidationError as e:
-        first = e.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "(file)"
+        values = yaml.safe_load(file.read_text("utf-8"))
+    except OSError as e:
         raise ConfigError(
-            f"{source}: field {field!r}: {first['msg']}; valid keys are {', '.join(PromptSet.model_fields)}"
+            f"{name}: cannot read the prompt file ({e.strerror}); give a readable YAML file"
         ) from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{name}: not valid YAML: {e}") from e
+    return build(PromptSet, values, f"prompts {name}")

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from PIL import Image
 
 from ..errors import ConfigError, nearest
-from ..models.base import Backend
-from ..tasks.images import ImageSpec
 from ..tools import sandbox as code_sandbox
 from ..tools import zoom
 from ..tools.registry import TOOLS, Tool
 from ..tools.sandbox import Sandbox
 from .base import Agent
 from .deepeyes import DeepEyesAgent
-from .embedded import adapt
-from .prompt_sets import PromptSet
 from .specreason import SpecReason, SpecReasonAgent
 from .thyme import ThymeAgent
 
@@ -30,49 +27,33 @@ class AgentType:
     Attributes:
         label: name for readers.
         start: (id, question_block, original, view, ...) -> an agent at its first turn.
-        tool_name: its tool, a key of `TOOLS`.
+        tool: what it may use.
         prompts: the prompt set that was written for it.
-        adapt: (backend, prompts) -> the backend, or an interpreter around it where the prompts are for the embedded
-            models, which know one dialogue only.
     """
 
     label: str
     start: Callable[..., Agent]
-    tool_name: str
+    tool: Tool
     prompts: str
-    adapt: Callable[[Backend, PromptSet], Backend] = adapt
-
-    @property
-    def tool(self) -> Tool:
-        return TOOLS[self.tool_name]
 
 
 AGENTS = {
-    "deepeyes": AgentType("DeepEyes", DeepEyesAgent, zoom.NAME, "deepeyes"),
-    "thyme": AgentType("Thyme", ThymeAgent, code_sandbox.NAME, "thyme"),
+    "deepeyes": AgentType("DeepEyes", DeepEyesAgent, TOOLS[zoom.NAME], "deepeyes"),
+    "thyme": AgentType("Thyme", ThymeAgent, TOOLS[code_sandbox.NAME], "thyme"),
 }
 
 
 def agent_factory(
-    name: str,
-    *,
-    spec: ImageSpec,
-    prompts: PromptSet,
-    max_turns: int,
-    max_new_tokens: int,
-    sandbox: Sandbox | None = None,
-    specreason: SpecReason | None = None,
+    name: str, *, sandbox: Sandbox | None = None, specreason: SpecReason | None = None, **settings: Any
 ) -> Callable[..., Agent]:
     """What starts the agent of a sample: ``make(id, question_block, original, view, forbid_tool=False)``.
 
     Args:
         name: a key of `AGENTS`.
-        spec: how pictures are resized for the model.
-        prompts: the wording.
-        max_turns, max_new_tokens: limits of one sample and of one turn.
         sandbox: for agents whose tool needs one.
         specreason: steps are proposed by the small model. An answer without tool (forbid_tool) is one turn of the
             large one and stays as it is.
+        settings: `spec`, `prompts`, `max_turns` and `max_new_tokens` of `TaggedAgent`.
 
     Raises:
         ConfigError: there is no such agent.
@@ -81,7 +62,6 @@ def agent_factory(
     if name not in AGENTS:
         raise ConfigError(f"agent: no agent {name!r}{nearest(name, AGENTS)}; there are {', '.join(AGENTS)}")
     kind = AGENTS[name]
-    settings = {"spec": spec, "prompts": prompts, "max_turns": max_turns, "max_new_tokens": max_new_tokens}
     if kind.tool.needs_sandbox:
         if sandbox is None:
             raise ValueError("an agent that writes code needs a sandbox")

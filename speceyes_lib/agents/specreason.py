@@ -1,14 +1,10 @@
-"""SpecReason: the small model proposes each step and the large model scores it. A good step is used as it is.
+"""SpecReason: the small model proposes each step, and the large model scores how useful the step is.
 
-Per step (source: arXiv:2504.07891, as in Table 1 of the SpecEyes paper, but both models see all tool results):
+A step with a score of at least the threshold is used as it is. Otherwise, or without a score, the large model writes
+the step. A step counts like a turn of the wrapped agent (DeepEyes or Thyme), which parses it, runs its tool and keeps
+the conversation. A step that is only a thought does not end the run.
 
-    1  the small model writes the next step
-    2  the large model rates how useful it is; the first digit of at most 10 tokens is the score
-    3  score >= threshold: the step is used. Otherwise, or without a score, the large model writes the step
-    4  the step counts like a turn of the agent: its tool call is carried out, both models see the result, and an answer
-       ends the run. After a step that is only a thought comes the next one
-
-It wraps an agent (DeepEyes or Thyme), which parses the steps, runs the tools and keeps the conversation.
+Source: arXiv:2504.07891, as in Table 1 of the SpecEyes paper, but both models see all tool results.
 """
 
 from __future__ import annotations
@@ -17,10 +13,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from PIL import Image
-
 from ..models.base import Generation, GenerationRequest
-from ..runs.records import Failure, Proposal, Trajectory
+from ..models.picture_memory import PictureMemory
+from ..runs.records import Failure, Proposal
 from ..tasks.images import ImageSpec, resized_view
 from ..tools.zoom import BoxUnits, rewritten
 from .deepeyes import DeepEyesAgent
@@ -35,6 +30,7 @@ class SpecReason:
         small_spec: picture sizes of the small model.
         threshold: the lowest score (0 to 9) that accepts a step.
         small_boxes: unit of the small model's coordinates (Qwen3-VL: thousandths). Each model reads boxes in its unit.
+        score_max_new_tokens: length of the reply whose first digit is the score.
     """
 
     small_spec: ImageSpec
@@ -51,21 +47,24 @@ class SpecReasonAgent:
         self._next: Literal["propose", "score", "write"] = "propose"
         self._proposal: Proposal | None = None
         self._proposed: Generation | None = None  # the proposal as the large model reads it
-        self._small_pictures = {id(inner.view): resized_view(inner.original, how.small_spec)}
-
-    @property
-    def id(self) -> str:
-        return self.inner.id
+        # The same object each time, so that backends can reuse its encoding
+        self._small_pictures = PictureMemory(
+            lambda picture: resized_view(inner.original if picture is inner.view else picture, how.small_spec)
+        )
+        self.trajectory = inner.trajectory
 
     @property
     def done(self) -> bool:
+        """True once the wrapped agent has ended."""
         return self.inner.done
 
     @property
     def n_turns(self) -> int:
+        """Number of steps so far."""
         return self.inner.n_turns
 
     def next_request(self) -> GenerationRequest | None:
+        """The request for a proposal, a score or a step of the large model; None when done."""
         request = self.inner.next_request()
         if request is None or self._next == "write":
             return request
@@ -80,40 +79,38 @@ class SpecReasonAgent:
     def feed(self, generation: Generation) -> None:
         """Use a proposal, a score or a turn, whichever was requested last. Raises RuntimeError when done."""
         if self.done:
-            raise RuntimeError(f"{self.id}: the agent is done and takes no further turn")
-        getattr(self, f"_take_{self._next}")(generation)
+            raise RuntimeError(f"{self.inner.id}: the agent is done and takes no further turn")
+        if self._next == "propose":
+            self._take_proposal(generation)
+        elif self._next == "score":
+            self._take_score(generation)
+        else:
+            self._take_step(generation, spent_s=self._proposal.propose_s + self._proposal.score_s)
 
-    def trajectory(self) -> Trajectory:
-        return self.inner.trajectory()
-
-    # -------------------------------------------------------------------------------- what a word leads to
-    def _take_propose(self, said: Generation) -> None:
-        error = said.error
-        if error is None and said.finish_reason == "length":
+    # ---------------------------------------------------------------------------- what a generation leads to
+    def _take_proposal(self, proposed: Generation) -> None:
+        error = proposed.error
+        if error is None and proposed.finish_reason == "length":
             error = Failure(type="cut_off", message="The token limit cut the step off.")
-        elif error is None and not said.text.strip():
+        elif error is None and not proposed.text.strip():
             error = Failure(type="no_step", message="The small model proposed nothing.")
-        self._proposed = replace(said, text=self._boxes_for("large", said.text))
-        self._proposal = Proposal(
-            text=said.text, n_tokens=len(said.token_ids), propose_s=said.generate_s, error=error
-        )
+        self._proposed = replace(proposed, text=self._boxes_for("large", proposed.text))
+        n_tokens, seconds = len(proposed.token_ids), proposed.generate_s
+        self._proposal = Proposal(text=proposed.text, n_tokens=n_tokens, propose_s=seconds, error=error)
         self._next = "score" if error is None else "write"
 
-    def _take_score(self, said: Generation) -> None:
-        digit = re.search("[0-9]", said.text)
-        score = int(digit[0]) if digit and said.error is None else None
+    def _take_score(self, reply: Generation) -> None:
+        digit = re.search("[0-9]", reply.text)
+        score = int(digit[0]) if digit and reply.error is None else None
         accepted = score is not None and score >= self.how.threshold
-        error = said.error
+        error = reply.error
         if error is None and score is None:
             error = Failure(type="no_score", message="There is no digit in the large model's reply.")
-        scored = {"score": score, "score_text": said.text, "score_s": said.generate_s}
+        scored = {"score": score, "score_text": reply.text, "score_s": reply.generate_s}
         self._proposal = self._proposal.model_copy(update=scored | {"accepted": accepted, "error": error})
         self._next = "write"
         if accepted:
-            self._take_step(self._proposed, spent_s=said.generate_s)
-
-    def _take_write(self, said: Generation) -> None:
-        self._take_step(said, spent_s=self._proposal.propose_s + self._proposal.score_s)
+            self._take_step(self._proposed, spent_s=reply.generate_s)
 
     def _take_step(self, step: Generation, spent_s: float) -> None:
         self.inner.feed(replace(step, generate_s=step.generate_s + spent_s))
@@ -124,26 +121,16 @@ class SpecReasonAgent:
     def _as_small_reads(self, messages: list[dict]) -> list[dict]:
         """The conversation with the view sizes and boxes of the small model, ending with the request for a step."""
         system, question, *rest = (self._message_for_small(m) for m in messages)
-        asked = [*question["content"], {"type": "text", "text": self.inner.prompts.step}]
-        return [system, question | {"content": asked}, *rest]
+        parts = [*question["content"], {"type": "text", "text": self.inner.prompts.step}]
+        return [system, question | {"content": parts}, *rest]
 
     def _message_for_small(self, message: dict) -> dict:
         content = message["content"]
         if isinstance(content, str):
             return message | {"content": self._boxes_for("small", content)}
-        return message | {"content": [self._part_for_small(part) for part in content]}
-
-    def _part_for_small(self, part: dict) -> dict:
-        return part | {"image": self._small_picture(part["image"])} if part["type"] == "image" else part
-
-    def _small_picture(self, picture: Image.Image) -> Image.Image:
-        """The same object for the same picture each time, so that backends can reuse its encoding.
-
-        The conversation keeps every picture until the end, so ids are not reused.
-        """
-        if id(picture) not in self._small_pictures:
-            self._small_pictures[id(picture)] = resized_view(picture, self.how.small_spec)
-        return self._small_pictures[id(picture)]
+        small = self._small_pictures.of
+        parts = [p | {"image": small(p["image"])} if p["type"] == "image" else p for p in content]
+        return message | {"content": parts}
 
     def _boxes_for(self, reader: Literal["small", "large"], text: str) -> str:
         if not isinstance(self.inner, DeepEyesAgent):

@@ -1,8 +1,7 @@
 """The base of agents that think in <think>, answer in <answer> and call their one tool by a tag.
 
-Only the text after </think> counts, so tags inside a thought have no effect. A tag that was not closed counts as closed
-at the end of the turn, because servers may omit the stop string. docs/agents.md lists everything that a turn may
-contain, and what follows.
+docs/agents.md lists everything that a turn may contain, and what follows. A tag that was not closed counts as closed at
+the end of the turn, because servers may omit the stop string.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ class TaggedAgent:
         block: the question in the words of the prompt set.
         original: the picture.
         view: the picture as the model sees it.
+        spec: picture sizes of the model.
+        prompts: the wording.
+        max_turns, max_new_tokens: limits of one sample and of one turn.
         forbid_tool: one turn without the tool. Its first words (prompts.forced_look_prefix) commit the model to an
             answer from the view.
         steps: a turn that is only a thought is a step of reasoning, and the next step follows (SpecReason). Otherwise
@@ -53,7 +55,7 @@ class TaggedAgent:
         if self.forbid_tool:
             self.max_turns = 1
         self.prefill = self.prompts.forced_look_prefix if self.forbid_tool else ""
-        self.messages = self.opening()
+        self.messages = self._opening()
         self.turns: list[Turn] = []
         self.answer: str | None = None
         self.answer_from: Literal["tag", "untagged", "none"] = "none"
@@ -65,9 +67,11 @@ class TaggedAgent:
 
     @property
     def n_turns(self) -> int:
+        """Number of turns so far."""
         return len(self.turns)
 
     def next_request(self) -> GenerationRequest | None:
+        """The request for the next turn; None when done."""
         if self.done:
             return None
         return GenerationRequest(self.id, list(self.messages), self.max_new_tokens, self.stop, self.prefill)
@@ -96,13 +100,14 @@ class TaggedAgent:
             notes = _notes(several_calls=len(calls) > 1, unclosed_tag=not complete)
             self._called(taken | {"notes": notes}, calls[0][1].strip(), complete)
         elif self.steps and not body.strip() and text.strip() and generation.finish_reason == "stop":
-            self._thought(Turn(**taken))
+            self._next_turn(Turn(**taken), text, None)
         else:
             self._answered(taken, body, "untagged", complete=False)
         if self.done:
-            self.close()
+            self._close()
 
     def trajectory(self) -> Trajectory:
+        """All turns so far. Before the end its error is "unfinished"."""
         return Trajectory(
             status="error" if self.error or not self.done else "ok",
             error=self.error if self.done else Failure(type="unfinished", message="The run is not over."),
@@ -114,20 +119,20 @@ class TaggedAgent:
         )
 
     # ---------------------------------------------------------------------------------- what subclasses give
-    def opening(self) -> list[dict]:
+    def _opening(self) -> list[dict]:
         """The conversation before the first turn."""
         return self.prompts.agent_messages(self.block, self.view)
 
-    def use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, object]:
-        """Carry out a call: returns the recorded turn, and the result for `go_on`. Never raises."""
+    def _use_tool(self, taken: dict[str, Any], written: str, complete: bool) -> tuple[Turn, object]:
+        """Carry out a call: returns the recorded turn, and the result for `_continue`. Never raises."""
         raise NotImplementedError
 
-    def go_on(self, text: str, result: object | None) -> None:
+    def _continue(self, text: str, result: object | None) -> None:
         """Add a turn and the result of its tool (None for a thought) to the conversation."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """Release what the tool holds. Called at the end."""
+    def _close(self) -> None:
+        """Release the tool. Called at the end."""
 
     # ------------------------------------------------------------------------------- what a turn leads to
     def _answered(self, taken: dict, text: str, where: Literal["tag", "untagged"], *, complete: bool) -> None:
@@ -148,32 +153,25 @@ class TaggedAgent:
         if self.forbid_tool:
             self._end(_none(taken, "tool_forbidden", "The turn calls the tool, which was not allowed here."))
             return
-        turn, result = self.use_tool(taken, written, complete)
-        self.turns.append(turn)
+        turn, result = self._use_tool(taken, written, complete)
         if turn.error is not None and written == self._refused:
-            self._end(
-                error=Failure(type="repeated_call", message=f"Same refused call again: {turn.error.message}")
-            )
-        elif not self._at_limit():
+            again = f"Same refused call again: {turn.error.message}"
+            self._end(turn, Failure(type="repeated_call", message=again))
+        else:
             self._refused = written if turn.error is not None else None
             closing = "" if complete else f"</{self.tag}>"
-            self.go_on(taken["text"] + closing, result)
+            self._next_turn(turn, taken["text"] + closing, result)
 
-    def _thought(self, turn: Turn) -> None:
-        self.turns.append(turn)
-        if not self._at_limit():
-            self.go_on(turn.text, None)
-
-    def _at_limit(self) -> bool:
-        if len(self.turns) >= self.max_turns:
-            self._end(error=Failure(type="turn_limit", message=f"No answer within {self.max_turns} turns."))
-        return self.done
-
-    def _end(self, turn: Turn | None = None, error: Failure | None = None) -> None:
-        if turn is not None:
+    def _next_turn(self, turn: Turn, text: str, result: object | None) -> None:
+        if len(self.turns) + 1 >= self.max_turns:
+            self._end(turn, Failure(type="turn_limit", message=f"No answer within {self.max_turns} turns."))
+        else:
             self.turns.append(turn)
-            error = turn.error
-        self.error, self.done = error, True
+            self._continue(text, result)
+
+    def _end(self, turn: Turn, error: Failure | None = None) -> None:
+        self.turns.append(turn)
+        self.error, self.done = error or turn.error, True
 
 
 def _none(taken: dict[str, Any], type: str, message: str) -> Turn:

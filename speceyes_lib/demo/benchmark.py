@@ -201,18 +201,17 @@ class _Writer:
         habits = rng.choices(list(HABITS), weights=list(HABITS.values()), k=count)
         pictures = []
         for i, (shapes, easy) in enumerate(zip(habits, _easy("pope", count, seed), strict=True)):
-            own = random.Random(f"{seed}/pope/{i}")
-            scene = scenes.sample_scene(own, *_window(easy), shapes=shapes)
-            pictures.append(_Picture(f"scene_{i:03d}", scene, own, own.randint(*SMALL_SIDE_PX)))
-        asked_present = [rng.choice(shapes) for shapes in habits]
+            scene_rng = random.Random(f"{seed}/pope/{i}")
+            scene = scenes.sample_scene(scene_rng, *_window(easy), shapes=shapes)
+            side_px = scene_rng.randint(*SMALL_SIDE_PX)
+            pictures.append(_Picture(f"scene_{i:03d}", scene, scene_rng, side_px))
+        present = [rng.choice(shapes) for shapes in habits]
         jpegs = list(self._jpegs(pictures, "pope"))
         absent = absent_objects(habits, rng)
         for split in BENCHMARKS["pope"].splits:
             rows = []
-            for picture, jpeg, present, missing in zip(
-                pictures, jpegs, asked_present, absent[split], strict=True
-            ):
-                for shape in (present, missing):
+            for picture, jpeg, *shapes in zip(pictures, jpegs, present, absent[split], strict=True):
+                for shape in shapes:
                     question = scenes.exist_question(picture.scene, shape)
                     number = len(rows)
                     rows.append(
@@ -255,15 +254,14 @@ def absent_objects(
     """
     frequency = Counter(o for objects in present for o in objects)
     together = Counter(pair for objects in present for pair in permutations(objects, 2))
-    found: dict[str, list[str]] = {"adversarial": [], "popular": [], "random": []}
+    by_split: dict[str, list[str]] = {"adversarial": [], "popular": [], "random": []}
     for objects in present:
         absent = [o for o in vocabulary if o not in objects]
-        found["random"].append(rng.choice(absent))
-        found["popular"].append(max(absent, key=frequency.__getitem__))
-        found["adversarial"].append(
-            max(absent, key=lambda o, here=objects: sum(together[o, p] for p in here))
-        )
-    return found
+        by_split["random"].append(rng.choice(absent))
+        by_split["popular"].append(max(absent, key=frequency.__getitem__))
+        meetings = {o: sum(together[o, p] for p in objects) for o in absent}
+        by_split["adversarial"].append(max(absent, key=meetings.__getitem__))
+    return by_split
 
 
 def _box_px(box: Sequence[float], side_px: int) -> list[int]:
@@ -274,7 +272,8 @@ def _box_px(box: Sequence[float], side_px: int) -> list[int]:
 
 
 def bank_seed(seed: int) -> int:
-    return 1_000_000 + seed  # far from the seed of the training backgrounds
+    """Seed of the backgrounds of a benchmark, far from that of the training backgrounds."""
+    return 1_000_000 + seed
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -392,6 +391,7 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
+        """True if every committed file has the committed checksum."""
         return self.comparable and not self.differing
 
 
@@ -410,23 +410,27 @@ def compare(root: str | Path, name: str) -> Comparison:
     if not differing:
         note = f"{name}: all {len(expected['files'])} files are identical to the committed checksums"
         return Comparison(True, (), note)
-    made_with = ", ".join(f"{p} {v}" for p, v in committed["packages"].items())
-    here = ", ".join(f"{p} {v}" for p, v in packages_in_use().items())
+    before, now = (
+        ", ".join(f"{name} {number}" for name, number in packages.items())
+        for packages in (committed["packages"], packages_in_use())
+    )
     return Comparison(
         True,
         differing,
         f"{name}: {len(differing)} of {len(expected['files'])} files differ from the committed checksums "
-        f"(first: {differing[0]}). Those were made with {made_with}; here are {here}. The data is usable, but "
+        f"(first: {differing[0]}). Those were made with {before}; here are {now}. The data is usable, but "
         "figures may differ a little from the committed ones",
     )
 
 
 def checksums_file() -> Path:
+    """The committed checksums of the embedded data."""
     return repo_root() / "data" / "demo" / "checksums.json"
 
 
 def packages_in_use() -> dict[str, str]:
-    return {name: version(name) for name in ("numpy", "pillow", "pyarrow")}  # they decide the bytes
+    """Versions of the packages that decide the bytes of the data."""
+    return {name: version(name) for name in ("numpy", "pillow", "pyarrow")}
 
 
 def _hashes(root: Path) -> dict[str, str]:

@@ -41,7 +41,7 @@ def roots(params: PrepareParams) -> dict[str, Path]:
 def provide_data(params: PrepareParams, progress: Progress | None = None) -> list[str]:
     """Generate the embedded data (kind "demo") or leave the given data alone ("check"); one sentence per set.
 
-    Data that is there and intact is not generated again. Generated data of another seed is replaced only with
+    Data that exists and is intact is not generated again. Generated data of another seed is replaced only with
     if_changed="restart". Raises UserError otherwise, and for a folder with data of other origin.
     """
     seeds = {"benchmark": params.seed, "validation": params.validation_seed}
@@ -50,14 +50,14 @@ def provide_data(params: PrepareParams, progress: Progress | None = None) -> lis
         if params.kind == "check":
             notes.append(f"{name}: the data in {shown(root)} is read as it is")
             continue
-        there = benchmark.read_manifest(root)
-        if there and there.get("seed") != seeds[name] and params.if_changed == "refuse":
+        manifest = benchmark.read_manifest(root)
+        if manifest and manifest.get("seed") != seeds[name] and params.if_changed == "refuse":
             raise UserError(
-                f"{shown(root)} holds data of seed {there.get('seed')}, expected seed {seeds[name]}. "
+                f"{shown(root)} holds data of seed {manifest.get('seed')}, expected seed {seeds[name]}. "
                 "Name another folder, or replace it with if_changed='restart'"
             )
         # a smaller set made on purpose stays as it is
-        sizes = (there and there.get("sizes")) or benchmark.SIZES[name]
+        sizes = (manifest and manifest.get("sizes")) or benchmark.SIZES[name]
         benchmark.generate(root, seeds[name], sizes, progress and _named(progress, name))
         notes.append(benchmark.compare(root, name).note)
     return notes

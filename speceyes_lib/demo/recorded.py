@@ -10,6 +10,7 @@ notebook and no figure. `make reproduce` never uses it as a result: it sets an u
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -34,14 +35,14 @@ def is_recorded(run: str) -> bool:
 
 
 def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
-    """Put the recorded runs into data/runs; a run that is there already stays as it is.
+    """The new folders of the recorded runs in data/runs; a run that exists already stays as it is.
 
-    Returns the folders made. Raises DataError when the archive is missing or not what `pack` writes.
+    Raises DataError when the archive is missing or not what `pack` writes.
     """
     path = resolve(archive)
     if not path.is_file():
         raise DataError(f"{shown(path)} is missing; restore it from the repository, or run make reproduce")
-    made: list[Path] = []
+    folders: list[Path] = []
     absent = {run for run in RUNS if not run_dir(run).exists()}
     try:
         with tarfile.open(path, "r:xz") as packed:
@@ -59,14 +60,14 @@ def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
         folder = run_dir(run)
         if folder.is_dir():
             recorded_mark(run).write_text(_NOTE.format(archive=shown(path)), "utf-8")
-            made.append(folder)
-    return made
+            folders.append(folder)
+    return folders
 
 
 def pack(archive: str | Path = ARCHIVE) -> Path:
     """Write the archive from the finished RUNS: the same runs give the same bytes.
 
-    Raises StageError when a run is not there or was itself unpacked.
+    Raises StageError when a run is missing or was itself unpacked.
     """
     for run in RUNS:
         if not (run_dir(run) / RUNS[run] / "manifest.json").is_file():
@@ -99,10 +100,6 @@ def set_aside(runs: Sequence[str]) -> list[Path]:
     for run in runs:
         if is_recorded(run):
             old = run_dir(run)
-            free = next(
-                name
-                for i in range(1, 1000)
-                if not (name := old.with_name(f"{run}_recorded{'' if i == 1 else i}")).exists()
-            )
-            moved.append(Path(shutil.move(old, free)))
+            names = (old.with_name(f"{run}_recorded{'' if i == 1 else i}") for i in itertools.count(1))
+            moved.append(Path(shutil.move(old, next(name for name in names if not name.exists()))))
     return moved

@@ -23,6 +23,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import fastapi
@@ -56,50 +57,43 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Url(_Strict):
+class _Url(_Strict):
     url: str
     detail: Literal["auto", "high"] = "auto"  # the picture is taken as it is
 
 
-class ImagePart(_Strict):
+class _ImagePart(_Strict):
     type: Literal["image_url"]
-    image_url: Url
+    image_url: _Url
 
 
-class TextPart(_Strict):
+class _TextPart(_Strict):
     type: Literal["text"]
     text: str
 
 
-class Message(_Strict):
+class _Message(_Strict):
     role: Literal["system", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: str | list[Annotated[_TextPart | _ImagePart, Field(discriminator="type")]]
 
 
 class ChatRequest(_Strict):
     """The supported part of a chat completion request. Anything else in it is refused."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[_Message], Field(min_length=1)]
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     stop: str | list[str] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int | None, Field(ge=0)] = None
-    temperature: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = (
-        None  # greedy, also where it is not said
-    )
+    temperature: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = None  # greedy, also without it
     n: Literal[1] = 1
     stream: Literal[False] = False
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     seed: int | None = None  # greedy decoding needs none
     user: str | None = None
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(s for s in stop if s)
 
 
 class ApiError(Exception):
@@ -110,6 +104,7 @@ class ApiError(Exception):
         self.status, self.param, self.code = status, param, code
 
     def response(self) -> JSONResponse:
+        """The error as the body of a reply."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         # the same request would only fail again
@@ -119,6 +114,7 @@ class ApiError(Exception):
 def to_request(chat: ChatRequest, max_logprobs: int) -> GenerationRequest:
     """A chat completion request in the form of the backends. Raises ApiError for what is not supported."""
     k = chat.top_logprobs or 0
+    stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
     if k and not chat.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", "top_logprobs")
     if k > max_logprobs:
@@ -143,17 +139,17 @@ def to_request(chat: ChatRequest, max_logprobs: int) -> GenerationRequest:
         id=f"chatcmpl-{uuid.uuid4().hex}",
         messages=[_message(m) for m in chat.messages],
         max_new_tokens=chat.max_completion_tokens or chat.max_tokens or MAX_TOKENS,
-        stop=chat.stops,
+        stop=tuple(s for s in stop if s),
         evidence_k=max(k, 1) if chat.logprobs else 0,
     )
 
 
-def _message(message: Message) -> dict:
+def _message(message: _Message) -> dict:
     content: Any = message.content
     if not isinstance(content, str):
         content = [
             {"type": "text", "text": part.text}
-            if isinstance(part, TextPart)
+            if isinstance(part, _TextPart)
             else {"type": "image", "image": _picture(part.image_url.url)}
             for part in content
         ]
@@ -183,11 +179,12 @@ class Engine:
         self.backend, self.max_batch = backend, max_batch
         self.batch_sizes: list[int] = []  # of the calls so far
         self._waiting: queue.SimpleQueue[tuple[GenerationRequest, Future] | None] = queue.SimpleQueue()
-        self._texts: dict[int, str] = {}
+        self.text_of = cache(lambda token: backend.tokenizer.decode([token]))
         self._thread = threading.Thread(target=self._work, name=f"model {backend.folder.name}", daemon=True)
         self._thread.start()
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:
+        """The future generation of a request."""
         future: Future[Generation] = Future()
         self._waiting.put((request, future))
         return future
@@ -210,13 +207,13 @@ class Engine:
                     batch.append(nxt)
             self.batch_sizes.append(len(batch))
             try:
-                answers = self.backend.generate([request for request, _ in batch])
+                generations = self.backend.generate([request for request, _ in batch])
             except Exception as error:
                 for _, future in batch:
                     future.set_exception(error)
             else:
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    future.set_result(answer)
+                for (_, future), generation in zip(batch, generations, strict=True):
+                    future.set_result(generation)
 
     def prompt_tokens(self, request: GenerationRequest) -> int:
         """Tokens of a prompt, with one per cell of every picture."""
@@ -229,17 +226,14 @@ class Engine:
         cells = sum(p.width * p.height // backend.image_spec.factor**2 for p in pictures)
         return len(backend.tokenizer(text)["input_ids"]) + cells - len(pictures)
 
-    def text_of(self, token_id: int) -> str:
-        if token_id not in self._texts:
-            self._texts[token_id] = self.backend.tokenizer.decode([token_id])
-        return self._texts[token_id]
 
-
-def completion(chat: ChatRequest, request: GenerationRequest, said: Generation, engine: Engine) -> dict:
+def completion(chat: ChatRequest, request: GenerationRequest, generation: Generation, engine: Engine) -> dict:
     """A generation as a chat completion."""
-    stop = next((s for s in request.stop if said.finish_reason == "stop" and said.text.endswith(s)), None)
-    ended = said.finish_reason == "stop" and stop is None
-    prompt, answer = engine.prompt_tokens(request), len(said.token_ids) + ended
+    stop = next(
+        (s for s in request.stop if generation.finish_reason == "stop" and generation.text.endswith(s)), None
+    )
+    ended = generation.finish_reason == "stop" and stop is None
+    prompt, answer = engine.prompt_tokens(request), len(generation.token_ids) + ended
     return {
         "id": request.id,
         "object": "chat.completion",
@@ -248,11 +242,11 @@ def completion(chat: ChatRequest, request: GenerationRequest, said: Generation, 
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": said.text.removesuffix(stop or "")},
-                "logprobs": {"content": _logprobs(said.evidence, chat.top_logprobs or 0, engine)}
-                if said.evidence
+                "message": {"role": "assistant", "content": generation.text.removesuffix(stop or "")},
+                "logprobs": {"content": _logprobs(generation.evidence, chat.top_logprobs or 0, engine)}
+                if generation.evidence
                 else None,
-                "finish_reason": said.finish_reason,
+                "finish_reason": generation.finish_reason,
                 "stop_reason": stop,
             }
         ],
@@ -310,12 +304,12 @@ def create_app(engines: Mapping[str, Engine], max_logprobs: int = MAX_LOGPROBS) 
         engine = engines[chat.model]
         request = await asyncio.to_thread(to_request, chat, max_logprobs)
         try:
-            said = await asyncio.wrap_future(engine.submit(request))
+            generation = await asyncio.wrap_future(engine.submit(request))
         except UserError as error:
             raise ApiError(400, str(error)) from None
-        if said.error is not None:
-            raise ApiError(500, said.error.message, code="generation_error")
-        return JSONResponse(await asyncio.to_thread(completion, chat, request, said, engine))
+        if generation.error is not None:
+            raise ApiError(500, generation.error.message, code="generation_error")
+        return JSONResponse(await asyncio.to_thread(completion, chat, request, generation, engine))
 
     @app.exception_handler(ApiError)
     async def api_error(_: fastapi.Request, error: ApiError) -> JSONResponse:

@@ -1,1 +1,1 @@
-"""Who can be asked: `generate(requests)` over transformers or any OpenAI-compatible server."""
+"""Backends: `generate(requests)` over transformers or any OpenAI-compatible server."""

@@ -1,4 +1,4 @@
-"""The contract between callers (agents, funnel) and the backends that generate."""
+"""The contract between the backends that generate and their callers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Reuse = Literal["nothing", "pictures", "conversation"]
 class GenerationRequest:
     """A request for one assistant turn, decoded greedily.
 
-    id: of the sample, for error messages and scripted answers.
+    id: of the sample, for error messages.
     messages: chat messages, oldest first; image parts are ``{"type": "image", "image": PIL.Image}``. If the last
         one is the assistant's, the model continues that turn.
     max_new_tokens: upper bound, the end token included.
@@ -84,15 +84,12 @@ class Backend(Protocol):
         Raises:
             UserError: a mistake of the user's, such as a K larger than the vocabulary.
         """
-        ...
 
     def warm_up(self) -> None:
         """Pay one-off costs (lazy initialisation, kernels) before the clock starts."""
-        ...
 
     def info(self) -> dict:
         """What identifies the model for the manifest: name, architecture, fingerprint, dtype, device."""
-        ...
 
 
 @dataclass(frozen=True)

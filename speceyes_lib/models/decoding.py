@@ -1,8 +1,7 @@
-"""Greedy decoding, one token per step for every conversation of a batch, and the evidence that it keeps.
+"""Greedy decoding of a batch, one token per step, and the evidence that it keeps.
 
-A step is one call of the model, with the same tokens and logits as transformers' `generate` (tests compare them). It
-omits what `generate` prepares for other ways of decoding, which takes a good part of the time of a small model
-(benchmarks/bench_decoding.py).
+Tokens and logits are those of transformers' `generate` (tests compare them), without what it prepares for other ways
+of decoding. That takes a good part of the time of a small model (benchmarks/bench_decoding.py).
 """
 
 from __future__ import annotations
@@ -28,16 +27,18 @@ def greedy(
 
     inputs: input_ids and attention_mask [batch, T], padded on the left; position_ids [4, batch, T] (text, then
         time, row, column); past_key_values, a cache that may already hold the first tokens and is filled; and
-        whatever else the first call takes, such as pictures.
+        further arguments of the first call, such as pictures.
     ends: tokens that end a row. stopped: called with the tokens of a row after each one; True ends the row.
     recorder: records the raw logits of every step, including those of rows that have ended.
     """
+    import torch
+
     inputs = dict(inputs)
     ids, mask, positions = (inputs.pop(name) for name in ("input_ids", "attention_mask", "position_ids"))
     cache = inputs.pop("past_key_values")
     length, known = ids.shape[1], cache.get_seq_length()
     # without padding no mask is needed; with it, the mask of every later step is a longer part of this one
-    mask = None if bool(mask.all()) else _followed_by_ones(mask, limit)
+    mask = None if bool(mask.all()) else torch.nn.functional.pad(mask, (0, limit), value=1)
     step = inputs | {"input_ids": ids[:, known:], "position_ids": positions[..., known:]}
     rows: list[list[int]] = [[] for _ in ids]
     going = dict(enumerate(rows))
@@ -62,28 +63,22 @@ def greedy(
     return [(row, i not in going) for i, row in enumerate(rows)]
 
 
-def _followed_by_ones(mask: torch.Tensor, count: int) -> torch.Tensor:
-    import torch
-
-    return torch.cat([mask, mask.new_ones(len(mask), count)], 1)
-
-
 class EvidenceRecorder:
     """Keeps the k highest log-probabilities of every step of a greedy generation.
 
     Everything stays on the device until `arrays`, without a host synchronisation per step. Memory is O(k) per token.
-    Whole logits are held for one block of steps at most, which saves small operations for a small vocabulary.
     """
 
-    BLOCK = 2**17  # logits held before they are condensed; a real vocabulary exceeds this in each step
-    # steps per allocation: small results between large ones would fragment the heap
-    ROOM = 64
+    # logits held before they are condensed, which saves small operations. A real vocabulary exceeds this in each step
+    BLOCK = 2**17
+    ROOM = 64  # steps per allocation: small results between large ones would fragment the heap
 
     def __init__(self, k: int) -> None:
         self.k = k
         self._held: list[torch.Tensor] = []
-        # ids and log-probabilities, [ROOM, batch, k] each
-        self._room: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._room: list[
+            tuple[torch.Tensor, torch.Tensor]
+        ] = []  # ids, log-probabilities: [ROOM, batch, k] each
         self._steps = 0
 
     def record(self, logits: torch.Tensor) -> None:
@@ -113,7 +108,5 @@ class EvidenceRecorder:
 
         if self._held:
             self._condense()
-        ids, logprobs = (
-            torch.cat(parts)[: self._steps].cpu().numpy() for parts in zip(*self._room, strict=True)
-        )
-        return ids, logprobs
+        ids, logprobs = zip(*self._room, strict=True)
+        return tuple(torch.cat(parts)[: self._steps].cpu().numpy() for parts in (ids, logprobs))

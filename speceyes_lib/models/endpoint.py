@@ -2,9 +2,8 @@
 
     http://127.0.0.1:8000/v1?model=Qwen/Qwen3-VL-2B-Instruct&processor=qwen3_vl&concurrency=64
 
-is the base URL of a server and, as its query, the fields of `Endpoint`. Several lines (separated by white space)
-are replicas of one model; requests go to the least busy one. A key is never written there: `key_env` names the
-environment variable that holds it. openai is imported when the first client is made.
+is the base URL of a server and, as its query, the fields of `Endpoint`. Several lines (separated by white space) are
+replicas of one model; requests go to the least busy one. openai is imported when the first client is made.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FailureKind = Literal["timeout", "unreachable", "rate_limited", "server_error", "refused", "bad_reply"]
 _STARTING = threading.Lock()
-# Requests start one after the other. Replies that arrive together wait for each other, and so would the requests that
-# follow them. The pause costs no throughput, because this process needs about that long for a request.
+# Requests start one after the other, because replies that arrive together wait for each other. The pause costs no
+# throughput: this process needs about that long for a request.
 PACE_S = 0.001
 LOOP = "endpoints"  # the thread of the loop that all clients share
 REST_S = 30.0  # how long an unreachable server is skipped while others answer
@@ -144,17 +143,16 @@ class Client:
     """Sends requests to the replicas of one model, `max_in_flight` at a time over all of them; more may wait.
 
     Everything runs on one background event loop of this process, so that it also works under a running loop (Jupyter).
-    `submit` returns a future at once; `ask` is for callers on that loop. Connections are closed when the client is
-    freed or the process ends.
+    `submit` returns a future at once; `ask` is for callers on that loop. Connections are closed by `close()`, and when
+    the client is freed or the process ends.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self.endpoints = tuple(endpoints)
-        self.replicas = [_Replica(e) for e in self.endpoints]
-        self.max_in_flight = sum(e.concurrency for e in self.endpoints)
-        self._free: asyncio.Semaphore | None = None
+        self.replicas = [_Replica(e) for e in endpoints]
+        self.max_in_flight = sum(e.concurrency for e in endpoints)
+        self._free = asyncio.Semaphore(self.max_in_flight)
         self._next_start_s = 0.0
-        self._close = weakref.finalize(self, _hang_up, [replica.openai for replica in self.replicas])
+        self.close = weakref.finalize(self, _hang_up, [replica.openai for replica in self.replicas])
 
     def submit(self, messages: Sequence[dict], **body: Any) -> Future[Reply]:
         """The future reply to a request; `body` holds further fields of a chat completion (max_tokens, stop, ...).
@@ -165,8 +163,6 @@ class Client:
 
     async def ask(self, messages: Sequence[dict], **body: Any) -> Reply:
         """The reply, as `submit`, awaited on the client's loop (see `on_loop`)."""
-        if self._free is None:
-            self._free = asyncio.Semaphore(self.max_in_flight)
         async with self._free:
             await self._paced()
             untried = list(self.replicas)
@@ -187,17 +183,13 @@ class Client:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
-    def close(self) -> None:
-        """Close the connections before the client is freed."""
-        self._close()
-
 
 class _Replica:
     """One endpoint in use."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.in_flight, self.rests_until_s = endpoint, 0, 0.0
-        self.openai = _openai(endpoint)
+        self.openai = _client(endpoint)
 
     def load(self) -> tuple[bool, float]:
         """Sort key of a replica: skipped after a failure, then its load."""
@@ -242,7 +234,7 @@ class _Replica:
         return EndpointError(kind, message[:500], status)
 
 
-def _openai(endpoint: Endpoint) -> AsyncOpenAI:
+def _client(endpoint: Endpoint) -> AsyncOpenAI:
     import httpx2
     import openai
 
@@ -256,7 +248,7 @@ def _openai(endpoint: Endpoint) -> AsyncOpenAI:
         http_client=openai.DefaultAioHttpClient(
             timeout=endpoint.timeout_s,
             limits=httpx2.Limits(max_connections=endpoint.concurrency),
-            verify=_trust(),
+            verify=_certificates(),
             trust_env=not loopback,  # no proxy for a server on this machine
         ),
     )
@@ -266,7 +258,7 @@ def _openai(endpoint: Endpoint) -> AsyncOpenAI:
 
 
 @cache
-def _trust() -> Any:
+def _certificates() -> Any:
     """The trusted certificates, read once for all clients."""
     import httpx2
 

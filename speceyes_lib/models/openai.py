@@ -1,11 +1,9 @@
 """Models behind OpenAI-compatible servers (vLLM, the embedded server, hosted ones), many requests in flight.
 
-Evidence comes from `top_logprobs`. Separability does not change when a constant is added to every logit, so
-log-probabilities give the scores that the logits would. The abilities of a server are probed before a run.
-
-Pictures are sent as PNG at the size that the model sees, so that boxes mean the same pixels on both sides and no pixel
-changes. Two extensions of vLLM are used where a server has them: `stop_reason` (the stop string, which the text lacks)
-and `continue_final_message` (for a turn that has begun).
+Evidence comes from `top_logprobs`: separability does not change when a constant is added to every logit. Pictures are
+sent as PNG at the size that the model sees, so that boxes mean the same pixels on both sides. Two extensions of vLLM
+are used where a server has them: `stop_reason` (the stop string, which the text lacks) and `continue_final_message`
+(for a turn that has begun).
 """
 
 from __future__ import annotations
@@ -204,10 +202,8 @@ class ServerBackend:
             content = message["content"]
             if not isinstance(content, str):
                 content = [
-                    {"type": "image_url", "image_url": {"url": next(urls)}}
-                    if part["type"] == "image"
-                    else part
-                    for part in content
+                    {"type": "image_url", "image_url": {"url": next(urls)}} if p["type"] == "image" else p
+                    for p in content
                 ]
             messages.append({"role": message["role"], "content": content})
         body: dict = {"temperature": 0, "max_tokens": request.max_new_tokens}
@@ -215,13 +211,13 @@ class ServerBackend:
             body["stop"] = list(request.stop)
         if request.evidence_k:
             body |= {"logprobs": True, "top_logprobs": request.evidence_k}
-        goes_on = messages[-1]["role"] == "assistant"
+        if request.prefill and messages[-1]["role"] != "assistant":
+            messages.append({"role": "assistant", "content": []})
         if request.prefill:
-            opened = messages.pop() if goes_on else {"role": "assistant", "content": []}
-            parts = opened["content"]
+            parts = messages[-1]["content"]
             parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
-            messages.append(opened | {"content": [*parts, {"type": "text", "text": request.prefill}]})
-        if goes_on or request.prefill:
+            messages[-1] |= {"content": [*parts, {"type": "text", "text": request.prefill}]}
+        if messages[-1]["role"] == "assistant":
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return messages, body
 
@@ -252,23 +248,23 @@ def image_spec_of(processor: str) -> ImageSpec:
     valid = f"one of {', '.join(PROCESSORS)} or a folder with the model's processor configuration"
     if not processor:
         raise ConfigError(f"processor: the endpoint does not name one; add &processor= to it: {valid}")
-    folder = resolve(processor)
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if (path := folder / name).is_file():
-            try:
-                image = json.loads(path.read_text("utf-8"))
-                image = image.get("image_processor", image)
-                size = image.get("size") or {}
-                low, high = size.get("shortest_edge"), size.get("longest_edge")
-                low, high = image.get("min_pixels", low), image.get("max_pixels", high)
-                return ImageSpec(image["patch_size"] * image["merge_size"], int(low), int(high))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ConfigError(
-                    f"processor: {shown(path)} is no processor configuration ({type(error).__name__}: {error})"
-                ) from None
-    raise ConfigError(
-        f"processor: {processor!r} is unknown{nearest(processor, PROCESSORS)}; expected {valid}"
-    )
+    files = [resolve(processor) / name for name in ("preprocessor_config.json", "processor_config.json")]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise ConfigError(
+            f"processor: {processor!r} is unknown{nearest(processor, PROCESSORS)}; expected {valid}"
+        )
+    try:
+        image = json.loads(file.read_text("utf-8"))
+        image = image.get("image_processor", image)
+        size = image.get("size") or {}
+        low = image.get("min_pixels", size.get("shortest_edge"))
+        high = image.get("max_pixels", size.get("longest_edge"))
+        return ImageSpec(image["patch_size"] * image["merge_size"], int(low), int(high))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"processor: {shown(file)} is no processor configuration ({type(error).__name__}: {error})"
+        ) from None
 
 
 # ------------------------------------------------------------------ replies

@@ -26,12 +26,3 @@ def open_backend(model: str, role: str, **settings: Any) -> Backend:
         UserError: the model cannot be opened, or this machine lacks what a setting needs.
     """
     return backend_type(model).open(model, role, **settings)
-
-
-def identity(model: str) -> str:
-    """The name of a model in manifests: the text itself for a folder, the served model without its host.
-
-    Raises:
-        ConfigError: the text cannot be right.
-    """
-    return backend_type(model).identity(model)

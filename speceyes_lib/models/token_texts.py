@@ -16,12 +16,15 @@ def token_text(model: str) -> Callable[[int], str]:
     A part of a character is shown as the tokenizer writes its bytes. Without a tokenizer on this machine the text of
     token 7 is "#7".
     """
-    path = _tokenizer_file(model)
-    if path is None:
-        return lambda token: f"#{token}"
+    from huggingface_hub import try_to_load_from_cache
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(path))
+    file = resolve(model) / "tokenizer.json"
+    if not file.is_file():  # perhaps the name of a hub model that was downloaded before
+        file = try_to_load_from_cache(model, "tokenizer.json") if model.count("/") == 1 else None
+    if not isinstance(file, str | Path):
+        return lambda token: f"#{token}"
+    tokenizer = Tokenizer.from_file(str(file))
 
     def text(token: int) -> str:
         whole = tokenizer.decode([token], skip_special_tokens=False)
@@ -30,17 +33,3 @@ def token_text(model: str) -> Callable[[int], str]:
         return tokenizer.id_to_token(token) or f"#{token}"
 
     return text
-
-
-def _tokenizer_file(model: str) -> Path | None:
-    """tokenizer.json of a model folder, or of a hub model that was downloaded before."""
-    if not model:
-        return None
-    if (path := resolve(model) / "tokenizer.json").is_file():
-        return path
-    if model.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(model, "tokenizer.json")
-    return Path(cached) if isinstance(cached, str) else None

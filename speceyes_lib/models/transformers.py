@@ -1,11 +1,9 @@
-"""Local models through Hugging Face transformers: batched, left-padded, greedy, with evidence on the fly.
-
-The embedded pair and the real models use the same code. torch and transformers are imported when a backend is built.
-"""
+"""Local models through Hugging Face transformers: batched, left-padded, greedy, with evidence on the fly."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +92,7 @@ class TransformersBackend:
         self.model.eval() if device_map else self.model.to(self.device).eval()
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         if (self.device, self.dtype) == ("cpu", "float32"):
-            _read_in_one_stream(self.model)
+            read_in_one_stream(self.model)
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.padding_side = "left"
         self.pad_id = self.tokenizer.pad_token_id
@@ -137,12 +135,11 @@ class TransformersBackend:
     def warm_up(self) -> None:
         """Generate one short answer about a grey picture, alone and in a pair."""
         request = grey_picture_request(self.image_spec, evidence_k=2)
-        for batch in ([request], [request, request]):
-            for generation in self.generate(batch):
-                if generation.error:
-                    raise UserError(
-                        f"{shown(self.folder)}: the model fails on a plain picture: {generation.error.message}"
-                    )
+        for generation in [*self.generate([request]), *self.generate([request, request])]:
+            if generation.error:
+                raise UserError(
+                    f"{shown(self.folder)}: the model fails on a plain picture: {generation.error.message}"
+                )
 
     def info(self) -> dict:
         """What identifies the model; see `Backend.info`."""
@@ -271,18 +268,15 @@ class TransformersBackend:
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.config)
-        if past:
-            for number, layer in enumerate(cache.layers):
-                layer.update(*(self._padded(rows, number, part, past) for part in (0, 1)))
+        known = [(i, row) for i, row in enumerate(rows) if row.start]
+        for number, layer in enumerate(cache.layers if known else ()):
+            first = known[0][1].kept.layers[number]
+            pair = [t.new_zeros((len(rows), t.shape[0], past, t.shape[2])) for t in first]
+            for i, row in known:
+                for padded, kept in zip(pair, row.kept.layers[number], strict=True):
+                    padded[i, :, past - row.start :] = kept[:, : row.start]
+            layer.update(*pair)
         return cache
-
-    def _padded(self, rows: Sequence[Row], layer: int, part: int, past: int) -> torch.Tensor:
-        known = next(row.kept.layers[layer][part] for row in rows if row.start)
-        padded = known.new_zeros((len(rows), known.shape[0], past, known.shape[2]))
-        for i, row in enumerate(rows):
-            if row.start:
-                padded[i, :, past - row.start :] = row.kept.layers[layer][part][:, : row.start]
-        return padded
 
     def _keep(self, row: Row, i: int, tokens: Sequence[int], inputs: dict) -> None:
         """Keep row i of a finished batch for the next turn of its conversation."""
@@ -330,8 +324,7 @@ def normalise(messages: Sequence[dict], spec: ImageSpec) -> tuple[list[dict], li
     """Chat messages in the form of a template, and their pictures in order at their final size.
 
     Image parts may be ``{"type": "image", "image": PIL or path}`` or OpenAI's ``{"type": "image_url",
-    "image_url": {"url": ...}}``; qwen-vl-utils expects a plain string there, so the form is unified here and
-    the library stays unpatched. A picture that already has the size of a view is left untouched.
+    "image_url": {"url": ...}}``. A picture that already has the size of a view is left untouched.
     """
     plain, pictures = [], []
     for message in messages:
@@ -348,9 +341,8 @@ def normalise(messages: Sequence[dict], spec: ImageSpec) -> tuple[list[dict], li
     return plain, pictures
 
 
-def _picture(source: object, spec: ImageSpec):
-    if isinstance(source, dict):
-        source = source["url"]
+def _picture(source: Any, spec: ImageSpec) -> Image.Image:
+    source = source["url"] if isinstance(source, dict) else source
     if isinstance(source, str):
         from qwen_vl_utils import fetch_image
 
@@ -362,12 +354,8 @@ def _picture(source: object, spec: ImageSpec):
 def _is_view(width: int, height: int, spec: ImageSpec) -> bool:
     """True for a size that smart_resize returns: whole cells, within the budget up to one cell of rounding per side."""
     f = spec.factor
-    whole_cells = width % f == 0 and height % f == 0
-    return (
-        whole_cells
-        and (width - f) * (height - f) <= spec.max_pixels
-        and (width + f) * (height + f) >= spec.min_pixels
-    )
+    small_enough = (width - f) * (height - f) <= spec.max_pixels
+    return width % f == height % f == 0 and small_enough and (width + f) * (height + f) >= spec.min_pixels
 
 
 def placement(device: str, role: str) -> tuple[str, str | None]:
@@ -376,8 +364,6 @@ def placement(device: str, role: str) -> tuple[str, str | None]:
     Raises:
         ConfigError: this machine does not have the device.
     """
-    import importlib.util
-
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -398,7 +384,7 @@ def placement(device: str, role: str) -> tuple[str, str | None]:
     return device, None
 
 
-def _read_in_one_stream(model: torch.nn.Module) -> None:
+def read_in_one_stream(model: torch.nn.Module) -> None:
     """Store the weights of widening layers column by column. Shapes and values stay the same.
 
     A token that is decoded alone uses each weight once, so the time is that of reading them. Row by row, MKL needs up

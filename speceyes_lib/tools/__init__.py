@@ -1,1 +1,1 @@
-"""What agents may use besides talking: zooming into the picture, and programs in a sandbox."""
+"""The tools of agents: calls of the zoom, and programs in a sandbox."""

@@ -1,16 +1,10 @@
 """The code sandbox: it runs programs that a model wrote, in a process that can do no harm.
 
 Each sample gets a process of its own (`sandbox_child.py`), which locks itself in before it reads the first program.
-It has no network, starts no process and signals no other. It reads only the files that Python, its standard library,
-PIL, numpy and OpenCV need, and writes only in one scratch folder. Time, memory, output and files are limited. Variables
-are kept between the programs of one sample.
-
-The kernel enforces this with Landlock and seccomp; no program text is inspected. `Sandbox` tests the confinement before
-the first program and refuses to work where it does not hold. ``mode="off"`` is for sessions that already run inside
-a container that may be lost. Every record of such a run says so.
-
-Not hidden: name, size and time of a file outside can be looked up by its path, but the file cannot be listed or read.
-The clock and the kind of machine are visible.
+The kernel enforces the confinement with Landlock and seccomp; no program text is inspected. `Sandbox` tests the
+confinement before the first program and refuses to work where it does not hold. docs/agents.md lists what a program may
+do, its limits, and what is not hidden from it. ``mode="off"`` is for sessions that already run inside a container that
+may be lost. Every record of such a run has the mode.
 """
 
 from __future__ import annotations
@@ -19,6 +13,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -74,7 +69,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramResult:
     """The result of a program: the text and the pictures that it printed, and its error if it failed.
 
     Types of error: code_error (it raised), empty_output, timeout, file_limit, process_ended (it crashed, ran out
@@ -103,7 +98,7 @@ class Sandbox:
                 stacklevel=2,
             )
         else:
-            self.means = self._tried_out()
+            self.means = self._test()
 
     def session(self, picture: Image.Image) -> Session:
         """A new process for one sample. The picture lies in the folder where programs start, as `PICTURE`."""
@@ -113,39 +108,36 @@ class Sandbox:
         """Mode, active means of confinement and limits, for the manifest."""
         return {"mode": self.mode, "means": self.means, "limits": asdict(self.limits)}
 
-    def _tried_out(self) -> list[str]:
-        """The active means of confinement, after a test of all that must fail and of one program that must work."""
-        outside = Path(tempfile.mkdtemp(prefix="speceyes-canary-"))
-        canary, target = outside / "canary.txt", outside / "written.txt"
-        canary.write_text("seen", "utf-8")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.setblocking(False)
+    def _test(self) -> list[str]:
+        """The active means of confinement, after attempts that must all fail and a program that must work."""
+        with (
+            tempfile.TemporaryDirectory(prefix="speceyes-canary-", ignore_cleanup_errors=True) as outside,
+            socket.create_server(("127.0.0.1", 0)) as server,
+            self.session(Image.new("RGB", (8, 8))) as session,
+        ):
+            canary, target = Path(outside, "canary.txt"), Path(outside, "written.txt")
+            canary.write_text("seen", "utf-8")
             values = {"port": server.getsockname()[1], "canary": str(canary), "target": str(target)}
+            result = session.run(f"given = {values!r}\n{_ATTEMPTS}")
+            opened = re.findall("^open: (.*)$", result.text, re.MULTILINE)
+            if target.exists():
+                opened.append("write")
+            server.setblocking(False)
             try:
-                with self.session(Image.new("RGB", (8, 8))) as session:
-                    outcome = session.run(f"given = {values!r}\n{_ATTEMPTS}")
-                    means = session.means
-                said = outcome.text.splitlines()
-                opened = [line.removeprefix("open: ") for line in said if line.startswith("open: ")]
-                if target.exists() and "write" not in opened:
-                    opened.append("write")
-                try:
-                    server.accept()[0].close()
-                    opened.append("network")
-                except BlockingIOError:
-                    pass
-            finally:
-                shutil.rmtree(outside, ignore_errors=True)
-        if outcome.error is not None or "works" not in outcome.text:
-            why = outcome.error.message if outcome.error else outcome.text
+                server.accept()[0].close()
+                opened.append("network")
+            except BlockingIOError:
+                pass
+        if result.error is not None or "works" not in result.text:
+            why = result.error.message if result.error else result.text
             raise _refused(f"a harmless program fails in it ({why})")
         if opened:
             raise _refused(f"these stay open: {', '.join(dict.fromkeys(opened))}")
-        return means
+        return session.means
 
 
 class Session:
-    """The process of one sample. `run` it any number of times; `close`, or the end of `with`, ends it.
+    """The process of one sample. It runs any number of programs; `close`, or the end of `with`, ends it and its folder.
 
     After a program that had to be stopped, the next one gets a new process. Variables are lost; files stay, unless they
     were the reason. The process is paused between two programs.
@@ -155,9 +147,8 @@ class Session:
         self.picture, self.limits, self.confined = picture, limits, confined
         self.means: list[str] = []
         self.scratch = tempfile.mkdtemp(prefix="speceyes-sandbox-")
-        self._process: subprocess.Popen | None = None
-        self._held: list[subprocess.Popen] = []  # the process again, for the finalizer
-        self._close = weakref.finalize(self, _clean_up, self._held, self.scratch)
+        self._processes: list[subprocess.Popen] = []  # at most one, in a list that the finalizer can see
+        self.close = weakref.finalize(self, _clean_up, self._processes, self.scratch)
         self._given_bytes = self._lay_out()
 
     def __enter__(self) -> Self:
@@ -169,12 +160,9 @@ class Session:
     @property
     def pid(self) -> int | None:
         """Process id while the process runs; None before the first program and after a stop."""
-        return self._process.pid if self._process else None
+        return self._processes[0].pid if self._processes else None
 
-    def close(self) -> None:
-        self._close()
-
-    def run(self, code: str) -> Outcome:
+    def run(self, code: str) -> ProgramResult:
         """The result of one program. No program makes this raise.
 
         Raises:
@@ -186,15 +174,16 @@ class Session:
             return _failed("bad_program", "The program holds characters that are no text.")
         if len(code) > MAX_CODE_CHARS:
             return _failed("bad_program", f"The program is longer than {MAX_CODE_CHARS} characters.")
-        if self._process is None:
+        if not self._processes:
             self._start()
+        (process,) = self._processes
         try:
-            self._process.send_signal(signal.SIGCONT)
-            os.write(self._process.stdin.fileno(), struct.pack("=I", len(program)) + program)
-            answer, pictures = self._answer()
-            self._process.send_signal(signal.SIGSTOP)  # pauses threads that the program left running
+            process.send_signal(signal.SIGCONT)
+            os.write(process.stdin.fileno(), struct.pack("=I", len(program)) + program)
+            message, pictures = self._receive(process)
+            process.send_signal(signal.SIGSTOP)  # pauses threads that the program left running
         except _Stopped as e:
-            self._end()
+            _kill(self._processes)
             if e.type == "file_limit":
                 remove_folder(self.scratch)
                 os.mkdir(self.scratch, 0o700)
@@ -204,9 +193,9 @@ class Session:
             OSError,
             ValueError,
         ):  # the channel is broken or holds no message: the program changed it, or died
-            self._end()
+            _kill(self._processes)
             return _failed("process_ended", "The program ended its own process. Its variables are lost.")
-        return self._outcome(answer, pictures)
+        return self._result(message, pictures)
 
     # ------------------------------------------------------------------------------------ the other process
     def _lay_out(self) -> int:
@@ -218,40 +207,39 @@ class Session:
     def _start(self) -> None:
         folders = _package_folders()
         child = Path(__file__).with_name("sandbox_child.py")
-        self._process = _STARTER.submit(
+        # none of this process's environment variables is passed on
+        environment = {"HOME": self.scratch, "TMPDIR": self.scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        process = _STARTER.submit(
             subprocess.Popen,
             [sys.executable, "-I", "-S", "-B", str(child)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self.scratch,
-            env=_environment(self.scratch),
+            env=environment,
             process_group=0,  # Ctrl-C is meant for this process
             bufsize=0,
         ).result()
-        self._held.append(self._process)
-        for pipe in (self._process.stdin, self._process.stdout):
+        self._processes.append(process)
+        for pipe in (process.stdin, process.stdout):
             os.set_blocking(pipe.fileno(), False)
-        limits = asdict(self.limits)
-        settings = {k: limits[k] for k in ("cpu_s", "memory_bytes", "file_bytes", "output_chars", "images")}
+        settings = asdict(self.limits)
         settings |= {"scratch": self.scratch, "confined": self.confined, "parent": os.getpid()}
-        settings |= {"packages": folders, "readable": [*folders.values(), *_bundled_libraries(folders)]}
+        # wheels keep shared libraries in a folder beside their packages
+        libraries = {str(path) for f in folders.values() for path in Path(f).parent.glob("*.libs")}
+        settings |= {"packages": folders, "readable": [*folders.values(), *libraries]}
         try:
-            os.write(self._process.stdin.fileno(), json.dumps(settings).encode() + b"\n")
-            answer, _ = self._answer()
+            os.write(process.stdin.fileno(), json.dumps(settings).encode() + b"\n")
+            message, _ = self._receive(process)
         except (_Stopped, OSError, ValueError) as e:
-            answer = _Answer(error=f"its process did not start ({e})")
-        if answer.error is not None:
-            self._end()
-            raise _refused(answer.error)
-        self.means = answer.text.split(", ") if self.confined else []
+            message = _Message(error=f"its process did not start ({e})")
+        if message.error is not None:
+            _kill(self._processes)
+            raise _refused(message.error)
+        self.means = message.text.split(", ") if self.confined else []
 
-    def _end(self) -> None:
-        _kill(self._process)
-        self._held.clear()
-        self._process = None
-
-    def _answer(self) -> tuple[_Answer, list[bytes]]:
+    def _receive(self, process: subprocess.Popen) -> tuple[_Message, list[bytes]]:
         """One message of the process and its pictures.
 
         Raises:
@@ -262,10 +250,10 @@ class Session:
         most = 2**20 + limits.images * limits.file_bytes
         received, head, missing = bytearray(), None, 1
         with selectors.DefaultSelector() as ready:
-            ready.register(self._process.stdout, selectors.EVENT_READ)
+            ready.register(process.stdout, selectors.EVENT_READ)
             while missing > 0:
                 if ready.select(POLL_S):
-                    chunk = os.read(self._process.stdout.fileno(), 2**20)
+                    chunk = os.read(process.stdout.fileno(), 2**20)
                     if not chunk:
                         raise _Stopped("process_ended", "The program ended its own process.")
                     received += chunk
@@ -276,14 +264,11 @@ class Session:
                 self._check_scratch()
                 if head is None and b"\n" in received:
                     line, _, rest = bytes(received).partition(b"\n")
-                    head, received = _Answer.model_validate_json(line, strict=True), bytearray(rest)
+                    head, received = _Message.model_validate_json(line, strict=True), bytearray(rest)
                 if head is not None:
                     missing = sum(head.sizes) - len(received)
-        pictures, at = [], 0
-        for size in head.sizes:
-            pictures.append(bytes(received[at : at + size]))
-            at += size
-        return head, pictures
+        stream = io.BytesIO(received)
+        return head, [stream.read(size) for size in head.sizes]
 
     def _check_scratch(self) -> None:
         files, size, folders = 0, -self._given_bytes, [self.scratch]
@@ -306,8 +291,8 @@ class Session:
                             "file_limit", "The program was stopped: it wrote too many or too large files."
                         )
 
-    def _outcome(self, answer: _Answer, pictures: Sequence[bytes]) -> Outcome:
-        text, error = _plain(answer.text, self.limits.output_chars + 100), answer.error
+    def _result(self, message: _Message, pictures: Sequence[bytes]) -> ProgramResult:
+        text, error = _plain(message.text, self.limits.output_chars + 100), message.error
         images = []
         for data in pictures[: self.limits.images]:
             try:
@@ -318,14 +303,14 @@ class Session:
             except Exception:  # a decoder may raise anything on the bytes of a program
                 error = error or "A picture it names cannot be read."
         if error is not None:
-            return Outcome(text, tuple(images), Failure(type="code_error", message=_plain(error, 2000)))
+            return ProgramResult(text, tuple(images), Failure(type="code_error", message=_plain(error, 2000)))
         if not text.strip() and not images:
-            message = "The program printed nothing. Print the path of an image you saved, or a value."
-            return _failed("empty_output", message)
-        return Outcome(text.strip("\n"), tuple(images))
+            advice = "The program printed nothing. Print the path of an image you saved, or a value."
+            return _failed("empty_output", advice)
+        return ProgramResult(text.strip("\n"), tuple(images))
 
 
-class _Answer(BaseModel):
+class _Message(BaseModel):
     """One line from the process. It is untrusted, because a program may have written it."""
 
     text: str = ""
@@ -334,15 +319,15 @@ class _Answer(BaseModel):
 
 
 class _Stopped(Exception):
-    """A program that had to be stopped. `type` as in Outcome."""
+    """A program that had to be stopped. `type` as in ProgramResult."""
 
     def __init__(self, type: str, message: str) -> None:
         super().__init__(message)
         self.type = type
 
 
-def _failed(type: str, message: str) -> Outcome:
-    return Outcome(error=Failure(type=type, message=message))
+def _failed(type: str, message: str) -> ProgramResult:
+    return ProgramResult(error=Failure(type=type, message=message))
 
 
 def _refused(why: str) -> SandboxError:
@@ -358,86 +343,56 @@ def _plain(text: str, most: int) -> str:
     return text[:most].encode("utf-8", "replace").decode()
 
 
-def _environment(scratch: str) -> dict[str, str]:
-    """The environment variables of a program. None of this process is passed on."""
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {"HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"} | one_thread
-
-
 @cache
 def _package_folders() -> dict[str, str]:
     """The folders of the offered packages, found without importing them."""
     specs = {name: importlib.util.find_spec(name) for name in PACKAGES}
-    return {
-        name: next(iter(spec.submodule_search_locations)) for name, spec in specs.items() if spec is not None
-    }
+    return {name: next(iter(spec.submodule_search_locations)) for name, spec in specs.items() if spec}
 
 
-def _bundled_libraries(folders: dict[str, str]) -> list[str]:
-    """The folders in which wheels keep shared libraries beside their packages."""
-    return [
-        str(path) for beside in {Path(f).parent for f in folders.values()} for path in beside.glob("*.libs")
-    ]
+def _kill(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+    processes.clear()
 
 
-def _kill(process: subprocess.Popen) -> None:
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
-
-
-def _clean_up(held: list[subprocess.Popen], scratch: str) -> None:
-    for process in held:
-        _kill(process)
-    held.clear()
+def _clean_up(processes: list[subprocess.Popen], scratch: str) -> None:
+    _kill(processes)
     remove_folder(scratch)
 
 
 def remove_folder(folder: str) -> None:
+    """Remove a folder that a program filled."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
     except RecursionError:  # folders in folders in folders
         subprocess.run(["rm", "-rf", "--", folder], check=False)
 
 
-# All of these must fail, except the last. They run inside the sandbox before any other program.
+# All of these attempts must fail, and the last lines must work. They run inside before any other program.
 _ATTEMPTS = """
 import os, socket
 
-def network():
-    socket.create_connection(("127.0.0.1", given["port"]), 1)
-
-def local_socket():
-    socket.socket(socket.AF_UNIX)
-
-def read():
-    open(given["canary"]).read()
-
-def write():
-    open(given["target"], "w").write("x")
-
-def listing():
-    os.listdir(os.path.dirname(given["canary"]))
-
-def process():
-    os.fork() or os._exit(0)
-
-def program():
-    os.posix_spawn("/bin/true", ["true"], {})
-
-def signal():
-    os.kill(os.getppid(), 0)
-
-def metadata():
-    os.chmod(given["canary"], 0)
-
-for attempt in (network, local_socket, read, write, listing, process, program, signal, metadata):
+attempts = {
+    "network": lambda: socket.create_connection(("127.0.0.1", given["port"]), 1),
+    "local_socket": lambda: socket.socket(socket.AF_UNIX),
+    "read": lambda: open(given["canary"]).read(),
+    "write": lambda: open(given["target"], "w").write("x"),
+    "listing": lambda: os.listdir(os.path.dirname(given["canary"])),
+    "process": lambda: os.fork() or os._exit(0),
+    "program": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    "signal": lambda: os.kill(os.getppid(), 0),
+    "metadata": lambda: os.chmod(given["canary"], 0),
+}
+for name, attempt in attempts.items():
     try:
         attempt()
     except OSError:
         continue
-    print("open:", attempt.__name__)
+    print("open:", name)
 
 from PIL import Image
 Image.open("image.bmp").resize((4, 4)).save("out.png")

@@ -1,12 +1,9 @@
 """The confined side of the sandbox: a separate program that locks itself in and then runs what it receives.
 
-Started by `sandbox.py` as ``python -I -S -B sandbox_child.py``. It uses only the standard library and never
-imports the package. Order: limits, no new privileges, no capabilities, Landlock (files, TCP, signals), seccomp
-(a list of allowed system calls; every other call fails). None of these steps can be undone.
-
-stdin: one line of JSON (the settings), then programs, each a 4-byte length and UTF-8 text.
-stdout: one line of JSON per message ({text, error, sizes}), then the pictures, of those sizes in bytes. A
-program that writes to this channel can only spoil its own result, because the other side treats it as untrusted.
+Started by `sandbox.py`. It uses only the standard library and never imports the package. Order: limits, no new
+privileges, no capabilities, Landlock (files, TCP, signals), seccomp (a list of allowed system calls; every other call
+fails). None of these steps can be undone. stdin: one line of JSON (the settings), then programs, each a 4-byte length
+and UTF-8 text. stdout: one line of JSON per message ({text, error, sizes}), then the pictures, of those sizes in bytes.
 
 Sources: landlock(7), seccomp(2), and the kernel's unistd tables of x86_64 and aarch64.
 """
@@ -90,9 +87,9 @@ def confine(scratch: str, packages: list[str], parent: int) -> list[str]:
 def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
     abi = libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if abi < LANDLOCK_ABI:
-        found = "none" if abi < 0 else f"version {abi}"
+        version = "none" if abi < 0 else f"version {abi}"
         raise CannotConfine(
-            f"Landlock {LANDLOCK_ABI} or newer is needed (Linux 6.2), this kernel has {found}"
+            f"Landlock {LANDLOCK_ABI} or newer is needed (Linux 6.2), this kernel has {version}"
         )
     files = (1 << 15) - 1 | (IOCTL_DEV if abi >= 5 else 0)
     tcp, scopes = (0b11 if abi >= 4 else 0), (0b11 if abi >= 6 else 0)  # no TCP; no signals, abstract sockets
@@ -103,7 +100,7 @@ def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # what is not there needs no permission
+            continue  # a path that does not exist needs no permission
         rights &= -1 if os.path.isdir(path) else ON_FILES
         rule = struct.pack("=Qi", rights, fd)
         _check(libc.syscall(445, ruleset, 1, rule, ctypes.c_uint32(0)), f"a Landlock rule for {path}")
@@ -187,7 +184,7 @@ def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------ running programs
-class Packages:
+class _Packages:
     """Finds only the packages that a program may import. site-packages is neither on the path nor readable."""
 
     def __init__(self, folders: dict[str, str]) -> None:
@@ -197,7 +194,7 @@ class Packages:
         return self.specs.get(name)
 
 
-class Printed(io.TextIOBase):
+class _Printed(io.TextIOBase):
     """Collects what a program prints, up to a number of characters, and notes that the rest was dropped."""
 
     def __init__(self, most: int) -> None:
@@ -217,7 +214,7 @@ class Printed(io.TextIOBase):
 
 def run(code: str, namespace: dict, settings: dict) -> tuple[dict, list[bytes]]:
     """Execute a program; returns what it printed. A printed path of a picture becomes the picture."""
-    sys.stdout = sys.stderr = printed = Printed(settings["output_chars"])
+    sys.stdout = sys.stderr = printed = _Printed(settings["output_chars"])
     error = None
     try:
         exec(compile(code, "<program>", "exec"), namespace)
@@ -249,31 +246,31 @@ def _summary(e: BaseException, code: str) -> str:
     return "\n".join([*where[-3:], f"{type(e).__name__}: {e}"[:500]])
 
 
-def main() -> None:
-    programs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+def _main() -> None:
+    programs, messages = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
 
-    def say(head: dict, pictures: list[bytes] = []) -> None:  # noqa: B006 (never changed)
-        answers.write(json.dumps(head).encode() + b"\n" + b"".join(pictures))
-        answers.flush()
+    def send(head: dict, pictures: list[bytes] = []) -> None:  # noqa: B006 (never changed)
+        messages.write(json.dumps(head).encode() + b"\n" + b"".join(pictures))
+        messages.flush()
 
     settings = json.loads(programs.readline())
     limit(settings["cpu_s"], settings["memory_bytes"], settings["file_bytes"])
-    sys.meta_path.append(Packages(settings["packages"]))
+    sys.meta_path.append(_Packages(settings["packages"]))
     try:
         confined = settings["confined"]
         means = confine(settings["scratch"], settings["readable"], settings["parent"]) if confined else []
     except CannotConfine as e:
-        say({"error": str(e)})
+        send({"error": str(e)})
         return
-    say({"text": ", ".join(means)})
+    send({"text": ", ".join(means)})
     namespace = {"__name__": "__main__", "__builtins__": __builtins__}
     while len(size := programs.read(4)) == 4:
         code = programs.read(struct.unpack("=I", size)[0]).decode()
-        say(*run(code, namespace, settings))
+        send(*run(code, namespace, settings))
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -1,16 +1,14 @@
-"""The zoom tool: it checks the call of a model and returns the enlarged part of the original picture."""
+"""Calls of the zoom tool: they are checked and converted here. `tasks.images.crop_view` cuts the enlarged part."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from PIL import Image
-
-from ..tasks.images import ImageSpec, Size, crop_view
+from ..tasks.images import ImageSpec, Size
 
 NAME = "image_zoom_in_tool"
 MAX_CALL_CHARS = 2000  # a call is one short JSON object; anything longer is no call
@@ -20,9 +18,9 @@ _CALL = re.compile(r"(?<=<tool_call>)(.*?)(?=</tool_call>|\Z)", re.DOTALL)
 
 
 class CallError(Exception):
-    """A tool call that cannot be carried out. `type` is for records; the message goes back to the model.
+    """A tool call that cannot be carried out. The message goes back to the model.
 
-    call: the part of the JSON object that could be read.
+    type: for records. call: the part of the JSON object that could be read.
     """
 
     def __init__(self, type: str, message: str, call: dict | None = None) -> None:
@@ -61,7 +59,11 @@ def parse_call(text: str) -> ZoomCall:
     if not isinstance(arguments, dict) or "bbox_2d" not in arguments:
         raise CallError("malformed_call", "The call needs arguments with bbox_2d.", call)
     box = arguments["bbox_2d"]
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(v) for v in box)):
+    if not (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in box)
+    ):
         raise CallError("bad_box", "bbox_2d must be four numbers: x1, y1, x2, y2.", call)
     return ZoomCall(call, tuple(float(v) for v in box))
 
@@ -103,23 +105,5 @@ def oddities(call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[str, ...]:
     return tuple(name for name, is_so in seen.items() if is_so)
 
 
-def zoom(original: Image.Image, call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[Image.Image, Box]:
-    """The crop as the model sees it, and the pixels of the original that it shows.
-
-    Raises:
-        BoxError: the box marks nothing (reversed, empty or outside).
-    """
-    return crop_view(original, call.box_px, view_px, spec)
-
-
 def _scaled(box: Box, sides: tuple[float, float], by: float) -> Box:
     return tuple(v * sides[i % 2] * by for i, v in enumerate(box))
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False

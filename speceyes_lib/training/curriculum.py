@@ -141,11 +141,13 @@ class Curriculum:
         }
 
     def question(self, scene: Scene) -> Question:
+        """A question that the scene admits."""
         kinds = [kind for kind in KINDS if scenes.admits(scene, kind)]
         (kind,) = self.rng.choices(kinds, [KIND_WEIGHTS[k] for k in kinds])
         return scenes.ask(scene, self.rng, kind)
 
     def block(self, question: Question) -> str:
+        """The question in the words of the prompt set."""
         return self.prompts.question_block(
             question.text, None if question.kind == "exist" else question.options
         )
@@ -203,6 +205,7 @@ class Curriculum:
         return moved if self.rng.random() < 0.3 and min(moved) >= 0 and max(moved) <= VIEW_PX else box
 
     def answer_tail(self, question: Question, scene: Scene, wording: Wording) -> list[Segment]:
+        """A question with its answer from the whole view."""
         if wording == "compact":
             return [(question.short + "\n", None), (question.answer, question.kind)]
         if wording == "thought" and self.which == "agent":
@@ -210,12 +213,15 @@ class Curriculum:
                 (f"<think>{dialogue.answer_thought(question)}</think>\n<answer>", None),
                 (question.answer, question.kind),
             ]
-        asked = (self.block(question) + self._chat["reply"], None)
+        prompt = (self.block(question) + self._chat["reply"], None)
         if self.which == "draft":
-            return [asked, (question.answer, question.kind), (END_OF_TURN, "end")]
+            return [prompt, (question.answer, question.kind), (END_OF_TURN, "end")]
         # where the teacher would zoom, a direct answer is the honest best of a forced first look: the words
         # that force it are given, not learned
-        return [asked, *self._answer_turn(question, question.kind, "decision" if scene.w >= ZOOM_W else None)]
+        return [
+            prompt,
+            *self._answer_turn(question, question.kind, "decision" if scene.w >= ZOOM_W else None),
+        ]
 
     def _answer_turn(self, question: Question, goal: str, first_word_goal: str | None) -> list[Segment]:
         forced = self.prompts.forced_look_prefix.removeprefix("<think>")
@@ -232,6 +238,7 @@ class Curriculum:
         ]
 
     def zoom_tail(self, question: Question, box: Sequence[int]) -> list[Segment]:
+        """A question with the call that zooms into the box, and the answer from the crop."""
         first_word, rest = dialogue.zoom_thought(question).split(" ", 1)
         before, after = dialogue.tool_call(("BOX",), question.label).split('"BOX"')
         return [
@@ -247,8 +254,8 @@ class Curriculum:
         ]
 
     def _router_tail(self, question: Question, scene: Scene) -> list[Segment]:
-        asked = self.prompts.router_text(self.block(question)) + self._chat["reply"]
-        return [(asked, None), ("yes" if scene.w < ROUTER_W else "no", "router"), (END_OF_TURN, "end")]
+        prompt = self.prompts.router_text(self.block(question)) + self._chat["reply"]
+        return [(prompt, None), ("yes" if scene.w < ROUTER_W else "no", "router"), (END_OF_TURN, "end")]
 
 
 # ------------------------------------------------------------------------------------------------ packing
@@ -280,6 +287,7 @@ class Packer:
         return self._known[text]
 
     def pack(self, rows: Sequence[Row]) -> Batch:
+        """The tensors of some rows."""
         import torch
 
         looks: list[Look] = []

@@ -52,10 +52,12 @@ def tool_call(box: Sequence[int], label: str) -> str:
 
 
 def zoom_turn(question: Question, box: Sequence[int]) -> str:
+    """The agent's turn that zooms into the box."""
     return f"<think>{zoom_thought(question)}</think>\n{tool_call(box, question.label)}"
 
 
 def answer_turn(question: Question) -> str:
+    """The agent's turn that answers."""
     return f"<think>{answer_thought(question)}</think>\n<answer>{question.answer}</answer>"
 
 

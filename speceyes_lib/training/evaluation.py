@@ -21,6 +21,7 @@ from ..demo import scenes
 from ..gating.separability import token_separability
 from ..stats import ranking
 from ..stats.resampling import Bootstrap
+from ..tasks.images import iou
 from .curriculum import ROUTER_W
 from .modeling import Which, load_pair
 
@@ -90,7 +91,7 @@ class _Player:
     def reply(
         self, dialogues: Sequence[list[dict]], max_new_tokens: int, prefix: str = "", scores: bool = False
     ) -> list[tuple[str, np.ndarray | None]]:
-        """Text of each reply (without end markers) and, if asked for, its top-K log-probabilities [tokens, K]."""
+        """Text of each reply (without end markers) and, with `scores`, its top-K log-probabilities [tokens, K]."""
         import torch
 
         replies = []
@@ -126,8 +127,8 @@ class _Player:
 
 # -------------------------------------------------------------------------------------------- the measures
 def _draft(player: _Player, samples: list[HeldOut]) -> dict:
-    asked = [player.prompts.draft_messages(player.block(s.question), s.picture) for s in samples]
-    replies = player.reply(asked, max_new_tokens=4, scores=True)
+    dialogues = [player.prompts.draft_messages(player.block(s.question), s.picture) for s in samples]
+    replies = player.reply(dialogues, max_new_tokens=4, scores=True)
     right = np.array(
         [text.strip() == s.question.answer for (text, _), s in zip(replies, samples, strict=True)]
     )
@@ -147,15 +148,15 @@ def _draft(player: _Player, samples: list[HeldOut]) -> dict:
 
 def _agent(player: _Player, samples: list[HeldOut]) -> dict:
     prompts = player.prompts
-    asked = [prompts.agent_messages(player.block(s.question), s.picture) for s in samples]
-    first = [text for text, _ in player.reply(asked, max_new_tokens=120)]
+    opened = [prompts.agent_messages(player.block(s.question), s.picture) for s in samples]
+    first = [text for text, _ in player.reply(opened, max_new_tokens=120)]
     boxes = [called_box(text) if "<tool_call>" in text else None for text in first]
     malformed = sum("<tool_call>" in text and box is None for text, box in zip(first, boxes, strict=True))
     final = list(first)
     zoomed = [i for i, box in enumerate(boxes) if box is not None]
     second = [
         [
-            *asked[i],
+            *opened[i],
             {"role": "assistant", "content": first[i]},
             prompts.tool_response(scenes.view(samples[i].picture, boxes[i])),
         ]
@@ -166,7 +167,7 @@ def _agent(player: _Player, samples: list[HeldOut]) -> dict:
     right = np.array(
         [final_answer(text) == s.question.answer for text, s in zip(final, samples, strict=True)]
     )
-    forced = player.reply(asked, max_new_tokens=40, prefix=prompts.forced_look_prefix)
+    forced = player.reply(opened, max_new_tokens=40, prefix=prompts.forced_look_prefix)
     forced_right = np.array(
         [final_answer(text) == s.question.answer for (text, _), s in zip(forced, samples, strict=True)]
     )
@@ -187,7 +188,7 @@ def _agent(player: _Player, samples: list[HeldOut]) -> dict:
         "zoom_share_by_w": _by_w(zooms, samples),
         "malformed_calls": int(malformed),
         "unanswered": int(sum(final_answer(text) is None for text in final)),
-        "box_iou": _mean([box_iou(boxes[i], t) for i, t in zip(zoomed, teacher, strict=True)]),
+        "box_iou": _mean([iou(boxes[i], t) for i, t in zip(zoomed, teacher, strict=True)]),
         "box_holds_all_objects": _mean([_holds(boxes[i], samples[i].scene) for i in zoomed]),
         "router_yes_by_w": _by_w(np.array([v == "yes" for v in verdicts]), samples),
         "router_sensible": _mean(sensible),
@@ -197,9 +198,9 @@ def _agent(player: _Player, samples: list[HeldOut]) -> dict:
 
 def called_box(text: str) -> tuple[float, float, float, float] | None:
     """The box of a well-formed zoom call that lies within the view; None for anything else."""
-    found = re.search(r"<tool_call>\s*(\{.*\})\s*</tool_call>", text, re.S)
+    call = re.search(r"<tool_call>\s*(\{.*\})\s*</tool_call>", text, re.S)
     try:
-        box = json.loads(found.group(1))["arguments"]["bbox_2d"] if found else None
+        box = json.loads(call[1])["arguments"]["bbox_2d"] if call else None
         x1, y1, x2, y2 = (float(v) for v in box)
     except (ValueError, TypeError, KeyError):
         return None
@@ -208,14 +209,9 @@ def called_box(text: str) -> tuple[float, float, float, float] | None:
 
 
 def final_answer(text: str) -> str | None:
-    found = re.search(r"<answer>(.*?)</answer>", text, re.S)
-    return found.group(1).strip() if found else None
-
-
-def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)) - shared)
+    """The text inside <answer></answer>; None without it."""
+    answer = re.search(r"<answer>(.*?)</answer>", text, re.S)
+    return answer[1].strip() if answer else None
 
 
 def _holds(box: Sequence[float], scene: scenes.Scene, slack_px: float = 2.0) -> bool:

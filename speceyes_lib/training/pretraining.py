@@ -71,9 +71,9 @@ class Phase:
     rate: float = 1.0
 
     def is_mastered(self, running: dict[str, float]) -> bool:
-        return (
-            self.mastery is not None and min(running.get(kind, 0.0) for kind in self.mastered) > self.mastery
-        )
+        """True once the running accuracy of every kind is high enough."""
+        lowest = min(running.get(kind, 0.0) for kind in self.mastered)
+        return self.mastery is not None and lowest > self.mastery
 
 
 @dataclass(frozen=True)
@@ -257,12 +257,12 @@ class Trainer:
         """The tokens the vision tower should emit [36 * looks, hidden]; unreadable objects fade into a mean one."""
         shape, color, clarity = self._visible(looks)
         table = self.embed.weight.detach()
-        there, clarity = (shape > 0).float()[:, None], clarity[:, None]
+        is_object, clarity = (shape > 0).float()[:, None], clarity[:, None]
 
         def word(index: torch.Tensor, ids: list[int]) -> torch.Tensor:
             words = table[torch.tensor(ids)]
             faded = clarity * words[index] + (1 - clarity) * words[1:].mean(0)
-            return words[index] * (1 - there) + faded * there
+            return words[index] * (1 - is_object) + faded * is_object
 
         return word(shape, self.packer.shape_ids) + word(color, self.packer.color_ids)
 
@@ -274,18 +274,19 @@ class Trainer:
         with torch.autocast("cpu", enabled=False):
             tokens = tokens.float()
             loss = torch.log1p(((tokens - target) ** 2).mean() / (target**2).mean())
-            direction, there = F.normalize(tokens, dim=-1), shape > 0
+            direction, is_object = F.normalize(tokens, dim=-1), shape > 0
             goals = (("shape", self.packer.shape_ids, shape), ("color", self.packer.color_ids, color))
             for name, ids, truth in goals:
                 scores = 16 * direction @ F.normalize(table[torch.tensor(ids)], dim=-1).T
                 loss = loss + F.cross_entropy(scores, truth)
                 if name not in log:
-                    log[f"token_{name}"] = (scores.argmax(1) == truth)[there].float().mean().item()
+                    log[f"token_{name}"] = (scores.argmax(1) == truth)[is_object].float().mean().item()
         return loss
 
     def language_loss(
         self, batch: Batch, tokens: torch.Tensor, deepstack: list[torch.Tensor] | None, log: dict[str, float]
     ) -> torch.Tensor:
+        """Weighted cross-entropy of the goals plus the losses of the probes; accuracies go to `log`."""
         images = batch.ids == self.image_id
 
         def in_reading_order(features: torch.Tensor) -> torch.Tensor:
@@ -345,13 +346,24 @@ def train(
     report_every: int = 25,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict:
-    """Train one model and write the folder `out`: weights (float16), processor, training_curve.csv,
-    training.json, README.md. Returns the content of training.json.
+    """Train one model and write the folder `out`; returns the content of training.json.
 
-    The folder appears, or replaces an older one, only when everything is done. held_out: samples of the final
-    measurement. report gets a line of text every `report_every` steps and at every turn of events; progress is
-    called as (steps done, steps at most, phase) after every step. Sets torch's thread count.
-    Raises UserError when no attempt masters the look phases.
+    The folder holds weights (float16), processor, training_curve.csv, training.json and README.md. It appears, or
+    replaces an older one, only when everything is done.
+
+    Args:
+        which: the model.
+        seed: of everything random.
+        out: the folder.
+        threads: torch's thread count.
+        recipe: the phases; by default those of `RECIPES`.
+        held_out: samples of the final measurement.
+        report: gets a line of text every `report_every` steps and when an attempt ends.
+        report_every: steps between two lines.
+        progress: called as (steps done, steps at most, phase) after every step.
+
+    Raises:
+        UserError: no attempt masters the look phases.
     """
     if which not in get_args(Which):
         raise UserError(f"which: {which!r} is no demo model; choose from {', '.join(get_args(Which))}")
@@ -452,7 +464,7 @@ def _progress(which: str, rows: list[dict]) -> str:
 
 
 def _write_curve(path: Path, curve: list[dict], every: int = 10) -> None:
-    """Means over `every` steps of each phase, one line each; accuracy columns are empty where not asked."""
+    """One line of means per `every` steps of a phase. Accuracies that it does not measure are empty."""
     blocks: dict[tuple, list[dict]] = {}
     for row in curve:
         blocks.setdefault((row["attempt"], row["phase"], row["step"] // every), []).append(row)

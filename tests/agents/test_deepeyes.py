@@ -34,7 +34,7 @@ def agent(**options) -> DeepEyesAgent:
     return DeepEyesAgent("v/s/1", "What?", original, view, spec=SPEC, prompts=PROMPTS, **options)
 
 
-def said(text: str, reason: str = "stop", error: Failure | None = None) -> Generation:
+def generation(text: str, reason: str = "stop", error: Failure | None = None) -> Generation:
     return Generation("v/s/1", text, tuple(range(len(text.split()))), reason, 0.5, 2, error=error)
 
 
@@ -47,7 +47,7 @@ def run(*texts: str | Generation, **options) -> tuple[DeepEyesAgent, Trajectory]
     a = agent(**options)
     for text in texts:
         assert not a.done
-        a.feed(said(text) if isinstance(text, str) else text)
+        a.feed(generation(text) if isinstance(text, str) else text)
     return a, a.trajectory()
 
 
@@ -67,7 +67,7 @@ def test_zoom_then_answer():
     assert a.next_request() is None
 
 
-def test_the_crop_comes_back_as_the_next_user_turn_after_the_agents_own_words():
+def test_the_crop_comes_back_as_the_next_user_turn_after_the_agents_text():
     a, _ = run(tool_call(48, 48, 96, 96))
     _, _, assistant, user = a.next_request().messages
     assert assistant == {"role": "assistant", "content": tool_call(48, 48, 96, 96)}
@@ -110,7 +110,7 @@ def test_the_first_request_shows_question_and_view_with_the_limits_given():
     ],
 )
 def test_how_a_turn_without_a_tool_call_ends_the_run(text, reason, answer, answer_from, error):
-    a, t = run(said(text, reason))
+    a, t = run(generation(text, reason))
     assert a.done
     assert (t.answer, t.answer_from) == (answer, answer_from)
     assert (t.error.type if t.error else None) == error
@@ -134,7 +134,7 @@ def test_a_call_whose_closing_tag_a_server_left_out_is_carried_out_and_closed_in
         (tool_call(500, 500, 600, 600), "tool", "bad_box"),
     ],
 )
-def test_a_refused_call_is_told_to_the_model_as_a_user_turn_and_may_be_mended(text, action, error):
+def test_a_refused_call_comes_back_as_a_user_turn_and_can_be_corrected(text, action, error):
     a, t = run(text)
     assert not a.done
     assert (t.turns[0].action, t.turns[0].error.type) == (action, error)
@@ -142,8 +142,8 @@ def test_a_refused_call_is_told_to_the_model_as_a_user_turn_and_may_be_mended(te
     assert last["role"] == "user"
     assert any(t.turns[0].error.message in part.get("text", "") for part in last["content"])
     assert not any(part["type"] == "image" for part in last["content"])
-    a.feed(said(tool_call(48, 48, 96, 96)))
-    a.feed(said("<answer>red</answer>"))
+    a.feed(generation(tool_call(48, 48, 96, 96)))
+    a.feed(generation("<answer>red</answer>"))
     assert a.trajectory().status == "ok"
 
 
@@ -184,13 +184,13 @@ def test_a_model_that_counts_in_thousandths_has_its_boxes_recorded_in_pixels_of_
     assert t.turns[0].crop_px == (480, 480, 960, 960)
 
 
-def test_a_turn_that_ends_at_once_says_so():
+def test_an_empty_turn_is_reported_as_empty():
     _, t = run("")
     assert (t.error.type, t.turns[0].n_tokens) == ("no_answer", 0)
     assert "empty" in t.error.message
 
 
-def test_a_thought_alone_is_a_step_only_where_steps_are_asked_for():
+def test_a_thought_alone_is_a_step_only_with_steps():
     a, t = run("<think>Hm.</think>", steps=True)
     assert not a.done
     assert t.turns[0].action == "none"
@@ -204,7 +204,7 @@ def test_two_different_refused_calls_do_not_end_the_run():
     assert not a.done
 
 
-def test_zooming_on_and_on_ends_at_the_turn_limit_with_every_turn_kept():
+def test_endless_zooming_ends_at_the_turn_limit_with_every_turn_kept():
     a, t = run(*[tool_call(0, 0, 40 + i, 40) for i in range(3)], max_turns=3)
     assert a.done
     assert (t.status, t.error.type, t.answer) == ("error", "turn_limit", None)
@@ -213,7 +213,7 @@ def test_zooming_on_and_on_ends_at_the_turn_limit_with_every_turn_kept():
 
 def test_a_failed_generation_ends_the_run_with_its_reason():
     oom = Failure(type="generation_error", message="out of memory")
-    a, t = run(tool_call(48, 48, 96, 96), said("", "error", oom))
+    a, t = run(tool_call(48, 48, 96, 96), generation("", "error", oom))
     assert a.done
     assert (t.status, t.error) == ("error", oom)
     assert len(t.turns) == 2
@@ -222,7 +222,7 @@ def test_a_failed_generation_ends_the_run_with_its_reason():
 def test_the_first_look_is_one_turn_that_opens_with_the_commitment_to_answer():
     a = agent(forbid_tool=True)
     assert a.next_request().prefill == PROMPTS.forced_look_prefix
-    a.feed(said(" the color.</think>\n<answer>red</answer>"))
+    a.feed(generation(" the color.</think>\n<answer>red</answer>"))
     t = a.trajectory()
     assert (t.answer, len(t.turns), a.done) == ("red", 1, True)
     assert t.turns[0].text.startswith(PROMPTS.forced_look_prefix)
@@ -239,21 +239,21 @@ def test_a_prefix_that_opens_the_answer_tag_is_completed_by_the_model():
         prompts=prompt_sets.load("deepeyes"),
         forbid_tool=True,
     )
-    a.feed(said("B</answer>"))
+    a.feed(generation("B</answer>"))
     assert a.trajectory().answer == "B"
 
 
 def test_a_tool_call_in_the_first_look_is_not_carried_out():
-    a, t = run(said("</think>" + tool_call(48, 48, 96, 96)), forbid_tool=True)
+    a, t = run(generation("</think>" + tool_call(48, 48, 96, 96)), forbid_tool=True)
     assert a.done
     assert t.error.type == "tool_forbidden"
     assert t.turns[0].crop_px is None
 
 
-def test_feeding_an_agent_that_is_done_is_a_bug_that_shows():
+def test_feeding_an_agent_that_is_done_raises():
     a, _ = run("<answer>red</answer>")
     with pytest.raises(RuntimeError):
-        a.feed(said("more"))
+        a.feed(generation("more"))
 
 
 CALL = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 5, 5]}}'
@@ -269,7 +269,7 @@ def test_no_text_makes_it_crash_or_run_on_and_all_of_it_can_be_recorded(turns, f
         if a.done:
             break
         assert a.next_request() is not None
-        a.feed(said(text, reason))
+        a.feed(generation(text, reason))
     t = a.trajectory()
     assert a.done
     assert len(t.turns) <= 6

@@ -1,4 +1,4 @@
-"""Interpreters for the embedded models: decisions stay the model's own, only their form changes."""
+"""Interpreters for the embedded models: the model makes every decision, only the form changes."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_other_requests_pass_through_untouched():
         DEMO.agent_messages("q", view),
     ):
         request = GenerationRequest("s", messages, 9)
-        (said,) = adapt(backend, DEMO).generate([request])
+        (generation,) = adapt(backend, DEMO).generate([request])
         assert backend.batches[-1] == [request]
-        assert said.text == "yes <tool_call>{}</tool_call>"
+        assert generation.text == "yes <tool_call>{}</tool_call>"
 
 
 @pytest.mark.parametrize("call", [CALL, "no JSON at all", '{"name": "crop"}', "two\nlines", ""])
@@ -116,32 +116,32 @@ def test_specreason_runs_end_to_end_on_the_embedded_pair_with_both_agents(
                 scores.add(turn.proposal.score)
                 assert turn.proposal.accepted == (turn.proposal.score >= 7)
             newest.append(len(t.turns))
-        assert len(scores) > 1  # it tells steps apart
-        assert max(newest) > 1  # and some go on to a second step
+        assert len(scores) > 1  # it distinguishes steps
+        assert max(newest) > 1  # and some have a second step
 
 
-def scoring(step: str, own: str, logprobs: list[float]) -> str:
-    """What the interpreter makes of a score request, with the large model's first look given."""
-    texts = ["I", "</think>", "<answer>", *own.split("|"), "</answer>"]
+def scoring(step: str, direct: str, logprobs: list[float]) -> str:
+    """The score that the interpreter returns, given the large model's first look."""
+    texts = ["I", "</think>", "<answer>", *direct.split("|"), "</answer>"]
     n = len(texts)
     top = np.array([[p, -50.0] for p in [0.0, 0.0, 0.0, *logprobs, 0.0]])
     evidence = Evidence(range(n), texts, top[:, 0], np.zeros((n, 2)), top)
-    text = f" it.</think><answer>{own.replace('|', '')}</answer>"
+    text = f" it.</think><answer>{direct.replace('|', '')}</answer>"
     backend = ScriptedBackend(lambda r: Generation("s", text, tuple(range(n)), "stop", 0.0, 1, evidence))
     messages = [
         *DEMO.agent_messages("q", None),
         {"role": "assistant", "content": step},
         {"role": "user", "content": DEMO.step_score},
     ]
-    (said,) = adapt(backend, DEMO).generate([GenerationRequest("s", messages, 10)])
-    (asked,) = backend.batches[-1]
-    assert asked.prefill == DEMO.forced_look_prefix
-    assert asked.messages == DEMO.agent_messages("q", None)
-    return said.text
+    (generation,) = adapt(backend, DEMO).generate([GenerationRequest("s", messages, 10)])
+    (request,) = backend.batches[-1]
+    assert request.prefill == DEMO.forced_look_prefix
+    assert request.messages == DEMO.agent_messages("q", None)
+    return generation.text
 
 
 @pytest.mark.parametrize(
-    ("step", "own", "logprobs", "score"),
+    ("step", "direct", "logprobs", "score"),
     [
         ("red", "red", [np.log(0.75)], "7"),
         ("Red ", "red", [0.0], "9"),
@@ -150,8 +150,8 @@ def scoring(step: str, own: str, logprobs: list[float]) -> str:
         ("", "red", [0.0], "0"),
     ],
 )
-def test_the_score_is_the_large_models_own_probability_of_the_proposed_answer(step, own, logprobs, score):
-    assert scoring(step, own, logprobs) == score
+def test_the_score_is_the_large_models_probability_of_the_proposed_answer(step, direct, logprobs, score):
+    assert scoring(step, direct, logprobs) == score
 
 
 def test_a_step_is_proposed_from_the_newest_picture(tiny_draft):
@@ -163,5 +163,5 @@ def test_a_step_is_proposed_from_the_newest_picture(tiny_draft):
         DEMO.tool_response(crop),
     ]
     adapt(backend, DEMO).generate([GenerationRequest("s", messages, 9, ("</answer>",), role="small")])
-    ((asked,),) = backend.batches
-    assert asked.messages == DEMO.draft_messages("q", crop)
+    ((request,),) = backend.batches
+    assert request.messages == DEMO.draft_messages("q", crop)

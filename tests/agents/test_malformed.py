@@ -18,7 +18,7 @@ from speceyes_lib.models.base import Generation
 from speceyes_lib.runs.records import Failure, Trajectory
 from speceyes_lib.tasks.images import ImageSpec
 from speceyes_lib.tools import zoom
-from speceyes_lib.tools.sandbox import Outcome
+from speceyes_lib.tools.sandbox import ProgramResult
 
 SPEC = ImageSpec(factor=16, min_pixels=32 * 32, max_pixels=32 * 32)
 PICTURE = Image.new("RGB", (64, 64), "grey")
@@ -31,12 +31,14 @@ class Sandbox:
     def session(self, picture: Image.Image) -> Sandbox:
         return self
 
-    def run(self, code: str) -> Outcome:
+    def run(self, code: str) -> ProgramResult:
         outcomes = (
-            Outcome("42"),
-            Outcome("", (PICTURE, Image.new("RGB", (900, 2)))),  # the second is too narrow for any model
-            Outcome("so far", (), Failure(type="code_error", message="NameError")),
-            Outcome(error=Failure(type="empty_output", message="nothing printed")),
+            ProgramResult("42"),
+            ProgramResult(
+                "", (PICTURE, Image.new("RGB", (900, 2)))
+            ),  # the second is too narrow for any model
+            ProgramResult("so far", (), Failure(type="code_error", message="NameError")),
+            ProgramResult(error=Failure(type="empty_output", message="nothing printed")),
         )
         return outcomes[len(code) % 4]
 
@@ -92,7 +94,7 @@ OUTPUT = st.tuples(BROKEN | CALLING | JSON, st.sampled_from(["stop", "length", "
 FAILED = Failure(type="generation_error", message="no connection")
 
 
-def said(text: str, reason: str) -> Generation:
+def generation(text: str, reason: str) -> Generation:
     if reason == "error":
         return Generation("s", "", (), "error", 0.1, 1, error=FAILED)
     return Generation("s", text, tuple(range(len(text))), reason, 0.1, 1)
@@ -112,7 +114,7 @@ def test_no_output_makes_an_agent_raise_and_every_run_ends_and_can_be_recorded(k
                 recorded(agent)
                 agent = AGENTS[kind]()
             assert agent.next_request() is not None
-            agent.feed(said(text, reason))
+            agent.feed(generation(text, reason))
             fed += 1
         recorded(agent)
 

@@ -71,7 +71,7 @@ def test_an_unknown_name_suggests_the_nearest():
     [
         ("name: [", "not valid YAML"),
         ("name: x", "draft_system"),
-        ("just a string", "valid keys are"),
+        ("just a string", "valid dictionary"),
     ],
 )
 def test_a_broken_prompt_file_names_the_file_and_the_key(tmp_path, text, expected):

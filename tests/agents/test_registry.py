@@ -1,4 +1,4 @@
-"""An agent is one file and one line: whatever stands in `AGENTS` can be configured, started and labelled."""
+"""An agent is one file and one line: every entry of `AGENTS` can be configured, started and labelled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMITS = {"spec": SPEC, "prompts": prompt_sets.load("demo"), "max_turns": 3, "ma
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_has_a_known_tool_its_wording_a_label_and_a_parameter_value(name):
     kind = AGENTS[name]
-    assert kind.tool is TOOLS[kind.tool_name]
+    assert kind.tool in TOOLS.values()
     assert kind.prompts in prompt_sets.available()
     assert agent_label(name) == kind.label
     params = AgentParams(agent=name)
@@ -44,7 +44,7 @@ def test_another_agent_is_started_by_its_name(monkeypatch):
     def start(id, block, original, view, **settings):
         return OneTurn(id, block, original, view, settings)
 
-    zoom = AGENTS["deepeyes"].tool_name
+    zoom = AGENTS["deepeyes"].tool
     monkeypatch.setitem(AGENTS, "one_turn", AgentType("One turn", start, zoom, "demo"))
     agent = agent_factory("one_turn", **LIMITS)("a/b/1", "Question?", None, None)
     assert (agent.id, agent.settings["max_turns"]) == ("a/b/1", 3)

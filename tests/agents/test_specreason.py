@@ -1,4 +1,4 @@
-"""SpecReason: who is asked what, which steps stand, and that both models see every tool result."""
+"""SpecReason: which model gets which request, which steps are used, and that both models see every tool result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def agent(**how) -> Agent:
     return make("v/s/1", "What?", original, original.resize((96, 96)))
 
 
-def said(text: str, seconds: float = 1.0, reason: str = "stop", error: Failure | None = None) -> Generation:
+def generation(
+    text: str, seconds: float = 1.0, reason: str = "stop", error: Failure | None = None
+) -> Generation:
     return Generation("v/s/1", text, tuple(range(len(text.split()))), reason, seconds, 1, error=error)
 
 
@@ -45,14 +47,14 @@ def call(*box) -> str:
 
 
 def roles(a: Agent, *words: str | Generation) -> tuple[list[str], Trajectory]:
-    """Feed what is said and return whom the agent asked each time: small, score or large."""
-    asked = []
+    """Feed the outputs; returns the model of each request (small, score or large), and the trajectory."""
+    models = []
     for word in words:
         request = a.next_request()
         is_score = request.messages[-1]["content"] == PROMPTS.step_score
-        asked.append("score" if is_score else request.role)
-        a.feed(said(word) if isinstance(word, str) else word)
-    return asked, a.trajectory()
+        models.append("score" if is_score else request.role)
+        a.feed(generation(word) if isinstance(word, str) else word)
+    return models, a.trajectory()
 
 
 def pictures(messages: list[dict]) -> list[Image.Image]:
@@ -63,16 +65,16 @@ def pictures(messages: list[dict]) -> list[Image.Image]:
 def test_an_accepted_answer_of_the_small_model_ends_the_run():
     a = agent()
     assert isinstance(a, Agent)
-    asked, t = roles(a, "<answer>red</answer>", "8")
-    assert asked == ["small", "score"]
+    models, t = roles(a, "<answer>red</answer>", "8")
+    assert models == ["small", "score"]
     assert (t.status, t.answer, len(t.turns)) == ("ok", "red", 1)
     assert t.turns[0].proposal.accepted
     assert t.turns[0].proposal.score == 8
 
 
 def test_a_step_below_the_threshold_is_written_by_the_large_model_and_the_proposal_stays_on_record():
-    asked, t = roles(agent(), "<answer>blue</answer>", "Score: 6", "<answer>red</answer>")
-    assert asked == ["small", "score", "large"]
+    models, t = roles(agent(), "<answer>blue</answer>", "Score: 6", "<answer>red</answer>")
+    assert models == ["small", "score", "large"]
     assert t.answer == "red"
     assert (t.turns[0].proposal.text, t.turns[0].proposal.score) == ("<answer>blue</answer>", 6)
     assert not t.turns[0].proposal.accepted
@@ -82,17 +84,19 @@ def test_a_step_below_the_threshold_is_written_by_the_large_model_and_the_propos
     ("score", "accepts"), [("7", True), ("6", False), ("It is 9, not 1", True), ("0-9: 9", False)]
 )
 def test_the_first_digit_is_the_score_and_the_threshold_accepts(score, accepts):
-    asked, _ = roles(agent(threshold=7), "<answer>x</answer>", score)
-    assert asked == ["small", "score"]
+    models, _ = roles(agent(threshold=7), "<answer>x</answer>", score)
+    assert models == ["small", "score"]
     a = agent(threshold=7)
     roles(a, "<answer>x</answer>", score)
     assert a.done == accepts
 
 
 def test_every_second_of_a_step_is_in_its_turn():
-    _, t = roles(agent(), said("<answer>a</answer>", 1), said("0", 2), said("<answer>b</answer>", 4))
+    _, t = roles(
+        agent(), generation("<answer>a</answer>", 1), generation("0", 2), generation("<answer>b</answer>", 4)
+    )
     assert t.agent_s == 7
-    _, t = roles(agent(), said("<answer>a</answer>", 1), said("9", 2))
+    _, t = roles(agent(), generation("<answer>a</answer>", 1), generation("9", 2))
     assert t.agent_s == 3
     assert (t.turns[0].proposal.propose_s, t.turns[0].proposal.score_s) == (1, 2)
 
@@ -105,7 +109,7 @@ def test_tool_results_reach_both_models():
     assert [p.size for p in pictures(for_small.messages)] == [(64, 64), (64, 64)]
     again = pictures(a.next_request().messages)
     assert all(x is y for x, y in zip(pictures(for_small.messages), again, strict=True))
-    a.feed(said("<answer>red</answer>"))
+    a.feed(generation("<answer>red</answer>"))
     for_large = a.next_request()
     assert [p.size for p in pictures(for_large.messages)] == [(96, 96), (96, 96)]
     *_, step, question = for_large.messages
@@ -114,20 +118,20 @@ def test_tool_results_reach_both_models():
     assert for_large.max_new_tokens == 10
 
 
-def test_a_proposed_zoom_is_carried_out_and_each_model_reads_boxes_in_its_own_measure():
+def test_a_proposed_zoom_is_carried_out_and_each_model_reads_boxes_in_its_units():
     a = agent(small_boxes="thousandths")
     _, t = roles(a, call(500, 500, 1000, 1000), "9")
     assert t.turns[0].box_px == (48, 48, 96, 96)
     assert t.turns[0].crop_px == (480, 480, 960, 960)
     assert "[500, 500, 1000, 1000]" in a.next_request().messages[2]["content"]  # to the small model
-    a.feed(said("<think>hm</think>"))
+    a.feed(generation("<think>hm</think>"))
     assert "[48, 48, 96, 96]" in a.next_request().messages[2]["content"]  # to the large one
 
 
-def test_a_step_that_is_thought_only_goes_on():
+def test_after_a_step_that_is_only_a_thought_comes_the_next_step():
     a = agent()
-    asked, t = roles(a, "<think>The star is red.</think>", "9", "<answer>red</answer>", "9")
-    assert asked == ["small", "score"] * 2
+    models, t = roles(a, "<think>The star is red.</think>", "9", "<answer>red</answer>", "9")
+    assert models == ["small", "score"] * 2
     assert [turn.action for turn in t.turns] == ["none", "answer"]
     assert t.answer == "red"
 
@@ -135,17 +139,17 @@ def test_a_step_that_is_thought_only_goes_on():
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ((said("", error=OOM, reason="error"),), "generation_error"),
-        ((said(""),), "no_step"),
-        ((said("<answer>lo", reason="length"),), "cut_off"),
-        ((said("<answer>x</answer>"), said("good")), "no_score"),
-        ((said("<answer>x</answer>"), said("", error=OOM, reason="error")), "generation_error"),
+        ((generation("", error=OOM, reason="error"),), "generation_error"),
+        ((generation(""),), "no_step"),
+        ((generation("<answer>lo", reason="length"),), "cut_off"),
+        ((generation("<answer>x</answer>"), generation("good")), "no_score"),
+        ((generation("<answer>x</answer>"), generation("", error=OOM, reason="error")), "generation_error"),
     ],
 )
 def test_without_a_step_or_a_score_the_large_model_writes(words, error):
     a = agent()
-    asked, t = roles(a, *words, said("<answer>red</answer>"))
-    assert asked[-1] == "large"
+    models, t = roles(a, *words, generation("<answer>red</answer>"))
+    assert models[-1] == "large"
     assert t.answer == "red"
     assert t.turns[0].proposal.error.type == error
 
@@ -158,7 +162,7 @@ def test_it_ends_after_six_steps():
     assert t.error.type == "turn_limit"
     assert len(t.turns) == 6
     with pytest.raises(RuntimeError):
-        a.feed(said("more"))
+        a.feed(generation("more"))
 
 
 def test_a_first_look_is_one_turn_of_the_large_model():
@@ -168,5 +172,5 @@ def test_a_first_look_is_one_turn_of_the_large_model():
     original = Image.new("RGB", (960, 960))
     a = make("v", "What?", original, original.resize((96, 96)), forbid_tool=True)
     assert a.next_request().role == "large"
-    a.feed(said("red</answer>"))
+    a.feed(generation("red</answer>"))
     assert a.trajectory().answer == "red"

@@ -1,4 +1,4 @@
-"""The Thyme agent: programs run in the sandbox, their output continues the turn, and mishaps are results."""
+"""The Thyme agent: programs run in the sandbox, their output continues the turn, and failures are results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def picture() -> Image.Image:
     return image
 
 
-def said(text: str, reason: str = "stop") -> Generation:
+def generation(text: str, reason: str = "stop") -> Generation:
     return Generation("v/s/1", text, tuple(range(len(text.split()))), reason, 0.5, 1)
 
 
@@ -67,11 +67,11 @@ def run(sandbox, *texts: str | Generation, **options) -> tuple[ThymeAgent, Traje
     a = agent(sandbox, **options)
     for text in texts:
         assert not a.done
-        a.feed(said(text) if isinstance(text, str) else text)
+        a.feed(generation(text) if isinstance(text, str) else text)
     return a, a.trajectory()
 
 
-def test_it_is_an_agent_and_tells_path_and_size_of_the_picture(sandbox):
+def test_it_is_an_agent_whose_first_turn_has_path_and_size_of_the_picture(sandbox):
     a = agent(sandbox)
     assert isinstance(a, Agent)
     request = a.next_request()
@@ -91,7 +91,7 @@ def test_crop_then_answer(sandbox):
     assert a.next_request() is None
 
 
-def test_the_output_is_appended_to_the_same_assistant_turn_and_the_model_goes_on_in_it(sandbox):
+def test_the_output_is_appended_to_the_assistant_turn_that_the_model_continues(sandbox):
     a, _ = run(sandbox, CROP, code("print(image.size, 'so')"))
     *_, user, assistant = a.next_request().messages
     assert (user["role"], assistant["role"]) == ("user", "assistant")
@@ -111,8 +111,8 @@ def test_a_model_continues_the_turn_where_the_output_ends(sandbox, tiny_agent):
     assert written.endswith("</sandbox_output>")
     assert written.count("<|im_start|>assistant") == 1
     assert written.count("<|vision_start|>") == 2
-    (said,) = tiny_agent.generate([request])
-    assert said.error is None
+    (generation,) = tiny_agent.generate([request])
+    assert generation.error is None
 
 
 def test_errors_and_silence_go_back_as_text_and_count_as_steps(sandbox):
@@ -123,9 +123,9 @@ def test_errors_and_silence_go_back_as_text_and_count_as_steps(sandbox):
         None,
         None,
     ]
-    told = [part["text"] for part in a.messages[-1]["content"] if part["text"].startswith("Error")]
-    assert "ZeroDivisionError" in told[0]
-    assert "printed nothing" in told[1]
+    errors = [part["text"] for part in a.messages[-1]["content"] if part["text"].startswith("Error")]
+    assert "ZeroDivisionError" in errors[0]
+    assert "printed nothing" in errors[1]
     assert (t.status, len(t.turns)) == ("ok", 4)
 
 
@@ -137,8 +137,8 @@ def test_errors_and_silence_go_back_as_text_and_count_as_steps(sandbox):
         (code("while True: print(1", closed=False), "length", "cut_off_call"),
     ],
 )
-def test_what_is_no_whole_program_is_not_run_and_told(sandbox, text, reason, type):
-    a, t = run(sandbox, said(text, reason))
+def test_an_incomplete_program_is_reported_and_not_run(sandbox, text, reason, type):
+    a, t = run(sandbox, generation(text, reason))
     assert not a.done
     assert (t.turns[0].action, t.turns[0].error.type) == ("malformed", type)
     assert t.turns[0].error.message in a.next_request().messages[-1]["content"][2]["text"]
@@ -166,7 +166,7 @@ def test_the_same_failing_program_twice_in_a_row_ends_the_run(sandbox):
     assert t.error.type == "repeated_call"
 
 
-def test_programs_on_and_on_end_at_the_limit_and_nothing_is_left_behind(sandbox):
+def test_endless_programs_end_at_the_limit_and_leave_nothing_behind(sandbox):
     import os
 
     a, t = run(sandbox, *[code(f"print({i})") for i in range(5)])

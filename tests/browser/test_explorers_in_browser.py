@@ -99,8 +99,8 @@ def test_the_gate_is_explored_and_a_mark_is_on_disk(lab, home):
     cell = explorer.locator(".se-table-button:not([disabled])").first
     cell.click()
     page.wait_for_function("c => !c.textContent.startsWith('all samples')", arg=caption.element_handle())
-    found = re.search(r": (\d+) of 52", caption.inner_text())[1]
-    assert explorer.locator(".se-samples tbody tr").count() == int(found) == int(cell.inner_text())
+    n_found = re.search(r": (\d+) of 52", caption.inner_text())[1]
+    assert explorer.locator(".se-samples tbody tr").count() == int(n_found) == int(cell.inner_text())
     explorer.locator("rect.se-clickable").last.click()
     page.wait_for_function("c => /drafts, confidence/.test(c.textContent)", arg=caption.element_handle())
     explorer.get_by_role("button", name="show all samples").click()
@@ -108,7 +108,7 @@ def test_the_gate_is_explored_and_a_mark_is_on_disk(lab, home):
         "c => c.textContent.startsWith('all samples: 52 of 52')", arg=caption.element_handle()
     )
 
-    # a sample: its picture is decoded, its tokens are there, and text stays text
+    # a sample: its picture is decoded, its tokens are shown, and text stays text
     explorer.locator(".se-samples tbody tr").nth(4).click()
     chosen = explorer.locator(".se-samples tr.se-chosen").get_attribute("data-id")
     picture = explorer.locator(".se-stage img")
@@ -151,8 +151,8 @@ def test_trajectories_are_searched_and_compared(lab, home):
     search.fill("zoom")
     search.press("Enter")
     page.wait_for_function("c => !c.textContent.startsWith('52 of')", arg=caption.element_handle())
-    found = explorer.locator(".se-samples tbody tr").count()
-    assert 0 < found < 52
+    n_found = explorer.locator(".se-samples tbody tr").count()
+    assert 0 < n_found < 52
     explorer.locator("mark").first.wait_for()  # the words, where they occur
     explorer.locator(".se-frame").focus()
     first = explorer.locator("tr.se-chosen").get_attribute("data-id")
@@ -161,10 +161,10 @@ def test_trajectories_are_searched_and_compared(lab, home):
         "([t, id]) => t.querySelector('tr.se-chosen').dataset.id !== id",
         arg=[explorer.locator(".se-frame").element_handle(), first],
     )
-    told = explorer.inner_text()
-    assert "small · collect" in told
-    assert "small · baseline" in told
-    assert "word for word the same" in told
+    text = explorer.inner_text()
+    assert "small · collect" in text
+    assert "small · baseline" in text
+    assert "word for word the same" in text
     page.screenshot(path=home / "explore_traces.png")
     assert foreign == []
     assert faults == []

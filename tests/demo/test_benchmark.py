@@ -200,15 +200,15 @@ def test_a_folder_with_other_data_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seed", "sizes", "told"),
+    ("seed", "sizes", "message"),
     [
         (-1, {}, "seed is -1"),
         (7, {"vstr": 4}, "unknown name 'vstr'.*did you mean 'vstar'"),
         (7, {"hr": 0}, "hr is 0, expected at least 1"),
     ],
 )
-def test_impossible_requests_are_refused(tmp_path, seed, sizes, told):
-    with pytest.raises(UserError, match=told):
+def test_impossible_requests_are_refused(tmp_path, seed, sizes, message):
+    with pytest.raises(UserError, match=message):
         generate(tmp_path / "data", seed=seed, sizes=sizes)
     assert not list(tmp_path.iterdir())
 
@@ -227,26 +227,26 @@ def accepted(root, tmp_path, monkeypatch) -> Path:
 
 
 def test_comparison_with_the_committed_checksums_says_what_it_found(root, accepted):
-    found = compare(root, "benchmark")
-    assert found.identical
-    assert "identical to the committed checksums" in found.note
+    compared = compare(root, "benchmark")
+    assert compared.identical
+    assert "identical to the committed checksums" in compared.note
 
 
 def test_data_that_differs_from_the_committed_checksums_is_named(root, accepted):
     committed = json.loads(accepted.read_text())
     committed["benchmark"]["files"]["difficulty.csv"] = "0" * 64
     accepted.write_text(json.dumps(committed))
-    found = compare(root, "benchmark")
-    assert not found.identical
-    assert found.differing == ("difficulty.csv",)
-    assert "1 of" in found.note
-    assert "made with pillow 1.0" in found.note
+    compared = compare(root, "benchmark")
+    assert not compared.identical
+    assert compared.differing == ("difficulty.csv",)
+    assert "1 of" in compared.note
+    assert "made with pillow 1.0" in compared.note
 
 
 def test_data_of_another_seed_is_not_compared(accepted, tmp_path):
     generate(tmp_path / "data", seed=9, sizes={"vstar": 1, "hr": 1, "pope": 1})
-    found = compare(tmp_path / "data", "benchmark")
-    assert (found.comparable, found.identical) == (False, False)
+    compared = compare(tmp_path / "data", "benchmark")
+    assert (compared.comparable, compared.identical) == (False, False)
 
 
 @pytest.fixture(scope="module")
@@ -269,9 +269,9 @@ def test_the_default_benchmark_has_at_least_60_samples_per_split(default):
 
 
 def test_the_three_pope_splits_of_the_default_benchmark_really_differ(default):
-    asked = {
+    questions = {
         split: [s.question for s in load_task(f"pope/{split}", default)]
         for split in BENCHMARKS["pope"].splits
     }
-    for a, b in combinations(asked.values(), 2):
+    for a, b in combinations(questions.values(), 2):
         assert sum(x != y for x, y in zip(a, b, strict=True)) >= len(a) / 8  # a quarter of the "no" questions

@@ -19,7 +19,7 @@ SMALL = {"vstar": 2, "hr": 2, "pope": 3}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def generated(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     generate(folder / "benchmark", 2, SMALL)
     generate(folder / "validation", 3, SMALL)
@@ -27,10 +27,10 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def params(made, tmp_path, monkeypatch) -> PrepareParams:
+def params(generated, tmp_path, monkeypatch) -> PrepareParams:
     """Parameters of a run on a copy of the small data."""
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
-    shutil.copytree(made, tmp_path / "data")
+    shutil.copytree(generated, tmp_path / "data")
     data = {f"{kind}_root": str(tmp_path / "data" / name) for kind, name in ROOTS.items()}
     return PrepareParams(run="t", seed=2, validation_seed=3, **data)
 

@@ -1,4 +1,4 @@
-"""The recorded run comes out as it went in, never over a run that is there, and never counts as run here."""
+"""The recorded run is unpacked as it was packed, never over an existing run, and is marked as recorded."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_what_was_packed_comes_out_again_without_figures_and_the_same_runs_give_
     first = recorded.pack(tmp_path / "a.tar.xz").read_bytes()
     assert recorded.pack(tmp_path / "b.tar.xz").read_bytes() == first
     runs.rename(tmp_path / "before")
-    made = recorded.unpack(tmp_path / "a.tar.xz")
-    assert [folder.name for folder in made] == list(recorded.RUNS)
+    folders = recorded.unpack(tmp_path / "a.tar.xz")
+    assert [folder.name for folder in folders] == list(recorded.RUNS)
     files = sorted(p.relative_to(runs / "demo").as_posix() for p in (runs / "demo").rglob("*") if p.is_file())
     assert files == ["05_figures/manifest.json", "RECORDED"]
     assert recorded.is_recorded("demo")

@@ -24,18 +24,18 @@ def test_an_answer_is_what_the_scene_shows(seed: int, kind: str) -> None:
             scenes.ask(scene, rng, kind)
         return
     question = scenes.ask(scene, rng, kind)
-    found = {o.shape: o for o in scene.objects}
+    by_shape = {o.shape: o for o in scene.objects}
     assert question.options.count(question.answer) == 1
     assert len(set(question.options)) == len(question.options)
     if kind == "exist":
-        assert (question.target_shapes[0] in found) == (question.answer == "yes")
+        assert (question.target_shapes[0] in by_shape) == (question.answer == "yes")
         assert question.target_shapes[0] in question.text
     elif kind in ("color", "shape"):
-        target = found[question.target_shapes[0]]
+        target = by_shape[question.target_shapes[0]]
         assert {target.shape, target.color} >= {question.answer}
         assert (target.shape if kind == "color" else target.color) in question.text
     else:
-        a, b = (found[shape] for shape in question.target_shapes)
+        a, b = (by_shape[shape] for shape in question.target_shapes)
         assert question.text.index(a.shape) < question.text.index(b.shape)
         holds = {"left": a.x < b.x, "right": a.x > b.x, "above": a.y < b.y, "below": a.y > b.y}
         assert holds[question.answer]

@@ -35,7 +35,7 @@ def data_url(picture: Image.Image) -> str:
 
 
 @pytest.fixture(scope="module")
-def asked(scene_samples, tiny_draft) -> tuple[list[dict], list[dict]]:
+def dialogue(scene_samples, tiny_draft) -> tuple[list[dict], list[dict]]:
     """The draft's messages about a scene: as the backend takes them, and in the OpenAI form."""
     sample = scene_samples[0]
     view = resized_view(sample.image.open(), tiny_draft.image_spec)
@@ -60,8 +60,8 @@ def test_the_models_are_listed(base_url):
     assert [m["id"] for m in listed["data"]] == ["draft", "agent"]
 
 
-def test_a_completion_holds_the_text_the_real_logprobs_and_the_tokens_used(base_url, tiny_draft, asked):
-    local, messages = asked
+def test_a_completion_holds_the_text_the_real_logprobs_and_the_tokens_used(base_url, tiny_draft, dialogue):
+    local, messages = dialogue
     body = {"model": "draft", "messages": messages, "max_tokens": 20, "logprobs": True, "top_logprobs": 128}
     status, answer = post(base_url, body)
     (alone,) = tiny_draft.generate([GenerationRequest("x", local, 20, evidence_k=128)])
@@ -78,16 +78,16 @@ def test_a_completion_holds_the_text_the_real_logprobs_and_the_tokens_used(base_
     assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": n, "total_tokens": prompt + n}
 
 
-def test_a_stop_string_is_told_and_left_out_of_the_text(base_url, asked):
-    body = {"model": "draft", "messages": asked[1], "max_tokens": 20}
+def test_a_stop_string_is_reported_and_left_out_of_the_text(base_url, dialogue):
+    body = {"model": "draft", "messages": dialogue[1], "max_tokens": 20}
     whole = post(base_url, body)[1]["choices"][0]["message"]["content"]
     choice = post(base_url, body | {"stop": whole[1:]})[1]["choices"][0]
     assert choice["message"]["content"] == whole[:1]
     assert choice["stop_reason"] == whole[1:]
 
 
-def test_a_begun_turn_is_continued(base_url, tiny_agent, asked):
-    local, messages = asked
+def test_a_begun_turn_is_continued(base_url, tiny_agent, dialogue):
+    local, messages = dialogue
     opened = [*messages, {"role": "assistant", "content": PROMPTS.forced_look_prefix}]
     body = {
         "model": "agent",
@@ -101,7 +101,7 @@ def test_a_begun_turn_is_continued(base_url, tiny_agent, asked):
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "told"),
+    ("change", "status", "message"),
     [
         ({"model": "draught"}, 404, "did you mean 'draft'"),
         ({"messages": []}, 400, "messages"),
@@ -117,11 +117,11 @@ def test_a_begun_turn_is_continued(base_url, tiny_agent, asked):
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "role"),
     ],
 )
-def test_what_is_not_served_is_refused_in_openais_form(base_url, asked, change, status, told):
-    got, answer = post(base_url, {"model": "draft", "messages": asked[1]} | change)
+def test_an_unsupported_request_is_refused_in_openais_form(base_url, dialogue, change, status, message):
+    got, answer = post(base_url, {"model": "draft", "messages": dialogue[1]} | change)
     assert got == status
     assert set(answer["error"]) == {"message", "type", "param", "code"}
-    assert told in answer["error"]["message"]
+    assert message in answer["error"]["message"]
     assert answer["error"]["type"] == "invalid_request_error"
 
 
@@ -147,11 +147,11 @@ def test_what_is_not_json_and_paths_that_do_not_exist_get_an_error_body_too(base
         assert answer["error"]["message"]
 
 
-def test_a_prompt_the_model_fails_on_fails_alone(base_url, asked):
+def test_a_prompt_the_model_fails_on_fails_alone(base_url, dialogue):
     broken = [{"role": "user", "content": "no picture behind <|image_pad|>"}]
     status, answer = post(base_url, {"model": "draft", "messages": broken})
     assert (status, answer["error"]["type"]) == (500, "server_error")
-    assert post(base_url, {"model": "draft", "messages": asked[1]})[0] == 200
+    assert post(base_url, {"model": "draft", "messages": dialogue[1]})[0] == 200
 
 
 def test_a_port_that_is_taken_is_told(base_url, tiny_draft):

@@ -1,4 +1,4 @@
-"""What every backend promises: one generation per request, and a failure harms nobody else."""
+"""The promises of every backend: one generation per request, and a failure affects no other request."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_shares_sum_to_the_clock_also_when_a_batch_was_retried(failing, calls):
     assert 0.02 * calls <= sum(g.generate_s for g in answers) <= spent_s
 
 
-def test_what_the_user_must_mend_is_not_hidden_in_a_record():
+def test_a_user_error_is_raised_and_not_recorded():
     def script(request):
         raise UserError("k_store is larger than the vocabulary")
 
@@ -64,5 +64,5 @@ def test_what_the_user_must_mend_is_not_hidden_in_a_record():
         ScriptedBackend(script).generate(requests("a", "b"))
 
 
-def test_no_request_no_answer():
+def test_without_requests_there_are_no_generations():
     assert ScriptedBackend(lambda r: "x").generate([]) == []

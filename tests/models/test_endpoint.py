@@ -205,7 +205,7 @@ def test_a_key_comes_from_the_environment_and_appears_in_no_message(monkeypatch)
         error = failure(client)
     assert server.headers[0]["authorization"] == "Bearer sk-very-secret"
     assert "$TEST_SERVER_KEY" in str(error)
-    assert "secret" not in f"{error!r} {client.endpoints}"
+    assert "secret" not in f"{error!r} {client.replicas[0].endpoint}"
 
 
 def test_a_key_for_another_service_is_not_sent_along(monkeypatch):

@@ -1,4 +1,4 @@
-"""A served model gives the answers, scores and decisions of the local one; a server that cannot is found out first."""
+"""A served model gives the answers, scores and decisions of the local one; a probe finds a server that cannot."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_pictures_travel_without_loss_at_the_size_of_the_view(draft):
     np.testing.assert_array_equal(np.asarray(received), np.asarray(view))
 
 
-def test_a_view_is_encoded_once_and_forgotten_with_its_picture(draft):
+def test_a_view_is_encoded_once_and_freed_with_its_picture(draft):
     view = Image.new("RGB", (96, 96), "red")
     first = draft.data_urls.of(view)
     assert draft.data_urls.of(view) is first
@@ -151,7 +151,7 @@ def test_a_view_is_encoded_once_and_forgotten_with_its_picture(draft):
     assert len(draft.data_urls) == 0
 
 
-def test_how_a_model_wants_its_pictures_is_a_name_or_its_own_folder(tiny_draft):
+def test_a_processor_is_a_known_name_or_the_models_folder(tiny_draft):
     assert image_spec_of("qwen3_vl").factor == 32
     assert image_spec_of("qwen2_5_vl") is PROCESSORS["qwen2_5_vl"]
     assert image_spec_of(str(MODELS / "draft")) == tiny_draft.image_spec
@@ -160,23 +160,23 @@ def test_how_a_model_wants_its_pictures_is_a_name_or_its_own_folder(tiny_draft):
 
 
 @pytest.mark.parametrize(
-    ("processor", "told"), [("", "&processor="), ("qwen3_v1", "did you mean 'qwen3_vl'")]
+    ("processor", "message"), [("", "&processor="), ("qwen3_v1", "did you mean 'qwen3_vl'")]
 )
-def test_without_that_a_served_model_is_refused(processor, told):
-    with pytest.raises(ConfigError, match=told):
+def test_a_served_model_without_a_known_processor_is_refused(processor, message):
+    with pytest.raises(ConfigError, match=message):
         ServerBackend(f"http://h/v1?model=m&processor={processor}")
 
 
 # ------------------------------------------------------------------ probing
 
 
-def test_a_server_that_gives_what_is_asked_for_passes(draft):
+def test_a_server_that_returns_the_requested_alternatives_passes(draft):
     assert draft.probe(128) == 128
     draft.probe(64, required=True)
     assert draft.info()["alternatives"] == draft.vocab_size == 64
 
 
-def test_too_few_alternatives_are_found_out_and_the_remedies_named(tiny_draft):
+def test_too_few_alternatives_are_refused_with_the_remedies(tiny_draft):
     with serving({"draft": tiny_draft}, max_logprobs=20) as url:
         backend = ServerBackend(f"{url}?model=draft&processor={MODELS / 'draft'}")
         with pytest.raises(UserError, match=r"returns 20.*--max-logprobs 64.*if_fewer_alternatives"):
@@ -203,14 +203,14 @@ def test_the_limit_is_found_however_the_refusal_is_worded(message):
         assert ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").probe(64) == 20
 
 
-def test_a_server_that_silently_gives_fewer_is_found_out():
+def test_a_server_that_silently_returns_fewer_is_detected():
     answer = completion(logprobs={"content": [entry("red", 0.0, -1.0, -2.0)]})
     with scripted_server(lambda n, body: (200, answer)) as server:
         assert ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").probe(64) == 3
 
 
 @pytest.mark.parametrize("logprobs", [{}, {"logprobs": None}, {"logprobs": {"content": []}}])
-def test_a_server_that_silently_omits_logprobs_is_found_out(logprobs):
+def test_a_server_that_silently_omits_logprobs_is_detected(logprobs):
     with scripted_server(lambda n, body: (200, completion(**logprobs))) as server:
         backend = ServerBackend(f"{server.base_url}?model=m&{OPTIONS}")
         with pytest.raises(UserError, match="returns no logprobs although the request contains them"):
@@ -222,7 +222,7 @@ def test_an_empty_answer_to_the_probe_is_no_missing_evidence():
         assert ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").probe(64) == 64
 
 
-def test_a_server_that_refuses_logprobs_altogether_gives_none():
+def test_a_server_that_refuses_logprobs_returns_no_alternatives():
     def script(n, body):
         if "logprobs" in body:
             return 400, {"error": {"message": "logprobs is not supported for this model"}}
@@ -238,14 +238,14 @@ def test_every_replica_is_probed(tiny_draft):
         assert ServerBackend(f"{good}?{options}\n{poor}?{options}").probe(64) == 5
 
 
-def test_a_server_that_is_not_there_or_lacks_the_model_is_the_users_to_mend(base_url):
-    for model, told in (
+def test_an_unreachable_server_and_one_without_the_model_are_user_errors(base_url):
+    for model, message in (
         (f"http://127.0.0.1:9/v1?model=m&{OPTIONS}", "cannot be reached"),
         (f"{base_url}?model=m&{OPTIONS}", "no model 'm'"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             ServerBackend(model).warm_up()
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             ServerBackend(model).probe(64)
 
 
@@ -271,7 +271,7 @@ def test_a_request_that_finally_fails_is_a_failure_of_its_sample_alone():
     assert "out of memory" in failed.error.message
 
 
-def test_a_server_that_is_gone_stops_the_run_before_every_sample_has_failed():
+def test_an_unreachable_server_stops_the_run_before_every_sample_has_failed():
     backend = ServerBackend(f"http://127.0.0.1:9/v1?model=m&{OPTIONS}&concurrency=1")
     few = backend.generate([request()] * (GIVE_UP_AFTER - 1))
     assert all(g.error and "unreachable" in g.error.message for g in few)
@@ -280,7 +280,7 @@ def test_a_server_that_is_gone_stops_the_run_before_every_sample_has_failed():
 
 
 @pytest.mark.parametrize(
-    ("choice", "told"),
+    ("choice", "message"),
     [
         ({"logprobs": None}, "no logprobs"),
         ({"logprobs": {"content": [entry("red", 0.0, -1.0)]}}, "2 of 3 alternatives"),
@@ -290,14 +290,14 @@ def test_a_server_that_is_gone_stops_the_run_before_every_sample_has_failed():
         ({"finish_reason": None}, "None"),
     ],
 )
-def test_a_reply_that_lacks_what_was_asked_for_is_a_failure_not_a_guess(choice, told):
+def test_a_reply_without_the_requested_evidence_is_a_failure(choice, message):
     answer = completion(**({"logprobs": {"content": [entry("red", 0.0, -1.0, -2.0)]}} | choice))
     with scripted_server(lambda n, body: (200, answer)) as server:
         (got,) = ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").generate([request(evidence_k=3)])
-    assert told in got.error.message
+    assert message in got.error.message
 
 
-def test_what_is_sent_is_greedy_with_stop_strings_and_alternatives():
+def test_a_request_is_sent_greedy_with_stop_strings_and_alternatives():
     with scripted_server(lambda n, body: (200, completion())) as server:
         ServerBackend(f"{server.base_url}?model=m&{OPTIONS}").generate(
             [request(stop=("</a>",), evidence_k=7)]
@@ -314,26 +314,26 @@ def test_what_is_sent_is_greedy_with_stop_strings_and_alternatives():
     }
 
 
-def generation_of(text: str, asked: GenerationRequest, **choice):
+def generation_of(text: str, sent: GenerationRequest, **choice):
     from speceyes_lib.models.openai import read_reply
 
     body = completion(text, **choice)
-    return read_reply(asked, Reply(text, body["choices"][0]["finish_reason"], 7, 9, body["choices"][0], 0.1))
+    return read_reply(sent, Reply(text, body["choices"][0]["finish_reason"], 7, 9, body["choices"][0], 0.1))
 
 
-def test_the_stop_string_a_server_tells_belongs_to_the_text():
-    asked = request(stop=("</a>",))
-    assert generation_of("red", asked, stop_reason="</a>").text == "red</a>"
-    assert generation_of("red</a>", asked, stop_reason="</a>").text == "red</a>"
-    assert generation_of("red", asked, stop_reason=None).text == "red"
-    assert generation_of("red", asked, stop_reason=151645).text == "red"
+def test_a_stop_string_that_a_server_reports_belongs_to_the_text():
+    with_stop = request(stop=("</a>",))
+    assert generation_of("red", with_stop, stop_reason="</a>").text == "red</a>"
+    assert generation_of("red</a>", with_stop, stop_reason="</a>").text == "red</a>"
+    assert generation_of("red", with_stop, stop_reason=None).text == "red"
+    assert generation_of("red", with_stop, stop_reason=151645).text == "red"
 
 
 def test_the_end_token_is_not_counted_where_the_server_counts_it():
-    asked = request(stop=("</a>",))
-    assert len(generation_of("red", asked, stop_reason=None).token_ids) == 8
-    assert len(generation_of("red", asked, stop_reason="</a>").token_ids) == 9
-    assert len(generation_of("red", asked).token_ids) == 9  # OpenAI itself does not tell stop_reason
+    with_stop = request(stop=("</a>",))
+    assert len(generation_of("red", with_stop, stop_reason=None).token_ids) == 8
+    assert len(generation_of("red", with_stop, stop_reason="</a>").token_ids) == 9
+    assert len(generation_of("red", with_stop).token_ids) == 9  # OpenAI itself does not report stop_reason
 
 
 def test_the_end_token_is_no_evidence():
@@ -389,9 +389,9 @@ def test_a_long_batch_is_encoded_as_it_goes_and_not_all_at_once():
     begun: list[int] = []
 
     class Counting(ServerBackend):
-        def body(self, asked):
-            begun.append(int(asked.id))
-            return super().body(asked)
+        def body(self, sent):
+            begun.append(int(sent.id))
+            return super().body(sent)
 
     held = []
     with scripted_server(lambda n, body: (held.append(len(begun) - n), (200, completion()))[1]) as server:

@@ -1,4 +1,4 @@
-"""What a local model has computed is found again exactly where tokens and pictures agree, and changes no answer."""
+"""Computed features and conversations are reused where tokens and pictures agree, and change no answer."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def first_turns(backend, samples, pictures, **settings) -> list[GenerationReques
     ]
 
 
-def next_turn(request, said: str, reply: dict) -> GenerationRequest:
-    return replace(request, messages=[*request.messages, {"role": "assistant", "content": said}, reply])
+def next_turn(request, text: str, reply: dict) -> GenerationRequest:
+    return replace(request, messages=[*request.messages, {"role": "assistant", "content": text}, reply])
 
 
-def anew(requests) -> list[GenerationRequest]:
+def without_reuse(requests) -> list[GenerationRequest]:
     return [replace(r, reuse="nothing") for r in requests]
 
 
@@ -72,38 +72,38 @@ def test_a_batch_is_what_the_models_own_processor_makes_of_it(role, request, sce
     import torch
 
     backend, samples = request.getfixturevalue(role), scene_samples[::7]
-    asked = first_turns(backend, samples, views(backend, samples), reuse="nothing", stop=())
-    inputs = plain_inputs(backend, asked)
+    requests = first_turns(backend, samples, views(backend, samples), reuse="nothing", stop=())
+    inputs = plain_inputs(backend, requests)
     with torch.inference_mode():
         plain = backend.model.generate(**inputs, max_new_tokens=120)
     start = inputs["input_ids"].shape[1]
     assert (
-        backend.batch_tensors([backend.prepared_row(r) for r in asked])["input_ids"].tolist()
+        backend.batch_tensors([backend.prepared_row(r) for r in requests])["input_ids"].tolist()
         == inputs["input_ids"].tolist()
     )
-    for row, said in zip(plain[:, start:].tolist(), backend.generate(asked), strict=True):
-        assert row[: len(said.token_ids)] == list(said.token_ids)
+    for row, generation in zip(plain[:, start:].tolist(), backend.generate(requests), strict=True):
+        assert row[: len(generation.token_ids)] == list(generation.token_ids)
 
 
-def test_a_picture_is_encoded_once_for_all_who_ask_about_it(tiny_agent, scene_samples):
+def test_a_picture_is_encoded_once_for_all_questions_about_it(tiny_agent, scene_samples):
     samples = scene_samples[:4]
     pictures = views(tiny_agent, samples)
-    asked = first_turns(tiny_agent, samples, pictures, reuse="pictures")
-    plain = tiny_agent.generate(anew(asked))
+    requests = first_turns(tiny_agent, samples, pictures, reuse="pictures")
+    plain = tiny_agent.generate(without_reuse(requests))
     with counted(tiny_agent) as seen:
-        once, again = tiny_agent.generate(asked), tiny_agent.generate(asked[::-1])[::-1]
+        once, again = tiny_agent.generate(requests), tiny_agent.generate(requests[::-1])[::-1]
     assert seen["pictures"] == len(pictures)
     assert [g.text for g in once] == [g.text for g in again] == [g.text for g in plain]
     with counted(tiny_agent) as seen:
-        tiny_agent.generate(anew(asked))
+        tiny_agent.generate(without_reuse(requests))
     assert seen["pictures"] == len(pictures)
 
 
-def test_a_next_turn_computes_only_what_is_new_and_says_the_same(tiny_agent, scene_samples):
+def test_a_next_turn_computes_only_what_is_new_and_gives_the_same_text(tiny_agent, scene_samples):
     samples = scene_samples[::9]
     pictures = views(tiny_agent, samples)
-    asked = first_turns(tiny_agent, samples, pictures)
-    said = [g.text for g in tiny_agent.generate(asked)]
+    requests = first_turns(tiny_agent, samples, pictures)
+    texts = [g.text for g in tiny_agent.generate(requests)]
     replies = [
         PROMPTS.tool_response(p.rotate(90))
         if i % 2
@@ -111,9 +111,9 @@ def test_a_next_turn_computes_only_what_is_new_and_says_the_same(tiny_agent, sce
         for i, p in enumerate(pictures)
     ]
     # conversations with a past, of different lengths, and one without, in one batch
-    turns = [next_turn(*parts) for parts in zip(asked, said, replies, strict=True)]
+    turns = [next_turn(*parts) for parts in zip(requests, texts, replies, strict=True)]
     stranger = first_turns(tiny_agent, scene_samples[1:2], views(tiny_agent, scene_samples[1:2]))
-    expected = [tiny_agent.generate(anew([turn]))[0] for turn in turns + stranger]
+    expected = [tiny_agent.generate(without_reuse([turn]))[0] for turn in turns + stranger]
     known = [tiny_agent.prepared_row(turn).start for turn in turns]
     lengths = [len(tiny_agent.prepared_row(turn).ids) for turn in turns]
     assert min(known) > 40  # pictures and all
@@ -129,8 +129,8 @@ def test_a_next_turn_computes_only_what_is_new_and_says_the_same(tiny_agent, sce
 
 def test_the_evidence_of_a_turn_does_not_depend_on_what_was_known(tiny_agent, scene_samples):
     samples = scene_samples[:3]
-    asked = first_turns(tiny_agent, samples, views(tiny_agent, samples), evidence_k=20, max_new_tokens=8)
-    plain, first, second = (tiny_agent.generate(r) for r in (anew(asked), asked, asked))
+    requests = first_turns(tiny_agent, samples, views(tiny_agent, samples), evidence_k=20, max_new_tokens=8)
+    plain, first, second = (tiny_agent.generate(r) for r in (without_reuse(requests), requests, requests))
     for a, b, c in zip(plain, first, second, strict=True):
         for other in (b, c):
             np.testing.assert_allclose(a.evidence.top_logprobs, other.evidence.top_logprobs, atol=1e-4)
@@ -150,8 +150,8 @@ def test_whole_runs_of_the_agent_are_the_same_with_and_without(tiny_agent, scene
             )
         while live := [a for a in agents if not a.done]:
             requests = [replace(a.next_request(), reuse=reuse) for a in live]
-            for agent, said in zip(live, tiny_agent.generate(requests), strict=True):
-                agent.feed(said)
+            for agent, generation in zip(live, tiny_agent.generate(requests), strict=True):
+                agent.feed(generation)
         return [[turn.text for turn in a.trajectory().turns] for a in agents]
 
     assert run("conversation") == run("nothing")
@@ -161,17 +161,17 @@ def test_another_picture_in_the_same_words_is_not_mistaken_for_the_first(tiny_ag
     (sample,) = scene_samples[:1]
     (picture,) = views(tiny_agent, [sample])
     (first,) = first_turns(tiny_agent, [sample], [picture])
-    said = tiny_agent.generate([first])[0].text
+    text = tiny_agent.generate([first])[0].text
     crops = [picture.rotate(90), picture.rotate(180)]
-    turns = [next_turn(first, said, PROMPTS.tool_response(crop)) for crop in crops]
-    expected = [tiny_agent.generate(anew([turn]))[0].text for turn in turns]
+    turns = [next_turn(first, text, PROMPTS.tool_response(crop)) for crop in crops]
+    expected = [tiny_agent.generate(without_reuse([turn]))[0].text for turn in turns]
     assert [tiny_agent.generate([turn])[0].text for turn in turns] == expected
     assert (
         tiny_agent.prepared_row(turns[0]).start < len(tiny_agent.prepared_row(turns[0]).ids) - 20
     )  # up to the crop
 
 
-def test_everything_goes_when_its_picture_goes(tiny_agent, scene_samples):
+def test_computed_values_are_freed_with_their_picture(tiny_agent, scene_samples):
     gc.collect()
     before = len(tiny_agent.picture_memory)
     samples = scene_samples[:3]
@@ -196,8 +196,8 @@ codes = st.lists(st.integers(-2, 3), min_size=1, max_size=12)
 
 
 @given(codes, codes)
-def test_a_conversation_is_known_as_far_as_it_agrees_and_never_to_its_last_token(kept, asked):
-    n = Kept(1, codes=np.array(kept)).known(np.array(asked))
-    assert 0 <= n < len(asked)
-    assert kept[:n] == asked[:n]
-    assert n in (len(asked) - 1, len(kept)) or kept[n] != asked[n]
+def test_a_conversation_is_known_as_far_as_it_agrees_and_never_to_its_last_token(kept, new):
+    n = Kept(1, codes=np.array(kept)).known(np.array(new))
+    assert 0 <= n < len(new)
+    assert kept[:n] == new[:n]
+    assert n in (len(new) - 1, len(kept)) or kept[n] != new[n]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from scripted import ScriptedBackend
 
-from speceyes_lib.errors import ConfigError, UserError
+from speceyes_lib.errors import UserError
 from speceyes_lib.inference import loaded_models
 from speceyes_lib.models.base import BackendType
 from speceyes_lib.models.openai import ServerBackend
-from speceyes_lib.models.registry import BACKENDS, backend_type, identity, open_backend
+from speceyes_lib.models.registry import BACKENDS, backend_type, open_backend
 from speceyes_lib.params import DraftParams
 from speceyes_lib.workflow.plan import load_config
 
@@ -54,11 +54,12 @@ def test_a_text_with_an_address_is_a_served_model_and_any_other_a_folder():
 
 def test_manifests_name_the_model_and_no_host():
     replicas = "http://gpu7.cluster:8000/v1?model=Qwen/X http://gpu8.cluster:8000/v1?model=Qwen/X"
-    assert identity(replicas) == "served:Qwen/X"
+    assert backend_type(replicas).identity(replicas) == "served:Qwen/X"
     assert backend_type(replicas).title(replicas) == "Qwen/X"
-    assert identity("data/demo/models/draft") == "data/demo/models/draft"
+    folder = "data/demo/models/draft"
+    assert backend_type(folder).identity(folder) == folder
 
 
 def test_a_text_that_cannot_be_right_is_refused():
-    with pytest.raises(ConfigError, match="'model' is missing"):
-        identity("http://h/v1?modell=m")
+    with pytest.raises(ValueError, match="'model' is missing"):
+        DraftParams(draft_model="http://h/v1?modell=m")

@@ -25,7 +25,7 @@ PROMPTS = prompt_sets.load("demo")
 
 
 def requests_for(samples, backend, **settings) -> list[GenerationRequest]:
-    """What the backend's role is asked about each sample first."""
+    """The first request of the backend's role about each sample."""
     messages = PROMPTS.draft_messages if backend.role == "draft" else PROMPTS.agent_messages
     return [
         GenerationRequest(
@@ -45,7 +45,7 @@ def like(request, **changes) -> list[GenerationRequest]:
 
 
 def plain_inputs(backend, requests) -> dict:
-    """A batch made by the model's own processor, text and pictures together."""
+    """A batch from the model's processor, text and pictures together."""
     texts, images = [], []
     for request in requests:
         messages, pictures = normalise(request.messages, backend.image_spec)
@@ -58,23 +58,23 @@ def plain_inputs(backend, requests) -> dict:
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_draft, scene_samples) -> list[GenerationRequest]:
+def requests(tiny_draft, scene_samples) -> list[GenerationRequest]:
     """Questions of all kinds and lengths."""
     return requests_for(scene_samples[::2], tiny_draft, max_new_tokens=20, evidence_k=128)
 
 
 @pytest.fixture(scope="module")
-def batched(tiny_draft, asked):
-    return tiny_draft.generate(asked)
+def batched(tiny_draft, requests):
+    return tiny_draft.generate(requests)
 
 
 def test_it_is_a_backend(tiny_draft):
     assert isinstance(tiny_draft, Backend)
 
 
-def test_batched_and_single_answers_are_identical_and_scores_agree_to_1e_4(tiny_draft, asked, batched):
-    assert len({len(str(r.messages)) for r in asked}) > 1  # of different lengths, so that padding matters
-    for together, request in zip(batched, asked, strict=True):
+def test_batched_and_single_answers_are_identical_and_scores_agree_to_1e_4(tiny_draft, requests, batched):
+    assert len({len(str(r.messages)) for r in requests}) > 1  # of different lengths, so that padding matters
+    for together, request in zip(batched, requests, strict=True):
         (alone,) = tiny_draft.generate([request])
         assert together.error is None
         assert (together.text, together.token_ids) == (alone.text, alone.token_ids)
@@ -125,16 +125,16 @@ def test_tokens_are_those_of_the_librarys_own_greedy_decoding(
         assert len(generation.evidence.top_logprobs) == n
 
 
-def test_the_evidence_is_that_of_the_raw_logits_for_every_token_before_the_end(tiny_draft, asked, batched):
+def test_the_evidence_is_that_of_the_raw_logits_for_every_token_before_the_end(tiny_draft, requests, batched):
     import torch
 
-    inputs = plain_inputs(tiny_draft, asked[:6])
+    inputs = plain_inputs(tiny_draft, requests[:6])
     with torch.inference_mode():
         plain = tiny_draft.model.generate(
             **inputs, max_new_tokens=20, output_logits=True, return_dict_in_generate=True
         )
     expected = torch.stack(plain.logits, 1).double().log_softmax(-1).sort(-1, descending=True).values
-    for i, generation in enumerate(tiny_draft.generate(asked[:6])):
+    for i, generation in enumerate(tiny_draft.generate(requests[:6])):
         evidence = generation.evidence
         n = len(generation.token_ids)
         assert n > 0
@@ -146,18 +146,18 @@ def test_the_evidence_is_that_of_the_raw_logits_for_every_token_before_the_end(t
         assert "".join(evidence.token_texts) == generation.text
 
 
-def test_the_whole_vocabulary_may_be_kept_and_sums_to_one(tiny_draft, asked):
-    (whole,) = tiny_draft.generate(like(asked[0], evidence_k=tiny_draft.vocab_size))
+def test_the_whole_vocabulary_may_be_kept_and_sums_to_one(tiny_draft, requests):
+    (whole,) = tiny_draft.generate(like(requests[0], evidence_k=tiny_draft.vocab_size))
     np.testing.assert_allclose(np.exp(whole.evidence.top_logprobs.astype(float)).sum(1), 1, atol=1e-5)
 
 
-def test_more_alternatives_than_the_vocabulary_has_are_refused(tiny_draft, asked):
+def test_more_alternatives_than_the_vocabulary_has_are_refused(tiny_draft, requests):
     with pytest.raises(UserError, match=rf"k_store: 9999 .*vocabulary of {tiny_draft.vocab_size}"):
-        tiny_draft.generate(like(asked[0], evidence_k=9999))
+        tiny_draft.generate(like(requests[0], evidence_k=9999))
 
 
-def test_without_being_asked_no_evidence_is_kept(tiny_draft, asked):
-    assert tiny_draft.generate(like(asked[0], evidence_k=0))[0].evidence is None
+def test_no_evidence_is_kept_without_a_request_for_it(tiny_draft, requests):
+    assert tiny_draft.generate(like(requests[0], evidence_k=0))[0].evidence is None
 
 
 def test_an_answer_that_ends_says_stop_and_one_cut_off_says_length(tiny_agent, scene_samples):
@@ -202,8 +202,13 @@ def test_tags_are_text_and_control_tokens_are_not(tiny_agent):
     assert tiny_agent.decode(ids) == text
 
 
-def test_requests_with_other_settings_share_a_call_and_keep_their_order(tiny_draft, asked, batched):
-    mixed = [*asked[:2], *like(asked[2], evidence_k=8), *like(asked[3], max_new_tokens=1), asked[4]]
+def test_requests_with_other_settings_share_a_call_and_keep_their_order(tiny_draft, requests, batched):
+    mixed = [
+        *requests[:2],
+        *like(requests[2], evidence_k=8),
+        *like(requests[3], max_new_tokens=1),
+        requests[4],
+    ]
     answers = tiny_draft.generate(mixed)
     assert [a.id for a in answers] == [r.id for r in mixed]
     assert [a.text for a in answers[:3]] == [b.text for b in batched[:3]]
@@ -212,22 +217,22 @@ def test_requests_with_other_settings_share_a_call_and_keep_their_order(tiny_dra
     assert [a.batch_size for a in answers] == [3, 3, 1, 1, 3]
 
 
-def test_a_request_that_cannot_be_processed_fails_alone(tiny_draft, asked, batched):
+def test_a_request_that_cannot_be_processed_fails_alone(tiny_draft, requests, batched):
     broken = [{"role": "user", "content": [{"type": "text", "text": "no picture behind <|image_pad|>"}]}]
-    answers = tiny_draft.generate([asked[0], *like(asked[1], messages=broken), asked[2]])
+    answers = tiny_draft.generate([requests[0], *like(requests[1], messages=broken), requests[2]])
     assert [a.error is None for a in answers] == [True, False, True]
     assert [answers[0].text, answers[2].text] == [batched[0].text, batched[2].text]
 
 
-def test_penalties_and_sampling_of_a_models_own_configuration_do_not_touch_greedy_decoding(
-    tmp_path, asked, batched
+def test_penalties_and_sampling_of_a_models_configuration_do_not_change_greedy_decoding(
+    tmp_path, requests, batched
 ):
     folder = tmp_path / "draft"
     shutil.copytree(MODELS / "draft", folder)
     path = folder / "generation_config.json"
-    own = json.loads(path.read_text()) | {"repetition_penalty": 5.0, "do_sample": True, "temperature": 3.0}
-    path.write_text(json.dumps(own))
-    bent = TransformersBackend(folder, dtype="float32", device="cpu").generate(asked)
+    config = json.loads(path.read_text()) | {"repetition_penalty": 5.0, "do_sample": True, "temperature": 3.0}
+    path.write_text(json.dumps(config))
+    bent = TransformersBackend(folder, dtype="float32", device="cpu").generate(requests)
     assert [g.text for g in bent] == [g.text for g in batched]
     np.testing.assert_allclose(bent[0].evidence.top_logprobs, batched[0].evidence.top_logprobs, atol=1e-5)
 
@@ -277,7 +282,7 @@ def test_pictures_in_the_openai_form_are_read_without_patching_any_library(tmp_p
     assert plain[0]["content"] == [{"type": "image"}] * 4 + [parts[4]]
 
 
-def test_a_missing_model_says_how_to_get_it(tmp_path):
+def test_the_error_for_a_missing_model_names_the_remedies(tmp_path):
     with pytest.raises(UserError, match=r"no model here.*speceyes train.*hf download"):
         TransformersBackend(tmp_path / "nowhere")
 
@@ -290,7 +295,7 @@ def test_an_unsupported_architecture_is_refused_with_those_supported(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null"])
-def test_a_broken_model_configuration_is_the_users_to_mend(tmp_path, text):
+def test_a_broken_model_configuration_is_a_user_error(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
         check_architecture(tmp_path)
@@ -315,7 +320,7 @@ def test_an_unknown_dtype_is_refused():
         TransformersBackend(MODELS / "draft", dtype="float33")
 
 
-def test_a_gpu_that_is_not_there_is_refused_in_words():
+def test_a_missing_gpu_is_refused():
     import torch
 
     if torch.cuda.is_available():
@@ -360,7 +365,7 @@ def test_auto_takes_the_weights_as_stored():
     assert TransformersBackend(MODELS / "draft", dtype="auto", device="cpu").dtype in ("bfloat16", "float16")
 
 
-def test_the_manifest_learns_what_model_it_was_without_any_folder_of_this_machine(tiny_draft):
+def test_info_identifies_the_model_without_a_folder_of_this_machine(tiny_draft):
     info = tiny_draft.info()
     assert info["architecture"] == "Qwen3VLForConditionalGeneration"
     assert len(info["fingerprint"]) == 64

@@ -99,7 +99,9 @@ def test_it_ends_by_handing_over(path):
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem in MODELS], ids=lambda path: path.stem)
 def test_its_parameters_cell_is_the_librarys_word_for_word(path):
     written = source(read(path)["cells"][1]).strip()
-    assert written == parameters_cell(MODELS[path.stem]).strip(), f"print it anew: speceyes cell {path.stem}"
+    assert written == parameters_cell(MODELS[path.stem]).strip(), (
+        f"print the cell again: speceyes cell {path.stem}"
+    )
 
 
 @each_stage

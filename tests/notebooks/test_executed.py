@@ -20,7 +20,7 @@ SETTINGS = ["min > 0.97", "log > 0.9, batch 1"]
 TASKS_OF_FEW = ["hr/hr_bench_4k"]  # where a notebook runs the models many times
 
 PROGRESS_DEBRIS = re.compile(r"\d+%\||it/s|s/it|\r|\x1b\[")
-PREDECESSOR = {  # notebook -> the one that a message has to name when its results are not there
+PREDECESSOR = {  # notebook -> the one that a message has to name when its results are missing
     "02_gated_agent_eval": "01_small_model_inference",
     "03_judging": "02_gated_agent_eval",
     "04_threshold": "02_gated_agent_eval",

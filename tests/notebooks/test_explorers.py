@@ -49,8 +49,8 @@ def test_each_live_view_is_followed_by_still_ones(path):
     live = next(i for i, kinds in enumerate(shown) if "application/vnd.jupyter.widget-view+json" in kinds)
     assert sum("text/html" in kinds or "image/png" in kinds for kinds in shown[live + 1 :]) >= 2
     page = "\n".join(map(text_of, outputs(nbformat.read(path, 4))))
-    for told in ("JupyterLab", "turn by turn" if "gating" in path.name else "trajectories"):
-        assert told in page
+    for words in ("JupyterLab", "turn by turn" if "gating" in path.name else "trajectories"):
+        assert words in page
 
 
 def test_the_exported_page_needs_neither_kernel_nor_network(path):

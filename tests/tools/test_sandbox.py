@@ -1,7 +1,6 @@
-"""The sandbox: ordinary programs work, hostile ones get nowhere, and where it does not hold it refuses to work.
+"""The sandbox: ordinary programs work, hostile ones fail, and it refuses to work where it does not hold.
 
-Every hostile program says ESCAPED when it got what it wanted; some are run unconfined as well, to show that they
-would.
+Every hostile program prints ESCAPED when it succeeds. Some are run unconfined as well, to show that they would.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from PIL import Image
 
 from speceyes_lib.errors import UserError
 from speceyes_lib.tools import sandbox
-from speceyes_lib.tools.sandbox import Limits, Outcome, Sandbox, SandboxError, Session
+from speceyes_lib.tools.sandbox import Limits, ProgramResult, Sandbox, SandboxError, Session
 
 SECRET = "secret-in-a-file-outside"
 ESCAPED = Path(tempfile.gettempdir()) / "speceyes-escaped"
@@ -47,7 +46,7 @@ def picture() -> Image.Image:
     return image
 
 
-def run(*programs: str, limits: Limits = LIMITS, is_confined: bool = True) -> list[Outcome]:
+def run(*programs: str, limits: Limits = LIMITS, is_confined: bool = True) -> list[ProgramResult]:
     with Session(picture(), limits, is_confined) as session:
         return [session.run(code) for code in programs]
 
@@ -109,7 +108,7 @@ def test_variables_and_files_live_on_between_the_programs_of_one_sample_and_no_f
 
 
 @confined
-def test_errors_tell_the_line_and_keep_what_was_printed_before():
+def test_errors_name_the_line_and_keep_what_was_printed_before():
     (outcome,) = run("print('so far')\nbox = (0, 0, 10)\nprint(box[3])")
     assert outcome.error.type == "code_error"
     assert outcome.error.message == "line 3: print(box[3])\nIndexError: tuple index out of range"
@@ -132,7 +131,7 @@ def test_errors_tell_the_line_and_keep_what_was_printed_before():
         ("open('a.png', 'w').write('no picture'); print('a.png')", "code_error", "cannot be read"),
     ],
 )
-def test_what_goes_wrong_is_a_result(code, type, part):
+def test_a_failure_is_a_result(code, type, part):
     (outcome,) = run(code)
     assert outcome.error.type == type
     assert part in outcome.error.message
@@ -268,7 +267,7 @@ BAD_CALLS = {
 
 @pytest.fixture
 def targets(tmp_path):
-    """A folder, a listening socket and an environment variable that nobody inside may touch."""
+    """A folder and a listening socket that no program inside may touch."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "canary.txt").write_text(SECRET)
@@ -327,7 +326,7 @@ def test_a_link_named_like_a_picture_does_not_make_the_harness_read_for_the_prog
 
 
 @confined
-def test_secrets_of_our_environment_are_not_in_its(monkeypatch):
+def test_secrets_of_our_environment_are_not_in_that_of_a_program(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     (outcome,) = run(
         "import os, ctypes\nlibc = ctypes.CDLL(None); libc.getenv.restype = ctypes.c_char_p\n"
@@ -380,7 +379,7 @@ SHORT = replace(LIMITS, wall_s=1.0, memory_bytes=2**29)
 
 @confined
 @pytest.mark.parametrize("name", EXHAUSTING)
-def test_a_program_that_takes_all_it_can_get_is_stopped_and_the_next_one_runs(name):
+def test_a_program_that_exhausts_a_resource_is_stopped_and_the_next_one_runs(name):
     code, type = EXHAUSTING[name]
     start = time.monotonic()
     stopped, after = run(code, "print('fine'); print('image.bmp')", limits=SHORT)
@@ -421,9 +420,9 @@ for fd in range(3, 20):
         "import sys\nsys.stdout.kept.append('x' * 10**8)",
     ],
 )
-def test_meddling_with_the_channel_harms_nobody_else(code):
+def test_writing_into_the_channel_affects_no_other_session(code):
     meddled, _, after = run(code, "print('in between')", "print('fine')", limits=replace(LIMITS, wall_s=1.0))
-    assert isinstance(meddled, Outcome)
+    assert isinstance(meddled, ProgramResult)
     assert len(meddled.text) < 5000
     with Session(picture(), LIMITS) as other:
         assert other.run("print('fine')").text == "fine"
@@ -449,7 +448,7 @@ print("bomb.png")
 
 
 @confined
-def test_nothing_goes_on_between_two_programs():
+def test_nothing_runs_between_two_programs():
     with Session(picture(), LIMITS) as session:
         session.run(
             "import threading, time\ncount = 0\ndef work():\n  global count\n"
@@ -465,7 +464,7 @@ def test_nothing_goes_on_between_two_programs():
 
 
 @confined
-def test_closing_ends_the_process_and_removes_the_folder_and_so_does_forgetting_it():
+def test_the_process_and_its_folder_end_when_a_session_is_closed_or_freed():
     for forget in (False, True):
         session = Session(picture(), LIMITS)
         session.run("import os\nos.mkdir('a'); open('a/b', 'w').close()")
@@ -498,7 +497,7 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path):
     try:
         while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                break  # ended; nobody has collected it yet
+                break  # ended, and not yet collected
             time.sleep(0.05)
         else:
             assert not Path(f"/proc/{pid}").exists(), "still there"
@@ -517,7 +516,7 @@ def session():
 @settings(max_examples=60, deadline=None)
 @given(code=st.text(max_size=60) | st.text("()[]{}:=\n xfor1'\"\\@%", max_size=40))
 def test_no_text_makes_it_raise(code, session):
-    assert isinstance(session.run(code), Outcome)
+    assert isinstance(session.run(code), ProgramResult)
 
 
 # ---------------------------------------------------------------------------------------------- failing closed
@@ -565,7 +564,7 @@ def test_a_layer_that_does_nothing_is_noticed_before_any_program_runs(
     assert all(word in str(refused.value) for word in open_)
 
 
-def test_switching_it_off_warns_and_is_on_record():
+def test_switching_it_off_warns_and_is_recorded():
     with pytest.warns(UserWarning, match="sandbox is off"):
         policy = Sandbox("off", LIMITS)
     assert (policy.info()["mode"], policy.info()["means"]) == ("off", [])

@@ -1,4 +1,4 @@
-"""The zoom tool: a model's call is untrusted text; what comes through is four finite numbers."""
+"""Calls of the zoom tool: a model's call is untrusted text, and an accepted one has four finite numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes_lib.runs.records import Turn
-from speceyes_lib.tasks.images import BoxError, ImageSpec
+from speceyes_lib.tasks.images import BoxError, ImageSpec, crop_view
 from speceyes_lib.tools import zoom
 
 SPEC = ImageSpec(factor=16, min_pixels=96 * 96, max_pixels=96 * 96)
@@ -21,7 +21,7 @@ def call(box, **more) -> str:
     return json.dumps({"name": zoom.NAME, "arguments": {"bbox_2d": box, **more}})
 
 
-def test_a_good_call_keeps_its_box_and_what_was_written():
+def test_a_good_call_keeps_its_box_and_its_json():
     parsed = zoom.parse_call(call([1, 2.5, 30, 40], label="star"))
     assert parsed.box_px == (1.0, 2.5, 30.0, 40.0)
     assert parsed.raw["arguments"]["label"] == "star"
@@ -63,7 +63,7 @@ def test_a_bad_call_is_refused_with_its_kind(text, type):
 @given(
     st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps)
 )
-def test_no_text_gets_through_as_anything_but_a_box_or_a_refusal(text):
+def test_any_text_is_a_box_of_finite_numbers_or_refused(text):
     try:
         parsed = zoom.parse_call(text)
     except zoom.CallError:
@@ -82,7 +82,7 @@ def test_no_text_gets_through_as_anything_but_a_box_or_a_refusal(text):
     ),
     st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=3),
 )
-def test_whatever_is_accepted_or_refused_can_be_recorded(box, more):
+def test_accepted_and_refused_calls_can_be_recorded(box, more):
     try:
         raw = zoom.parse_call(call(box, **more)).raw
     except zoom.CallError as e:
@@ -94,7 +94,7 @@ def test_whatever_is_accepted_or_refused_can_be_recorded(box, more):
 def test_the_crop_comes_from_the_original_not_from_the_view():
     original = Image.new("RGB", (960, 960), "black")
     original.paste("red", (480, 480, 960, 960))
-    crop, crop_px = zoom.zoom(original, zoom.parse_call(call([48, 48, 96, 96])), (96, 96), SPEC)
+    crop, crop_px = crop_view(original, zoom.parse_call(call([48, 48, 96, 96])).box_px, (96, 96), SPEC)
     assert crop_px == (480, 480, 960, 960)
     assert crop.size == (96, 96)
     assert crop.getpixel((5, 5)) == (255, 0, 0)
@@ -103,7 +103,7 @@ def test_the_crop_comes_from_the_original_not_from_the_view():
 @pytest.mark.parametrize("box", [[50, 50, 10, 60], [10, 10, 10, 10], [200, 200, 300, 300], [-9, 0, -1, 5]])
 def test_a_box_that_marks_nothing_is_an_error_not_a_crash(box):
     with pytest.raises(BoxError):
-        zoom.zoom(Image.new("RGB", (960, 960)), zoom.parse_call(call(box)), (96, 96), SPEC)
+        crop_view(Image.new("RGB", (960, 960)), zoom.parse_call(call(box)).box_px, (96, 96), SPEC)
 
 
 def test_boxes_in_thousandths_become_pixels_of_the_view_and_back():
@@ -111,12 +111,12 @@ def test_boxes_in_thousandths_become_pixels_of_the_view_and_back():
     assert zoom.in_view(parsed, "thousandths", (200, 400)).box_px == pytest.approx((100, 0, 200, 100))
     assert zoom.in_view(parsed, "view_px", (200, 400)) is parsed
     text = f"so <tool_call>{call([500, 0, 1000, 250], label='a')}</tool_call>"
-    there = zoom.rewritten(text, "thousandths", "view_px", (200, 400))
-    assert json.loads(there[there.index("{") : there.rindex("}") + 1])["arguments"] == {
+    in_pixels = zoom.rewritten(text, "thousandths", "view_px", (200, 400))
+    assert json.loads(in_pixels[in_pixels.index("{") : in_pixels.rindex("}") + 1])["arguments"] == {
         "bbox_2d": [100, 0, 200, 100],
         "label": "a",
     }
-    back = zoom.rewritten(there, "view_px", "thousandths", (200, 400))
+    back = zoom.rewritten(in_pixels, "view_px", "thousandths", (200, 400))
     assert "[500, 0, 1000, 250]" in back
 
 
@@ -136,5 +136,5 @@ def test_text_without_a_readable_call_is_not_rewritten(text):
         ([60, 60, 10, 10], {}, ()),
     ],
 )
-def test_what_is_odd_about_a_call_is_named(box, more, notes):
+def test_oddities_of_a_call_are_named(box, more, notes):
     assert zoom.oddities(zoom.parse_call(call(box, **more)), (96, 96), SPEC) == notes

@@ -43,9 +43,9 @@ def test_a_smoke_run_writes_the_whole_folder_and_leaves_nothing_beside_it(which:
     out = tmp_path / which
     out.mkdir()
     (out / "stale.txt").write_text("from an older training")
-    told: list[str] = []
+    lines: list[str] = []
     facts = pretraining.train(
-        which, 3, out, recipe=pretraining.smoke_recipe(which), held_out=5, report_every=1, report=told.append
+        which, 3, out, recipe=pretraining.smoke_recipe(which), held_out=5, report_every=1, report=lines.append
     )
     assert [path.name for path in tmp_path.iterdir()] == [which]
     assert {path.name for path in out.iterdir()} == FILES
@@ -57,7 +57,7 @@ def test_a_smoke_run_writes_the_whole_folder_and_leaves_nothing_beside_it(which:
     assert [row["phase"] for row in rows] == [phase.name for phase in pretraining.RECIPES[which].phases]
     assert all(float(row["loss"]) > 0 for row in rows)
     assert "--seed 3 --out FOLDER`" in (out / "README.md").read_text()
-    assert any("joint" in line for line in told)
+    assert any("joint" in line for line in lines)
     _, model = modeling.load_pair(out)
     assert model.dtype == torch.float32
 
@@ -74,8 +74,8 @@ def test_the_same_seed_trains_the_same_weights() -> None:
     assert not torch.equal(weights(2), first)
 
 
-def test_a_stalled_attempt_is_restarted_with_another_seed_and_told(tmp_path) -> None:
-    """A mastery nobody reaches in three steps: all attempts stall, the message lists them, nothing is written."""
+def test_a_stalled_attempt_is_restarted_with_another_seed_and_reported(tmp_path) -> None:
+    """All attempts stall when mastery cannot be reached; the message lists them, and nothing is written."""
     never = pretraining.Phase("look", "symbols", 3, "compact", mastery=1.0)
     recipe = pretraining.Recipe(phases=(never,), rows=2, max_attempts=2)
     with pytest.raises(UserError, match=r"'seed': 5, .*'seed': 1005"):
@@ -89,7 +89,7 @@ def test_an_unknown_model_is_refused(tmp_path) -> None:
 
 
 def test_packed_questions_do_not_see_each_other() -> None:
-    """The states of a question are the same alone and packed behind others: mask and positions start anew."""
+    """The states of a question are the same alone and packed behind others: mask and positions restart."""
     trainer = pretraining.Trainer("draft", pretraining.smoke_recipe("draft"), 0)
     row = trainer.curriculum.row(symbolic=True, wording="full")
     *_, last = row.tails

@@ -43,16 +43,16 @@ def store_run(run: str, samples: list[Sample], root: Path, failed: int = 1) -> N
 def store_drafts(run: str, drafts: dict[str, DraftRecord], config: dict, finish: bool = True) -> None:
     """Stage 01 with evidence; without `finish` it is left as a run in progress leaves it."""
     for task in sorted({id_.rsplit("/", 1)[0] for id_ in drafts}):
-        own = {id_: d for id_, d in drafts.items() if id_.rsplit("/", 1)[0] == task}
+        of_task = {id_: d for id_, d in drafts.items() if id_.rsplit("/", 1)[0] == task}
         with StageStore(
             stage_dir(run, "01_draft", task),
             stage="01_draft",
             task=task,
             record_type=DraftRecord,
             config=config,
-            expected_ids=list(own),
+            expected_ids=list(of_task),
         ) as store:
-            for id_, draft in own.items():
+            for id_, draft in of_task.items():
                 store.append(draft, evidence(id_, draft.n_tokens) if draft.status == "ok" else None)
             if finish:
                 store.finish(environment={})

@@ -1,4 +1,4 @@
-"""A judging model's server that behaves as it is told to, on a real socket of this machine."""
+"""A judging model's server with scripted behaviour, on a real socket of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HANG_S = 6.0
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """`behave(answer, attempt)` says what to do about a request: a reply's text, or one of the tricks of `_Handler`."""
+    """`behave(answer, attempt)` returns the text of a reply, or one of the tricks of `_Handler`."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -35,7 +35,7 @@ class JudgeServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1?model=judge{query}"
 
     def handle_error(self, request, client_address) -> None:
-        """A client that was killed is part of the play."""
+        """A client that was killed is part of the test."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager

@@ -40,19 +40,23 @@ OUTPUTS = f"{CODE_CELLS}.flatMap(cell => cell.outputs.toJSON())"
 
 def needs_chromium() -> None:
     if CHROMIUM is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here: apt-get install chromium")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "Chromium is missing: apt-get install chromium"
+        )
 
 
 @contextlib.contextmanager
 def served(home: Path, work: Path, runs: Path) -> Iterator[str]:
-    """A JupyterLab over the notebooks in `work`, its own files in `home`: its address."""
+    """The address of a JupyterLab over the notebooks in `work`, with its files in `home`."""
     config = home / "config" / "labconfig"
     config.mkdir(parents=True)
     disabled = {"@jupyterlab/apputils-extension:announcements": True}
     (config / "page_config.json").write_text(json.dumps({"disabledExtensions": disabled}))
     port = free_port()
-    own = ("CONFIG_DIR", "RUNTIME_DIR", "DATA_DIR")
-    environment = os.environ | {f"JUPYTER_{name}": str(home / name.split("_")[0].lower()) for name in own}
+    variables = ("CONFIG_DIR", "RUNTIME_DIR", "DATA_DIR")
+    environment = os.environ | {
+        f"JUPYTER_{name}": str(home / name.split("_")[0].lower()) for name in variables
+    }
     environment |= {
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
@@ -139,7 +143,7 @@ def offline_page(browser, address: str, width: int, height: int) -> tuple:
 
 
 def run_all(page, address: str, name: str) -> None:
-    """Open a notebook in JupyterLab, in a workspace of its own, and run all its cells."""
+    """Open a notebook in JupyterLab, in a new workspace, and run all its cells."""
     page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}")
     page.wait_for_function(KERNEL_READY)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")

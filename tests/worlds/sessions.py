@@ -18,7 +18,7 @@ from typing import Any
 def drive(work: Callable[[Any], None]) -> None:
     """Do `work` with every order from stdin, each in a child of this process, which has paid for all imports.
 
-    A session tells its process id and a blank, whatever the work writes, F (finished) or I (interrupted); then, E.
+    A session writes its process id and a blank, the output of the work, F (finished) or I (interrupted), and E.
     """
     os.write(1, b"\n")
     for order in sys.stdin:
@@ -47,13 +47,13 @@ class Sessions:
             cwd=Path(__file__).parents[2],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
         )
-        while self._byte() != b"\n":  # what it tells while it warms up is of no session
+        while self._byte() != b"\n":  # output of the warm-up belongs to no session
             pass
 
     def run(
         self, order: Any, stop: int | None = None, after_s: float = 0.0, how: int = signal.SIGKILL
     ) -> str:
-        """What a session told; stopped `after_s` after its `stop`-th dot (0: after it began), where given."""
+        """The output of a session. With `stop` it is stopped `after_s` after that many dots (0: after its start)."""
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         self.process.stdin.flush()
         seen, stopped = b"", stop is None
@@ -61,7 +61,7 @@ class Sessions:
             seen += self._byte()
             if not stopped and b" " in seen and seen.count(b".") >= stop:
                 time.sleep(after_s)
-                with contextlib.suppress(ProcessLookupError):  # finished before the stop: it says F
+                with contextlib.suppress(ProcessLookupError):  # finished before the stop: it writes F
                     os.kill(int(seen.split()[0]), how)
                 stopped = True
         return seen.decode()

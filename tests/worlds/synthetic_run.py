@@ -1,4 +1,4 @@
-"""A small run made of real records, as stages 01-03 would leave them: easy and hard samples, honest mistakes.
+"""A small run of real records, as stages 01-03 would leave them: easy and hard samples, plausible mistakes.
 
 Not measured by any model; only the shapes matter. Right answers come from the real judge.
 """
@@ -57,7 +57,7 @@ def make_samples(per_task: int = 40, tasks=TASKS) -> list[Sample]:
     return samples
 
 
-def _said(sample: Sample, right: bool) -> str:
+def _answer(sample: Sample, right: bool) -> str:
     if sample.options is None:
         return sample.answer if right else {"yes": "no", "no": "yes"}[sample.answer]
     return sample.answer_text if right else next(o for o in sample.options if o != sample.answer_text)
@@ -68,7 +68,7 @@ def make_run(
 ) -> tuple[dict[str, dict[str, AgentRecord]], dict[str, dict[str, JudgedRecord]]]:
     """(arms, judged) as `frames.assemble` takes them; the first `failed` samples fail in every arm.
 
-    `samples`: answer these instead of made-up ones.
+    `samples`: answer these instead of synthetic ones.
     """
     rng = np.random.default_rng(seed)
     arms = {a: {} for a in ("collect", "baseline", "gated", "baseline_batched", "gated_batched")}
@@ -85,7 +85,7 @@ def make_run(
         draft = DraftRecord(
             id=sample.id,
             status="ok",
-            answer=_said(sample, draft_right),
+            answer=_answer(sample, draft_right),
             n_tokens=2,
             scores=scores,
             deciding_token=0,
@@ -98,11 +98,11 @@ def make_run(
         )
         turn = Turn(text="zoom", n_tokens=40, turn_s=ms(55, 65), action="tool", crop_px=(0, 0, 9, 9))
         last = Turn(text="<answer>", n_tokens=9, turn_s=ms(20, 30), action="answer")
-        answer = _said(sample, agent_right)
+        answer = _answer(sample, agent_right)
         path = Trajectory(
             status="ok", answer=answer, answer_from="tag", turns=(turn, last) if zoomed else (last,)
         )
-        look = Trajectory(status="ok", answer=_said(sample, look_right), answer_from="tag", turns=(last,))
+        look = Trajectory(status="ok", answer=_answer(sample, look_right), answer_from="tag", turns=(last,))
         failure = Failure(type="image_error", message="the picture is truncated")
         accepted = to_draft and score > THRESHOLD
         decision = "accepted" if accepted else "rejected" if to_draft else "routed"
@@ -186,33 +186,33 @@ def write_run(
     run: str, samples: list[Sample], root: Path, arms: Sequence[str], failed: int = 0, **config: object
 ) -> dict[str, dict[str, AgentRecord]]:
     """Store stages 01 to 03 of some arms, `collect` among them, that answered the samples of `root`; their records."""
-    made, judged = make_run(samples=samples, failed=failed)
-    made = {arm: made[arm] for arm in arms}
+    records_by_arm, judged = make_run(samples=samples, failed=failed)
+    records_by_arm = {arm: records_by_arm[arm] for arm in arms}
     config = {
         "data_root": str(root),
         "draft_model": "small",
         "agent_model": "agent",
         "batch_size": 8,
     } | config
-    write_drafts(run, made, config)
-    write_answers(run, made, config)
+    write_drafts(run, records_by_arm, config)
+    write_answers(run, records_by_arm, config)
     write_verdicts(run, {arm: judged[arm] for arm in arms})
-    return made
+    return records_by_arm
 
 
 def _write(run: str, stage: str, records: dict, record_type: type, config: dict) -> None:
     tasks = sorted({id_.rsplit("/", 1)[0] for id_ in records})
     for task in tasks:
-        own = {id_: r for id_, r in records.items() if id_.startswith(f"{task}/")}
+        of_task = {id_: r for id_, r in records.items() if id_.startswith(f"{task}/")}
         with StageStore(
             stage_dir(run, stage, task),
             stage=stage,
             task=task,
             record_type=record_type,
             config=config,
-            expected_ids=list(own),
+            expected_ids=list(of_task),
         ) as store:
-            for record in own.values():
+            for record in of_task.values():
                 store.append(record)
             store.finish(environment={})
 
@@ -224,5 +224,7 @@ def write_vstar(root: Path, samples: list[Sample], split: str = "direct_attribut
     for sample in samples:
         if sample.task == f"vstar/{split}":
             Image.new("RGB", (40, 20), "grey").save(folder / f"{sample.key}.jpg")
-            told = {"target_object": ["star"], "bbox": [[4, 4, 10, 5]], "question": sample.question}
-            (folder / f"{sample.key}.json").write_text(json.dumps(told | {"options": list(sample.options)}))
+            annotation = {"target_object": ["star"], "bbox": [[4, 4, 10, 5]], "question": sample.question}
+            (folder / f"{sample.key}.json").write_text(
+                json.dumps(annotation | {"options": list(sample.options)})
+            )

@@ -39,12 +39,12 @@ def folder_of(stage):
 def write(stage, task):
     ids = [f"{{task}}/{{i}}" for i in range(6)]
     with store.StageStore(paths.stage_dir(p.run, stage, task), stage=stage, task=task, record_type=Verdict,
-                          config=p.stage_config(), expected_ids=ids, if_changed=p.if_changed) as made:
+                          config=p.stage_config(), expected_ids=ids, if_changed=p.if_changed) as stage_store:
         for key in ids:
-            if key not in made.done_ids:
+            if key not in stage_store.done_ids:
                 time.sleep(float(os.environ.get("TEST_SECONDS_A_SAMPLE", "0")))
-                made.append(Verdict(id=key, source="final", verdict="right", rule="test", protocol="strict"))
-        made.finish()
+                stage_store.append(Verdict(id=key, source="final", verdict="right", rule="test", protocol="strict"))
+        stage_store.finish()
 note()
 """
 
@@ -112,8 +112,8 @@ def write_notebook(path: Path, parameters: str, *code: str) -> Path:
     """A notebook with a tagged parameters cell and code cells, as they are committed."""
 
     def code_cell(source: str, tags: list[str]) -> dict:
-        own = {"cell_type": "code", "id": f"c{abs(hash(source))}", "metadata": {"tags": tags}}
-        return own | {"source": source, "outputs": [], "execution_count": None}
+        cell = {"cell_type": "code", "id": f"c{abs(hash(source))}", "metadata": {"tags": tags}}
+        return cell | {"source": source, "outputs": [], "execution_count": None}
 
     cells = [code_cell(parameters, ["parameters"]), *(code_cell(source, []) for source in code)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
