@@ -101,9 +101,8 @@ class Gating:
                     if part and (check := self.overrides.get((id_, part.answer))):
                         codes[i] = replay_data.RIGHT if check.verdict == "right" else replay_data.WRONG
             data = replace(data, draft=draft, agent=agent)
-        return (
-            data if task == ALL else data.take(np.array([in_task(t, task) for t in data.tasks], dtype=bool))
-        )
+        keep = np.array([in_task(t, task) for t in data.tasks], dtype=bool)
+        return data if task == ALL else data.take(keep)
 
     def own_threshold(self, otherwise: float) -> float:
         """The threshold that the run was gated at, where it was."""
@@ -259,40 +258,54 @@ def overview_figure(gating: Gating, view: GateView) -> Figure:
 
 
 def listed(decided: pd.DataFrame, view: GateView, order: str = "nearest") -> pd.DataFrame:
-    """The rows of `decided` that the view's choice holds, nearest to the threshold first (or by confidence, or id)."""
-    rows, chosen = decided[_chosen(decided, view.chosen)], view.chosen
+    """The rows of `decided` that the view's choice holds, nearest to the threshold first (or by confidence, or id).
+
+    `attrs["what"]` says in words what the list holds.
+    """
+    chosen = view.chosen
+    what, mask = _chosen(decided, chosen)
+    rows = decided[mask]
     if chosen.kind == "borderline":
         rows = _nearest(rows, view.threshold).head(chosen.n)
     if chosen.kind == "random":  # a larger sample of the same seed holds the smaller one
         shuffled = np.random.default_rng(chosen.seed).permutation(len(rows))
         rows = rows.iloc[np.sort(shuffled[: chosen.n])]
-    if order == "nearest":
-        return _nearest(rows, view.threshold)
-    return rows.sort_values(["confidence", "id"]) if order == "confidence" else rows
+    if order != "id":
+        rows = (
+            rows.sort_values(["confidence", "id"])
+            if order == "confidence"
+            else _nearest(rows, view.threshold)
+        )
+    rows.attrs["what"] = what
+    return rows
 
 
-def _chosen(decided: pd.DataFrame, chosen: Chosen) -> pd.Series:
-    """Which rows the choice holds, before a queue is cut to its size."""
+def _chosen(decided: pd.DataFrame, chosen: Chosen) -> tuple[str, pd.Series]:
+    """What the choice is in words, and which rows it holds, before a queue is cut to its size."""
     right, confidence = _draft_right(decided), decided["confidence"]
     reached = decided["decision"].isin(["accepted", "rejected"])
+    low, high = sorted((chosen.low, chosen.high))
     match chosen.kind:
         case "decision":
             decision, verdict = chosen.name.split()
-            return (decided["decision"] == decision) & (right == (verdict == "right"))
+            mask = (decided["decision"] == decision) & (right == (verdict == "right"))
+            return f"{decision.replace('_', ' ')}, draft {verdict}", mask
         case "outcome":
-            return decided["outcome"] == chosen.name
+            return f"{chosen.name}: {outcomes.OUTCOMES[chosen.name]}", decided["outcome"] == chosen.name
         case "bar":
-            inside = (confidence > chosen.low) & (confidence <= chosen.high)
-            return reached & inside & (right == (chosen.name == "right"))
+            mask = reached & (confidence > low) & (confidence <= high) & (right == (chosen.name == "right"))
+            return f"{chosen.name} drafts, confidence {low:.4f} to {high:.4f}", mask
         case "moved":
-            low, high = sorted((chosen.low, chosen.high))
-            return reached & accepts(confidence, low) & ~accepts(confidence, high)
+            mask = reached & accepts(confidence, low) & ~accepts(confidence, high)
+            return f"decided differently at {low:.4f} and at {high:.4f}", mask
         case "disagree":
-            return (decided["agent_right"] != right).fillna(False).astype(bool)
+            mask = (decided["agent_right"] != right).fillna(False).astype(bool)
+            return "draft and agent disagree", mask
         case "borderline":
-            return reached & confidence.notna()
-        case _:
-            return pd.Series(True, index=decided.index)
+            return f"the {chosen.n} nearest to the threshold", reached & confidence.notna()
+    everything = pd.Series(True, index=decided.index)
+    random = f"random sample of {chosen.n}, seed {chosen.seed}"
+    return random if chosen.kind == "random" else "all samples", everything
 
 
 def _nearest(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -313,28 +326,6 @@ def sample_size(half_width_pp: float, n: int, level: float = 0.95) -> int:
         raise UserError(f"the half-width must lie between 0 and 50 percentage points, got {half_width_pp}.")
     endless = (z_value(level) / (half_width_pp / 100.0)) ** 2 / 4
     return min(n, math.ceil(endless / (1 + (endless - 1) / n))) if n else 0
-
-
-def chosen_text(chosen: Chosen) -> str:
-    """What the list holds, in words."""
-    low, high = sorted((chosen.low, chosen.high))
-    match chosen.kind:
-        case "decision":
-            return chosen.name.replace(" ", ", draft ").replace("_", " ")
-        case "outcome":
-            return f"{chosen.name}: {outcomes.OUTCOMES[chosen.name]}"
-        case "bar":
-            return f"{chosen.name} drafts, confidence {low:.4f} to {high:.4f}"
-        case "moved":
-            return f"decided differently at {low:.4f} and at {high:.4f}"
-        case "disagree":
-            return "draft and agent disagree"
-        case "borderline":
-            return f"the {chosen.n} nearest to the threshold"
-        case "random":
-            return f"random sample of {chosen.n}, seed {chosen.seed}"
-        case _:
-            return "all samples"
 
 
 def list_rows(rows: pd.DataFrame, marks: pd.DataFrame) -> list[dict]:

@@ -71,9 +71,8 @@ class GatingExplorer(Explorer):
     # ------------------------------------------------------------------ making
 
     def _make_controls(self, run: str, author: str, review_n: int) -> None:
-        self._agents = {
-            name: recorded_run.open(name, strict=False).agent for name in recorded_run.list_runs()
-        }
+        runs = [recorded_run.open(name, strict=False) for name in recorded_run.list_runs()]
+        self._agents = {each.name: each.agent for each in runs}
         names = list(self._agents) if run in self._agents else [run, *self._agents]
         view, agents = self.view, [ALL, *dict.fromkeys(self._agents.values())]
         self.run = control(w.Dropdown, "run", options=names, value=run)
@@ -387,7 +386,7 @@ class GatingExplorer(Explorer):
         listed = gating.listed(decided, self.view, self.order.value)
         marks = self.gating.marks(self.view)
         rows = gating.list_rows(listed, marks)
-        what = gating.chosen_text(self.view.chosen)
+        what = listed.attrs["what"]
         shown_n = f", the first {len(rows)} shown" if len(rows) < len(listed) else ""
         ids = [row["id"] for row in rows]
         if self.view.sample not in ids:  # resume with the first sample that has no mark yet

@@ -34,9 +34,8 @@ class Explorer(w.VBox):
         self.add_class("se-explorer")
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}: works in JupyterLab and in the app; the still views below need no kernel"
-        )
+        places = "works in JupyterLab and in the app"
+        return f"{type(self).__name__}: {places}; the still views below need no kernel"
 
     def _on(self, control: w.Widget, act: Callable[[Any], None], trait: str = "value") -> None:
         """Act on what a person does to a control, not on what this code sets it to."""

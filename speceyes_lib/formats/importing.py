@@ -43,9 +43,8 @@ def import_files(
         StageError: a run of that name holds something else, and `replace` is not set.
     """
     if source not in READERS:
-        raise UserError(
-            f"import {source}: no such program{nearest(source, READERS)}; known are {', '.join(READERS)}"
-        )
+        hint = nearest(source, READERS)
+        raise UserError(f"import {source}: no such program{hint}; known are {', '.join(READERS)}")
     problems = Problems()
     by_setting = READERS[source](paths, Finder(resolve(data_root) if data_root else None), problems)
     runs = {}

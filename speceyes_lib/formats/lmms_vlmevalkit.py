@@ -14,6 +14,7 @@ import csv
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,11 @@ def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) ->
         for number, line in parts.of_file(path, json_lines(path, problems)):
             doc = line.get("doc") if isinstance(line.get("doc"), Mapping) else {}
             question, options = _question(doc)
+            standard, category = (text_of(text) or "" for text in (line.get("target"), doc.get("category")))
+            sample = ImportedSample(question, standard, category, options=options)
+            key = text_of(doc.get("question_id", doc.get("index", line.get("doc_id"))))
             with problems.caught(path, number):
-                parts.add(
-                    path,
-                    category=text_of(doc.get("category")),
-                    key=text_of(doc.get("question_id", doc.get("index", line.get("doc_id")))),
-                    question=question,
-                    options=options,
-                    standard=text_of(line.get("target")) or "",
-                    answer=_reply(line),
-                    hit=_score(line),
-                    rule="lmms_eval",
-                )
+                parts.add(path, key, sample, _reply(line), _score(line), "lmms_eval")
     return parts.finished()
 
 
@@ -83,18 +77,12 @@ def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -
     for path in files_of(paths, ".tsv", ".xlsx"):
         for number, row in parts.of_file(path, _rows(path, problems)):
             hit = next((row[name] for name in ("hit", "score") if row.get(name) not in (None, "")), None)
+            question, standard = (str(row.get(name) or "").strip() for name in ("question", "answer"))
+            category = text_of(row.get("category")) or ""
+            sample = ImportedSample(question, standard, category, options=option_texts(row))
+            key = text_of(row.get("question_id") or parts.running_number(row))
             with problems.caught(path, number):
-                parts.add(
-                    path,
-                    category=text_of(row.get("category")),
-                    key=text_of(row.get("question_id") or parts.running_number(row)),
-                    question=str(row.get("question") or "").strip(),
-                    options=option_texts(row),
-                    standard=str(row.get("answer") or "").strip(),
-                    answer=text_of(row.get("prediction")),
-                    hit=hit,
-                    rule="vlmevalkit",
-                )
+                parts.add(path, key, sample, text_of(row.get("prediction")), hit, "vlmevalkit")
     return parts.finished()
 
 
@@ -121,29 +109,18 @@ class _StagesByTask:
         return None if self.benchmark == "pope" and self.finder.root else row.get("index")
 
     def add(
-        self,
-        path: Path,
-        *,
-        category: str | None,
-        key: str | None,
-        question: str,
-        options: tuple[str, ...],
-        standard: str,
-        answer: str | None,
-        hit: Any,
-        rule: str,
+        self, path: Path, key: str | None, row: ImportedSample, answer: str | None, score: Any, rule: str
     ) -> None:
         """Add the answer of one row, and its verdict where the row has a score."""
-        task = f"{self.benchmark}/{self.split or _split(self.benchmark, category)}"
-        id_, sample = self.finder.find(task, key, question, options)
-        shown = order_shown(sample, options) if sample and sample.options and options else None
+        task = f"{self.benchmark}/{self.split or _split(self.benchmark, row.kind)}"
+        id_, sample = self.finder.find(task, key, row.question, row.options)
+        shown = order_shown(sample, row.options) if sample and sample.options and row.options else None
         turns = None if answer is None else trajectory(answer, None)
         record = baseline_record(id_, answer, turns, options_shown=shown)
         if path not in (part := self.by_task.setdefault(task, ImportedStage("02_baseline", task))).files:
             part.files.append(path)
-        facts = ImportedSample(question, standard, category or "", id_, options)
-        part.add(record, imported_sample(sample, shown) if sample else facts)
-        if verdict := _verdict(hit):
+        part.add(record, imported_sample(sample, shown) if sample else replace(row, group=id_))
+        if verdict := _verdict(score):
             part.judge(id_, verdict, rule, "final", *(["agent"] if turns else []))
 
     def finished(self) -> list[ImportedStage]:
@@ -153,9 +130,9 @@ class _StagesByTask:
         return list(self.by_task.values())
 
 
-def _split(benchmark: str, category: str | None) -> str:
+def _split(benchmark: str, category: str) -> str:
     """The split that a row's category names."""
-    name = (category or "").strip().lower().replace(" ", "_")
+    name = category.strip().lower().replace(" ", "_")
     splits = BENCHMARKS[benchmark].splits
     name = next((full for short, full in _SPLIT_OF.items() if name.startswith(short)), name)
     if name not in splits:

@@ -274,10 +274,8 @@ def _apply_judge(path: Path, part: ImportedStage, finder: Finder, problems: Prob
         record = part.records[id_]
         sources = ["draft"]
         if isinstance(record, AgentRecord):
-            sources = [
-                "final",
-                *(["draft"] if record.used == "small" else ["agent"] * bool(record.trajectory)),
-            ]
+            answered_by = ["draft"] if record.used == "small" else ["agent"] * bool(record.trajectory)
+            sources = ["final", *answered_by]
         part.judge(id_, verdict, rule, *sources)
 
 
@@ -324,9 +322,7 @@ def _settle_by_sums(verdicts: Verdicts, sums: Mapping) -> str:
     by_verdict = Counter(verdict for verdict, _ in verdicts.values())
     n = by_verdict.total() - by_verdict["error"]
     if n != count:
-        return (
-            f"all_cnt is {count}, but {n} answers in the file did not fail; the sums belong to other answers"
-        )
+        return f"all_cnt is {count}, but {n} answers did not fail; the sums belong to other answers"
     right = round(accuracy * count / 100)
     missing = right - by_verdict["right"]
     undecided = [id_ for id_, (verdict, _) in verdicts.items() if verdict == "undecided"]
@@ -336,9 +332,8 @@ def _settle_by_sums(verdicts: Verdicts, sums: Mapping) -> str:
         unknown = f"{missing} of them are right by the sums, which do not name them"
         return f"{len(undecided)} answers stay undecided; {unknown}"
     elif missing:
-        return (
-            f"all_acc is {accuracy:.2f} %, {right} of {count} right; the verdicts have {by_verdict['right']}"
-        )
+        n_right = by_verdict["right"]
+        return f"all_acc is {accuracy:.2f} %, {right} of {count} right; the verdicts have {n_right}"
     return ""
 
 

@@ -197,9 +197,8 @@ def _sums(
     }
     if data.manifest.task.startswith("hr/"):
         kinds = ("single", "cross")
-        sums["acc_per_category"] = {
-            k: _mean(right[r.id] for r in kept if judged[r.id].kind == k) for k in kinds
-        }
+        of_kind = {kind: [right[r.id] for r in kept if judged[r.id].kind == kind] for kind in kinds}
+        sums["acc_per_category"] = {kind: _mean(flags) for kind, flags in of_kind.items()}
     if source == "draft":
         return sums | {"conf_infos": {mode: _by_verdict(kept, right, mode) for mode in PAPER_SCORES}}
     if data.manifest.stage.startswith("02_gated"):
@@ -214,9 +213,7 @@ def _used(record: Record) -> str:
     return "small" if isinstance(record, DraftRecord) else record.used
 
 
-def _by_verdict(
-    records: Iterable[Record], right: Mapping[str, bool], mode: str = ""
-) -> dict[str, list[float]]:
+def _by_verdict(records: Iterable[Record], right: Mapping[str, bool], mode: str = "") -> dict[str, list]:
     lists: dict[str, list[float]] = {"wrong": [], "right": []}
     for r in records:
         score = r.confidence if isinstance(r, AgentRecord) else (r.scores or {}).get(mode)

@@ -73,11 +73,9 @@ def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
         category = {"answer_str": sample.answer_text, "category": meta.get("category", "")}
         result = {"idx": number, **question, **category}
     else:
-        source = {
-            "image_source": meta.get("image_source", ""),
-            "category": meta.get("category", sample.split),
-        }
-        result = {"pid": number, "idx": number, "question_id": sample.key, **question, **source}
+        numbers = {"pid": number, "idx": number, "question_id": sample.key}
+        source, category = meta.get("image_source", ""), meta.get("category", sample.split)
+        result = numbers | question | {"image_source": source, "category": category}
     return result | {"pred_ans": answer or ""}
 
 

@@ -85,9 +85,8 @@ def _yes_no(part: pd.DataFrame, protocol: str) -> dict[str, Estimate]:
     rows = counted(part, protocol)
     groups = rows["group"].to_numpy() if rows["group"].duplicated().any() else None
     scores = proportions.yes_no_scores(rows["standard"], yes_no_answers(rows), groups)
-    return {"accuracy": _accuracy(rows)} | {
-        name: getattr(scores, name) for name in ("precision", "recall", "f1", "yes_ratio")
-    }
+    names = ("precision", "recall", "f1", "yes_ratio")
+    return {"accuracy": _accuracy(rows), **{name: getattr(scores, name) for name in names}}
 
 
 def yes_no_answers(rows: pd.DataFrame) -> np.ndarray:

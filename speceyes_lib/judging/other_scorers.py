@@ -161,9 +161,8 @@ def pope_own_yes_no(reply: str) -> str:
 
 def _options_inside(target: Target, reply: str) -> list[str]:
     """Letters of the options whose text stands in the reply."""
-    return [
-        c for c, text in zip(target.letters, target.options, strict=True) if text.lower() in reply.lower()
-    ]
+    options, reply = zip(target.letters, target.options, strict=True), reply.lower()
+    return [letter for letter, text in options if text.lower() in reply]
 
 
 def _score(right: bool) -> ScorerVerdict:

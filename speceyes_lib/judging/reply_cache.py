@@ -59,9 +59,8 @@ class ReplyCache:
                 part = wanted[at : at + _AT_ONCE]
                 marks = ",".join("?" * len(part))
                 query = "SELECT key, text, prompt_tokens, completion_tokens FROM replies WHERE key IN"
-                replies |= {
-                    key: CachedReply(*rest) for key, *rest in self._db.execute(f"{query} ({marks})", part)
-                }
+                rows = self._db.execute(f"{query} ({marks})", part)
+                replies |= {key: CachedReply(*rest) for key, *rest in rows}
         return replies
 
     def put(self, key: str, model: str, protocol: str, reply: CachedReply) -> None:

@@ -70,9 +70,8 @@ def accuracy_by_scorer(scored: pd.DataFrame) -> pd.DataFrame:
         for scorer in SCORERS:
             if part[scorer].isna().any():
                 continue
-            right, dropped, undecided = (
-                int(part[scorer].eq(s).sum()) for s in ("right", "dropped", "undecided")
-            )
+            verdicts = part[scorer].value_counts()
+            right, dropped, undecided = (int(verdicts.get(v, 0)) for v in ("right", "dropped", "undecided"))
             n = len(part) - dropped
             counts = {"n": n, "dropped": dropped, "open": undecided}
             rows[split, scorer] = {"accuracy_pct": _percent(right, n)} | counts

@@ -56,9 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add("jobs", "list the notebook runs of a config")("config", **config)
     add("status", "show which jobs of a config are finished")("config", **config)
     add("headline", "print the result of a finished run and where its files are")("config", **config)
-    add("serve-commands", "print the commands that start vLLM for the endpoints of a config")(
-        "config", **config
-    )
+    add("serve-commands", "print the commands that start vLLM for a config's endpoints")("config", **config)
 
     arg = add("stage", "run one notebook by hand")
     arg("notebook", "its name or its path", metavar="NOTEBOOK")
@@ -83,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     arg("--accept", "record the checksums of this data as the right ones", action="store_true")
 
     arg = add(
-        "serve", "serve models as an OpenAI-compatible server on 127.0.0.1 (default: the embedded pair)"
+        "serve", "serve models on 127.0.0.1 as an OpenAI-compatible server (default: the embedded pair)"
     )
     arg("--model", "a model; repeat for several", action="append", default=[], metavar="NAME=FOLDER")
     arg("--port", "default: 8765; 0: any free one", type=int, default=8765, metavar="N")

@@ -69,10 +69,8 @@ class RunConfig(create_model("RunConfigKeys", __config__=_STRICT, **_config_fiel
     def params(self, model: type[P], **decided: Any) -> P:
         """The parameters of one notebook as this config has them; `decided` are those that the plan decides."""
         keys = {name: key for name in model.model_fields if (key := config_key(model, name))}
-        values = {
-            name: getattr(getattr(self, section) if section else self, key)
-            for name, (section, key) in keys.items()
-        }
+        places = {name: (getattr(self, s) if s else self, key) for name, (s, key) in keys.items()}
+        values = {name: getattr(place, key) for name, (place, key) in places.items()}
         return build(model, values | decided, f"config of run {self.name}")
 
     @property

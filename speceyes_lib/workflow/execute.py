@@ -49,9 +49,8 @@ def parameters_of(notebook: Path) -> dict[str, tuple[str, Any]]:
     """
     tagged = [c for c in cells_of(notebook) if "parameters" in c["metadata"].get("tags", ())]
     if not tagged:
-        raise ConfigError(
-            f"{shown(notebook)}: no cell has the tag `parameters`; add it to the cell that holds them"
-        )
+        remedy = "add it to the cell that holds them"
+        raise ConfigError(f"{shown(notebook)}: no cell has the tag `parameters`; {remedy}")
     try:
         return read_cell("".join(tagged[0]["source"]))
     except (SyntaxError, ValueError) as error:
@@ -98,9 +97,8 @@ def _type(annotation: str) -> Any:
     try:
         return eval(annotation, {"__builtins__": {}}, PLAIN_TYPES)
     except (NameError, SyntaxError, TypeError):
-        raise ConfigError(
-            f"a parameter cannot have the type {annotation}; use {', '.join(PLAIN_TYPES)} and | "
-        ) from None
+        known = ", ".join(PLAIN_TYPES)
+        raise ConfigError(f"a parameter cannot have the type {annotation}; use {known} and |") from None
 
 
 # ------------------------------------------------------------------ running one notebook

@@ -143,9 +143,8 @@ def plan(config: RunConfig) -> list[Job]:
         decided = {"run": run, "data_root": config.validation.root, "threshold_from": ""}
         decided |= {"first_look": False, "router_small": False}  # no threshold needs these
         if not config.validation.root:
-            raise ConfigError(
-                "validation.root: there is no threshold; name a validation set here, or give gate.threshold"
-            )
+            remedy = "name a validation set here, or give gate.threshold"
+            raise ConfigError(f"validation.root: there is no threshold; {remedy}")
         for group, tasks in split_round_robin(config.data.tasks, config.workflow.validation_kernels).items():
             decided |= {"tasks": tasks, "arms": ["collect"]}
             jobs += _inference(config, group, jobs[0].outputs, timed=False, **decided)

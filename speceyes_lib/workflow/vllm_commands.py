@@ -17,7 +17,6 @@ from ..models.endpoint import Endpoint, is_endpoint, parse_endpoints
 from ..models.openai import image_spec_of
 from ..paths import resolve
 from ..tasks.hub import ITEMS
-from ..tasks.images import ImageSpec
 from .config import RunConfig
 
 VLLM_MAX_LOGPROBS = 20  # what vLLM allows by default
@@ -35,10 +34,7 @@ class Server:
 def servers(config: RunConfig) -> list[Server]:
     """The servers a config names, with their commands; none where every model is a folder."""
     limits = (config.models.min_pixels, config.models.max_pixels)
-    pictures = {
-        "draft": 1,
-        "agent": 1 + config.agent.max_turns,
-    }  # the view, and one from the tool of each turn
+    pictures = {"draft": 1, "agent": 1 + config.agent.max_turns}  # the view, and one per turn with a tool
     logprobs = {"draft": config.draft.k_store, "agent": ROUTER_EVIDENCE_K}
     listed = [
         Server(role, endpoint, _command(endpoint, pictures[role], logprobs[role], limits))
@@ -57,27 +53,26 @@ def _command(endpoint: Endpoint, pictures: int, logprobs: int, limits: tuple[int
     # a server for this machine alone listens to this machine alone
     host = url.hostname if url.hostname in ("127.0.0.1", "localhost") else "0.0.0.0"
     config_file = resolve(endpoint.processor or ".") / "config.json"
-    parts = [["vllm", "serve", endpoint.processor if config_file.is_file() else endpoint.model]]
-    pinned = [item for item in ITEMS.values() if item.repo == endpoint.model and item.revision]
-    parts += [["--revision", item.revision] for item in pinned]
-    parts += [["--host", host], ["--port", str(url.port or {"http": 80, "https": 443}[url.scheme])]]
-    parts += [["--served-model-name", endpoint.model]]
-    parts += [["--generation-config", "vllm"]]  # else the model's own penalties and temperature apply
-    parts += [["--max-num-seqs", str(endpoint.concurrency)]]
+    model = endpoint.processor if config_file.is_file() else endpoint.model
+    pinned = [i.revision for i in ITEMS.values() if i.repo == endpoint.model and i.revision]
+    options = {"--revision": pinned[0]} if pinned else {}
+    options |= {"--host": host, "--port": str(url.port or {"http": 80, "https": 443}[url.scheme])}
+    options["--served-model-name"] = endpoint.model
+    options["--generation-config"] = "vllm"  # otherwise the model's own penalties and temperature apply
+    options["--max-num-seqs"] = str(endpoint.concurrency)
     if logprobs:
-        parts += [["--logprobs-mode", "raw_logprobs"]]
+        options["--logprobs-mode"] = "raw_logprobs"
     if logprobs > VLLM_MAX_LOGPROBS:
-        parts += [["--max-logprobs", str(logprobs)]]
+        options["--max-logprobs"] = str(logprobs)
     if pictures:
         spec = image_spec_of(endpoint.processor)
-        spec = ImageSpec(spec.factor, limits[0] or spec.min_pixels, limits[1] or spec.max_pixels)
-        size = {"size": {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}}
-        parts += [["--limit-mm-per-prompt", json.dumps({"image": pictures, "video": 0})]]
-        parts += [["--mm-processor-kwargs", json.dumps(size)]]
+        edges = {"shortest_edge": limits[0] or spec.min_pixels, "longest_edge": limits[1] or spec.max_pixels}
+        options["--limit-mm-per-prompt"] = json.dumps({"image": pictures, "video": 0})
+        options["--mm-processor-kwargs"] = json.dumps({"size": edges})
+    quoted = [f"{name} {shlex.quote(value)}" for name, value in options.items()]
     if endpoint.key_env:
-        parts += [["--api-key", f"${endpoint.key_env}"]]
-    quoted = [" ".join(p if p.startswith("$") else shlex.quote(p) for p in part) for part in parts]
-    return " \\\n  ".join(quoted)
+        quoted.append(f"--api-key ${endpoint.key_env}")
+    return " \\\n  ".join([f"vllm serve {shlex.quote(model)}", *quoted])
 
 
 def text(config: RunConfig) -> str:
