@@ -64,9 +64,7 @@ class GatingExplorer(Explorer):
         self.operating_point, self.seed = self.view.threshold, seed
         self.gating: Gating | None = None  # until a run is open
         self._make_controls(run, author, review_n)
-        self.children = self._layout()
-        self._connect()
-        self._try(self._open, run)
+        self._start(run)
 
     # ------------------------------------------------------------------ making
 

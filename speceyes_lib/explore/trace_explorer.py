@@ -31,9 +31,7 @@ class TraceExplorer(Explorer):
     ) -> None:
         super().__init__(view or TraceView())
         self._make_controls(run, other)
-        self.children = self._layout()
-        self._connect()
-        self._try(self._open, run)
+        self._start(run)
 
     def _make_controls(self, run: str, other: tuple[str, str]) -> None:
         names, view = recorded_run.list_runs(), self.view

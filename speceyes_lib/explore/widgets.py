@@ -33,6 +33,12 @@ class Explorer(w.VBox):
         self.message.add_class("se-message")
         self.add_class("se-explorer")
 
+    def _start(self, run: str) -> None:
+        """Place and connect the controls, which are made by now, and open a run."""
+        self.children = self._layout()
+        self._connect()
+        self._try(self._open, run)
+
     def __repr__(self) -> str:
         places = "works in JupyterLab and in the app"
         return f"{type(self).__name__}: {places}; the still views below need no kernel"

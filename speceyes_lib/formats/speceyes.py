@@ -1,14 +1,9 @@
-"""Result files of the original.
+"""Result files of the original: gated runs, their baselines, drafts alone (`Name`), and a judge's sums (`_acc`).
 
-    {benchmark}_{split}_{large}_{small}_{batch}_{mode}_{threshold}[_K={K}][_PhaseIMs].jsonl   a gated run
-    {benchmark}_{split}_{large}_baseline_{batch}_None_None.jsonl                                its baseline
-    {benchmark}_{split}_{model}_{batch}.jsonl                                                   the drafts alone
-    latency_summary.json beside them                                                            total seconds per file
-    judge_results_*/…/{same stem}_acc.jsonl                                                     a judge's sums
-
-A judge's file has no verdict per sample. It lists wrong answers, and the confidences of right and of wrong answers. A
-verdict comes from the original's rules, else from these lists or the sums where they leave no doubt, else it is
-`undecided`. The sums are compared with the resulting verdicts.
+`latency_summary.json` beside them holds the total seconds of each file. A judge's file has no verdict per sample. It
+lists wrong answers, and the confidences of right and of wrong answers. A verdict comes from the original's rules, else
+from these lists or the sums where they leave no doubt, else it is `undecided`. The sums are compared with the resulting
+verdicts.
 """
 
 from __future__ import annotations
@@ -51,7 +46,12 @@ PAPER_K = 64  # a file name without _K= means this
 
 @dataclass(frozen=True)
 class Name:
-    """The content of a file name. `large` is None for drafts alone; `small` is "baseline" for the agent alone."""
+    """The content of a file name.
+
+    {benchmark}_{split}_{large}_{small}_{batch}_{mode}_{threshold}[_K={K}][_PhaseIMs]  a gated run
+    {benchmark}_{split}_{large}_baseline_{batch}_None_None                             the agent alone
+    {benchmark}_{split}_{small}_{batch}                                                drafts alone; `large` is None
+    """
 
     task: str
     large: str | None

@@ -132,11 +132,6 @@ def read_checks(run: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, "line"])
 
 
-def read_overrides(run: str) -> pd.DataFrame:
-    """The verdicts in force: the latest on each answer to each sample, without those taken back."""
-    return _in_force(run, "answer", ["id", "answer"])
-
-
 def read_gating_marks(run: str) -> pd.DataFrame:
     """The marks in force on gating decisions: the latest on each sample in each arm, without those taken back."""
     return _in_force(run, "gating", ["id", "arm"])
@@ -152,13 +147,10 @@ Overrides = Mapping[tuple[str, str], HumanCheck]  # (sample id, answer) -> the v
 
 
 def overrides_of(run: str) -> dict[tuple[str, str], HumanCheck]:
-    """`read_overrides` by sample and answer, as `reviewed` takes them."""
-    return {
-        (row.id, row.answer): HumanCheck(
-            verdict=row.mark, reason=row.reason, author=row.author, time_utc=row.time_utc
-        )
-        for row in read_overrides(run).itertuples()
-    }
+    """The verdicts in force by sample and answer: the latest on each answer, without those taken back."""
+    checks = _in_force(run, "answer", ["id", "answer"]).rename(columns={"mark": "verdict"})
+    fields = checks[["verdict", "reason", "author", "time_utc"]].to_dict("records")
+    return {(i, a): HumanCheck(**f) for i, a, f in zip(checks["id"], checks["answer"], fields, strict=True)}
 
 
 def reviewed(verdict: Verdict, overrides: Overrides) -> Verdict:

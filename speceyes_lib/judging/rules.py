@@ -1,14 +1,10 @@
 """Verdicts by rule under two protocols; every verdict names the rule that decided.
 
-`strict` (ours, the default): a rule decides only when it is certain (`option_reader`). An answer in which no option is
-certain is `undecided`. It counts as wrong until a judging model or a person decides. An empty answer is `unparsed`, a
-failed sample `error`; both count as wrong too. All three are reported beside the accuracy.
-
-`paper` (the original's rules to the letter): see `_paper` below. Where the original asks a language model, the
-verdict is `undecided`; a failed sample is `error`, which the original drops from numerator and denominator.
-
-Both accept an option's letter (`B`, `(b)`, `B. blue`); `strict` also accepts its words (`blue`), in any case and
-punctuation, because models that were not trained on letters answer with words.
+`strict` (the default): a rule decides only when it is certain (`option_reader`): by the letter of an option (`B`,
+`(b)`, `B. blue`) or its words (`blue`), because models that were not trained on letters answer with words. Otherwise
+the answer is `undecided`, or `unparsed` where it is empty. `paper`: the original's rules to the letter (`_paper`);
+where the original asks a language model, the verdict is `undecided`. A failed sample is `error` under both. All three
+count as wrong and are reported beside the accuracy, but the original leaves errors out of numerator and denominator.
 """
 
 from __future__ import annotations

@@ -1,15 +1,9 @@
 """Verdicts as frames: a row per judged answer, and how far rule, model and people agree.
 
-Columns of `verdict_frame`:
-
-=============================== =====================================================================
-`id task benchmark split`       where the sample comes from
-`group kind question options`   as in `runs.records.JudgedRecord`
-`arm source answer standard`    the arm, which of its answers, the answer, the standard answer
-`verdict decided_by rule`       the verdict that counts, who decided, the rule that read the answer
-`by_rule by_model by_human`     the verdict of each; None where it gave none
-`unreviewed`                    the verdict without the human checks
-=============================== =====================================================================
+Columns of `verdict_frame` (`COLUMNS`): the sample and its group, kind, question and options, as in
+`runs.records.JudgedRecord`; arm, source (which of its answers), answer and standard answer; verdict, decided_by and
+rule (the rule that read the answer); by_rule, by_model and by_human, the verdict of each (None where it gave none); and
+unreviewed, the verdict without the human checks.
 """
 
 from __future__ import annotations
@@ -20,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from ..runs.recorded_run import RecordedRun
-from ..runs.records import JudgedRecord, Verdict
+from ..runs.records import JudgedRecord
 from .llm import read_judgement
 
 COLUMNS = (
@@ -39,13 +33,18 @@ def verdict_frame(records: Iterable[JudgedRecord], arm: str = "", source: str | 
         arm: its name, for the column.
         source: which answers: "final", "draft", "agent" or "first_look"; None: all.
     """
-    rows = [
-        (*_sample(record), arm, v.source, v.answer, v.standard, v.verdict, v.decided_by, v.rule, *_raters(v))
-        for record in records
-        for v in record.verdicts
-        if source in (None, v.source)
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    rows = []
+    for record in records:
+        benchmark, split, _ = record.id.split("/", 2)
+        place = (record.id, f"{benchmark}/{split}", benchmark, split)
+        for v in record.verdicts:
+            by_model = v.judge.verdict if v.judge and v.judge.failure is None else None
+            by_human = v.human.verdict if v.human else None
+            sample = (*place, record.group, record.kind, record.question, record.options)
+            verdict = (arm, v.source, v.answer, v.standard, v.verdict, v.decided_by, v.rule)
+            rows.append((*sample, *verdict, v.by_rule, by_model, by_human, v.unreviewed))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame if source is None else of_source(frame, source).reset_index(drop=True)
 
 
 def verdicts(recorded: RecordedRun, arms: Sequence[str] = (), source: str | None = None) -> pd.DataFrame:
@@ -61,18 +60,6 @@ def verdicts(recorded: RecordedRun, arms: Sequence[str] = (), source: str | None
     frame = pd.concat(parts, ignore_index=True) if parts else verdict_frame(())
     frame.attrs["protocol"] = recorded.protocol_of(arms)
     return frame
-
-
-def _sample(record: JudgedRecord) -> tuple:
-    benchmark, split, _ = record.id.split("/", 2)
-    place = (record.id, f"{benchmark}/{split}", benchmark, split)
-    return (*place, record.group, record.kind, record.question, record.options)
-
-
-def _raters(v: Verdict) -> tuple[str | None, ...]:
-    """The columns by_rule, by_model, by_human and unreviewed."""
-    model = v.judge.verdict if v.judge and v.judge.failure is None else None
-    return v.by_rule, model, v.human.verdict if v.human else None, v.unreviewed
 
 
 def counted(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -133,15 +120,11 @@ def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
         Columns: answers; unreadable (replies in which the strict reader finds no judgement, whatever the protocol made
         of them); prompt_tokens and completion_tokens, where equal questions count once, because they are sent once.
     """
-    calls = [
-        ((record.question, record.options, v.standard, v.answer, v.protocol), v.judge)
-        for record in records
-        for v in record.verdicts
-        if v.judge is not None
-    ]
+    judged = [(record, v) for record in records for v in record.verdicts if v.judge is not None]
     seen: set[tuple] = set()
     rows = []
-    for key, call in calls:
+    for record, v in judged:
+        key, call = (record.question, record.options, v.standard, v.answer, v.protocol), v.judge
         outcome = f"no reply: {call.failure.type}" if call.failure else call.verdict
         unreadable = call.reply is not None and read_judgement(call.reply, "strict", "") == "unparsed"
         tokens = (0, 0) if key in seen else (call.prompt_tokens, call.completion_tokens)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -112,10 +113,10 @@ def test_a_reply_is_kept_under_model_protocol_and_every_word(tmp_path):
         reply_key("judge", "strict", messages, temperature=1),
     ]
     assert len({key, *others}) == 5
-    with ReplyCache(tmp_path / "r.sqlite") as cache:
+    with closing(ReplyCache(tmp_path / "r.sqlite")) as cache:
         cache.put(key, "judge", "strict", CachedReply("Judgement: 1", 10, 5))
         cache.put(key, "judge", "strict", CachedReply("another", 1, 1))  # the first one stays
-    with ReplyCache(tmp_path / "r.sqlite") as cache:
+    with closing(ReplyCache(tmp_path / "r.sqlite")) as cache:
         assert cache.get([key, *others]) == {key: CachedReply("Judgement: 1", 10, 5)}
 
 
