@@ -74,11 +74,12 @@ def runs_dir() -> Path:
 
 
 def recorded_mark(run: str) -> Path:
-    """The file that stands in the folder of a run that was unpacked, not run here; it says so to people."""
+    """The file that marks a run as unpacked from an archive instead of run on this machine."""
     return run_dir(run) / "RECORDED"
 
 
 def run_dir(run: str) -> Path:
+    """The folder of a run."""
     return runs_dir() / run
 
 

@@ -22,8 +22,8 @@ BOTH = "pope/random hr/hr_bench_4k"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A run that was done once; the tests below continue from it, and each leaves it finished."""
-    home = make_home(tmp_path_factory.mktemp("home"))
+    """A run that was done once, in a folder as people name theirs; the tests below continue from it and finish it."""
+    home = make_home(tmp_path_factory.mktemp("home") / "Zoë O'Neil (thesis)" / "spec eyes")
     done = run(home, "reproduce", CONFIG)
     assert done.returncode == 0, done.stdout + done.stderr
     (home / "first.txt").write_text(done.stdout)

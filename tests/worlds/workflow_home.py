@@ -133,6 +133,9 @@ def make_home(folder: Path) -> Path:
         (folder / "models" / role / "config.json").write_text(
             '{"architectures": ["Qwen3VLForConditionalGeneration"]}'
         )
+    (folder / ".venv").symlink_to(
+        sys.prefix
+    )  # as in a checkout: the interpreter's path has the folder's name
     (folder / "configs").mkdir()
     (folder / "configs" / "small.yaml").write_text(CONFIG)
     return folder
@@ -145,7 +148,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
     """`speceyes …` in a home."""
-    command = [sys.executable, "-m", "speceyes_lib", *arguments]
+    command = [str(home / ".venv" / "bin" / "python"), "-m", "speceyes_lib", *arguments]
     return subprocess.run(
         command,
         cwd=home,
