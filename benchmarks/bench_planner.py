@@ -93,13 +93,11 @@ class Clients:
     def __init__(self, url: str, log: Path, samples: Sequence[Sample]) -> None:
         from speceyes_lib.agents.deepeyes import DeepEyesAgent
         from speceyes_lib.demo.server import EMBEDDED
-        from speceyes_lib.models.registry import open_backend
+        from speceyes_lib.models.registry import backend_type
 
         self.log, self.samples = log, samples
-        self.draft, self.agent = (
-            open_backend(f"{url}?model={role}&processor={EMBEDDED[role]}&concurrency=64", role)
-            for role in ("draft", "agent")
-        )
+        models = {r: f"{url}?model={r}&processor={EMBEDDED[r]}&concurrency=64" for r in ("draft", "agent")}
+        self.draft, self.agent = (backend_type(model).open(model, role) for role, model in models.items())
         self.wording = prompt_sets.load("demo")
         self.make_agent = partial(DeepEyesAgent, spec=self.agent.image_spec, prompts=self.wording)
 

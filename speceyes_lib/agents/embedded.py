@@ -83,15 +83,14 @@ class EmbeddedDialogue:
     def _as_zoom_calls(self, messages: Sequence[dict]) -> Iterator[dict]:
         """Thyme's single long assistant turn as turns of DeepEyes. A DeepEyes conversation is returned unchanged."""
         for message in messages:
-            if message["role"] == "user" and not isinstance(message["content"], str):
-                parts = message["content"]
-                yield message | {
-                    "content": [
-                        p | {"text": _PICTURE_LINE.sub("", p["text"])} if "text" in p else p for p in parts
-                    ]
-                }
-            elif message["role"] == "assistant" and not isinstance(message["content"], str):
-                yield from self._split(message["content"])
+            content = message["content"]
+            if message["role"] == "user" and not isinstance(content, str):
+                parts = [
+                    p | {"text": _PICTURE_LINE.sub("", p["text"])} if "text" in p else p for p in content
+                ]
+                yield message | {"content": parts}
+            elif message["role"] == "assistant" and not isinstance(content, str):
+                yield from self._split(content)
             else:
                 yield message
 

@@ -36,7 +36,7 @@ from starlette.exceptions import HTTPException
 from ..errors import UserError, nearest
 from ..models.base import Generation, GenerationRequest
 from ..models.openai import EXCLUDED
-from ..models.transformers import TransformersBackend, normalise
+from ..models.transformers import TransformersBackend
 from ..paths import resolve
 from ..runs.evidence import Evidence
 
@@ -215,17 +215,6 @@ class Engine:
                 for (_, future), generation in zip(batch, generations, strict=True):
                     future.set_result(generation)
 
-    def prompt_tokens(self, request: GenerationRequest) -> int:
-        """Tokens of a prompt, with one per cell of every picture."""
-        backend = self.backend
-        messages, pictures = normalise(request.messages, backend.image_spec)
-        goes_on = messages[-1]["role"] == "assistant"
-        text = backend.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
-        )
-        cells = sum(p.width * p.height // backend.image_spec.factor**2 for p in pictures)
-        return len(backend.tokenizer(text)["input_ids"]) + cells - len(pictures)
-
 
 def completion(chat: ChatRequest, request: GenerationRequest, generation: Generation, engine: Engine) -> dict:
     """A generation as a chat completion."""
@@ -233,7 +222,7 @@ def completion(chat: ChatRequest, request: GenerationRequest, generation: Genera
         (s for s in request.stop if generation.finish_reason == "stop" and generation.text.endswith(s)), None
     )
     ended = generation.finish_reason == "stop" and stop is None
-    prompt, answer = engine.prompt_tokens(request), len(generation.token_ids) + ended
+    prompt, answer = len(engine.backend.prepared_row(request).ids), len(generation.token_ids) + ended
     return {
         "id": request.id,
         "object": "chat.completion",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from ..models.base import Backend
-from ..models.registry import backend_type, open_backend
+from ..models.registry import backend_type
 from ..params import AgentParams, DraftParams
 from .funnel import ROUTER_EVIDENCE_K
 
@@ -52,7 +52,7 @@ class LoadedModels:
             while len(self._loaded) >= KEPT_MODELS:
                 del self._loaded[next(known for known in self._loaded if known not in needed)]
             p, start = self.params, time.perf_counter()
-            backend = open_backend(self.names[role], role, **self.settings)
+            backend = self.types[role].open(self.names[role], role, **self.settings)
             loaded = time.perf_counter()
             backend.warm_up()
             if self.types[role].served and role == "draft":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import openai, transformers
-from .base import Backend, BackendType
+from .base import BackendType
 
 # The first that takes the text of a config opens the model. A folder's backend takes every text, so it is the last.
 BACKENDS: list[BackendType] = [
@@ -17,12 +15,3 @@ BACKENDS: list[BackendType] = [
 def backend_type(model: str) -> BackendType:
     """The backend of a model, by its text in a config."""
     return next(backend for backend in BACKENDS if backend.takes(model))
-
-
-def open_backend(model: str, role: str, **settings: Any) -> Backend:
-    """The opened model. `settings` are the dtype, device, attention and image budget of `TransformersBackend`.
-
-    Raises:
-        UserError: the model cannot be opened, or this machine lacks what a setting needs.
-    """
-    return backend_type(model).open(model, role, **settings)

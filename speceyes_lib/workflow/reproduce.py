@@ -15,7 +15,7 @@ from pathlib import Path
 from ..agents import prompt_sets
 from ..demo.recorded import set_aside
 from ..errors import ConfigError, StageError, UserError
-from ..models.registry import backend_type, open_backend
+from ..models.registry import backend_type
 from ..params import NOTEBOOKS
 from ..paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
 from ..report.formatting import duration
@@ -72,7 +72,7 @@ def check_servers(config: RunConfig) -> None:
             continue
         pixels = {"min_pixels": config.models.min_pixels, "max_pixels": config.models.max_pixels}
         try:
-            backend = open_backend(model, role, **pixels)
+            backend = backend_type(model).open(model, role, **pixels)
             backend.warm_up()
             if role == "draft":
                 fewest = config.draft.k_store if config.draft.if_fewer_alternatives == "refuse" else 2

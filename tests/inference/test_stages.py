@@ -14,6 +14,7 @@ from sessions import Sessions, drive
 from speceyes_lib.demo.server import serving
 from speceyes_lib.errors import ConfigError, StageError, UserError
 from speceyes_lib.inference import loaded_models, stages
+from speceyes_lib.models.transformers import TransformersBackend
 from speceyes_lib.params import AgentParams, DraftParams
 from speceyes_lib.runs.arms import ARMS
 from speceyes_lib.runs.reading import is_finished, read_evidence, read_stage
@@ -173,8 +174,8 @@ def test_models_are_loaded_once_and_their_loading_is_told_apart(finished):
 def test_a_model_makes_room_for_another_only_where_the_stage_does_not_need_it(monkeypatch):
     opened = []
     monkeypatch.setattr(loaded_models.LoadedModels, "_loaded", {})
-    monkeypatch.setattr(loaded_models, "open_backend", lambda name, *_, **__: opened.append(name) or Mock())
-    monkeypatch.setattr(loaded_models, "backend_type", Mock())
+    backend = Mock(open=lambda name, *_, **__: opened.append(name) or Mock())
+    monkeypatch.setattr(loaded_models, "backend_type", lambda name: backend)
     for agent in ("first", "second"):
         models = loaded_models.LoadedModels(
             AgentParams(draft_model="draft", agent_model=agent), ["draft", "agent"]
@@ -204,7 +205,7 @@ def test_progress_starts_at_what_was_done_and_ends_at_all(finished):
 
 
 def test_a_finished_stage_is_not_done_again(finished, benchmark_root, monkeypatch):
-    monkeypatch.setattr(loaded_models, "open_backend", None)  # no model can be loaded
+    monkeypatch.setattr(TransformersBackend, "__init__", None)  # no model can be loaded
     monkeypatch.setattr(loaded_models.LoadedModels, "_loaded", {})
     (first, _) = stages.run_draft_stage(draft_params(benchmark_root))
     assert read_stage("a", "01_draft", TASKS[0], DraftRecord).manifest.counts.resumed == 6
@@ -472,7 +473,7 @@ def test_shards_merge_into_the_files_that_one_job_would_have_written(
         for part in parts:
             stage(params, shard=part)
         with monkeypatch.context() as patch:
-            patch.setattr(loaded_models, "open_backend", None)  # merging asks no model
+            patch.setattr(TransformersBackend, "__init__", None)  # merging needs no model
             patch.setattr(loaded_models.LoadedModels, "_loaded", {})
             stage(params)
     for name, kind in (("01_draft", DraftRecord), ("02_collect", AgentRecord), ("02_gated", AgentRecord)):

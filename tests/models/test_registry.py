@@ -9,7 +9,7 @@ from speceyes_lib.errors import UserError
 from speceyes_lib.inference import loaded_models
 from speceyes_lib.models.base import BackendType
 from speceyes_lib.models.openai import ServerBackend
-from speceyes_lib.models.registry import BACKENDS, backend_type, open_backend
+from speceyes_lib.models.registry import BACKENDS, backend_type
 from speceyes_lib.params import DraftParams
 from speceyes_lib.workflow.plan import load_config
 
@@ -49,7 +49,7 @@ def test_models_of_another_backend_are_configured_checked_and_opened(monkeypatch
 def test_a_text_with_an_address_is_a_served_model_and_any_other_a_folder():
     server = "http://gpu7.cluster:8000/v1?model=Qwen/X&processor=qwen3_vl"
     assert [backend_type(model).served for model in (server, "data/demo/models/draft")] == [True, False]
-    assert isinstance(open_backend(server, "draft", dtype="float32", max_pixels=None), ServerBackend)
+    assert isinstance(backend_type(server).open(server, "draft", dtype="float32"), ServerBackend)
 
 
 def test_manifests_name_the_model_and_no_host():
