@@ -7,9 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "gating": ("overview_figure",),
         "gating_explorer": ("GatingExplorer",),
-        "state": ("GateView", "TraceView", "view_of"),
         "stills": ("gate_still", "sample_still", "trace_still"),
         "trace_explorer": ("TraceExplorer",),
-        "traces": ("trace_table",),
     },
 )

@@ -7,13 +7,15 @@ import html
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import ipywidgets as w
 import pandas as pd
 
 from ..errors import UserError
+from ..gating.threshold import read_operating_point
 from ..judging import human
+from ..params import GatingExplorerParams
 from ..paths import shown
 from ..replay.outcomes import OUTCOMES
 from ..replay.payoff import DECISIONS
@@ -65,6 +67,17 @@ class GatingExplorer(Explorer):
         self.gating: Gating | None = None  # until a run is open
         self._make_controls(run, author, review_n)
         self._start(run)
+
+    @classmethod
+    def of(cls, params: GatingExplorerParams) -> Self:
+        """The explorer that the parameters describe. The threshold is read from a file where none is given."""
+        threshold = params.threshold
+        if threshold is None:
+            threshold = read_operating_point(params.threshold_from)["threshold"]
+        view = GateView(
+            score=params.score, k=params.k, slope=params.slope, router=params.router, threshold=threshold
+        )
+        return cls(params.run, view, author=params.author, review_n=params.review_n, seed=params.seed)
 
     # ------------------------------------------------------------------ making
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE
-from ..gating.threshold import read_operating_point
-from ..params import GatingExplorerParams
 
 ALL = "all"
 
@@ -46,16 +44,6 @@ class GateView:
     protocol: str = ""  # empty: as the run was judged
     chosen: Chosen = Chosen()
     sample: str = ""
-
-
-def view_of(params: GatingExplorerParams) -> GateView:
-    """The view to begin with. The threshold is read from `threshold_from` where none is given."""
-    threshold = params.threshold
-    if threshold is None:
-        threshold = read_operating_point(params.threshold_from)["threshold"]
-    return GateView(
-        score=params.score, k=params.k, slope=params.slope, router=params.router, threshold=threshold
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import ipywidgets as w
+import pandas as pd
 
 from ..errors import UserError
+from ..params import TraceExplorerParams
 from ..report.sample_page import no_sample, recorded_sample
 from ..runs import recorded_run
 from . import traces
@@ -32,6 +34,17 @@ class TraceExplorer(Explorer):
         super().__init__(view or TraceView())
         self._make_controls(run, other)
         self._start(run)
+
+    @classmethod
+    def of(cls, params: TraceExplorerParams) -> Self:
+        """The explorer that the parameters describe."""
+        view = TraceView(arm=params.arm, text=params.text)
+        return cls(params.run, view, other=(params.other_run, params.other_arm))
+
+    @property
+    def other_table(self) -> pd.DataFrame:
+        """As `table`, of the run and arm beside; without rows where there is none."""
+        return traces.trace_table(self.other, self.other_arm.value) if self.other else traces.NO_TRACES
 
     def _make_controls(self, run: str, other: tuple[str, str]) -> None:
         names, view = recorded_run.list_runs(), self.view
