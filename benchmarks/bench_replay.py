@@ -18,15 +18,16 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from bench_confidence import made_up_answers, write_between_markers
+from numpy.typing import ArrayLike, NDArray
 
 from speceyes_lib.analysis import fidelity
-from speceyes_lib.gating.separability import PAPER_SCORES, flatten_answers
+from speceyes_lib.gating.separability import PAPER_SCORES, flatten_answers, pooled_grid
 from speceyes_lib.paths import stage_dir
 from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.replay.cost_model import CallCost, CostModel
@@ -68,15 +69,18 @@ def made_up(n: int, seed: int = 0, **evidence) -> replay_data.ReplayData:
     ends[-1] = n
     task = np.searchsorted(ends, np.arange(n), side="right")
     per_group = np.array([per for _, per in SPLITS.values()])
-    data = replay_data.from_arrays(
-        draft_right=rng.random(n) < 0.8,
-        agent_right=rng.random(n) < 0.9,
-        routed={router: rng.random(n) < 0.25 for router in ROUTERS},
+    draft, agent = (rng.random(n) < 0.8).astype(np.int8), (rng.random(n) < 0.9).astype(np.int8)
+    return replay_data.ReplayData(
+        ids=np.array([f"{i:07d}" for i in range(n)], dtype=object),
         tasks=np.array(list(SPLITS), dtype=object)[task],
         groups=task * n + np.arange(n) // per_group[task],
+        readable=np.ones(n, bool),
+        routed={router: (rng.random(n) < 0.25).astype(np.int8) for router in ROUTERS},
+        draft=draft,
+        agent=agent,
         cost=made_up_cost(n, rng),
+        **evidence,
     )
-    return dataclasses.replace(data, **evidence)
 
 
 def with_evidence(n: int, max_tokens: int = 20) -> replay_data.ReplayData:
@@ -192,6 +196,19 @@ def chunks(n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield flatten_answers(made_up_answers(min(CHUNK, n - start), 3, seed=start))
 
 
+def pooled_in_chunks(
+    chunks: Iterable[tuple[NDArray, ArrayLike]], ks: Sequence[int]
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """`ReplayData.pooled` of a run whose evidence is too large for the memory, from chunks of it."""
+    parts: dict[tuple[str, int], list[NDArray]] = {}
+    for top, offsets in chunks:
+        for k in ks:
+            for mode, values in pooled_grid(top, offsets, (k,), replay_data.SEPARABLE).items():
+                parts.setdefault((mode, k), []).append(values[:, 0])
+        parts.setdefault(("log", 0), []).append(pooled_grid(top, offsets, (2,), ("log",))["log"][:, 0])
+    return {key: np.concatenate(values) for key, values in parts.items()}
+
+
 def million() -> str:
     """Runs in this process alone, so that its peak memory is not that of others."""
     making = 0.0
@@ -208,7 +225,7 @@ def million() -> str:
             yield chunk
 
     start = time.perf_counter()
-    pooled = replay_data.pooled_in_chunks(counted(), KS)
+    pooled = pooled_in_chunks(counted(), KS)
     scoring_s = time.perf_counter() - start - making
     data = made_up(MILLION, pooled=pooled)
     sweep_s, replayed = timed(lambda: outcomes.replay(data, GRID), 1)

@@ -79,7 +79,7 @@ def _empty_or(read: Callable[[str], Any]) -> AfterValidator:
 
 
 Model = Annotated[str, Field(min_length=1), _empty_or(lambda model: backend_type(model).identity(model))]
-Pixels = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 # ------------------------------------------------------------------ parameters that several notebooks share
@@ -177,9 +177,7 @@ class ModelRunParams(StageParams):
         "models.draft",
     )
     prompts: str = field("demo", "prompt set: a shipped name or a .yaml file", "prompts", min_length=1)
-    batch_size: int = field(
-        16, "queries per batch of router and draft (the paper's B)", "draft.batch_size", ge=1
-    )
+    batch_size: Count = field(16, "queries per batch of router and draft (the paper's B)", "draft.batch_size")
     k_store: int = field(
         128, "alternatives stored per token, at least the largest K analysed", "draft.k_store", ge=2
     )
@@ -214,10 +212,10 @@ class FunnelParams(ModelRunParams):
     attn: Literal["auto", "flash_attention_2", "sdpa", "eager"] = field(
         "auto", "auto: flash-attn 2 on a GPU where installed, else sdpa", "models.attn"
     )
-    min_pixels: Pixels | None = field(
+    min_pixels: Count | None = field(
         None, "smallest model view in pixels; None: the model's own", "models.min_pixels"
     )
-    max_pixels: Pixels | None = field(
+    max_pixels: Count | None = field(
         None, "largest model view in pixels; None: the model's own", "models.max_pixels"
     )
 
@@ -294,13 +292,12 @@ class DraftParams(FunnelParams):
 class AgentParams(FunnelParams, GateParams):
     """02_gated_agent_eval: one or more arms, run one after another in one kernel.
 
-    An arm is named after its run mode; `_batched` lets up to `agent_batch_size_batched` agents advance
-    together instead of `agent_batch_size` (1 = the paper's setting, in the gated run and its baseline alike).
-    collect routes and runs the agent on every sample and takes the drafts over from stage 01; it is batched,
-    since its answers count and `baseline` times the same agents one by one. gated is the real funnel; baseline
-    sends every sample to the agent; specreason too, and lets the small model propose each step for the large one
-    to score. Each arm has its own stage folder and manifest, and `arm_config` holds only what that arm depends on,
-    so arms can be added or repeated one by one.
+    An arm is named after its run mode; `_batched` lets up to `agent_batch_size_batched` agents advance together
+    instead of `agent_batch_size` (1 = the paper's setting). collect routes and runs the agent on every sample, takes
+    the drafts of stage 01, and is batched, since its answers count and `baseline` times the same agents one by one.
+    gated is the real funnel; baseline sends every sample to the agent; so does specreason, where the small model
+    proposes each step for the large one to score. Arms can be added or repeated one by one: each has a stage folder,
+    and `arm_config` holds only what that arm depends on.
     """
 
     section = "agent"
@@ -319,19 +316,17 @@ class AgentParams(FunnelParams, GateParams):
     sandbox: Literal["enforced", "off"] = field(
         "enforced", "thyme: confine the programs it writes; off: only in a container of your own"
     )
-    router_max_new_tokens: int = field(
-        10, "new tokens of the router at most", "gate.router_max_new_tokens", ge=1
-    )
+    router_max_new_tokens: Count = field(10, "new tokens of the router at most", "gate.router_max_new_tokens")
     draft_max_new_tokens: DraftTokens = 20
-    agent_batch_size: int = field(
-        1, "agents at once in baseline and gated; 1: the paper", "agent.batch_size", ge=1
+    agent_batch_size: Count = field(
+        1, "agents at once in baseline and gated; 1: the paper", "agent.batch_size"
     )
     agent_batch_size_batched: AgentsTogether = 32
     concurrent: bool = field(
         False, "both models at once in collect and the _batched arms (each its own device)"
     )
-    max_turns: int = field(6, "agent turns at most", ge=1)
-    max_new_tokens: int = field(512, "new tokens of an agent turn at most", ge=1)
+    max_turns: Count = field(6, "agent turns at most")
+    max_new_tokens: Count = field(512, "new tokens of an agent turn at most")
     first_look: bool = field(True, "collect also asks the agent for its answer without the tool")
     router_small: bool = field(
         True, "collect also asks the small model whether a tool would help", "gate.router_small"
@@ -359,10 +354,7 @@ class AgentParams(FunnelParams, GateParams):
         `threshold` is the resolved value that a gated arm uses.
         """
         arm = self.arm(name)
-        config = self.stage_config()
-        for key in ("arms", "agent_batch_size_batched", "threshold", "threshold_from"):
-            del config[key]
-        config |= {
+        config = self.stage_config() | {
             "run_mode": arm.run_mode,
             "agent_batch_size": arm.agent_batch_size,
             "first_look": arm.without_tool,
@@ -373,7 +365,8 @@ class AgentParams(FunnelParams, GateParams):
             *("router", "router_max_new_tokens", "draft_max_new_tokens"),
             *("score", "k", "slope", "k_store", "if_fewer_alternatives", "batch_size"),
         )
-        unused = {
+        unused = ("arms", "agent_batch_size_batched", "threshold", "threshold_from")
+        unused += {
             "baseline": (*alone, "draft_model", "specreason_threshold"),
             "specreason": alone,
             "collect": ("draft_max_new_tokens", "k_store", "if_fewer_alternatives", "specreason_threshold"),
@@ -459,7 +452,7 @@ class CertifiedParams(GateAnalysisParams):
     loss_target: Share = field(0.015, "certified: share of samples accepted and wrong, at most")
     pass_target: Share = field(0.2, "certified: share of wrong drafts that are accepted, at most")
     delta: Share = field(0.1, "how often a bound that is certified with probability may fail")
-    repeats: int = field(20, "random halves that rules are tried on", ge=1)
+    repeats: Count = field(20, "random halves that rules are tried on")
 
 
 class CostsParams(GateAnalysisParams):
@@ -546,7 +539,7 @@ class TrainParams(Params):
         "folder to write; the committed ones are data/demo/models/<which>",
         min_length=1,
     )
-    threads: int = field(2, "CPU threads; one per model trains two models at once", ge=1)
+    threads: Count = field(2, "CPU threads; one per model trains two models at once")
     held_out: int = field(300, "samples of the final measurement", ge=5)
     smoke: bool = field(False, "two steps a phase: shows that everything runs, learns nothing")
 
@@ -567,7 +560,7 @@ class GatingExplorerParams(NotebookParams, GateParams):
     k: K = DEFAULT_K
     slope: Slope = DEFAULT_SLOPE
     author: str = field("", "your name, kept with every mark; can be typed in later")
-    review_n: int = field(50, "samples in the random queue for review", ge=1)
+    review_n: Count = field(50, "samples in the random queue for review")
     seed: int = field(0, "seed of the random queue", ge=0)
 
 

@@ -1,8 +1,7 @@
 """Where everything lies: found once, from any working directory.
 
-`SPECEYES_HOME` moves the repository (data, configs, notebooks), `SPECEYES_RUNS` only the run folders, for
-instance to a scratch disk. Everything recorded or shown is relative to the repository: results carry no
-machine's folder names.
+`SPECEYES_HOME` moves the repository (data, configs, notebooks), `SPECEYES_RUNS` only the run folders, for instance to a
+scratch disk. Recorded and shown paths are relative to the repository: results name no folder of a machine.
 """
 
 from __future__ import annotations
@@ -27,11 +26,8 @@ NOTEBOOK_OF_STAGE = {
 def repo_root() -> Path:
     """The folder that holds pyproject.toml and speceyes_lib.
 
-    `SPECEYES_HOME` if set, else the nearest such folder above the working directory, else above the package.
-
-    Raises:
-        UserError: `SPECEYES_HOME` is not a folder, or there is no such folder (an installed package used
-            from outside a checkout).
+    `SPECEYES_HOME` if set, else the nearest such folder above the working directory, else above the package. Raises
+    UserError where `SPECEYES_HOME` is not a folder, or there is no such folder.
     """
     if home := os.environ.get("SPECEYES_HOME"):
         if not Path(home).is_dir():

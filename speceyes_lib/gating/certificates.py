@@ -157,11 +157,7 @@ def conformal_risk_control(score: ArrayLike, loss: ArrayLike, groups: ArrayLike,
 def binomial_bound(score: ArrayLike, loss: ArrayLike, target: float, delta: float) -> Certified:
     """The lowest threshold whose share of lost samples in all samples is proven to be at most `target`.
 
-    Args:
-        score: of independent samples [n], nan is never accepted.
-        loss: bool [n], lost if accepted.
-        target: bound of the risk, in (0, 1).
-        delta: probability with which it may fail, in (0, 1).
+    The other arguments as in `learn_then_test`; `loss` is bool [n], lost if accepted.
 
     Source: Bates et al. (2021), Distribution-free risk-controlling prediction sets, arXiv:2101.02703.
     """
@@ -320,14 +316,10 @@ def tuned_per_stratum(half: GateSamples, delta_pp: float = 0.0) -> NDArray[np.fl
 
 
 def threshold_outcome(samples: GateSamples, threshold: float | NDArray) -> dict[str, float]:
-    """What a threshold does on samples: coverage, accuracy and the four risks in percent, and the speedup.
+    """Coverage, accuracy and the four risks in percent, and the speedup, of a threshold (one, or one per sample).
 
-    Risks are weighted as the guarantees are (see the module); coverage, accuracy and speedup count every sample.
-    nan where there is nothing to count.
-
-    Args:
-        samples: to decide.
-        threshold: a number, or one per sample [samples].
+    Risks are those of a group and a sample drawn from it; coverage, accuracy and speedup count every sample. nan where
+    there is nothing to count.
     """
     accepted = accepts(samples.score, threshold)
     right = np.where(accepted, samples.draft_right, samples.agent_right)
@@ -357,22 +349,16 @@ def threshold_outcome(samples: GateSamples, threshold: float | NDArray) -> dict[
 def certify(samples: GateSamples, rules: Sequence[Rule], repeats: int = 20, seed: int = 0) -> pd.DataFrame:
     """Every rule on random halves of the samples: calibrated on one half, measured on the other.
 
-    Args:
-        samples: of one run.
-        rules: see `certification_rules`.
-        repeats: random halves, at least 1.
-        seed: of the first half; the others use the seeds that follow.
-
-    Returns:
-        The rows of `evaluate_rules` for each half, numbered by the column `repeat`.
+    The rows of `evaluate_rules` for each of the `repeats` halves, numbered by the column `repeat`. `seed` is that of
+    the first half; the others use the seeds that follow.
     """
     parts = []
     for repeat in range(repeats):
         inside = calibration_half(samples.groups, samples.strata, seed + repeat)
-        parts.append(evaluate_rules(samples.take(inside), samples.take(~inside), rules, seed + repeat))
-    return (
-        pd.concat(parts, keys=range(repeats), names=["repeat"]).reset_index("repeat").reset_index(drop=True)
-    )
+        part = evaluate_rules(samples.take(inside), samples.take(~inside), rules, seed + repeat)
+        part.insert(0, "repeat", repeat)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def evaluate_rules(
@@ -380,9 +366,8 @@ def evaluate_rules(
 ) -> pd.DataFrame:
     """Every rule calibrated on some samples and measured on others, a row per rule.
 
-    Two rows are added for contrast: `per_split`, a threshold per stratum that `tuned_per_stratum` chooses on the
-    calibration samples, and `per_split_on_test`, the same chosen on the samples that it is measured on, as the paper's
-    operating points are.
+    Two rows are added for contrast: `per_split`, the thresholds of `tuned_per_stratum` on the calibration samples, and
+    `per_split_on_test`, the same on the samples that they are measured on, as the paper's operating points are.
 
     Returns:
         Columns: rule, threshold, certified, reason (why not certified), n_calibration, n_test, those of

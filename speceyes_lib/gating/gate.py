@@ -36,11 +36,7 @@ PASSES = "at or above" if EQUAL_PASSES else "strictly above"
 
 
 def rejecting_threshold(score: ArrayLike) -> NDArray[np.float64]:
-    """The lowest threshold at which a score is not accepted; any higher score still is.
-
-    Args:
-        score: [samples] or a single number.
-    """
+    """The lowest threshold at which a score ([samples] or a number) is not accepted; any higher score still is."""
     score = np.asarray(score, dtype=np.float64)
     return np.nextafter(score, np.inf) if EQUAL_PASSES else score
 
@@ -51,9 +47,7 @@ NOTHING = float(rejecting_threshold(1.0))  # accepts no draft, as scores lie in 
 def thresholds_passed(score: ArrayLike, ascending: ArrayLike) -> NDArray[np.int64]:
     """How many of the thresholds each score passes, by binary search.
 
-    Args:
-        score: [samples], none of them nan.
-        ascending: thresholds in ascending order [t]; nan stands last and is never passed.
+    No score is nan. A nan among the ascending thresholds stands last and is never passed.
     """
     return np.searchsorted(ascending, score, side="right" if EQUAL_PASSES else "left")
 

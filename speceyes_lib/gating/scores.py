@@ -159,19 +159,14 @@ def score_answers(
     return scores
 
 
-def token_margins(top_logprobs: ArrayLike) -> NDArray[np.float64]:
-    """(p_1 - p_2) / (p_1 + p_2) of every token: 0 is a tie between its two best alternatives, 1 no rival."""
-    top = np.asarray(top_logprobs, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        return np.tanh(np.where(np.isneginf(top[:, 1]), np.inf, top[:, 0] - top[:, 1]) / 2)
-
-
 def smallest_margin(top_logprobs: ArrayLike, offsets: ArrayLike) -> NDArray[np.float64]:
-    """The smallest `token_margins` of every answer, nan for an answer without tokens."""
-    bounds = np.asarray(offsets)
+    """The smallest (p_1 - p_2) / (p_1 + p_2) of every answer's tokens, nan without tokens: 0 is a tie, 1 no rival."""
+    bounds, top = np.asarray(offsets), np.asarray(top_logprobs, dtype=np.float64)
     if bounds[-1] == 0:
         return np.full(len(bounds) - 1, np.nan)
-    return _pooled(np.minimum, token_margins(top_logprobs), bounds)
+    with np.errstate(invalid="ignore"):
+        margins = np.tanh(np.where(np.isneginf(top[:, 1]), np.inf, top[:, 0] - top[:, 1]) / 2)
+    return _pooled(np.minimum, margins, bounds)
 
 
 def _entropy(top: NDArray) -> NDArray[np.float64]:

@@ -63,14 +63,7 @@ def score_answer(
 ) -> float:
     """Confidence of one answer in [0, 1]; nan for an empty answer or one that cannot be scored.
 
-    Args:
-        top_logprobs: [tokens, K_stored] as in `token_separability`; `log` needs true log-probabilities.
-        mode: one of `PAPER_SCORES`.
-        k: as in `token_separability`; `log` does not depend on it.
-        slope: the a of the formulas, positive.
-
-    Raises:
-        UserError: as `score_grid`.
+    Arguments and errors as `score_grid`, for one answer [tokens, K_stored] and one mode.
     """
     top = _matrix(top_logprobs)
     return float(score_grid(top, (0, len(top)), (k,), (mode,), slope)[mode][0, 0])
@@ -126,7 +119,7 @@ def score_grid(
 
     Raises:
         UserError: an unknown mode, a K out of range, a slope that is not positive, offsets that do not
-            cover the rows, rows that are not sorted, or `log` asked of values that are no log-probabilities.
+            cover the rows, rows that are not sorted, or `log` of values that are no log-probabilities.
     """
     check_slope(slope)
     pooled = pooled_grid(top_logprobs, offsets, ks, modes)

@@ -117,7 +117,7 @@ FILE = "operating_point.json"
 
 
 def read_operating_point(path: str | Path) -> dict:
-    """The point of such a file; only `threshold`, a number from 0 to 1, has to be there.
+    """The operating point in a file; only `threshold`, a number from 0 to 1, is required.
 
     Raises StageError when the file is missing, ConfigError when it holds no threshold.
     """

@@ -121,37 +121,19 @@ def run_funnel(
 ) -> Iterator[tuple[AgentRecord, Evidence | None]]:
     """Run samples through the phases.
 
-    Args:
-        samples: in any order.
-        mode: "gated" (needs draft_backend and gate), "collect" (router and agent on every sample; needs drafts),
-            "baseline" (agent only) or "specreason" (agent only, whose turns may use either model; needs
-            draft_backend).
-        agent_backend: the large model.
-        make_agent: starts the agent of a sample.
-        prompts: the wording of router and draft.
-        draft_backend: the small model.
-        drafting: settings of the draft.
-        router: its settings; None drafts every sample.
-        gate: score and threshold.
-        score: the confidence that `collect` copies into its records.
-        batch_size: samples per batch of router and draft.
-        agent_batch_size: agents that advance together by one batched call per turn; 1 is the paper's setting. At
-            most batch_size + agent_batch_size decoded pictures are held at a time (concurrent: 2 * batch_size +
-            agent_batch_size, a server's `max_in_flight` in place of the sizes).
-        concurrent: whether both models may work at once.
-        drafts: of stage 01 by sample id.
-        reuse: whether a local model may reuse pictures and conversations it has already encoded. The paper's setting
-            encodes everything again on every turn.
-        without_tool: whether an agent without its tool answers as well, at no charge (collect).
-        router_small: whether the small model also says if a tool would help, at no charge (collect; needs
-            draft_backend).
+    Yields a record, and the evidence of a draft computed here, as each sample is done. One at a time, their order
+    depends on decisions alone, never on timing. Raises ValueError for a mode without what it needs.
 
-    Yields:
-        A record, and the evidence of a draft computed here, as each sample is done. One at a time, their order depends
-        on decisions alone, never on timing.
-
-    Raises:
-        ValueError: a mode without what it needs.
+    mode: "gated" (needs draft_backend and gate), "collect" (router and agent on every sample; needs drafts),
+        "baseline" (agent only) or "specreason" (agent only, whose turns may use either model; needs draft_backend).
+    router: None drafts every sample. score: the confidence that `collect` copies into its records.
+    batch_size: samples per batch of router and draft. agent_batch_size: agents that advance together by one batched
+        call per turn; 1 is the paper's setting. At most batch_size + agent_batch_size decoded pictures are held at a
+        time (concurrent: 2 * batch_size + agent_batch_size, a server's `max_in_flight` in place of the sizes).
+    reuse: whether a local model may reuse pictures and conversations it has already encoded. The paper's setting
+        encodes everything again on every turn.
+    without_tool: whether an agent without its tool answers as well, at no charge (collect).
+    router_small: whether the small model also says if a tool would help, at no charge (collect; needs draft_backend).
     """
     if mode == "gated" and (gate is None or draft_backend is None):
         raise ValueError("gated needs a gate and a draft backend")
@@ -191,12 +173,12 @@ class _Case:
     block: str
     original: Image.Image | None = None
     views: dict[ImageSpec, Image.Image] = field(default_factory=dict)
-    failure: Failure | None = None  # of the picture or the router; agent and draft carry their own
+    failure: Failure | None = None  # of the picture or the router; agent and draft have theirs
     router: RouterRecord | None = None
     router_small: RouterRecord | None = None
     draft: DraftRecord | None = None
     evidence: Evidence | None = None
-    gate_score: float | None = None  # of the draft, where it was made here
+    gate_score: float | None = None  # of the draft, where it was computed here
     agent: Agent | None = None
     request: GenerationRequest | None = None  # the agent's next turn
     reply: Generation | None = None  # to that turn, until the agent takes it
@@ -221,7 +203,7 @@ class _Case:
 
     def release(self) -> None:
         """Let go of everything that holds pixels."""
-        self.original, self.agent, self.request, self.reply = None, None, None, None
+        self.original = self.agent = self.request = self.reply = None
         self.views.clear()
 
 
@@ -281,9 +263,8 @@ class _Phases:
             station("route", self.router_backend, first_size, self.route, self.routed),
             host("open", first_size, self.open, self.opened),
         ]
-        stations = [
-            s for s in stations if s.lane != id(None)
-        ]  # no case goes to a small model that is not there
+        # without a small model, no case goes to its stations
+        stations = [s for s in stations if s.lane != id(None)]
         if not concurrent:
             return Scheduler(stations, self.destination).run(cases)
         workers = {lane: count or 1 for lane, count in seats.items()} | {"host": HOST_WORKERS}

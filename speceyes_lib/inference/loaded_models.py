@@ -16,7 +16,7 @@ KEPT_MODELS = 2  # a draft and an agent; a third takes the place of the oldest t
 
 
 class LoadedModels:
-    """The models one stage asks, by role. Checked at once, loaded when first needed, kept for the next stage."""
+    """The models one stage uses, by role. Checked at once, loaded when first needed, kept for the next stage."""
 
     _loaded: dict[tuple, Backend] = {}  # noqa: RUF012 (shared by all stages of this process, oldest first)
 
@@ -34,7 +34,7 @@ class LoadedModels:
         return self._loaded[self._key(role)]
 
     def info(self) -> dict[str, dict]:
-        """What was asked, by role; dtype and device as they turned out, where the model was loaded."""
+        """The models by role, with the dtype and device in use where a model was loaded."""
         loaded = {role: self._loaded.get(self._key(role)) for role in self.roles}
         return {
             role: (backend.info() if backend else {})
@@ -43,7 +43,7 @@ class LoadedModels:
         }
 
     def load(self) -> dict[str, float]:
-        """Load and warm up what is not there yet; the seconds that took."""
+        """Load and warm up the models that are not loaded yet. Returns the seconds that took."""
         timing = {"load_s": 0.0, "warmup_s": 0.0}
         needed = [self._key(role) for role in self.roles]
         for role, key in zip(self.roles, needed, strict=True):

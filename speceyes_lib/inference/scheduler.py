@@ -1,16 +1,11 @@
 """Moves cases from station to station: one job at a time, or with all workers busy.
 
 At a station, cases wait for one kind of work (a router verdict, the next turn of an agent). A job is that work on up to
-`size` cases. Stations of one `lane` share its workers: a local model answers one batch at a time, a server answers many
-requests. The scheduler does not know what the work is.
-
-The next job depends only on the waiting cases. The last station of the line comes first, so that started cases are
-finished before new ones start, and few pictures are held at a time. A `patient` station waits for a full job as long
-as its lane has other work.
+`size` cases. Stations of one `lane` share its workers. The last station of the line comes first, so that started cases
+are finished before new ones start, and few pictures are held at a time.
 
 Time: the jobs running in a second of the clock share it equally. The seconds that a job measured are scaled by its
-share (charged / measured seconds; 1 when jobs run one at a time). So the costs of the cases sum to the clock, however
-many jobs run at once.
+share (charged / measured seconds; 1 when jobs run one at a time). So the costs of the cases sum to the clock.
 """
 
 from __future__ import annotations
@@ -28,34 +23,23 @@ from typing import Any, Generic, TypeVar
 C = TypeVar("C")
 
 
-def _same(case: object) -> int:
-    return 0
-
-
 @dataclass(frozen=True)
 class Station(Generic[C]):
-    """One kind of work.
-
-    Attributes:
-        name: the station's name.
-        lane: the workers that it uses.
-        size: cases per job at most.
-        work: called by a worker; returns a result for every case, in order. It changes only these cases.
-        take: called in the scheduler's thread with each result and the job's share of the clock.
-        patient: waits for a full job instead of starting with fewer cases.
-        brief: its jobs are so short that patient stations wait for them.
-        alike: key function. Only cases with equal keys share a job. Of equally large groups, the highest
-            key goes first.
-    """
+    """One kind of work."""
 
     name: str
-    lane: Hashable
-    size: int
-    work: Callable[[list[C]], list[Any]]
-    take: Callable[[C, Any, float], None]
-    patient: bool = False
-    brief: bool = False
-    alike: Callable[[C], Any] = _same
+    lane: Hashable  # the workers that it uses
+    size: int  # cases per job at most
+    work: Callable[
+        [list[C]], list[Any]
+    ]  # by a worker: a result for every case, in order; changes only these cases
+    take: Callable[
+        [C, Any, float], None
+    ]  # in the scheduler's thread: a case, its result, the job's share of the clock
+    patient: bool = False  # waits for a full job instead of starting with fewer cases
+    brief: bool = False  # its jobs are so short that patient stations wait for them
+    # key function: only cases with equal keys share a job. Of equally large groups, the highest key goes first
+    alike: Callable[[C], Any] = lambda _: 0
 
 
 @dataclass(eq=False)
@@ -101,10 +85,7 @@ class Scheduler(Generic[C]):
         self._clock_s = 0.0
 
     def run(self, arrivals: Iterable[C]) -> Iterator[C]:
-        """The cases, each as soon as it is done. An exception of a job is raised here, after the running jobs ended.
-
-        Stopping early (closing the iterator, an interrupt) waits for the running jobs and starts no other.
-        """
+        """The cases, each as soon as it is done. Exceptions and stopping early wait for the running jobs."""
         self._arrivals, done = iter(arrivals), []
         with ExitStack() as stack:
             start = self._starter(stack)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -59,10 +60,13 @@ def run_draft_stage(
 ) -> list[Path]:
     """Notebook 01: the small model answers every sample of every task. Returns the finished stage folders.
 
-    progress: called as (done, total, task), first with what an earlier session left.
-    shard: do that part only, in folders of its own.
+    Args:
+        params: of the notebook.
+        progress: called as (done, total, task), first with what an earlier session left.
+        shard: do that part only, in folders of its own.
 
-    Raises UserError for what the user must mend. Whatever interrupts, what is done stays and is not repeated.
+    Raises:
+        UserError: a mistake that the user can correct. What is done stays and is not repeated.
     """
     params = with_available_alternatives(params)
     models = LoadedModels(params, ["draft"])
@@ -71,11 +75,9 @@ def run_draft_stage(
     folders = []
     for task in params.tasks:
         samples = load_samples(params, task)
-        store_of = partial(
-            _store, params, DRAFT_STAGE, task, DraftRecord, params.stage_config(), common, models
-        )
         work = partial(_drafts, params, wording, models)
-        folders.append(_run(store_of, params.run, shard, samples, models, work, progress, task))
+        stage = _Stage(DRAFT_STAGE, task, DraftRecord, params.stage_config(), common)
+        folders.append(_run(params, stage, samples, models, work, progress, task, shard))
     return folders
 
 
@@ -98,12 +100,11 @@ def run_agent_stage(
         samples = load_samples(params, task)
         for arm in arms:
             drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
-            config = params.arm_config(arm.name, threshold)
             inputs = common | ({"drafts": drafts.sha256} if drafts else {})
-            store_of = partial(_store, params, arm.stage, task, AgentRecord, config, inputs, models[arm])
+            stage = _Stage(arm.stage, task, AgentRecord, params.arm_config(arm.name, threshold), inputs)
             work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
             text = f"{task} · {arm.name}"
-            folders.append(_run(store_of, params.run, shard, samples, models[arm], work, progress, text))
+            folders.append(_run(params, stage, samples, models[arm], work, progress, text, shard))
     return folders
 
 
@@ -224,28 +225,15 @@ def _agents(
     )
 
 
-def _store(
-    params: Params,
-    stage: str,
-    task: str,
-    record_type: type[Record],
-    config: Mapping[str, object],
-    inputs: Mapping[str, str],
-    models: LoadedModels,
-    run: str,
-    samples: Sequence[Sample],
-) -> StageStore:
-    """The folder of a stage, or of one shard of it, by `run` and its samples."""
-    return StageStore(
-        stage_dir(run, stage, task),
-        stage=stage,
-        task=task,
-        record_type=record_type,
-        config=config,
-        expected_ids=[s.id for s in samples],
-        inputs={**inputs, **_inputs(samples, models)},
-        if_changed=params.if_changed,
-    )
+@dataclass(frozen=True)
+class _Stage:
+    """A stage of one task: its name, the type of its records, and what they are made from."""
+
+    name: str
+    task: str
+    record_type: type[Record]
+    config: Mapping[str, object]
+    inputs: Mapping[str, str]
 
 
 def _sandbox(params: Params) -> Sandbox | None:
@@ -260,29 +248,36 @@ def _sandbox(params: Params) -> Sandbox | None:
 _tried_sandbox = cache(Sandbox)  # trying the confinement out takes a moment: once per process
 
 
-def _confinement(params: Params) -> dict[str, dict]:
-    """How the agent's programs were confined, for the manifest."""
-    sandbox = _sandbox(params)
-    return {"sandbox": sandbox.info()} if sandbox else {}
-
-
 def _served(*backends: Backend | None) -> bool:
-    """Does any of these answer many requests at a time, as servers do?"""
+    """Whether any of these answers many requests at a time, as servers do."""
     return any(getattr(backend, "max_in_flight", 0) for backend in backends)
 
 
 def _run(
-    store_of: Callable[[str, Sequence[Sample]], StageStore],
-    run: str,
-    shard: Shard | None,
+    params: Params,
+    stage: _Stage,
     samples: Sequence[Sample],
     models: LoadedModels,
     work: Callable[[Sequence[Sample]], Done],
     progress: Progress,
     text: str,
+    shard: Shard | None,
 ) -> Path:
     """Do what is missing in a stage folder and finish it; what shards have done is not missing."""
-    shards: list[tuple[Shard, StageStore]] = []
+
+    def store_of(run: str, samples: Sequence[Sample]) -> StageStore:
+        return StageStore(
+            stage_dir(run, stage.name, stage.task),
+            stage=stage.name,
+            task=stage.task,
+            record_type=stage.record_type,
+            config=stage.config,
+            expected_ids=[s.id for s in samples],
+            inputs={**stage.inputs, **_inputs(samples, models)},
+            if_changed=params.if_changed,
+        )
+
+    run, shards = params.run, []
     if shard is None:
         store = store_of(run, samples)
         shards = [(part, store_of(part.run(run), part.of(samples))) for part in Shard.all_of(run)]
@@ -293,7 +288,7 @@ def _run(
         merged = {}
         for part, other in shards:
             if taken := store.adopt(other):
-                machine = read_manifest(other.folder, store.header["stage"], store.header["task"]).environment
+                machine = read_manifest(other.folder, stage.name, stage.task).environment
                 merged[str(part)] = {"records": taken} | {k: machine.get(k) for k in ("cpu", "gpu", "models")}
         done = store.done_ids
         todo = [s for s in samples if s.id not in done]
@@ -309,8 +304,10 @@ def _run(
                     raise_if_interrupted()
             timing["session_s"] = time.perf_counter() - start
         timing["wall_s"] = sum(record.wall_s for record in store.records.values())
-        shared = {"shards": merged} if merged else {}
-        store.finish(timing, environment() | {"models": models.info()} | _confinement(models.params) | shared)
+        setup = {"models": models.info()} | ({"shards": merged} if merged else {})
+        if sandbox := _sandbox(params):
+            setup["sandbox"] = sandbox.info()
+        store.finish(timing, environment() | setup)
     return store.folder
 
 
@@ -344,7 +341,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
 # ------------------------------------------------------------------------------------------- what goes in
 def _roles(params: AgentParams, arm: Arm) -> list[str]:
-    """Which models an arm asks."""
+    """Which models an arm uses."""
     router_small = arm.router_small or (arm.run_mode == "collect" and params.router == "small")
     small = arm.run_mode in ("gated", "specreason") or router_small
     return ["draft", "agent"] if small else ["agent"]
@@ -364,7 +361,7 @@ def _inputs(samples: Sequence[Sample], models: LoadedModels) -> dict[str, str]:
 
 
 def _drafts_of_stage_01(params: AgentParams, task: str, samples: Sequence[Sample]) -> StageData[DraftRecord]:
-    """The finished drafts of a task. Raises StageError when missing, or made otherwise than this stage assumes."""
+    """The finished drafts of a task. Raises StageError when missing, or drafted with other parameters."""
     drafts = read_stage(params.run, DRAFT_STAGE, task, DraftRecord)
     again = f"run {notebook_of(DRAFT_STAGE)} again with the same"
     config = params.stage_config()

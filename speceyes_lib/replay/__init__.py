@@ -5,7 +5,7 @@ from ..exports import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "replay_data": ("NotRecorded", "ReplayData", "from_arrays", "load"),
+        "replay_data": ("NotRecorded", "ReplayData", "load"),
         "settings": ("Setting", "grid"),
         "outcomes": ("curve", "decisions", "ledger", "replay"),
         "payoff": ("break_even", "phase_seconds"),

@@ -5,9 +5,9 @@ A batched call of the router, the draft model or the agent takes
     fixed + per_step * (tokens of its longest answer) + sum over its samples of what each adds
 
 `fixed` and `per_step` are fitted to the recorded calls (non-negative least squares on relative errors). What a sample
-adds is not fitted. It is the sample's recorded share of its call, minus its part of the fixed cost. At the recorded
-batch size the model therefore returns the recorded seconds, and the fit decides only what another batch size saves or
-costs. An agent that runs one sample at a time is charged what the arm `baseline` measured for the sample.
+adds is its recorded share of its call, minus its part of the fixed cost. So at the recorded batch size the model
+returns the recorded seconds, and the fit decides only what another batch size saves or costs. An agent that runs one
+sample at a time is charged what the arm `baseline` measured for the sample.
 """
 
 from __future__ import annotations
@@ -92,12 +92,7 @@ class AgentPlan:
     )
 
     def shares(self, who: NDArray[np.bool_], tasks: NDArray) -> NDArray[np.float64]:
-        """Seconds charged to each sample, float64 [n]; 0 where it does not go to the agent.
-
-        Args:
-            who: bool [n], samples that go to the agent.
-            tasks: of the samples [n].
-        """
+        """Seconds charged to each sample, float64 [n]; 0 where it does not go to the agent (`who`, bool [n])."""
         seconds = np.where(who, self.linear_s, 0.0)
         for task, call_s in (self.call_s or {}).items():
             turns = self.takes_turn & (who & (tasks == task))[:, None]
@@ -149,13 +144,7 @@ class CostModel:
         )
 
     def notes(self, router: str, batch_size: int, agent_batch_size: int) -> str:
-        """Which parts of a prediction are not backed by recorded calls of such a size; empty where all are.
-
-        Args:
-            router: "large", "small" or "none".
-            batch_size: samples in a call of the router and of the draft model.
-            agent_batch_size: agents that run at once.
-        """
+        """Which parts of a prediction are not backed by recorded calls of such a size; empty where all are."""
         extrapolated = []
         batched = {f"{router} router": self.router.get(router)} if router != "none" else {}
         for phase, cost in (batched | {"draft": self.draft}).items():
@@ -180,12 +169,7 @@ class CostModel:
         return np.full(len(who), np.nan) if cost is None else cost.shares(who, tasks, batch_size)
 
     def agents(self, tasks: NDArray, in_parallel: int) -> AgentPlan:
-        """How the agent's seconds add up, for any choice of samples that go to it.
-
-        Args:
-            tasks: of the samples [n].
-            in_parallel: agents that run at once.
-        """
+        """How the agent's seconds add up, for any choice of samples that go to it, with so many agents at once."""
         if in_parallel == 1:
             return AgentPlan(self.serial_s + self.tool_s)
         cost = self.agent

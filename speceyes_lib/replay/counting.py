@@ -27,17 +27,12 @@ def _per_task(data: ReplayData, values: NDArray, n_values: int) -> NDArray[np.in
 
 
 class _Above:
-    """The samples that can be accepted, by how many thresholds they exceed.
-
-    `counted` and `summed` say, for each task and threshold, what is above it.
-    """
+    """The samples that can be accepted, by how many thresholds they exceed."""
 
     def __init__(self, view: _View, thresholds: NDArray) -> None:
         data = view.data
         order = np.argsort(thresholds, kind="stable")  # nan comes last, and nothing exceeds it
-        self.column = np.argsort(
-            order, kind="stable"
-        )  # place of each given threshold among the ascending ones
+        self.column = np.argsort(order, kind="stable")  # place of each threshold among the ascending ones
         self.at = np.flatnonzero(view.eligible)
         self.exceeds = thresholds_passed(view.confidence[self.at], thresholds[order])
         self.steps, self.tasks = len(thresholds) + 1, len(data.task_names)

@@ -93,10 +93,6 @@ class FleetResult:
 def funnel_workload(data: ReplayData, setting: Setting) -> Workload:
     """The calls of every readable sample of a run under a gate setting.
 
-    Args:
-        data: of a timed run.
-        setting: decides which samples are routed, drafted and accepted.
-
     Raises:
         NotRecorded: the run has no times, or lacks what the setting needs.
     """
@@ -115,11 +111,7 @@ def funnel_workload(data: ReplayData, setting: Setting) -> Workload:
 
 
 def agent_workload(data: ReplayData) -> Workload:
-    """The calls of every readable sample when the agent answers everything.
-
-    Raises:
-        NotRecorded: the run has no times.
-    """
+    """The calls of every readable sample when the agent answers everything. Raises as `funnel_workload`."""
     cost = _cost(data)
     steps = [_aside(cost.baseline_decode_s), *_calls(LARGE, cost.agent), _aside(cost.tool_s)]
     return _workload(steps, data.readable)

@@ -14,8 +14,6 @@ from .cost_model import AgentPlan
 from .replay_data import ABSENT, FAILED, NotRecorded, ReplayData
 from .settings import Setting
 
-# ----------------------------------------------------------------------------------------- one score, any threshold
-
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
@@ -39,7 +37,12 @@ class _View:
             _check(setting)
             self.confidence = data.score(setting.score, setting.k, setting.slope)
             if setting.router != "none":
-                outputs = _router_outputs(data, setting.router)
+                if setting.router not in data.routed:
+                    known = ", ".join(data.routed) or "none"
+                    raise NotRecorded(
+                        f"the output of the {setting.router} router is not recorded (recorded: {known})"
+                    )
+                outputs = data.routed[setting.router]
                 self.routed, self.unrecorded = outputs == 1, outputs == ABSENT
         except NotRecorded as error:
             self.why = str(error)
@@ -97,13 +100,6 @@ def _check(setting: Setting) -> None:
         value = getattr(setting, name)
         if not (math.isfinite(value) and value == int(value) and value >= 1):
             raise NotRecorded(f"{name} is {value}; expected a whole number of at least 1")
-
-
-def _router_outputs(data: ReplayData, router: str) -> NDArray[np.int8]:
-    if router not in data.routed:
-        known = ", ".join(data.routed) or "none"
-        raise NotRecorded(f"the output of the {router} router is not recorded (recorded: {known})")
-    return data.routed[router]
 
 
 def _threshold_fault(threshold: float) -> str:

@@ -1,18 +1,11 @@
 """The outcome of any gate setting, computed from one instrumented pass. No model runs.
 
 A `collect` run holds for every sample the draft with its evidence, the router's output, the agent's answer and the
-seconds of each. Every threshold, score, K, slope, router and batch size can be computed from that:
+seconds of each. Every threshold, score, K, slope, router and batch size can be computed from that. A setting that needs
+data the run did not record gives a row with status "refused" and the reason.
 
-    load(runs.open("demo"))       the run as columns (`replay_data.py`)
-    grid(threshold=…, k=…)        settings, one row each (`settings.py`)
-    replay(data, settings)        counts, accuracies, shares and predicted seconds: a row per setting and task
-    decisions, ledger             one setting, sample by sample
-
-A setting that needs data the run did not record gives a row with status "refused" and the reason. All other settings
-are evaluated.
-
-For speed, a binary search puts each sample of a score between two thresholds, once for all tasks. The samples above a
-threshold are then a cumulative sum over thresholds, so another threshold costs almost nothing.
+For speed, a binary search puts each sample between two thresholds. The samples above a threshold are then a cumulative
+sum over thresholds, so another threshold costs almost nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +49,7 @@ def replay(data: ReplayData, settings: Settings, *, level: float = LEVEL) -> pd.
 
         setting: number of the setting, from 0; then its axes as in `Setting`, and task.
         n, n_errors, n_unscored: samples that count; failed samples; drafted samples without a score.
-        accuracy_pct, accuracy_low_pct, accuracy_high_pct: of the funnel, with its interval. interval: how it was made.
+        accuracy_pct, accuracy_low_pct, accuracy_high_pct: of the funnel, and its interval. interval: its method.
         baseline_accuracy_pct: of the agent alone on the same samples.
         drafted, accepted: samples that the router leaves to the draft; drafts that the gate accepts.
         alpha, beta, coverage: acceptance rate, drafted share and accepted share, 0 to 1 (`stats.funnel_shares`).
@@ -105,11 +98,20 @@ def curve(
 ) -> pd.DataFrame:
     """`replay` of one setting over thresholds.
 
-    thresholds: None: ascending, every threshold at which the decisions differ from those of the one before.
+    Args:
+        data: the recorded run.
+        setting: its threshold is ignored.
+        thresholds: None: ascending, every threshold at which the decisions differ from those of the one before.
+        level: of the intervals.
     """
     if thresholds is None:
         view = _View(data, setting)
-        thresholds = _between(view.confidence[view.eligible])
+        confidence = view.confidence[view.eligible]
+        if ((confidence >= 0) & (confidence <= 1)).all():
+            thresholds = candidate_thresholds(confidence)
+        else:  # scores on another scale: below all of them, and at each
+            distinct = np.unique(confidence)
+            thresholds = np.append(distinct[0] - 1.0, rejecting_threshold(distinct))
     axes = asdict(setting) | {"threshold": thresholds}
     return replay(data, grid(**axes), level=level)
 
@@ -148,24 +150,23 @@ def decisions(data: ReplayData, setting: Setting) -> pd.DataFrame:
         default="both wrong",
     )
     wall_s, baseline_s = view.charged(~accepted & data.readable)
-    return pd.DataFrame(
-        {
-            "id": data.ids,
-            "task": data.tasks,
-            "group": data.groups,
-            "confidence": view.confidence,
-            "margin": view.confidence - setting.threshold,
-            "decision": decision,
-            "used": np.where(accepted, "small", "large"),
-            "right": _nullable(answer),
-            "error": answer == FAILED,
-            "draft_right": _nullable(data.draft),
-            "agent_right": _nullable(data.agent),
-            "wall_s": wall_s,
-            "baseline_wall_s": baseline_s,
-            "outcome": outcome.astype(object),
-        }
-    )
+    columns = {
+        "id": data.ids,
+        "task": data.tasks,
+        "group": data.groups,
+        "confidence": view.confidence,
+        "margin": view.confidence - setting.threshold,
+        "decision": decision,
+        "used": np.where(accepted, "small", "large"),
+        "right": _nullable(answer),
+        "error": answer == FAILED,
+        "draft_right": _nullable(data.draft),
+        "agent_right": _nullable(data.agent),
+        "wall_s": wall_s,
+        "baseline_wall_s": baseline_s,
+        "outcome": outcome.astype(object),
+    }
+    return pd.DataFrame(columns)
 
 
 def ledger(data: ReplayData, setting: Setting) -> pd.DataFrame:
@@ -173,8 +174,7 @@ def ledger(data: ReplayData, setting: Setting) -> pd.DataFrame:
 
     Returns:
         The rows of `decisions` that have an `outcome`, with the predicted `saved_s`, sorted by outcome and falling
-        confidence. Where a sample was routed or rejected the answer is the agent's, so it is only there when its
-        draft is right ("missed").
+        confidence. A routed or rejected sample is among them when its draft is right ("missed").
 
     Raises:
         NotRecorded: the run did not record what the setting needs.
@@ -183,14 +183,6 @@ def ledger(data: ReplayData, setting: Setting) -> pd.DataFrame:
     frame["saved_s"] = frame["baseline_wall_s"] - frame["wall_s"]
     frame = frame[frame["outcome"] != ""]
     return frame.sort_values(["outcome", "confidence"], ascending=[True, False]).reset_index(drop=True)
-
-
-def _between(confidence: NDArray) -> NDArray[np.float64]:
-    """`candidate_thresholds`; for scores on another scale: below all of them, and at each."""
-    if ((confidence >= 0) & (confidence <= 1)).all():
-        return candidate_thresholds(confidence)
-    distinct = np.unique(confidence)
-    return np.append(distinct[0] - 1.0, rejecting_threshold(distinct))
 
 
 def _nullable(codes: NDArray) -> pd.arrays.BooleanArray:
@@ -252,12 +244,9 @@ def _outcomes(view: _View, plan: _Plan | None, thresholds: NDArray, level: float
         }
         wall, alone_s = _seconds(view, plan, above)
         columns |= {"wall_s": wall, "baseline_wall_s": alone_s, "speedup": alone_s / wall}
-    reason = _reasons(
-        view,
-        thresholds,
-        *(everywhere(view.unrecorded), everywhere(view.undrafted)),
-        *(of(taken, _classes(draft=ABSENT)), of(left, _classes(agent=ABSENT))),
-    )
+    lacking = (everywhere(view.unrecorded), everywhere(view.undrafted))
+    lacking += (of(taken, _classes(draft=ABSENT)), of(left, _classes(agent=ABSENT)))
+    reason = _reasons(view, thresholds, lacking)
     columns |= {"interval": interval, "reason": reason}
     columns = {name: np.broadcast_to(values, reason.shape) for name, values in columns.items()}
     columns = {name: _with_average(name, values) for name, values in columns.items()}
@@ -278,28 +267,22 @@ def _with_average(name: str, values: NDArray) -> NDArray:
     last = values[-1:]
     if name in ("accuracy_pct", "baseline_accuracy_pct", "speedup") and len(values) > 1:
         last = values[:-1].mean(axis=0, keepdims=True)
-    elif name in ("accuracy_low_pct", "accuracy_high_pct"):
-        last = np.full_like(last, np.nan)
-    elif name == "interval":
-        last = np.full_like(last, "none")
+    elif name in ("accuracy_low_pct", "accuracy_high_pct", "interval"):
+        last = np.full_like(last, "none" if name == "interval" else np.nan)
     return np.concatenate([values, last])
 
 
-def _reasons(
-    view: _View,
-    thresholds: NDArray,
-    unrouted: NDArray,
-    undrafted: NDArray,
-    unjudged: NDArray,
-    no_agent: NDArray,
-) -> NDArray[np.object_]:
-    """What the run lacks, [tasks and pooled, thresholds]; "" where it lacks nothing. The counts are of samples."""
-    shape = (len(unrouted), len(thresholds))
+def _reasons(view: _View, thresholds: NDArray, lacking: tuple[NDArray, ...]) -> NDArray[np.object_]:
+    """What the run lacks, [tasks and pooled, thresholds]; "" where it lacks nothing.
+
+    lacking: how many samples are without the router's output, draft, verdict on it, and answer of the agent.
+    """
+    shape = (len(lacking[0]), len(thresholds))
     reasons = np.full(shape, view.why, dtype=object)
     if view.why:
         return reasons
-    counts = [np.broadcast_to(c, shape) for c in (unrouted, undrafted, unjudged, no_agent)]
+    counts = [np.broadcast_to(count, shape) for count in lacking]
     for at in zip(*np.nonzero((sum(counts) > 0) | ~np.isfinite(thresholds)), strict=True):
-        lacking = _shortage(*(int(c[at]) for c in counts), view.setting.router)
-        reasons[at] = _threshold_fault(thresholds[at[1]]) or lacking
+        shortage = _shortage(*(int(c[at]) for c in counts), view.setting.router)
+        reasons[at] = _threshold_fault(thresholds[at[1]]) or shortage
     return reasons

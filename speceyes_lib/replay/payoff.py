@@ -27,10 +27,6 @@ DECISIONS = ("accepted", "rejected", "routed", "draft_failed")
 def phase_seconds(data: ReplayData, setting: Setting) -> pd.DataFrame:
     """Predicted seconds of every sample and phase, with the gate and of the agent alone.
 
-    Args:
-        data: of a timed run.
-        setting: of the gate.
-
     Returns:
         A row per sample: task, decision, a column for each of `PHASES` (seconds with the gate, which sum to `wall_s` of
         `outcomes.decisions`), and `alone_<phase>` (seconds of the agent alone, which sum to `baseline_wall_s`).

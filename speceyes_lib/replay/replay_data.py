@@ -7,7 +7,7 @@ may lack evidence, the router's output, the agent's answer or all times.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -136,7 +136,7 @@ class ReplayData:
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """Everything the gate can go by here."""
+        """The scores that the gate can use."""
         from_tokens = GATE_SCORES if self.k_stored else (*self.recorded, *(m for m, _ in self.pooled))
         return tuple(dict.fromkeys((*from_tokens, *self.extra)))
 
@@ -221,71 +221,6 @@ class ReplayData:
         return replace(self, **columns, **mappings, top_logprobs=top, offsets=offsets, cost=cost)
 
 
-def from_arrays(
-    *,
-    draft_right: ArrayLike,
-    agent_right: ArrayLike,
-    routed: ArrayLike | Mapping[str, ArrayLike] | None = None,
-    tasks: ArrayLike | None = None,
-    groups: ArrayLike | None = None,
-    scores: Mapping[str, ArrayLike] | None = None,
-    top_logprobs: NDArray | None = None,
-    offsets: ArrayLike | None = None,
-    cost: CostModel | None = None,
-) -> ReplayData:
-    """Replay data of plain arrays, for tests and synthetic data. All but the verdicts may be left out.
-
-    Args:
-        draft_right: bool [n], or the codes RIGHT, WRONG, FAILED, ABSENT.
-        agent_right: the same.
-        routed: bool [n] of the large router, or by router.
-        tasks: names [n]; None: one task.
-        groups: names [n]; None: every sample is its own group.
-        scores: by name float [n]; the paper's scores count as recorded at the default K and slope.
-        top_logprobs: evidence, as in `separability.score_grid`.
-        offsets: the same.
-        cost: the cost model.
-    """
-    draft = np.asarray(draft_right).astype(np.int8)
-    n = len(draft)
-    routers = routed if isinstance(routed, Mapping) else {} if routed is None else {"large": routed}
-    given = {name: np.asarray(values, dtype=np.float64) for name, values in (scores or {}).items()}
-    return ReplayData(
-        ids=np.array([f"{i:07d}" for i in range(n)], dtype=object),
-        tasks=np.array(["all"] * n if tasks is None else tasks, dtype=object),
-        groups=np.arange(n).astype(object) if groups is None else np.asarray(groups, dtype=object),
-        readable=np.ones(n, bool),
-        routed={router: np.asarray(values).astype(np.int8) for router, values in routers.items()},
-        draft=draft,
-        agent=np.asarray(agent_right).astype(np.int8),
-        top_logprobs=top_logprobs,
-        offsets=None if offsets is None else np.asarray(offsets, dtype=np.int64),
-        recorded={name: values for name, values in given.items() if name in PAPER_SCORES},
-        recorded_k=DEFAULT_K,
-        recorded_slope=DEFAULT_SLOPE,
-        extra={name: values for name, values in given.items() if name not in PAPER_SCORES},
-        cost=cost,
-    )
-
-
-def pooled_in_chunks(
-    chunks: Iterable[tuple[NDArray, ArrayLike]], ks: Sequence[int] = (DEFAULT_K,)
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """`ReplayData.pooled` of a run whose evidence is too large for the memory, for the given K.
-
-    Args:
-        chunks: (top_logprobs, offsets) of consecutive samples, as in `separability.score_grid`.
-        ks: of the scores.
-    """
-    parts: dict[tuple[str, int], list[NDArray]] = {}
-    for top, offsets in chunks:
-        for k in ks:
-            for mode, values in pooled_grid(top, offsets, (k,), SEPARABLE).items():
-                parts.setdefault((mode, k), []).append(values[:, 0])
-        parts.setdefault(("log", 0), []).append(pooled_grid(top, offsets, (2,), ("log",))["log"][:, 0])
-    return {key: np.concatenate(values) for key, values in parts.items()}
-
-
 # ------------------------------------------------------------------------------------------ from a finished run
 
 
@@ -310,10 +245,8 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
     records = [record for stage in stages.values() for _, record in sorted(stage.items())]
     ids = [record.id for record in records]
     judged, protocol = _verdicts(recorded, main, protocol)
-    arms, routers = (
-        {main: {r.id: r for r in records}},
-        {main: recorded.config(f"02_{main}").get("router", "large")},
-    )
+    config = recorded.config(f"02_{main}")
+    arms, routers = {main: {r.id: r for r in records}}, {main: config.get("router", "large")}
     for arm in TIMED:
         if arm != main:
             ran = recorded.select(recorded.finished(f"02_{arm}"))
@@ -325,7 +258,6 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
         for id_, record in arms["baseline"].items():
             if agent.get(id_) == ABSENT:
                 agent[id_] = _agent_code(record, verdicts[id_])
-    config = recorded.config(f"02_{main}")
     evidence = recorded.all_evidence()
     top, offsets = _flat(evidence, ids) if evidence else (None, None)
     return ReplayData(
@@ -404,12 +336,8 @@ def _routed(output: RouterRecord | None, record: AgentRecord) -> int:
 
 
 def _recorded_scores(records: Sequence[AgentRecord]) -> dict[str, NDArray[np.float64]]:
-    scores = [(r.draft.scores if r.draft else None) or {} for r in records]
-    return {
-        mode: np.array([s.get(mode, np.nan) for s in scores], dtype=np.float64)
-        for mode in PAPER_SCORES
-        if any(mode in s for s in scores)
-    }
+    scores = pd.DataFrame([(r.draft.scores if r.draft else None) or {} for r in records], dtype=np.float64)
+    return {mode: scores[mode].to_numpy() for mode in PAPER_SCORES if mode in scores}
 
 
 def _flat(

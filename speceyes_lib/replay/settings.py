@@ -18,21 +18,15 @@ POOLED = "pooled"  # name of the rows over all samples, beside the tasks and the
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run the gate.
+    """One way to run the gate."""
 
-    score: a name in `gating.scores.SCORES`, or one that the data has. k, slope: of its separability.
-    threshold: a draft is accepted where its score is above it. router: the model that answers Phase I, "large" or
-    "small"; "none" drafts everything. batch_size: samples per call of router and draft. agent_batch_size: agents at
-    once.
-    """
-
-    score: str = "min"
-    k: int = DEFAULT_K
+    score: str = "min"  # a name in `gating.scores.SCORES`, or one that the data has
+    k: int = DEFAULT_K  # of its separability, as the slope
     slope: float = DEFAULT_SLOPE
-    threshold: float = 0.98
-    router: str = "large"
-    batch_size: int = 16
-    agent_batch_size: int = 1
+    threshold: float = 0.98  # a draft is accepted where its score is above it
+    router: str = "large"  # the model that answers Phase I, "large" or "small"; "none" drafts everything
+    batch_size: int = 16  # samples per call of router and draft
+    agent_batch_size: int = 1  # agents at once
 
     def __str__(self) -> str:
         """The text that `parse` reads; slope and agents only where they differ from the default."""

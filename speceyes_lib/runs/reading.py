@@ -36,23 +36,39 @@ class StageData(Generic[R]):
         """Hash of the records: the `inputs` entry of whatever is made from them."""
         return self.manifest.outputs[RECORDS]
 
-    def frame(self) -> pd.DataFrame:
-        """One row per record, indexed by id (see `to_frame`)."""
-        return to_frame(self.records.values())
 
-
-def read_manifest(run_or_folder: str | Path, stage: str, task: str | None = None) -> Manifest:
+def read_manifest(run_or_folder: str | Path, stage: str | None = None, task: str | None = None) -> Manifest:
     """The manifest of a finished stage.
 
     Args:
         run_or_folder: a run's name (str), or the stage folder itself (Path).
-        stage: its name, such as "02_gated".
+        stage: its name, such as "02_gated"; None: any, of a folder.
         task: "benchmark/split"; None where the stage has no tasks.
 
     Raises:
         StageError: missing or unfinished (names the notebook to run), another schema version or stage.
     """
-    return _manifest_of(_folder_of(run_or_folder, stage, task), stage, task)
+    folder = _folder_of(run_or_folder, stage, task)
+    path = folder / MANIFEST
+    notebook = notebook_of(stage) if stage else "the notebook that writes it"
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        state = "is unfinished" if (folder / HEADER).is_file() else "does not exist"
+        raise StageError(f"{shown(folder)} {state}; run {notebook} first") from None
+    except (OSError, ValueError) as error:
+        raise StageError(f"{shown(path)}: cannot be read ({error}); run {notebook} again") from None
+    _check_version(folder, values)
+    try:
+        manifest = Manifest.model_validate(values)
+    except ValidationError as error:
+        raise StageError(f"{shown(path)}: not a manifest: {_first(error)}; run {notebook} again") from None
+    if stage and (manifest.stage, manifest.task) != (stage, task):
+        raise StageError(
+            f"{shown(path)} is of stage {manifest.stage} {manifest.task or ''}, not {stage} {task or ''}; "
+            f"run {notebook} again"
+        )
+    return manifest
 
 
 def read_stage(run_or_folder: str | Path, stage: str, task: str | None, record_type: type[R]) -> StageData[R]:
@@ -62,7 +78,7 @@ def read_stage(run_or_folder: str | Path, stage: str, task: str | None, record_t
         StageError: as `read_manifest`; or the records are not those the manifest speaks of.
     """
     folder = _folder_of(run_or_folder, stage, task)
-    manifest = _manifest_of(folder, stage, task)
+    manifest = read_manifest(folder, stage, task)
     path = folder / RECORDS
     _check_hash(path, manifest)
     try:
@@ -91,7 +107,7 @@ def read_evidence(
 
     path = Path(folder) / EVIDENCE
     if verify:
-        manifest = _manifest_of(Path(folder))
+        manifest = read_manifest(Path(folder))
         if EVIDENCE not in manifest.outputs:
             return {}
         _check_hash(path, manifest)
@@ -113,7 +129,7 @@ def read_evidence(
 def is_finished(run_or_folder: str | Path, stage: str, task: str | None = None) -> bool:
     """Whether a stage has its manifest; raises as `read_manifest` for one of another version."""
     folder = _folder_of(run_or_folder, stage, task)
-    return (folder / MANIFEST).is_file() and bool(_manifest_of(folder, stage, task))
+    return (folder / MANIFEST).is_file() and bool(read_manifest(folder, stage, task))
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -135,29 +151,6 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def _folder_of(run_or_folder: str | Path, stage: str, task: str | None) -> Path:
     return run_or_folder if isinstance(run_or_folder, Path) else stage_dir(run_or_folder, stage, task)
-
-
-def _manifest_of(folder: Path, stage: str | None = None, task: str | None = None) -> Manifest:
-    path = folder / MANIFEST
-    notebook = notebook_of(stage) if stage else "the notebook that writes it"
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        state = "is unfinished" if (folder / HEADER).is_file() else "does not exist"
-        raise StageError(f"{shown(folder)} {state}; run {notebook} first") from None
-    except (OSError, ValueError) as error:
-        raise StageError(f"{shown(path)}: cannot be read ({error}); run {notebook} again") from None
-    _check_version(folder, values)
-    try:
-        manifest = Manifest.model_validate(values)
-    except ValidationError as error:
-        raise StageError(f"{shown(path)}: not a manifest: {_first(error)}; run {notebook} again") from None
-    if stage and (manifest.stage, manifest.task) != (stage, task):
-        raise StageError(
-            f"{shown(path)} is of stage {manifest.stage} {manifest.task or ''}, not {stage} {task or ''}; "
-            f"run {notebook} again"
-        )
-    return manifest
 
 
 def _read_header(folder: Path) -> dict | None:

@@ -234,13 +234,10 @@ class RecordedRun:
         return protocols[0] if protocols else "strict"
 
     def check_comparable(self, arms: Iterable[str]) -> None:
-        """Refuse to compare arms that were made from different things.
+        """Raise StageError for arms that were made from different things; it names two stages, and what differs.
 
         Code, models, prompts and the gate's setting belong to the whole run, data and samples to each task. What a
         manifest does not name (an imported stage) is not compared.
-
-        Raises:
-            StageError: names the first two stages that differ, and in what.
         """
         seen: dict[tuple[str, str], tuple[object, str]] = {}  # (scope, name) -> value, stage that has it
         for arm, task, kind in product(arms, self.tasks, ("02_", "03_judging/")):

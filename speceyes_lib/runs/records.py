@@ -206,7 +206,7 @@ class Verdict(Record):
     answer: str | None = None
     standard: str = ""  # the standard answer as shown to people, e.g. "A. red"
     decided_by: Literal["rule", "llm", "human", "imported", "none"] = "rule"
-    rule_verdict: VerdictValue | None = None  # what the rule said where another decided
+    rule_verdict: VerdictValue | None = None  # the verdict of the rule where another decided
     judge: JudgeCall | None = None
     human: HumanCheck | None = None
 

@@ -44,14 +44,9 @@ def paired_test(
 ) -> PairedTest:
     """Difference of two systems' accuracies on the same samples, with McNemar's exact test.
 
-    The test takes samples as independent, also when `groups` are given. The interval is the paired bootstrap of whole
-    groups; where the systems never differ, that of `no_difference`.
-
-    Args:
-        a_right: bool [samples].
-        b_right: bool [samples], in the same order.
-        groups: [samples] of anything sortable; samples of one group are drawn together.
-        bootstrap: level, draws and seed.
+    The verdicts are bool [samples], in the same order. The test takes samples as independent, also when `groups` are
+    given. The interval is the paired bootstrap of whole groups; where the systems never differ, that of
+    `no_difference`.
 
     Source: McNemar (1947), Note on the sampling error of the difference between correlated proportions.
     """
@@ -74,12 +69,7 @@ def paired_test(
 def no_difference(n: int, groups: ArrayLike | None = None, level: float = LEVEL) -> Estimate:
     """The difference, in percentage points, of two systems with equal verdicts on all n >= 1 samples.
 
-    No draw would differ from 0. The interval reaches z / (G + 2) to both sides, with G groups.
-
-    Args:
-        n: samples.
-        groups: [n] of anything sortable; None: every sample is a group.
-        level: confidence level in (0, 1).
+    No draw would differ from 0. The interval reaches z / (G + 2) to both sides, with G groups (None: n).
 
     Source: Agresti and Min (2005), Simple improved confidence intervals for comparing matched proportions.
     """
@@ -100,8 +90,8 @@ def speedup(
 
     Args:
         baseline_s: seconds charged to each sample by the baseline [samples].
-        run_s: seconds charged to each sample by the run, in the same order [samples].
-        groups: [samples] of anything sortable; samples of one group are drawn together.
+        run_s: the same of the run, in the same order.
+        groups: as in `proportions.share`.
         bootstrap: level, draws and seed.
 
     Raises:

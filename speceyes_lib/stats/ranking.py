@@ -125,7 +125,7 @@ def auroc(
     Args:
         score: numbers [samples], nan for "no score"; samples without one are left out.
         right: bool [samples].
-        groups: [samples] of anything sortable; samples of one group are drawn together.
+        groups: as in `proportions.share`.
         bootstrap: level, draws and seed.
 
     Source: Mann-Whitney U / (n_right n_wrong), Hanley and McNeil (1982).

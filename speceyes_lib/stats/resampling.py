@@ -1,8 +1,8 @@
 """Bootstrap intervals over independent groups of samples, and their closed-form approximation.
 
-Samples that share a question or a picture resemble each other. `groups` names what they share: whole groups are
-drawn then, so that the interval does not count one observation several times. Without `groups` each sample is its own
-group. Every interval is the percentile interval of the draws; fewer than two groups have none (nan).
+Samples that share a question or a picture resemble each other. `groups` names what they share: whole groups are drawn
+then, so that no observation counts several times. Without `groups` each sample is its own group. Every interval is the
+percentile interval of the draws; fewer than two groups have none (nan).
 
 Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13 (percentile interval).
 """
@@ -88,13 +88,8 @@ def bootstrap_ratio(
 ) -> Estimate:
     """sum(numerator) / sum(denominator) with its bootstrap interval; nan where the denominator is 0.
 
-    The sums of each group are taken once, so a draw costs two dot products.
-
-    Args:
-        numerator: numbers [samples].
-        denominator: numbers [samples].
-        groups: [samples], as in `bootstrap_statistic`.
-        bootstrap: level, draws and seed.
+    Both are numbers [samples]; `groups` as in `bootstrap_statistic`. The sums of each group are taken once, so a draw
+    costs two dot products.
     """
     n, method = len(numerator), _method(groups)
     if not n or not denominator.sum():

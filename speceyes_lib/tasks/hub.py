@@ -67,7 +67,7 @@ ITEMS = {
 
 @dataclass(frozen=True)
 class State:
-    """What is here of one item: "complete", "incomplete" or "missing"; `note` says what is lacking and how large."""
+    """What is here of one item: "complete", "incomplete" or "missing"; `note` names what is missing, and its size."""
 
     name: str
     state: Literal["complete", "incomplete", "missing"]
@@ -90,8 +90,7 @@ def item_of(name: str) -> Item:
 def check(name: str, deep: bool = False, endpoint: str | None = None) -> State:
     """State of an item: its files compared with the receipt of its fetch.
 
-    A folder without a receipt was put there by hand: nothing is known to compare with, but missing weights that its own
-    index names are reported.
+    A folder without a receipt was put there by hand; only missing weights that its index names are reported.
 
     Args:
         name: of `ITEMS`.
@@ -138,20 +137,19 @@ def list_downloads(names: Iterable[str] = ITEMS) -> pd.DataFrame:
     """One row per item: where it comes from, its revision and licence, how large it is, what is here of it."""
     import pandas as pd
 
-    rows = []
-    for name in names:
-        state, item = check(name), ITEMS[name]
-        rows.append(
-            {
-                "item": name,
-                "from": f"{'datasets/' if item.kind == 'dataset' else ''}{item.repo}",
-                "revision": state.revision[:12] or "fixed by the first fetch",
-                "licence": state.licence or "see its page",
-                "GB": f"{state.size_gb:.1f}" if state.size_gb else "",
-                "here": state.state,
-                "note": state.note,
-            }
-        )
+    states = [check(name) for name in names]
+    rows = [
+        {
+            "item": state.name,
+            "from": f"{'datasets/' if ITEMS[state.name].kind == 'dataset' else ''}{ITEMS[state.name].repo}",
+            "revision": state.revision[:12] or "fixed by the first fetch",
+            "licence": state.licence or "see its page",
+            "GB": f"{state.size_gb:.1f}" if state.size_gb else "",
+            "here": state.state,
+            "note": state.note,
+        }
+        for state in states
+    ]
     return pd.DataFrame(rows).set_index("item")
 
 

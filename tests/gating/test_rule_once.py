@@ -29,6 +29,7 @@ assert source.count(rule) == 1
 exec(compile(source.replace(rule, rule.replace(">", sys.argv[1])), gate.__file__, "exec"), gate.__dict__)
 
 from explore_run import K_STORED, store_run
+from replay_arrays import from_arrays
 from synthetic_run import make_samples
 from test_funnel import run as run_funnel
 from speceyes_lib.analysis.plot_data import quadrants_data
@@ -38,7 +39,7 @@ from speceyes_lib.explore.state import Chosen, GateView
 from speceyes_lib.gating import calibration_samples, certificates
 from speceyes_lib.gating.threshold import choose_threshold
 from speceyes_lib.inference.funnel import Gate
-from speceyes_lib.replay import outcomes, replay_data
+from speceyes_lib.replay import outcomes
 from speceyes_lib.replay.settings import Setting
 from speceyes_lib.report.sample_page import gate_lines
 
@@ -48,7 +49,7 @@ record = run_funnel(["sure-easy"], gate=Gate(score))["sure-easy"]
 counts["live gate"] = int(record.decision == "accepted")
 
 scores, right = [0.5, 0.7, 0.9], [False, True, True]
-data = replay_data.from_arrays(draft_right=right, agent_right=right, scores={"min": scores})
+data = from_arrays(draft_right=right, agent_right=right, scores={"min": scores})
 setting = Setting(threshold=0.7, router="none")
 counts["replay"] = int(outcomes.replay(data, setting)["accepted"].iloc[0]) - 1
 counts["decisions"] = int((outcomes.decisions(data, setting)["decision"] == "accepted").sum()) - 1

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_arrays import from_arrays
 
-from speceyes_lib.replay import outcomes, replay_data
+from speceyes_lib.replay import outcomes
 from speceyes_lib.replay.cost_model import CostModel, fit
 from speceyes_lib.replay.settings import Setting
 from speceyes_lib.runs.records import AgentRecord, DraftRecord, Failure, RouterRecord, Trajectory, Turn
@@ -187,7 +188,7 @@ def test_untimed_records_give_no_model():
 
 def test_a_run_that_timed_only_a_part_predicts_no_seconds_and_says_so(cost):
     holes = dataclasses.replace(cost, decode_s=np.where(np.arange(N) == 3, np.nan, cost.decode_s))
-    pop = replay_data.from_arrays(
+    pop = from_arrays(
         draft_right=np.ones(N),
         agent_right=np.ones(N),
         tasks=TASKS,

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from replay_arrays import from_arrays
 
 from speceyes_lib.errors import UserError
 from speceyes_lib.replay import fleet, outcomes, replay_data, settings
@@ -148,7 +149,7 @@ def data(timed: bool = True) -> replay_data.ReplayData:
     alone = np.where(takes_turn, agent.added_s + agent.fixed_s + agent.per_step_s, 0).sum(axis=1)
     decode_s, tool_s = rng.uniform(0, 0.01, (2, n))
     model = CostModel(decode_s, decode_s, tool_s, {"large": cost(n, 0.05)}, cost(n, 0.03), agent, alone, True)
-    return replay_data.from_arrays(
+    return from_arrays(
         draft_right=rng.uniform(size=n) < 0.9,
         agent_right=rng.uniform(size=n) < 0.9,
         routed={"large": rng.uniform(size=n) < 0.3},

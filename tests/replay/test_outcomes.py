@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from replay_arrays import from_arrays
 from scripted import ScriptedBackend
 from synthetic_run import make_run, make_samples, write_answers, write_drafts, write_verdicts
 
@@ -248,7 +249,7 @@ def populations(draw) -> replay_data.ReplayData:
     scores = per(st.sampled_from([np.nan, 0.0, 0.2, 0.5, 0.5000001, 0.8, 0.97, 1.0]))
     draft = per(st.sampled_from([replay_data.RIGHT, replay_data.WRONG]))
     draft[np.isnan(scores) & (per(st.booleans()))] = replay_data.FAILED
-    pop = replay_data.from_arrays(
+    pop = from_arrays(
         draft_right=draft,
         agent_right=per(st.sampled_from([replay_data.RIGHT, replay_data.WRONG, replay_data.FAILED])),
         routed={"large": per(st.integers(0, 1)), "small": per(st.integers(0, 1))},
@@ -374,10 +375,8 @@ def test_the_interval_is_wilsons_with_the_design_effect_of_the_groups(pop, thres
 
 def test_repeated_samples_do_not_make_the_interval_narrower():
     right = np.array([1, 1, 1, 0, 1, 0, 1, 1, 0, 1] * 4)
-    one = replay_data.from_arrays(
-        draft_right=right[:40], agent_right=right[:40], scores={"min": np.ones(40) / 2}
-    )
-    same = replay_data.from_arrays(
+    one = from_arrays(draft_right=right[:40], agent_right=right[:40], scores={"min": np.ones(40) / 2})
+    same = from_arrays(
         draft_right=np.repeat(right, 5),
         agent_right=np.repeat(right, 5),
         groups=np.repeat(np.arange(40), 5),
@@ -396,7 +395,7 @@ def small() -> replay_data.ReplayData:
     n = 12
     rng = np.random.default_rng(0)
     top = -np.sort(rng.gamma(1, 2, (2 * n, K_STORE)), axis=1)
-    return replay_data.from_arrays(
+    return from_arrays(
         draft_right=rng.random(n) < 0.7,
         agent_right=rng.random(n) < 0.9,
         routed={"large": np.arange(n) % 3 == 0},
@@ -504,7 +503,7 @@ def test_a_router_that_was_not_asked_everywhere_is_named(small):
 
 
 def test_scores_without_evidence_are_replayed_as_recorded_and_nothing_else():
-    pop = replay_data.from_arrays(draft_right=[1, 0], agent_right=[1, 1], scores={"min": [0.9, 0.8]})
+    pop = from_arrays(draft_right=[1, 0], agent_right=[1, 1], scores={"min": [0.9, 0.8]})
     pop = dataclasses.replace(pop, recorded_k=64, recorded_slope=0.6)
     frame = outcomes.replay(
         pop, settings_module.grid(score=["min", "mean"], k=[64, 32], slope=[0.6, 1.0], router="none")
@@ -540,17 +539,12 @@ def test_scores_are_those_of_the_formula_for_any_k_and_slope(run):
     assert np.array_equal(run.score("min", K_STORE), run.recorded["min"], equal_nan=True)
 
 
-def test_scores_from_chunks_are_the_same_and_need_no_evidence_afterwards(run):
-    middle = run.n // 3
-    cut = int(run.offsets[middle])
-    chunks = [
-        (run.top_logprobs[:cut], run.offsets[: middle + 1]),
-        (run.top_logprobs[cut:], run.offsets[middle:] - cut),
-    ]
-    pooled = replay_data.pooled_in_chunks(chunks, (4, 8))
-    bare = dataclasses.replace(run, top_logprobs=None, offsets=None, recorded={}, pooled=pooled)
+def test_scores_that_are_given_need_no_evidence(run):
     settings = settings_module.grid(score=PAPER_SCORES, k=(4, 8), slope=(0.6, 1.1), threshold=(0.5, 0.9))
-    pd.testing.assert_frame_equal(outcomes.replay(bare, settings), outcomes.replay(run, settings))
+    expected = outcomes.replay(run, settings)
+    pooled = {key: values for key, values in run.pooled.items() if key[1] in (0, 4, 8)}
+    bare = dataclasses.replace(run, top_logprobs=None, offsets=None, recorded={}, pooled=pooled)
+    pd.testing.assert_frame_equal(outcomes.replay(bare, settings), expected)
     assert "evidence" in pooled_row(outcomes.replay(bare, Setting(k=5)))["reason"]
 
 
@@ -592,13 +586,13 @@ def test_settings_come_back_in_the_order_given_with_their_tasks(small):
 
 def test_samples_of_a_task_have_to_stand_together():
     with pytest.raises(UserError, match="must be adjacent"):
-        replay_data.from_arrays(draft_right=[1, 1, 1], agent_right=[1, 1, 1], tasks=["a", "b", "a"])
+        from_arrays(draft_right=[1, 1, 1], agent_right=[1, 1, 1], tasks=["a", "b", "a"])
     with pytest.raises(UserError, match=r"agent has 2 entries for 3 samples"):
-        replay_data.from_arrays(draft_right=[1, 1, 1], agent_right=[1, 1])
+        from_arrays(draft_right=[1, 1, 1], agent_right=[1, 1])
 
 
 def test_the_ledger_names_what_every_decision_gains_or_loses():
-    pop = replay_data.from_arrays(
+    pop = from_arrays(
         draft_right=[1, 1, 0, 0, 0, 1],
         agent_right=[1, 0, 1, 0, 1, 0],
         scores={"min": [0.92, 0.9, 0.9, 0.9, 0.1, 0.1]},
