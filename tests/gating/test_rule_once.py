@@ -6,8 +6,10 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -116,15 +118,25 @@ def test_a_score_equal_to_the_threshold_is_treated_alike_everywhere(comparison, 
 OTHER_RULES = {"explore/charts.py", "agents/specreason.py"}
 
 
+def sources() -> Iterator[tuple[str, str]]:
+    """Every file of the library, and the code of every notebook."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), path.read_text("utf-8")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        yield path.name, "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
 def test_no_other_file_orders_a_value_against_a_threshold():
     compared = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).as_posix()
+    for name, source in sources():
         if name in {"gating/gate.py", *OTHER_RULES}:
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Gt | ast.GtE | ast.Lt | ast.LtE):
                 sides = [ast.unparse(side) for side in (node.left, *node.comparators)]
-                if any(s.endswith("threshold") for s in sides) and not any(s[0].isdigit() for s in sides):
+                if any(s.endswith(("threshold", "thresholds")) for s in sides) and not any(
+                    s[0].isdigit() for s in sides
+                ):
                     compared.append(f"{name}, line {node.lineno}: {ast.unparse(node)}")
     assert not compared
