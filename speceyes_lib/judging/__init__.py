@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "stage": ("preview_verdicts", "run_judging"),
-        "verdict_frames": ("agreement", "model_replies", "verdict_frame", "verdicts"),
+        "verdict_frames": ("agreement", "model_replies", "verdicts"),
         "option_reader": ("named_option",),
         "benchmark_measures": ("benchmark_metrics", "by_benchmark"),
         "scorer_comparison": ("accuracy_by_scorer", "compare_scorers", "corrections", "pope_by_scorer"),

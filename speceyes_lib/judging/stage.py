@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from ..errors import DataError, StageError
 from ..paths import resolve, stage_dir
 from ..runs.files import HEADER
@@ -25,6 +27,7 @@ from ..tasks.sample import Sample, shown_as
 from .human import Overrides, overrides_of, reviewed
 from .llm import JudgingModel, Question, open_judge
 from .rules import Protocol, judge
+from .verdict_frames import verdict_frame
 
 if TYPE_CHECKING:
     from ..params import JudgingParams
@@ -89,11 +92,14 @@ def run_judging(
         return [judging.judge_arm(arm, task, progress) for task in params.tasks for arm in params.arms]
 
 
-def preview_verdicts(params: JudgingParams, n: int) -> list[JudgedRecord]:
-    """The verdicts on the first `n` samples of the first arm and task. Only replies of the judging model are stored."""
+def preview_verdicts(params: JudgingParams, n: int) -> pd.DataFrame:
+    """`verdict_frame` of the first `n` samples of the first arm and task.
+
+    Only replies of the judging model are stored.
+    """
     with _judging(params) as judging:
         ran, samples = judging.answers(params.arms[0], params.tasks[0])
-        return judging.judge(dict(itertools.islice(ran.records.items(), n)), samples)[0]
+        return verdict_frame(judging.judge(dict(itertools.islice(ran.records.items(), n)), samples)[0])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from synthetic_run import make_run, make_samples, write_answers, write_vstar
 
 from speceyes_lib.errors import DataError, StageError
 from speceyes_lib.judging.stage import boxes_fraction, judge_record, preview_verdicts, run_judging
+from speceyes_lib.judging.verdict_frames import verdict_frame
 from speceyes_lib.params import JudgingParams
 from speceyes_lib.runs.reading import read_stage
 from speceyes_lib.runs.records import AgentRecord, DraftRecord, Failure, JudgedRecord, Trajectory
@@ -86,7 +87,7 @@ def test_a_preview_is_what_the_stage_stores(run):
     preview = preview_verdicts(run, 3)
     run_judging(run)
     stored = read_stage("r", "03_judging/collect", TASK, JudgedRecord).records
-    assert preview == list(stored.values())[:3]
+    assert preview.equals(verdict_frame(list(stored.values())[:3]))
 
 
 def test_sizes_come_from_the_sidecar_or_else_from_boxes(run, tmp_path):
