@@ -190,16 +190,23 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]
         yield from enumerate(table.to_dict("records"), 2)
         return
     csv.field_size_limit(2**31 - 1)  # a cell may hold a picture
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter="\t")
-        _check_columns(path, list(reader.fieldnames or ()))
-        for row in reader:
-            if None in row or None in row.values():
-                n_fields = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
-                what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
-                problems.add(path, what, reader.line_num)
-            else:
-                yield reader.line_num, row
+        try:
+            _check_columns(path, list(reader.fieldnames or ()))
+            for row in reader:
+                if None in row or None in row.values():
+                    n_fields = (
+                        sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
+                    )
+                    what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
+                    problems.add(path, what, reader.line_num)
+                else:
+                    yield reader.line_num, row
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: not UTF-8 after line {reader.line_num} ({error}); save it as UTF-8"
+            ) from None
 
 
 def _check_columns(path: Path, names: list[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import DataError
 from .benchmark import Benchmark, Split
 from .pictures import TsvImage
-from .sample import LETTERS, Sample, _need, _sample, _text
+from .sample import LETTERS, Sample, _need, _sample, _text, _utf8
 
 _HR_FIELDS = ("index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image")
 
@@ -22,7 +22,7 @@ def _read_hr(folder: Path, split: str) -> Iterator[Sample]:
     if not path.is_file():
         raise DataError(f"{path}: this file of HR-Bench is missing; fetch it (speceyes fetch hr-bench)")
     rows = read_tsv(path)
-    header = [decoded_field(f) for f, _ in next(rows, [])]
+    header = [decoded_field(f, f"{path}, header") for f, _ in next(rows, [])]
     _need(header, _HR_FIELDS, str(path))
     groups: dict[tuple, str] = {}
     for number, row in enumerate(rows, start=1):
@@ -31,7 +31,7 @@ def _read_hr(folder: Path, split: str) -> Iterator[Sample]:
             raise DataError(f"{where}: {len(row)} fields, but the header names {len(header)}")
         cells = dict(zip(header, row, strict=True))
         image, offset = cells.pop("image")
-        text = {name: decoded_field(raw) for name, (raw, _) in cells.items()}
+        text = {name: decoded_field(raw, f"{where}, field {name!r}") for name, (raw, _) in cells.items()}
         options = tuple(_text(text[c], where, c) for c in "ABCD")
         answer = _text(text["answer"], where, "answer")
         if answer not in LETTERS[: len(options)]:
@@ -93,9 +93,9 @@ def _split(line: bytes) -> list[tuple[bytes, int]] | None:
         at = stop + 1
 
 
-def decoded_field(raw: bytes) -> str:
-    """The text of a field, without the quotes around it."""
-    text = raw.decode("utf-8-sig", errors="replace")
+def decoded_field(raw: bytes, where: str) -> str:
+    """The text of a field, without the quotes around it. Raises DataError where it is not UTF-8."""
+    text = _utf8(raw, where)
     return text[1:-1].replace('""', '"') if text[:1] == '"' else text
 
 

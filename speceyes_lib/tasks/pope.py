@@ -64,7 +64,9 @@ def _read_pope_parquet(path: Path, split: str) -> Iterator[Sample]:
 
 def _read_pope_lines(path: Path, split: str) -> Iterator[Sample]:
     fields = ("question_id", "image", "text", "label")
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(
+        path.read_bytes().splitlines(), start=1
+    ):  # of text it would split at U+2028
         where = f"{path}, line {number}"
         if not line.strip():
             continue

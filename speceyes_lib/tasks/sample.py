@@ -94,9 +94,18 @@ def _order(sample: Sample, option_order: str, seed: int) -> ShownOptions | None:
     return ShownOptions(order=tuple(places[-shift:] + places[:-shift]))
 
 
-def _json_object(text: str, where: str) -> dict[str, Any]:
+def _utf8(raw: bytes, where: str) -> str:
     try:
-        entry = json.loads(text)
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def _json_object(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(_utf8(raw, where))
     except ValueError as e:
         raise DataError(f"{where}: not valid JSON ({e})") from e
     if not isinstance(entry, dict):

@@ -23,14 +23,15 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
         raise DataError(
             f"{folder}: this folder of V* (NAME.jpg, NAME.json) is missing; fetch it (speceyes fetch vstar)"
         )
+    # of several pictures with the same name the first in this order: .JPG, .jpg, .png
+    pictures = {p.stem: p for p in sorted(folder.iterdir(), reverse=True) if p.suffix.lower() in _PICTURES}
     for path in sorted(folder.glob("*.json")):
-        entry = _json_object(path.read_text("utf-8"), str(path))
+        entry = _json_object(path.read_bytes(), str(path))
         _need(entry, ("question", "options"), str(path))
         options = entry["options"]
         if not isinstance(options, list) or len(options) < 2:
             raise DataError(f"{path}: field 'options' is {options!r}, expected a list of two or more texts")
-        pictures = [p for suffix in _PICTURES if (p := path.with_suffix(suffix)).is_file()]
-        if not pictures:
+        if path.stem not in pictures:
             raise DataError(
                 f"{path.with_suffix('.jpg')}: this picture is missing, but {path.name} asks about it; "
                 "fetch the benchmark again (speceyes fetch vstar)"
@@ -43,7 +44,7 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
             question=_text(entry["question"], str(path), "question"),
             options=tuple(_text(o, str(path), "options") for o in options),
             answer=LETTERS[0],  # V* lists the right option first
-            image=ImageRef(pictures[0]),
+            image=ImageRef(pictures[path.stem]),
             boxes=_boxes(entry.get("bbox") or [], str(path)),
             meta={"targets": [targets] if isinstance(targets, str) else list(targets)},
         )

@@ -107,6 +107,20 @@ def test_vstar_json_that_is_no_object_is_refused(tmp_path, text, told):
         only(tmp_path)
 
 
+def test_vstar_picture_may_have_a_capital_suffix_and_its_file_a_byte_order_mark(tmp_path):
+    folder = vstar(tmp_path)
+    (folder / "a.jpg").rename(folder / "a.JPG")
+    (folder / "a.json").write_text((folder / "a.json").read_text(), "utf-8-sig")
+    assert only(tmp_path).image.open().getpixel((0, 0)) == RED
+
+
+def test_vstar_json_in_another_encoding_is_refused_with_a_remedy(tmp_path):
+    folder = vstar(tmp_path)
+    (folder / "a.json").write_bytes('{"question": "Wie groß?", "options": ["a", "b"]}'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.json: byte \d+ \(0xdf\) is not UTF-8; save the file as UTF-8"):
+        only(tmp_path)
+
+
 def test_vstar_picture_that_is_missing_stops_before_the_run(tmp_path):
     vstar(tmp_path, picture=None)
     with pytest.raises(DataError, match=r"a\.jpg: this picture is missing"):
@@ -229,7 +243,7 @@ def test_tsv_fields_and_their_byte_offsets_agree_with_the_csv_module(tmp_path_fa
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
     data = path.read_bytes()
     read = list(hrbench.read_tsv(path))
-    assert [[hrbench.decoded_field(raw) for raw, _ in row] for row in read] == rows
+    assert [[hrbench.decoded_field(raw, "a field") for raw, _ in row] for row in read] == rows
     assert all(data[at : at + len(raw)] == raw for row in read for raw, at in row)
 
 
@@ -243,6 +257,16 @@ def test_hr_option_orders_of_one_question_share_a_group_wherever_they_stand(tmp_
     groups = [s.meta["group"] for s in load_hr(tmp_path)]
     assert groups[0] == groups[2] == groups[3] == "hr/hr_bench_4k/0"
     assert groups[1] == "hr/hr_bench_4k/1"
+
+
+def test_hr_in_another_encoding_is_refused_with_row_field_and_remedy(tmp_path):
+    hr(tmp_path, [hr_row(), hr_row(2, question="Wie groß?")])
+    table = tmp_path / "hr" / "hr_bench_4k.tsv"
+    table.write_bytes(table.read_text("utf-8").encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"row 2, field 'question': byte 7 \(0xdf\) is not UTF-8; save the file as UTF-8"
+    ):
+        load_hr(tmp_path)
 
 
 def test_hr_with_a_missing_column_names_it(tmp_path):
@@ -396,6 +420,16 @@ def test_pope_is_read_from_its_original_json_lines(tmp_path, pictures):
     assert (sample.id, sample.standard, sample.options) == ("pope/random/1", "no", None)
     assert sample.meta == {"group": "pope/COCO_7", "category": "random", "image_source": "COCO_7"}
     assert sample.image.open().size == (8, 6)
+
+
+def test_pope_json_lines_may_hold_a_unicode_line_separator(tmp_path):
+    folder = tmp_path / "pope"
+    folder.mkdir()
+    (folder / "COCO_7.jpg").write_bytes(PICTURE)
+    lines = [LINE | {"text": "A\u2028star?"}, LINE | {"question_id": 2}]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (folder / "coco_pope_random.json").write_text(text, "utf-8")
+    assert [s.question for s in load_pope(tmp_path)] == ["A\u2028star?", LINE["text"]]
 
 
 @pytest.mark.parametrize(
