@@ -56,7 +56,7 @@ def provide_data(params: PrepareParams, progress: Progress | None = None) -> lis
                 f"{shown(root)} holds data of seed {manifest.get('seed')}, expected seed {seeds[name]}. "
                 "Name another folder, or replace it with if_changed='restart'"
             )
-        # a smaller set made on purpose stays as it is
+        # a set that was generated smaller on purpose stays as it is
         sizes = (manifest and manifest.get("sizes")) or benchmark.SIZES[name]
         benchmark.generate(root, seeds[name], sizes, progress and _named(progress, name))
         notes.append(benchmark.compare(root, name).note)
@@ -195,7 +195,7 @@ def sample_cards(samples: Sequence[Sample], root: str | Path) -> Figure:
 def difficulty_histogram(samples: pd.DataFrame) -> Figure:
     """How large the scene's window is in each task's pictures (each picture once); dashed: the limit of hard.
 
-    A line of text stands in its place where the data does not say how large its targets are.
+    Data without the sizes of its targets gives a line of text instead.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -205,7 +205,7 @@ def difficulty_histogram(samples: pd.DataFrame) -> Figure:
     tasks = list(dict.fromkeys(pictures["task"]))
     if not tasks:
         figure = Figure(figsize=(7, 0.4))
-        figure.text(0.01, 0.3, "This data does not say how large its targets are.", fontsize=8)
+        figure.text(0.01, 0.3, "This data does not give the sizes of its targets.", fontsize=8)
         return figure
     figure = Figure(figsize=(7, 1.7 * -(-len(tasks) // 4)), layout="constrained")
     axes = figure.subplots(-(-len(tasks) // 4), 4, sharex=True, squeeze=False).flat

@@ -5,7 +5,7 @@ image side) on cluttered grey ground. Both demo models look at pictures at 96 x 
 cluster is about 11 px wide and unreadable, at w = .9 it fills the view. The picture itself is drawn sharply at
 384 px or more, so a crop around the cluster is readable at every w. So zooming helps.
 
-Everything here is a pure function of its arguments and of the given generator.
+Every function depends only on its arguments and the given generator.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Question:
     text: the bare question. options: the offered answers in shown order (yes, no for `exist`).
     answer: the right option. short: the query in two or three words ("color star").
     label: what to look for ("star", "red object"). target_shapes: shapes of the objects the answer depends on;
-    for `exist` the shape asked about, whether present or not.
+    for `exist` the shape in the question, whether present or not.
     """
 
     kind: str

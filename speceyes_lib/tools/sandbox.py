@@ -39,7 +39,6 @@ from ..errors import UserError
 from ..runs.records import Failure
 
 NAME = "python"  # as calls and records have it
-Mode = Literal["enforced", "off"]
 # the sample's picture, in the scratch folder, where programs start. Uncompressed: seconds less for 8K pictures
 PICTURE = "image.bmp"
 PACKAGES = ("PIL", "numpy", "cv2")
@@ -88,7 +87,7 @@ class Sandbox:
         SandboxError: the kernel lacks Landlock or seccomp, or the test found something open.
     """
 
-    def __init__(self, mode: Mode = "enforced", limits: Limits = Limits()) -> None:
+    def __init__(self, mode: Literal["enforced", "off"] = "enforced", limits: Limits = Limits()) -> None:
         self.mode, self.limits = mode, limits
         self.means: list[str] = []
         if mode == "off":
@@ -189,10 +188,8 @@ class Session:
                 os.mkdir(self.scratch, 0o700)
                 self._lay_out()
             return _failed(e.type, f"{e} Its variables are lost.")
-        except (
-            OSError,
-            ValueError,
-        ):  # the channel is broken or holds no message: the program changed it, or died
+        except (OSError, ValueError):
+            # the channel is broken or holds no message: the program changed it, or died
             _kill(self._processes)
             return _failed("process_ended", "The program ended its own process. Its variables are lost.")
         return self._result(message, pictures)

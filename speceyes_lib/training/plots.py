@@ -60,7 +60,7 @@ def training_curves(curve: pd.DataFrame) -> Figure:
     axes[0].set(ylabel="loss", yscale="log")
     for axis, (title, columns) in zip(axes[1:], groups.items(), strict=True):
         for name in columns:
-            # smoothed within a phase only, and broken where a phase does not ask
+            # smoothed within a phase only, and broken where a phase does not measure it
             smooth = curve.groupby(parts)[name].transform(lambda v: v.rolling(3, 1, center=True).mean())
             axis.plot(
                 steps, smooth.where(curve[name].notna()), linewidth=1.1, label=name.removeprefix("zoom_")

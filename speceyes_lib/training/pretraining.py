@@ -8,7 +8,7 @@ Models of this size that are trained on real pictures from the start learn the w
 3. *joint*: everything on real pictures, every fourth step rehearsing *look*.
 
 Look stages end when every kind of question is mastered; if one is not by its cap, the run starts again with a
-derived seed and says so in training.json.
+derived seed, which training.json records.
 """
 
 from __future__ import annotations
