@@ -2,7 +2,7 @@
 
     python benchmarks/bench_decoding.py [--write]
 
-The embedded agent goes on for 60 tokens after one picture and a question, alone and in a batch of 16. All ways must
+The embedded agent decodes 60 tokens after one picture and a question, alone and in a batch of 16. All ways must
 give the same tokens. They take turns in random order. The machine is shared, so the median and the smallest are given.
 `--write` puts the table into README.md beside this file.
 """

@@ -166,7 +166,7 @@ def measure(workload: Ways, repeats: int) -> dict[str, tuple[float, int, int]]:
 
 def table(embedded_only: bool) -> str:
     workloads = [
-        ("embedded draft, its own answers", embedded_draft, 100),
+        ("embedded draft, its answers", embedded_draft, 100),
         ("embedded draft, going on past its answers", lambda: embedded_draft(goes_on=True), 100),
     ]
     if not embedded_only:

@@ -23,8 +23,7 @@ from ..tasks.hub import ITEMS
 from ..tasks.images import ImageSpec, resized_view
 from .base import BackendType, Generation, GenerationRequest, generate_isolated, grey_picture_request
 from .decoding import EvidenceRecorder, greedy
-from .picture_memory import PictureMemory
-from .prefix_cache import Kept, Row
+from .picture_memory import Kept, PictureMemory, Row
 
 if TYPE_CHECKING:
     import torch

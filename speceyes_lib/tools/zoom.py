@@ -59,13 +59,11 @@ def parse_call(text: str) -> ZoomCall:
     if not isinstance(arguments, dict) or "bbox_2d" not in arguments:
         raise CallError("malformed_call", "The call needs arguments with bbox_2d.", call)
     box = arguments["bbox_2d"]
-    if not (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in box)
-    ):
+    values = box if isinstance(box, list) else []
+    finite = all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in values)
+    if len(values) != 4 or not finite:
         raise CallError("bad_box", "bbox_2d must be four numbers: x1, y1, x2, y2.", call)
-    return ZoomCall(call, tuple(float(v) for v in box))
+    return ZoomCall(call, tuple(float(v) for v in values))
 
 
 def in_view(call: ZoomCall, units: BoxUnits, view_px: Size) -> ZoomCall:

@@ -197,6 +197,6 @@ def test_the_program_is_what_the_fence_holds(written, expected):
     assert program(written) == expected
 
 
-def test_without_a_sandbox_there_is_no_such_agent():
+def test_the_agent_cannot_start_without_a_sandbox():
     with pytest.raises(ValueError, match="sandbox"):
         agent_factory("thyme", spec=SPEC, prompts=PROMPTS, max_turns=5, max_new_tokens=9)

@@ -50,7 +50,7 @@ def color_at(sample, box) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- content
-def test_every_split_has_the_size_asked_for(tasks):
+def test_every_split_has_the_requested_size(tasks):
     sizes = {task: len(samples) for task, samples in tasks.items()}
     expected = {"vstar": SMALL["vstar"], "hr": 4 * SMALL["hr"], "pope": 2 * SMALL["pope"]}
     assert sizes == {task: expected[task.split("/")[0]] for task in TASKS}
@@ -226,7 +226,7 @@ def accepted(root, tmp_path, monkeypatch) -> Path:
     return path
 
 
-def test_comparison_with_the_committed_checksums_says_what_it_found(root, accepted):
+def test_comparison_with_the_committed_checksums_reports_the_differences(root, accepted):
     compared = compare(root, "benchmark")
     assert compared.identical
     assert "identical to the committed checksums" in compared.note

@@ -38,7 +38,7 @@ def params(generated, tmp_path, monkeypatch) -> PrepareParams:
 ROOTS = {"data": "benchmark", "validation": "validation"}
 
 
-def test_data_that_is_there_is_kept_and_what_is_missing_is_made_again(params):
+def test_intact_data_is_kept_and_missing_data_is_generated_again(params):
     root = preparation.roots(params)["benchmark"]
     stamp = (root / "generated.json").stat().st_mtime_ns
     preparation.provide_data(params)
@@ -49,7 +49,7 @@ def test_data_that_is_there_is_kept_and_what_is_missing_is_made_again(params):
     assert [note.split(":")[0] for note in notes] == ["benchmark", "validation"]
 
 
-def test_generated_data_of_another_seed_is_replaced_only_when_asked(params):
+def test_generated_data_of_another_seed_is_replaced_only_on_request(params):
     other = params.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match="holds data of seed 2, expected seed 5"):
         preparation.provide_data(other)

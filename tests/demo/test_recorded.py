@@ -39,7 +39,7 @@ def test_what_was_packed_comes_out_again_without_figures_and_the_same_runs_give_
     assert recorded.is_recorded("demo")
 
 
-def test_a_run_that_is_there_stays_as_it_is(runs, tmp_path):
+def test_an_existing_run_stays_as_it_is(runs, tmp_path):
     path = recorded.pack(tmp_path / "a.tar.xz")
     (runs / "demo" / "05_figures" / "manifest.json").write_text("mine")
     assert recorded.unpack(path) == []

@@ -154,7 +154,7 @@ def test_a_prompt_the_model_fails_on_fails_alone(base_url, dialogue):
     assert post(base_url, {"model": "draft", "messages": dialogue[1]})[0] == 200
 
 
-def test_a_port_that_is_taken_is_told(base_url, tiny_draft):
+def test_a_port_in_use_is_reported(base_url, tiny_draft):
     taken = int(base_url.split(":")[2].split("/")[0])
     with pytest.raises(UserError, match=f"port {taken}"), serving({"draft": tiny_draft}, port=taken):
         pass

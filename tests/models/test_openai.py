@@ -191,7 +191,7 @@ def test_too_few_alternatives_are_refused_with_the_remedies(tiny_draft):
         "logprobs!",
     ],
 )
-def test_the_limit_is_found_however_the_refusal_is_worded(message):
+def test_the_limit_is_read_from_any_wording_of_the_refusal(message):
     def script(n, body):
         if body.get("top_logprobs", 0) > 20:
             return 400, {"error": {"message": message}}
@@ -367,7 +367,7 @@ def test_a_character_split_over_tokens_loses_no_token():
 
 
 @given(st.lists(st.floats(-50, 0, width=32), min_size=3, max_size=9), st.booleans())
-def test_alternatives_arrive_sorted_and_cut_whatever_order_they_were_sent_in(logprobs, excluded):
+def test_alternatives_of_any_order_are_sorted_and_cut(logprobs, excluded):
     sent = logprobs + [-9999.0] * excluded
     evidence, _ = read_evidence({"logprobs": {"content": [entry("x", *sent)]}}, "x", len(sent))
     expected = sorted(logprobs, reverse=True) + [-np.inf] * excluded

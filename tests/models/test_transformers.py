@@ -103,7 +103,7 @@ def test_an_agents_turns_are_the_same_in_a_batch_of_different_lengths(tiny_agent
 
 @pytest.mark.parametrize("role", ["draft", "agent"])
 @pytest.mark.parametrize("count", [1, 5])
-def test_tokens_are_those_of_the_librarys_own_greedy_decoding(
+def test_tokens_are_those_of_greedy_decoding_by_transformers(
     role, count, tiny_draft, tiny_agent, scene_samples
 ):
     import torch
@@ -168,9 +168,7 @@ def test_an_answer_that_ends_says_stop_and_one_cut_off_says_length(tiny_agent, s
     assert whole.finish_reason == "stop"
 
 
-def test_a_stop_string_ends_the_turn_and_stays_in_the_text_whatever_tokens_it_is_made_of(
-    tiny_agent, scene_samples
-):
+def test_a_stop_string_of_any_tokens_ends_the_turn_and_stays_in_the_text(tiny_agent, scene_samples):
     (request,) = requests_for(scene_samples[:1], tiny_agent, max_new_tokens=200)
     (whole,) = tiny_agent.generate([request])
     for stop in (whole.text[8:13], "</think>"):  # several tokens or parts of them; one token

@@ -39,7 +39,7 @@ def source(cell: dict) -> str:
     return "".join(cell["source"])
 
 
-def test_the_six_stages_are_there():
+def test_the_six_stages_are_committed():
     assert sorted({path.stem[:2] for path in STAGES})[:6] == ["00", "01", "02", "03", "04", "05"]
 
 

@@ -1,4 +1,4 @@
-"""The explorers run unattended and read well afterwards: a still view stands below every live one."""
+"""The explorers run unattended and read well afterwards: below every live view is a still one."""
 
 from __future__ import annotations
 

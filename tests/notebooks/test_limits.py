@@ -29,8 +29,8 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 def cells_of(path: Path, kind: str = "") -> list[str]:
     """The cells of a notebook without its parameters, whose text is the library's."""
     cells = json.loads(path.read_text("utf-8"))["cells"]
-    own = [cell for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
-    return ["".join(cell["source"]) for cell in own if kind in cell["cell_type"]]
+    others = [cell for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
+    return ["".join(cell["source"]) for cell in others if kind in cell["cell_type"]]
 
 
 def imports_of(path: Path) -> list[ast.ImportFrom]:

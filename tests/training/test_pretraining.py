@@ -106,7 +106,7 @@ def test_packed_questions_do_not_see_each_other() -> None:
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-4)
 
 
-def test_training_positions_are_those_of_the_models_own_rule() -> None:
+def test_training_positions_are_those_of_the_models() -> None:
     trainer = pretraining.Trainer("agent", pretraining.smoke_recipe("agent"), 0)
     drawn = curriculum.Curriculum("agent", prompt_sets.load("demo"), random.Random(8))
     scene = scenes.sample_scene(random.Random(8), 0.3, 0.3)
