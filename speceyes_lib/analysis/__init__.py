@@ -5,7 +5,7 @@ from ..exports import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "ablations": ("front", "points_at"),
+        "ablations": ("front",),
         "audit": ("audit_reported",),
         "confidence_data": (
             "gather_confidence",
@@ -14,11 +14,9 @@ __getattr__, __dir__, __all__ = exports(
         "fidelity": ("compare_with_replay", "run_fidelity", "write_fidelity"),
         "paper_comparison": ("gather_paper",),
         "plot_data": (
-            "batch_gains",
             "first_look_by_size_data",
             "operating_curve",
             "phase_times_data",
-            "quadrants_data",
             "reliability_data",
             "risk_coverage_data",
             "rolling_by_rank_data",
@@ -34,7 +32,7 @@ __getattr__, __dir__, __all__ = exports(
         "reported": ("read_reported", "reported_points"),
         "results": ("arm_results", "auroc_results", "comparison_results", "first_look_results"),
         "sample_frame": ("routed", "samples"),
-        "score_comparison": ("compare_scores", "identical_scores", "merged_scores", "near_tie_geometry"),
+        "score_comparison": ("compare_scores", "identical_scores", "merged_scores"),
         "summary": ("auroc_by_score", "summarised"),
     },
 )

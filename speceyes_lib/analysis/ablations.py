@@ -7,7 +7,7 @@ that accepts as many drafts as the run's own setting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,15 +47,6 @@ def front(run: ConfidenceData, names: Sequence[str], points: int = 200) -> pd.Da
         lines.append(outcomes.curve(run.data, setting, np.unique([0.0, *values[at], 1.0])))
     rows = pd.concat(lines[1:] or lines, ignore_index=True)
     return rows[rows["task"] == POOLED].reset_index(drop=True)
-
-
-def points_at(run: ConfidenceData, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Where thresholds lie on the front: threshold, speedup, label, gain_pp (accuracy less the agent's)."""
-    settings = [replace(run.setting, threshold=threshold) for threshold in thresholds.values()]
-    rows = outcomes.replay(run.data, settings)
-    rows = rows[rows["task"] == POOLED].reset_index(drop=True)
-    gain = rows["accuracy_pct"] - rows["baseline_accuracy_pct"]
-    return rows[["threshold", "speedup"]].assign(label=list(thresholds), gain_pp=gain)
 
 
 def replayed_sweep(

@@ -118,20 +118,6 @@ class ConfidenceData:
             )
         return pd.concat(parts, ignore_index=True)
 
-    def ledger(self, threshold: float) -> pd.DataFrame:
-        """The accepted drafts at a threshold that are not right twice (`replay.ledger`), with the answers.
-
-        Columns: `id outcome question draft agent confidence saved_s`. No rows where the run lacks what replay needs.
-        """
-        columns = ["id", "outcome", "question", "draft", "agent", "confidence", "saved_s"]
-        try:
-            entries = outcomes.ledger(self.data, replace(self.setting, threshold=threshold))
-        except NotRecorded:
-            return pd.DataFrame(columns=columns)
-        entries = entries[~entries["outcome"].isin(["both right", "missed"])]
-        answers = self.frame.rename(columns={"draft_answer": "draft", "agent_answer": "agent"})
-        return entries.merge(answers[["id", "question", "draft", "agent"]], on="id", how="left")[columns]
-
     def costs_at(self, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """`phase_seconds`, `break_even`, `waterfall` and `time_by_decision` at a threshold.
 
@@ -141,16 +127,11 @@ class ConfidenceData:
             seconds = payoff.phase_seconds(self.data, replace(self.setting, threshold=threshold))
         except NotRecorded:
             times = [f"{prefix}{phase}" for prefix in ("", "alone_") for phase in PHASES]
-            seconds = pd.DataFrame(columns=["task", "decision", *times]).astype(
-                dict.fromkeys(times, "float64")
-            )
-            return seconds, pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
-        return (
-            seconds,
-            payoff.break_even(seconds),
-            payoff.waterfall(seconds),
-            payoff.time_by_decision(seconds),
-        )
+            seconds = pd.DataFrame(columns=["task", "decision", *times])
+            empty = pd.DataFrame()
+            return seconds.astype(dict.fromkeys(times, "float64")), empty, empty, empty
+        parts = payoff.break_even(seconds), payoff.waterfall(seconds), payoff.time_by_decision(seconds)
+        return seconds, *parts
 
     def fleet_plan(
         self,
@@ -179,11 +160,6 @@ class ConfidenceData:
                 row = {"workload": name, "users": n, "small": fleet.small, "large": fleet.large}
                 load.append(row | vars(result))
         return pd.concat(fleets, ignore_index=True), pd.DataFrame(load)
-
-    def as_json(self, compared: pd.DataFrame) -> dict[str, Any]:
-        """The rows of `compare_scores`, ready for JSON, and what the run lacks, for `confidence.json`."""
-        rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
-        return {"scores": rows, "missing": dict(self.missing)}
 
 
 def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:

@@ -20,6 +20,7 @@ from ..replay import outcomes, replay_data
 from ..replay.settings import Setting
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
+from ..runs.recorded_run import GATE
 from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
 from .reported import BATCH_SIZES, KS, TABLES, read_reported
@@ -144,12 +145,9 @@ class PaperData:
             kind, pooled = arm.removesuffix("_batched"), entries["pooled"]
             if kind in ("baseline", "gated") and pooled["wall_s"]:
                 config = self.run.recorded.config(f"02_{arm if arm in self.params.arms else 'collect'}")
-                point = {
-                    "method": method_of(kind, self.gate["score"]),
-                    "in_flight": config["agent_batch_size"],
-                }
+                point = {"method": method_of(kind, self.gate["score"]), "how": "measured"}
                 point["samples_per_s"] = pooled["n"] / pooled["wall_s"]
-                parts.append(pd.DataFrame([point]).assign(how="measured"))
+                parts.append(pd.DataFrame([point | {"in_flight": config["agent_batch_size"]}]))
         return pd.concat(parts, ignore_index=True)[["method", "in_flight", "samples_per_s", "how"]]
 
     def shares(self) -> dict[str, float]:
@@ -161,7 +159,7 @@ class PaperData:
         self,
         table: str | None,
         x: str,
-        values: Sequence[object],
+        values: Sequence,
         axis: str | None = None,
         same_coverage: bool = False,
     ) -> pd.DataFrame:
@@ -174,9 +172,8 @@ class PaperData:
         axis = axis or x
         rows = ablations.replayed_sweep(self.data, self.setting, axis, values, same_coverage)
         self._note_refusals(rows, axis)
-        return ablations.joined(
-            reported, ablations.measured_sweep(rows.rename(columns={axis: x}), x, self.agent)
-        )
+        measured = ablations.measured_sweep(rows.rename(columns={axis: x}), x, self.agent)
+        return ablations.joined(reported, measured)
 
     @property
     def _can_be_replayed(self) -> bool:
@@ -185,8 +182,7 @@ class PaperData:
     @property
     def setting(self) -> Setting:
         """The run's own setting, which every ablation starts from."""
-        names = ("score", "k", "slope", "router", "threshold")
-        return Setting(**{name: self.gate[name] for name in names if name in self.gate})
+        return Setting(**{name: self.gate[name] for name in GATE if name in self.gate})
 
     def _note_refusals(self, rows: pd.DataFrame, axis: str) -> None:
         refused = rows[rows["status"] == "refused"]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..gating.gate import accepts
 from ..gating.scores import SCORES
 from ..gating.threshold import OperatingPoint
 from ..runs.records import PHASES
@@ -28,30 +27,6 @@ def operating_curve(point: OperatingPoint) -> pd.DataFrame:
     curve = point.curve
     columns = {name: getattr(curve, name) for name in ("threshold", "accepted_pct", "accuracy_pct")}
     return pd.DataFrame(columns).assign(agent_pct=point.baseline_accuracy.value, n=point.n)
-
-
-def quadrants_data(frame: pd.DataFrame, threshold: float, score: str = "min") -> pd.DataFrame:
-    """Router and gate of every sample of the instrumented pass, and how often each answer is right.
-
-    The funnel applies the gate only where the router says "no". Here the gate is applied to all samples.
-
-    Args:
-        frame: a row per sample, as `sample_frame.samples` returns it.
-        threshold: drafts with a score above it are accepted.
-        score: of the gate.
-
-    Returns:
-        Four rows: router ("yes", "no"), gate ("rejects", "accepts"), n, draft_pct and agent_pct (NaN where n is 0).
-    """
-    part = frame[frame["collect_verdict"].notna() & frame["router_verdict"].notna()]
-    gate = np.where(accepts(part[f"score_{score}"], threshold), "accepts", "rejects")
-    right = pd.DataFrame({f"{who}_pct": 100.0 * right_of(part, who) for who in ("draft", "agent")})
-    cells = right.groupby(
-        [part["router_verdict"].rename("router"), pd.Series(gate, right.index, name="gate")]
-    )
-    table = cells.mean().assign(n=cells.size())[["n", "draft_pct", "agent_pct"]]
-    every = pd.MultiIndex.from_product([("yes", "no"), ("rejects", "accepts")], names=["router", "gate"])
-    return table.reindex(every).fillna({"n": 0}).astype({"n": int}).reset_index()
 
 
 def rolling_by_rank_data(drafts: pd.DataFrame, names: Sequence[str], window: int = 50) -> pd.DataFrame:
@@ -140,19 +115,3 @@ def phase_times_data(frame: pd.DataFrame, arms: Sequence[str], score: str = "min
         for phase in PHASES
     ]
     return pd.DataFrame(rows, columns=["method", "phase", "ms"])
-
-
-def batch_gains(sweep: pd.DataFrame) -> pd.DataFrame:
-    """Speedup added per query added to the batch, between neighbouring batch sizes of one source and split.
-
-    Args:
-        sweep: source, split, batch_size, speedup, is_baseline; baseline rows are left out.
-
-    Returns:
-        source, split, batch_size (the larger of the two), gain_per_query.
-    """
-    points = sweep[~sweep["is_baseline"]].sort_values("batch_size")
-    steps = points.groupby(["source", "split"], sort=False)[["batch_size", "speedup"]].diff()
-    gains = points.assign(gain_per_query=steps["speedup"] / steps["batch_size"])
-    columns = ["source", "split", "batch_size", "gain_per_query"]
-    return gains.dropna(subset=["gain_per_query"])[columns].reset_index(drop=True)

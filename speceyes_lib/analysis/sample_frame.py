@@ -1,24 +1,4 @@
-"""One tidy frame per run: a row per sample, joined from what stages 02 and 03 stored.
-
-Columns of the sample and of the instrumented pass (`collect`):
-
-======================== ============================================================================
-`id task benchmark split` where the sample comes from; the index is the position in the order of the paper's splits
-`group question kind`     the independent unit (HR-Bench question, POPE image), its text, its category
-`options`                 the texts to choose from, as shown (empty in runs judged before they were kept)
-`target_fraction`         side of what the question is about / side of the image (NaN: unknown)
-`draft_answer …_right`    the small model's answer, its verdict, and whether that is "right"
-`score_min …_mean …`      the draft's scores (NaN: none, for example of an empty answer)
-`router_verdict`          "yes" (a tool would help: to the agent), "no" (to the draft), or None
-`router_yes_logprob _no_` log-probability of its yes and its no (NaN: not recorded)
-`agent_answer …_right`    the agent's answer
-`n_turns zoomed`          how many turns it took, whether one of them was a tool call that gave a picture
-`first_look_right`        the agent forbidden to zoom
-======================== ============================================================================
-
-and, for every arm that ran (`collect`, `baseline`, `gated`, …) and every arm computed from `collect`
-(`draft_only`, `router_only`), the columns `<arm>_<part>` for the parts in `ARM_PARTS`. Times are seconds.
-"""
+"""One tidy frame per run: a row per sample, joined from what stages 02 and 03 stored. `samples` lists its columns."""
 
 from __future__ import annotations
 
@@ -34,7 +14,7 @@ from ..gating.scores import score_answers
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, flatten_answers
 from ..runs.arms import DRAFT_STAGE
 from ..runs.recorded_run import RecordedRun
-from ..runs.records import PHASES, AgentRecord, JudgedRecord, RouterRecord, VerdictValue
+from ..runs.records import PHASES, AgentRecord, JudgedRecord, VerdictValue
 from ..tasks.registry import place_of
 
 ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
@@ -43,17 +23,9 @@ ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
 def assemble(
     arms: Mapping[str, Mapping[str, AgentRecord]], judged: Mapping[str, Mapping[str, JudgedRecord]]
 ) -> pd.DataFrame:
-    """Join the records of the arms with their verdicts, both arm -> id -> record; columns as in the table above.
-
-    An arm that has not run a sample has missing values there. The columns of the instrumented pass come from `collect`
-    and are absent without it.
-    """
-    facts: dict[str, JudgedRecord] = {}
-    for records in judged.values():
-        facts |= records
-    ids = sorted(
-        facts, key=lambda id_: (place_of(id_.rsplit("/", 1)[0]), id_)
-    )  # as the paper lists the splits
+    """Join the records of the arms with their verdicts, both arm -> id -> record; columns: see `samples`."""
+    facts = {id_: record for records in judged.values() for id_, record in records.items()}
+    ids = sorted(facts, key=lambda id_: (place_of(id_.rsplit("/", 1)[0]), id_))
     index = {id_: i for i, id_ in enumerate(ids)}
     frame = pd.DataFrame({"id": ids})
     parts = frame["id"].str.split("/", n=2, expand=True).reindex(columns=range(3))
@@ -118,34 +90,31 @@ def _outcomes(records: Mapping[str, AgentRecord], judged: Mapping[str, JudgedRec
 def _instrumented(records: Mapping[str, AgentRecord], judged: Mapping[str, JudgedRecord]) -> pd.DataFrame:
     rows = []
     for id_, record in records.items():
-        draft, path = record.draft, record.trajectory
+        draft, path, router = record.draft, record.trajectory, record.router
+        timed = draft is not None and draft.timed
         scores = (draft.scores if draft else None) or {}
         rows.append(
             {
                 "id": id_,
                 "draft_answer": draft.answer if draft else None,
                 "draft_verdict": _verdict(judged[id_], "draft"),
-                "draft_s": draft.draft_s if draft and draft.timed else np.nan,
-                "draft_decode_s": draft.decode_s if draft and draft.timed else np.nan,
-                **{f"score_{mode}": scores.get(mode, np.nan) for mode in PAPER_SCORES},
-                "router_verdict": record.router.verdict if record.router else None,
-                **{f"router_{word}_logprob": _logprob(record.router, word) for word in ("yes", "no")},
+                "draft_s": draft.draft_s if timed else np.nan,
+                "draft_decode_s": draft.decode_s if timed else np.nan,
+                **{f"score_{name}": scores.get(name, np.nan) for name in PAPER_SCORES},
+                "router_verdict": router.verdict if router else None,
+                "router_yes_logprob": router.yes_logprob if router else None,
+                "router_no_logprob": router.no_logprob if router else None,
                 "agent_answer": path.answer if path else None,
                 "agent_verdict": _verdict(judged[id_], "agent"),
                 "n_turns": len(path.turns) if path else 0,
-                "zoomed": any(t.crop_px is not None for t in path.turns) if path else False,
+                "zoomed": any(turn.crop_px is not None for turn in path.turns) if path else False,
                 "first_look_verdict": _verdict(judged[id_], "first_look"),
             }
         )
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(("router_yes_logprob", "router_no_logprob"), "float64"))
     for who in ("draft", "agent", "first_look"):
         frame[f"{who}_right"] = _right(frame[f"{who}_verdict"])
     return frame
-
-
-def _logprob(router: RouterRecord | None, word: str) -> float:
-    value = getattr(router, f"{word}_logprob", None)
-    return np.nan if value is None else value
 
 
 def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
@@ -235,18 +204,28 @@ def samples(
     human_checks: bool = True,
     scores: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """A row per sample of a run: the records of its arms joined with their verdicts (columns: see the module).
+    """A row per sample of a run: the records of its arms joined with their verdicts.
 
     Args:
         recorded: the run.
         arms: the arms to read; empty: all that it has.
         human_checks: False: the verdicts as they were before people overruled some.
-        scores: of `GATE_SCORES`; those that are not stored with the drafts are computed from their evidence, at K and
-            slope of `collect`, and added as further columns `score_<name>`.
+        scores: further scores of `GATE_SCORES`, computed from the drafts' evidence at K and slope of `collect`.
 
     Returns:
-        A frame whose `attrs["protocol"]` is the protocol of the verdicts. `attrs["total_s"]` holds, where records have
-        no times of their own (imported), the seconds of whole tasks ("arm task" -> s).
+        Rows in the order of the paper's splits. Missing: the arm did not run the sample. Times are seconds. Columns:
+
+        - id, task, benchmark, split, question, kind (category), group (the independent unit: HR-Bench question, POPE
+          image), options (as shown), target_fraction (side of what the question is about / side of the image);
+        - of the arm `collect`, where it ran: draft_answer, draft_verdict, draft_right, draft_s, draft_decode_s,
+          score_<name> (NaN: none); router_verdict ("yes": to the agent, "no": to the draft), router_yes_logprob,
+          router_no_logprob; agent_answer, agent_verdict, agent_right, n_turns, zoomed (a tool call gave a picture);
+          first_look_verdict, first_look_right (the agent without its tool);
+        - `<arm>_<part>` with the parts in `ARM_PARTS`, for every arm that ran and for those computed from `collect`:
+          draft_only, router_only, baseline_batched.
+
+        `attrs["protocol"]` is the protocol of the verdicts. `attrs["total_s"]` holds the seconds of whole tasks
+        ("arm task" -> s) where records have no times of their own (imported).
 
     Raises:
         StageError: a stage is missing or unfinished (names the notebook to run); verdicts are not of the records they

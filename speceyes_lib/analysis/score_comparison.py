@@ -1,4 +1,4 @@
-"""Comparison of scores: AUROC, AURC and ties of every score on the same drafts."""
+"""Comparison of scores on the same drafts: AUROC, AURC, and how many drafts nearly tie."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
-from ..gating.scores import EQUAL_SCORES, SCORES, score_answers
-from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE
+from ..gating.scores import EQUAL_SCORES, SCORES
 from ..stats.calibration import CalibrationBins, brier_terms
 from ..stats.checks import as_flags, as_scores
 from ..stats.ranking import Ranking
@@ -142,23 +141,6 @@ def merged_scores(
     table = pd.DataFrame(list(rows.values()), columns=by_name.columns).infer_objects()
     table.index = pd.Index(list(rows), name="scores", tupleize_cols=False)
     return table
-
-
-def near_tie_geometry(
-    gaps: ArrayLike, k: int = DEFAULT_K, slope: float = DEFAULT_SLOPE, depth: float = 12.0, seed: int = 0
-) -> pd.DataFrame:
-    """The scores of one token as its runner-up comes closer: columns gap (nats), min, margin, tie_aware.
-
-    The other K - 2 alternatives lie `depth` nats below the best, scattered by one nat (seeded).
-    """
-    rest = -np.sort(-np.random.default_rng(seed).normal(-depth, 1.0, k - 2))
-    rows = []
-    for gap in np.asarray(gaps, dtype=np.float64):
-        z = np.concatenate([[0.0, -gap], np.minimum(rest, -gap)])
-        top = (z - np.log(np.exp(z).sum()))[None, :]
-        values = score_answers(top, [0, 1], k, slope)
-        rows.append({"gap": gap, **{name: values[name][0] for name in ("min", "margin", "tie_aware")}})
-    return pd.DataFrame(rows)
 
 
 def near_ties(

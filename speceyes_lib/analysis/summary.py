@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,7 @@ def summarise(
         "arms": {name: _arm_summary(frame, name, bootstrap) for name in present},
         "missing": [name for name in SUMMARY_ARMS if name not in present],
         "comparisons": {
-            f"{a}_vs_{b}": _by_split(
-                frame,
-                lambda part, a=a, b=b: (
-                    compare(part, a, b, bootstrap).as_dict() | _speedup(part, a, b, bootstrap)
-                ),
-            )
+            f"{a}_vs_{b}": _by_split(frame, partial(_compared, a=a, b=b, bootstrap=bootstrap))
             for a, b in COMPARISONS
             if a in arms and b in arms
         },
@@ -157,6 +153,10 @@ def _measured(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
             **_estimate("accepted", shares.accepted),
         }
     return entry
+
+
+def _compared(frame: pd.DataFrame, a: str, b: str, bootstrap: Bootstrap) -> dict:
+    return compare(frame, a, b, bootstrap).as_dict() | _speedup(frame, a, b, bootstrap)
 
 
 def _speedup(frame: pd.DataFrame, name: str, reference: str, bootstrap: Bootstrap) -> dict:

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "gate": ("accepts",),
         "threshold": ("choose_threshold", "read_operating_point"),
+        "scores": ("score_answers",),
         "calibration_samples": ("gate_samples",),
         "certificates": ("certification_rules", "certify", "evaluate_rules"),
     },

@@ -15,33 +15,24 @@ from .figures import FIGURES
 from .plots.style import STYLE
 
 
-def save_figure(fig: Figure, name: str, folder: Path, data: pd.DataFrame, provenance: Mapping) -> list[Path]:
-    """Write `<name>.pdf`, `.png`, the plotted numbers as `.csv`, and where they are from as `.json`.
-
-    Equal input gives equal bytes: no timestamps, no software versions in the pictures. Returns the four paths.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv", "json")]
-    with plt.style.context(STYLE):
-        fig.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-        fig.savefig(paths[1], metadata={"Software": None})
-    data.to_csv(paths[2], index=False, lineterminator="\n", float_format="%.10g")
-    paths[3].write_text(
-        json.dumps(dict(provenance), indent=1, sort_keys=True, allow_nan=False) + "\n", "utf-8"
-    )
-    return paths
-
-
 class Album:
-    """Saves the figures of one stage into one folder, each with its numbers and origin, and keeps the list."""
+    """Saves the figures of one stage into one folder, each with its numbers and origin, and keeps the list.
+
+    Equal input gives equal bytes: no timestamps, no software versions in the pictures.
+    """
 
     def __init__(self, folder: Path, provenance: Mapping) -> None:
         self.folder, self.provenance = Path(folder), dict(provenance)
         self.paths: list[Path] = []
 
     def add(self, figure: Figure, name: str, data: pd.DataFrame, source: str = "measured") -> Path:
-        """Save a figure as `name`, one of `FIGURES`; `source`: measured, reported or both. Returns its PNG.
+        """Save a figure as `name`, one of `FIGURES`, in four files; returns its PNG.
+
+        Args:
+            figure: the figure.
+            name: of its files.
+            data: the plotted numbers.
+            source: measured, reported or both.
 
         Raises:
             UserError: the figure is not listed.
@@ -50,5 +41,13 @@ class Album:
             raise UserError(
                 f"figure {name!r} is not listed; add a line for it in speceyes_lib/report/figures.py"
             )
-        self.paths += save_figure(figure, name, self.folder, data, {**self.provenance, "source": source})
-        return self.folder / f"{name}.png"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = [self.folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv", "json")]
+        with plt.style.context(STYLE):
+            figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+            figure.savefig(paths[1], metadata={"Software": None})
+        data.to_csv(paths[2], index=False, lineterminator="\n", float_format="%.10g")
+        origin = json.dumps({**self.provenance, "source": source}, indent=1, sort_keys=True, allow_nan=False)
+        paths[3].write_text(origin + "\n", "utf-8")
+        self.paths += paths
+        return paths[1]

@@ -61,7 +61,10 @@ class Column:
             cells = [interval(row, digits, self.unit, sign) for row in zip(values, *ends, strict=True)]
         else:
             write = self.format if callable(self.format) else lambda value: format(value, self.format)
-            cells = ["" if _missing(value) else write(value) + self.unit for value in values]
+            blank = [pd.api.types.is_scalar(value) and pd.isna(value) for value in values]
+            cells = [
+                "" if none else write(value) + self.unit for value, none in zip(values, blank, strict=True)
+            ]
         if self.n is None:
             return cells
         counts = self._of(frame, self.n)
@@ -73,10 +76,6 @@ class Column:
         return list(frame.index.get_level_values(name) if name in frame.index.names else frame[name])
 
 
-def _missing(value: Any) -> bool:
-    return pd.api.types.is_scalar(value) and pd.isna(value)
-
-
 def as_text(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """The frame as text cells under the labels of `columns`; columns that name index levels become the index."""
     texts = {column.label or column.name: column.texts(frame) for column in columns}
@@ -85,19 +84,22 @@ def as_text(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     return table.set_index(levels) if levels else table
 
 
-def show(frame: pd.DataFrame, columns: Sequence[Column] | None = None, caption: str = "") -> Styler:
+def show(
+    frame: pd.DataFrame, columns: Sequence[Column] | None = None, caption: str = "", digits: int = 1
+) -> Styler:
     """A table for a notebook.
 
     Args:
         frame: the numbers, a row per line of the table.
-        columns: what to show, in this order; None: every column under its own name, floats with one digit.
+        columns: what to show, in this order; None: every column under its own name.
         caption: stands above the table.
+        digits: of floats where no columns are given.
 
     Returns:
         A pandas Styler. Equal input gives equal HTML.
     """
     table = frame if columns is None else as_text(frame, columns)
-    styler = table.style.format(precision=1, na_rep="", escape="html")
+    styler = table.style.format(precision=digits, na_rep="", escape="html")
     for axis in (0, 1):
         styler.format_index(escape="html", axis=axis, na_rep="")
     if table.index.names == [None] and isinstance(table.index, pd.RangeIndex):
@@ -106,19 +108,6 @@ def show(frame: pd.DataFrame, columns: Sequence[Column] | None = None, caption: 
         styler.format_index_names(escape="html")
     # pandas escapes cells and headers on request, a caption never; its table ids are random by default
     return styler.set_uuid("t").set_table_styles(RULES).set_caption(escape(caption))
-
-
-# ------------------------------------------------------------------ formats
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """A fraction in percent, without the sign."""
-    return f"{100 * fraction:.{digits}f}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Seconds in whole milliseconds, without the unit."""
-    return f"{1000 * seconds:.0f}"
 
 
 def words(name: str) -> str:

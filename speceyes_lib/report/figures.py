@@ -10,13 +10,7 @@ from typing import NamedTuple
 
 
 class ListedFigure(NamedTuple):
-    """A figure.
-
-    Attributes:
-        stage: of the notebook that draws it.
-        draw: file and function in `plots/`.
-        caption: what it shows.
-    """
+    """A figure of a stage's notebook, and the file and function in `plots/` that draw it."""
 
     stage: str
     draw: str

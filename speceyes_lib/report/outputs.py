@@ -28,15 +28,13 @@ from .album import Album
 from .paper_table import table1, table1_latex
 
 THRESHOLD, CONFIDENCE, FIGURES = "04_threshold", "04_confidence", "05_figures"
-CERTIFIED, COSTS = "04_certified_thresholds", "04_costs"
-REPORTED_NUMBERS = "study_reported_numbers"
 
 
 def open_album(params: StageParams, stage: str) -> Album:
     """The run's figure folder, with the origin that each figure saved in it will carry.
 
-    Said is what the numbers come from, so that drawing the same again gives the same files: the commit is the one
-    that recorded the run, not the one that draws it. Without a run it is the hash of the reported numbers.
+    The origin is that of the numbers, so that drawing the same again gives the same files: the commit that recorded the
+    run, not the one that draws it. Without a run it is the hash of the reported numbers.
     """
     config = json.dumps(params.stage_config(), sort_keys=True)
     origin = {"run": params.run, "stage": stage, "config_sha256": text_hash(config), **recorded_by(params)}
@@ -47,12 +45,8 @@ def write_threshold_stage(
     params: ThresholdParams, frame: pd.DataFrame, here: OperatingPoint, figures: Album
 ) -> Path:
     """Write `operating_point.json`, which hands the threshold on, and the manifest; returns the stage's folder."""
-    chosen_on = {
-        "run": params.run,
-        "tasks": params.tasks,
-        "score": params.score,
-        "protocol": protocol_of(frame),
-    }
+    chosen_on = {name: getattr(params, name) for name in ("run", "tasks", "score")}
+    chosen_on["protocol"] = protocol_of(frame)
     files = {OPERATING_POINT_FILE: here.as_dict() | {"chosen_on": chosen_on}}
     return _finish(params, THRESHOLD, files, len(frame), figures)
 
@@ -65,7 +59,7 @@ def write_confidence_stage(
     figures: Album,
     more: Mapping | None = None,
 ) -> Path:
-    """Write `confidence.json` and the manifest; returns the stage's folder. `more` goes into the file, too."""
+    """Write `confidence.json`, with the entries of `more`, and the manifest; returns the stage's folder."""
     used = operating_point_in_use(params, here)
     accuracy, accepted = funnel_at(frame, used["threshold"], params.score)
     confidence = {
@@ -84,14 +78,17 @@ def write_tables_stage(
     params: GateAnalysisParams, stage: str, tables: Mapping[str, pd.DataFrame], n: int, figures: Album
 ) -> Path:
     """Write each table as `<name>.csv`, and the manifest; returns the stage's folder. `n`: samples of the run."""
-    return _finish(params, stage, {f"{name}.csv": table for name, table in tables.items()}, n, figures)
+    return _finish(params, stage, _csv(tables), n, figures)
 
 
 def write_reported_numbers(params: ReportedNumbersParams, tables: Mapping[str, pd.DataFrame]) -> Path:
     """Write every table as CSV by its name, and the manifest; returns the stage's folder."""
-    files = {f"{name}.csv": table for name, table in tables.items()}
-    inputs = {"paper": folder_hash(resolve("data/paper"))}
-    return finish_stage(params.run, REPORTED_NUMBERS, params.stage_config(), files, len(files), inputs)
+    stage, inputs = "study_reported_numbers", {"paper": folder_hash(resolve("data/paper"))}
+    return finish_stage(params.run, stage, params.stage_config(), _csv(tables), len(tables), inputs)
+
+
+def _csv(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    return {f"{name}.csv": table for name, table in tables.items()}
 
 
 def write_figures_stage(
@@ -104,10 +101,10 @@ def write_figures_stage(
         "table1.tex": table1_latex(shown, caption, "tab:table1"),
         "table1.html": table1(shown, caption).to_html(),
     }
-    if run is None:
-        return _finish(params, FIGURES, files, 0, figures, arms=())
-    files["../summary.json"] = run.summary
-    return _finish(params, FIGURES, files, len(run.frame), figures, params.arms)
+    if run is not None:
+        files["../summary.json"] = run.summary
+    arms, n = (params.arms, len(run.frame)) if run else ((), 0)
+    return _finish(params, FIGURES, files, n, figures, arms)
 
 
 def _finish(

@@ -48,8 +48,7 @@ def layout(long: pd.DataFrame) -> pd.DataFrame:
     table["replayed"] = table["how"].eq("replayed")
     for column, names in (("method", METHODS), ("split", splits)):
         table[column] = pd.Categorical(table[column], names, ordered=True)
-    order = {key: i for i, key in enumerate(dict.fromkeys(zip(long["source"], long["agent"], strict=True)))}
-    table["block"] = [order[key] for key in zip(table["source"], table["agent"], strict=True)]
+    table["block"] = long.groupby(["source", "agent"], sort=False).ngroup()
     table = table.sort_values(["block", "method", "split"], ignore_index=True)
     table["slower"] = table["speedup"] < 1 - 1e-9
     table["accuracy_mark"], table["speedup_mark"] = "", ""
@@ -77,15 +76,13 @@ def missing_rows(long: pd.DataFrame) -> list[str]:
         if methods:
             sentences.append(f"{agent}: not run: {', '.join(methods)}.")
         if splits:
-            sentences.append(
-                f"{agent}: no samples of {', '.join(splits)}, so its average is over the others."
-            )
+            absent = ", ".join(splits)
+            sentences.append(f"{agent}: no samples of {absent}, so its average is over the others.")
         if "baseline" not in set(part["method"]):
             sentences.append(f"{agent}: without its agent alone there are no speedups.")
     return sentences
 
 
-# ------------------------------------------------------------------ styled
 ACCURACY, SPEEDUP = "Acc.", "Speedup"
 _LOOKS = {  # mark -> CSS, and the command that pandas wraps a LaTeX cell in
     "html": {"best": "font-weight: bold", "second": "text-decoration: underline", "": ""},

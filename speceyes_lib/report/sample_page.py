@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -30,15 +30,7 @@ from ..judging.human import Overrides, reviewed
 from ..models.token_texts import token_text
 from ..runs.arms import DRAFT_STAGE
 from ..runs.evidence import Evidence
-from ..runs.records import (
-    PHASES,
-    AgentRecord,
-    DraftRecord,
-    JudgedRecord,
-    RouterRecord,
-    Trajectory,
-    Verdict,
-)
+from ..runs.records import PHASES, AgentRecord, DraftRecord, JudgedRecord, Trajectory, Verdict
 from ..tasks.images import iou
 from ..tasks.pictures import ImageRef
 from ..tasks.sample import LETTERS, Sample, shown_as
@@ -161,17 +153,11 @@ def overlap_note(crop: Sequence[float], targets: Sequence[Sequence[float]]) -> s
     return f"IoU {shared:.2f}, holds {held:.0%} of the target"
 
 
-class Still(NamedTuple):
-    """A picture inside a page: a JPEG as a data URI, its size, and its pixels per pixel of the original."""
+def _still(shown: MarkedPicture, crop_px: Sequence[float] | None = None) -> dict[str, Any] | None:
+    """The picture small enough for a page, or a crop of it (a box in pixels of the original); None: no picture.
 
-    source: str
-    width: int
-    height: int
-    scale: float
-
-
-def _still(shown: MarkedPicture, crop_px: Sequence[float] | None = None) -> Still | None:
-    """The picture small enough for a page, or the crop in it (a box in pixels of the original); None: no picture."""
+    A data URI (`source`), its `width` and `height`, and its pixels per pixel of the original (`scale`).
+    """
     if shown.picture is None:
         return None
     with Image.open(io.BytesIO(shown.picture.data)) as stored:
@@ -185,7 +171,7 @@ def _still(shown: MarkedPicture, crop_px: Sequence[float] | None = None) -> Stil
         image = image.resize(tuple(max(1, round(side * factor)) for side in image.size))
         scale *= factor
     source = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(image, 85)).decode()}"
-    return Still(source, image.width, image.height, scale)
+    return {"source": source, "width": image.width, "height": image.height, "scale": scale}
 
 
 # ------------------------------------------------------------------ tokens
@@ -329,13 +315,6 @@ class SampleView:
     ] = ()  # stage, phase -> seconds (None: not timed)
     record: AgentRecord | None = None  # of the arm
     mark: str = ""  # text to highlight in what the agent wrote
-
-    @property
-    def routers(self) -> list[tuple[str, RouterRecord]]:
-        """Name and answer of each router that ran."""
-        answers = (self.record.router, self.record.router_small) if self.record else ()
-        names = ("Router", "Router (small model)")
-        return [(name, answer) for name, answer in zip(names, answers, strict=False) if answer]
 
     @property
     def longest_s(self) -> float:

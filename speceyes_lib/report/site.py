@@ -43,9 +43,6 @@ HEADLINE_COLUMNS = [
 FIGURE_KINDS = (".png", ".pdf", ".csv", ".json")
 
 
-# ------------------------------------------------------------------ headline
-
-
 def headline_rows(summary: Mapping) -> list[tuple[str, ...]]:
     """The headline as text cells: column names, then a row for each arm of `HEADLINE_ARMS` that the run has."""
     from ..analysis.results import arm_results
@@ -59,11 +56,9 @@ def headline_rows(summary: Mapping) -> list[tuple[str, ...]]:
 
 def headline_text(summary: Mapping) -> str:
     """The headline for a terminal: aligned columns."""
-    rows = headline_rows(summary)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    columns = zip(*headline_rows(summary), strict=True)
+    aligned = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
+    return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
 
 
 def headline_markdown(summary: Mapping) -> str:
@@ -122,9 +117,6 @@ def publish(run: str = "demo") -> list[Path]:
     return [Path(shutil.copyfile(path, target / path.name)) for path in paths]
 
 
-# ------------------------------------------------------------------ pages
-
-
 def write_index(run: str, chose_for: str = "") -> Path:
     """Write data/runs/<run>/index.html and a page beside each executed notebook; return the index.
 
@@ -139,11 +131,9 @@ def write_index(run: str, chose_for: str = "") -> Path:
     if not folder.is_dir():
         raise StageError(f"there is no run {run!r}; run make reproduce for the embedded one")
     summary = read_summary(run) if summary_file(run).is_file() else None
-    chosen_by = validation_run(run)
-    if run_dir(chosen_by).is_dir():
+    chosen_by = validation_run(run) if run_dir(validation_run(run)).is_dir() else ""
+    if chosen_by:
         write_index(chosen_by, chose_for=run)
-    else:
-        chosen_by = ""
     mark = recorded_mark(run)
     page = render(
         "index.html",
@@ -202,5 +192,5 @@ def _notebook_body(path: Path) -> str:
 def _exporter() -> HTMLExporter:
     from nbconvert import HTMLExporter
 
-    # the "basic" template is the bare content: no styles, fonts or scripts fetched from elsewhere
+    # the "basic" template is the bare content: no styles, fonts or scripts from elsewhere
     return HTMLExporter(template_name="basic", embed_images=True)

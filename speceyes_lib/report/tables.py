@@ -5,7 +5,6 @@ The comment above a list names the function whose frame it shows. Blank cells me
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -13,8 +12,7 @@ import pandas as pd
 from ..gating.certificates import Rule
 from ..gating.scores import SCORES
 from ..judging.benchmark_measures import MEASURES, OVERALL
-from ..replay.settings import POOLED
-from .columns import Column, milliseconds, percent, words
+from .columns import Column, words
 from .formatting import p_value
 from .labels import method_label, rule_labels, split_label
 
@@ -31,39 +29,6 @@ DIFFERENCE = Column("diff_pp", "points [95 %]", "+.1f", ("low_pp", "high_pp"))
 P_VALUE = Column("p_value", "McNemar p", p_value)
 
 # ------------------------------------------------------------------ verdicts
-
-# verdict_frames.agreement
-AGREEMENT = (
-    Column("raters"),
-    Column("n"),
-    Column("agree_pct", "agree %", ".2f"),
-    Column("kappa", format=".2f"),
-    *(Column(f"{a}_{b}", f"{a}, {b}") for a in ("right", "wrong") for b in ("right", "wrong")),
-)
-_SCORER = (Column("split", format=split_label), Column("scorer"))
-# scorer_comparison.accuracy_by_scorer
-SCORERS_ACCURACY = (
-    *_SCORER,
-    Column("accuracy_pct", "accuracy %", ".1f"),
-    *map(Column, ("n", "dropped", "open")),
-)
-# scorer_comparison.pope_by_scorer
-SCORERS_POPE = (
-    *_SCORER,
-    *(Column(f"{name}_pct", f"{name} %", ".1f") for name in ("accuracy", "precision", "recall")),
-    Column("f1_pct", "F1 %", ".1f"),
-    Column("yes_pct", "yes %", ".1f"),
-    *map(Column, ("neither", "n")),
-)
-# scorer_comparison.corrections
-CORRECTIONS = (
-    Column("step"),
-    Column("gained"),
-    Column("lost"),
-    Column("moved_points", "points moved", "+.2f"),
-    Column("accuracy_pct", "accuracy %", ".2f"),
-    Column("n"),
-)
 
 
 def measure_columns(table: pd.DataFrame, benchmark: str) -> list[Column]:
@@ -118,7 +83,7 @@ def auroc_columns(scores: Sequence[str]) -> list[Column]:
     return [Column("drafts", format=split_label), Column("n", format=COUNT), *values]
 
 
-# ------------------------------------------------------------------ scores, ledger, certificates
+# ------------------------------------------------------------------ scores, certificates
 
 
 def score_columns(table: pd.DataFrame) -> list[Column]:
@@ -142,14 +107,6 @@ def score_columns(table: pd.DataFrame) -> list[Column]:
     ]
 
 
-# ConfidenceData.ledger
-LEDGER = (
-    *map(Column, ("id", "outcome", "question", "draft", "agent")),
-    Column("confidence", format=".4f"),
-    Column("saved_s", "ms saved", milliseconds),
-)
-
-
 def certificate_columns(rules: Sequence[Rule]) -> list[Column]:
     """Columns of `confidence_data.rule_results`.
 
@@ -171,56 +128,8 @@ def certificate_columns(rules: Sequence[Rule]) -> list[Column]:
     ]
 
 
-# ------------------------------------------------------------------ costs
-
-_COSTS = {"route": "router", "draft": "draft", "agent": "agent", "gain": "saved, by the formula"}
-_COSTS |= {"saved": "saved, as charged", "price": "price"}
-# payoff.break_even
-BREAK_EVEN = (
-    Column("task", "split", lambda task: "all" if task == POOLED else split_label(task)),
-    Column("n"),
-    Column("alpha", format=".2f"),
-    Column("beta", format=".2f"),
-    Column("accepted", "accepted %", percent),
-    Column("overhead", "break-even %", percent),
-    *(Column(f"{name}_ms", f"{label} ms", ".1f") for name, label in _COSTS.items()),
-    Column("pays", format=lambda pays: "yes" if pays else "no"),
-)
-# the second frame of ConfidenceData.fleet_plan
-FLEET_LOAD = (
-    Column("workload", format={"funnel": "with the gate", "agent": "agent alone"}.__getitem__),
-    Column("users", format=","),
-    Column("small", "small replicas"),
-    Column("large"),
-    Column("throughput_per_s", "requests / s", ".1f"),
-    Column("p50_s", "median s", ".3f"),
-    Column("p95_s", "95 % within s", ".3f"),
-    Column("small_utilisation", "small busy %", lambda share: percent(share, 0)),
-    Column("large_utilisation", "large busy %", lambda share: percent(share, 0)),
-)
-
 # ------------------------------------------------------------------ studies
 
-_FIDELITY = (Column("setting"), Column("n"))
-# fidelity.compare_with_replay
-FIDELITY = (
-    *_FIDELITY,
-    *(Column(f"{name}_differ", f"{name} differ") for name in ("decisions", "answers", "verdicts")),
-    Column("confidence_off", "confidence off", ".0e"),
-    Column("accuracy_pct_predicted", "accuracy %, replayed", ".2f"),
-    Column("accuracy_pct_measured", "measured", ".2f"),
-    Column("accepted_predicted", "accepted, replayed"),
-    Column("accepted_measured", "accepted"),
-)
-FIDELITY_COSTS = (
-    *_FIDELITY,
-    Column("wall_s_predicted", "wall-clock s, replayed", ".1f"),
-    Column("wall_s_measured", "measured", ".1f"),
-    Column("speedup_predicted", "speedup, replayed", ".2f", unit="x"),
-    Column("speedup_measured", "speedup, measured", ".2f", unit="x"),
-    Column("off_pct", "off", ".1f", unit=" %"),
-    Column("cost_note", "note", lambda note: textwrap.fill(note, 60)),
-)
 # position_bias.by_order
 ORDERS = (
     Column("task", format=split_label),

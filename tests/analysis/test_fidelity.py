@@ -67,7 +67,7 @@ def test_a_disagreement_is_found_and_named(params, data):
     """With another instrumented pass, as a wrong replay would be, every kind of difference is counted."""
     turned = replay_data.ReplayData(**{**vars_of(data), "draft": 1 - np.clip(data.draft, 0, 1)})
     top = data.top_logprobs.copy()
-    top[:, 0] = top[:, 1]  # the best token ties with the second: nobody is sure
+    top[:, 0] = top[:, 1]  # the best token ties with the second, so that no token is sure
     turned = replay_data.ReplayData(**{**vars_of(turned), "top_logprobs": top})
     table, differing = fidelity.compare_with_replay(params, turned)
     assert table["decisions_differ"].sum() > 0
@@ -155,6 +155,6 @@ def test_a_setting_reads_back_from_its_text(setting):
         ("", ""),
     ],
 )
-def test_a_text_that_is_no_setting_is_told_apart(text, part):
+def test_a_text_that_is_no_setting_is_an_error(text, part):
     with pytest.raises(UserError, match=re.escape(f"setting {text!r}: cannot read {part!r}")):
         settings.Setting.parse(text)

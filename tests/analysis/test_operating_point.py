@@ -19,18 +19,22 @@ def frame():
 
 
 def test_the_funnel_computed_at_a_threshold_is_the_curve_at_that_point(frame):
-    here = choose_threshold(frame)
-    accuracy, accepted = funnel_at(frame, here.threshold)
-    assert accuracy.value == pytest.approx(here.accuracy.value)
-    assert accepted.value == pytest.approx(here.accepted.value)
+    chosen = choose_threshold(frame)
+    accuracy, accepted = funnel_at(frame, chosen.threshold)
+    assert accuracy.value == pytest.approx(chosen.accuracy.value)
+    assert accepted.value == pytest.approx(chosen.accepted.value)
 
 
 def test_the_operating_point_survives_its_file(frame, tmp_path):
-    here = choose_threshold(frame)
+    chosen = choose_threshold(frame)
     path = tmp_path / "operating_point.json"
-    path.write_text(json.dumps(here.as_dict() | {"chosen_on": {"run": "v", "score": "min"}}))
-    told = read_operating_point(path)
-    assert (told["threshold"], told["rule"], told["chosen_on"]["run"]) == (here.threshold, here.rule, "v")
+    path.write_text(json.dumps(chosen.as_dict() | {"chosen_on": {"run": "v", "score": "min"}}))
+    stored = read_operating_point(path)
+    assert (stored["threshold"], stored["rule"], stored["chosen_on"]["run"]) == (
+        chosen.threshold,
+        chosen.rule,
+        "v",
+    )
 
 
 def test_a_missing_or_damaged_operating_point_says_what_to_run(tmp_path):

@@ -7,7 +7,7 @@ import json
 import pytest
 from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
-from speceyes_lib.analysis import paper_comparison, plot_data, sample_frame, summary
+from speceyes_lib.analysis import paper_comparison, sample_frame, summary
 from speceyes_lib.errors import StageError
 from speceyes_lib.params import FiguresParams
 from speceyes_lib.paths import run_dir, stage_dir
@@ -22,8 +22,8 @@ MADE = {"k": 32, "agent_batch_size": 1, "agent": "thyme"}
 
 
 def store(run: str, tasks=TASKS, arms=ARMS, seed: int = 0) -> None:
-    made, judged = make_run(per_task=4, tasks=tasks, seed=seed)
-    write_answers(run, {a: made[a] for a in arms}, MADE)
+    drawn, judged = make_run(per_task=4, tasks=tasks, seed=seed)
+    write_answers(run, {a: drawn[a] for a in arms}, MADE)
     write_verdicts(run, {a: judged[a] for a in arms})
 
 
@@ -51,22 +51,26 @@ def gathered(run: str = "r", **changed) -> paper_comparison.PaperData:
     return paper_comparison.gather_paper(params, summary.summarised(params))
 
 
-def shown(found: paper_comparison.PaperData) -> dict:
+def shown(paper: paper_comparison.PaperData) -> dict:
     """Everything notebook 05 draws, by name; what there is nothing for is absent."""
-    results = found.results()
-    made = {"table": table1(results), "scatter": gate.accuracy_speedup(results)}
-    made["method"] = method.method_diagram(found.shares())
+    results = paper.results()
+    drawn = {"table": table1(results), "scatter": gate.accuracy_speedup(results)}
+    drawn["method"] = method.method_diagram(paper.shares())
     for name, sweep, draw in (
-        ("threshold", found.threshold_sweep(), ablations.threshold_ablation),
-        ("topk", found.topk_sweep(), ablations.topk_ablation),
-        ("score", found.score_sweep(), ablations.score_ablation),
-        ("batch", found.batch_sweep(), lambda s: ablations.batch_size_ablation(s, plot_data.batch_gains(s))),
-        ("router", found.router_sweep(), ablations.router_ablation),
-        ("throughput", found.throughput(), cost.throughput),
+        ("threshold", paper.threshold_sweep(), ablations.threshold_ablation),
+        ("topk", paper.topk_sweep(), ablations.topk_ablation),
+        ("score", paper.score_sweep(), ablations.score_ablation),
+        (
+            "batch",
+            paper.batch_sweep(),
+            lambda s: ablations.batch_size_ablation(s, s.assign(gain_per_query=0.1)),
+        ),
+        ("router", paper.router_sweep(), ablations.router_ablation),
+        ("throughput", paper.throughput(), cost.throughput),
     ):
         if len(sweep):
-            made[name] = draw(sweep)
-    return made
+            drawn[name] = draw(sweep)
+    return drawn
 
 
 ALL = {"table", "scatter", "method", "threshold", "topk", "score", "batch", "router", "throughput"}
@@ -74,9 +78,9 @@ ALL = {"table", "scatter", "method", "threshold", "topk", "score", "batch", "rou
 
 # ------------------------------------------------------------------ whole
 def test_a_whole_run_gives_every_table_and_figure(point):
-    found = gathered(threshold_from=point)
-    assert set(shown(found)) == ALL
-    results = found.results()
+    paper = gathered(threshold_from=point)
+    assert set(shown(paper)) == ALL
+    results = paper.results()
     replayed = results[results["how"].eq("replayed")]
     assert set(replayed["method"]) == {"speceyes_mean", "speceyes_bottom20", "speceyes_log"}
     assert set(results[results["source"] == "reported"]["agent"]) == {"none", "deepeyes", "thyme"}
@@ -89,23 +93,23 @@ def test_the_run_is_drawn_into_its_own_agents_panels(point):
 
 
 def test_the_replayed_sweep_meets_the_run_at_its_own_threshold(point):
-    found = gathered()
-    sweep = found.threshold_sweep()
-    own = sweep[(sweep["source"] == "measured") & (sweep["threshold"] == found.gate["threshold"])]
-    ran = found.run.summary["arms"]["gated"]["splits"]
-    assert own.set_index("split")["accuracy_pct"].to_dict() == pytest.approx(
+    paper = gathered()
+    sweep = paper.threshold_sweep()
+    measured = sweep[(sweep["source"] == "measured") & (sweep["threshold"] == paper.gate["threshold"])]
+    ran = paper.run.summary["arms"]["gated"]["splits"]
+    assert measured.set_index("split")["accuracy_pct"].to_dict() == pytest.approx(
         {split: entry["accuracy_pct"] for split, entry in ran.items()}
     )
 
 
 @pytest.mark.parametrize("source", ["run", "both", "reported"])
 def test_only_the_sources_asked_for_are_shown(point, source):
-    found = gathered(source=source)
+    paper = gathered(source=source)
     wanted = {"run": {"measured"}, "reported": {"reported"}, "both": {"reported", "measured"}}[source]
-    assert set(found.results()["source"]) == wanted
-    for sweep in (found.threshold_sweep(), found.batch_sweep()):
+    assert set(paper.results()["source"]) == wanted
+    for sweep in (paper.threshold_sweep(), paper.batch_sweep()):
         assert set(sweep["source"]) == wanted
-        assert found.source(sweep) == ("both" if len(wanted) > 1 else next(iter(wanted)))
+        assert paper.source(sweep) == ("both" if len(wanted) > 1 else next(iter(wanted)))
 
 
 def test_further_runs_stand_below_the_run(point):
@@ -122,14 +126,14 @@ def test_further_runs_stand_below_the_run(point):
 
 # ------------------------------------------------------------------ partial
 def test_nothing_but_reported_numbers_needs_no_run(point):
-    found = gathered("never", source="reported")
-    assert set(shown(found)) == {"table", "scatter", "method", "threshold", "topk", "batch"}
-    assert found.missing == []
+    paper = gathered("never", source="reported")
+    assert set(shown(paper)) == {"table", "scatter", "method", "threshold", "topk", "batch"}
+    assert paper.missing == []
     assert not run_dir("never").exists()
 
 
 @pytest.mark.parametrize(
-    ("arms", "tasks", "absent", "told"),
+    ("arms", "tasks", "absent", "text"),
     [
         (ARMS, TASKS[:1], set(), "no samples of V* relative"),
         (["collect", "gated"], TASKS[:2], set(), "without its agent alone there are no speedups"),
@@ -139,50 +143,50 @@ def test_nothing_but_reported_numbers_needs_no_run(point):
     ],
     ids=["one split", "no baseline", "no collect", "no gated", "agent alone"],
 )
-def test_a_partial_run_gives_what_it_has_and_names_the_rest(point, arms, tasks, absent, told):
+def test_a_partial_run_gives_what_it_has_and_names_the_rest(point, arms, tasks, absent, text):
     run = f"part-{'-'.join(arms)}-{len(tasks)}"
     store(run, tasks=tasks, arms=arms)
-    found = gathered(run, arms=arms, tasks=list(tasks), source="run")
-    assert set(shown(found)) == ALL - absent
-    results = found.results()
+    paper = gathered(run, arms=arms, tasks=list(tasks), source="run")
+    assert set(shown(paper)) == ALL - absent
+    results = paper.results()
     assert set(results["source"]) == {"measured"}
     assert set(results["split"]) == {*tasks, "average"}
-    sentences = " ".join([*missing_rows(results), *found.missing])
-    assert told in sentences
+    sentences = " ".join([*missing_rows(results), *paper.missing])
+    assert text in sentences
     folder = outputs.write_figures_stage(
-        found.params, found.run, results, outputs.open_album(found.params, outputs.FIGURES)
+        paper.params, paper.run, results, outputs.open_album(paper.params, outputs.FIGURES)
     )
     assert (folder / "table1.tex").is_file()
 
 
 def test_without_a_validation_run_no_other_score_is_replayed(point):
-    found = gathered()
-    assert "how" not in found.results() or not found.results()["how"].eq("replayed").any()
-    assert "no validation run to choose on" in " ".join(found.missing)
+    paper = gathered()
+    assert "how" not in paper.results() or not paper.results()["how"].eq("replayed").any()
+    assert "no validation run to choose on" in " ".join(paper.missing)
 
 
 def test_settings_the_run_cannot_answer_are_named(point):
-    found = gathered(source="run")  # scores at K = 32, and no token evidence to score anew
-    assert set(found.topk_sweep()["top_k"].dropna()) == {32}
-    assert [m.split(":")[0] for m in found.missing if m.startswith("k ")] == ["k 48", "k 64", "k 80", "k 96"]
+    paper = gathered(source="run")  # scores at K = 32, and no token evidence to compute others from
+    assert set(paper.topk_sweep()["top_k"].dropna()) == {32}
+    assert [m.split(":")[0] for m in paper.missing if m.startswith("k ")] == ["k 48", "k 64", "k 80", "k 96"]
 
 
 def test_what_is_missing_is_named_once_however_often_it_is_asked_for(point):
-    found = gathered(source="run")
-    shown(found)
-    once = list(found.missing)
+    paper = gathered(source="run")
+    shown(paper)
+    once = list(paper.missing)
     assert len(once) > 1
-    shown(found)
-    assert found.missing == once
+    shown(paper)
+    assert paper.missing == once
 
 
 # ------------------------------------------------------------------ refused
 def rewrite(run: str, stage: str, task: str, **changed) -> None:
     path = stage_dir(run, stage, task) / "manifest.json"
-    told = json.loads(path.read_text())
+    text = json.loads(path.read_text())
     for key, value in changed.items():
-        told[key] = told[key] | value if isinstance(value, dict) else value
-    path.write_text(json.dumps(told))
+        text[key] = text[key] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(text))
 
 
 @pytest.fixture

@@ -171,29 +171,32 @@ def drafted(benchmark_root, tmp_path_factory):
     """A run with its drafts, and the parameters that go on from there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECEYES_RUNS", str(tmp_path_factory.mktemp("runs")))
-        own = DraftParams(
+        drafting = DraftParams(
             run="r",
             tasks=TASKS,
             data_root=str(benchmark_root),
             draft_model=str(MODELS / "draft"),
             device="cpu",
         )
-        run_draft_stage(own)
-        yield own, PositionBiasParams(run="r", tasks=TASKS, orders=["rotated_1", "shuffled"], bootstrap=200)
+        run_draft_stage(drafting)
+        yield (
+            drafting,
+            PositionBiasParams(run="r", tasks=TASKS, orders=["rotated_1", "shuffled"], bootstrap=200),
+        )
 
 
 def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted, tmp_path):
-    own, params = drafted
+    drafting, params = drafted
     seen = []
-    passes = position_bias.run_orders(params, lambda *told: seen.append(told))
-    published = {s.id: s for s in load_samples(own, TASKS[0])}
+    passes = position_bias.run_orders(params, lambda *progress: seen.append(progress))
+    published = {s.id: s for s in load_samples(drafting, TASKS[0])}
     for order, recorded in passes.items():
         assert len(recorded.drafts()) == 6
         assert recorded.config("01_draft")["option_order"] == order
         for id_, record in recorded.drafts().items():
             expected = arranged([published[id_]], order)[0].options_shown
             assert record.options_shown == expected
-    again = position_bias.run_orders(params, lambda *told: None)
+    again = position_bias.run_orders(params, lambda *progress: None)
     assert {len(recorded.drafts()) for recorded in again.values()} == {6}
     assert sum(done == 6 for done, *_ in seen) >= 2
     frame = position_bias.order_answers(params, passes)
@@ -209,32 +212,32 @@ def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted
 
 
 def test_the_agent_is_shown_the_same_order_as_the_draft_it_goes_with(drafted):
-    own, params = drafted
-    position_bias.run_orders(params, lambda *told: None)
-    asked = {
+    drafting, params = drafted
+    position_bias.run_orders(params, lambda *progress: None)
+    arguments = {
         "run": "r_rotated_1",
         "tasks": TASKS,
-        "data_root": own.data_root,
+        "data_root": drafting.data_root,
         "device": "cpu",
         "max_turns": 2,
     }
-    asked |= {
-        "draft_model": own.draft_model,
+    arguments |= {
+        "draft_model": drafting.draft_model,
         "agent_model": str(MODELS / "agent"),
         "arms": ["collect"],
         "limit": 2,
     }
     with pytest.raises(StageError, match="option_order = 'rotated_1', but this stage has 'as_published'"):
-        run_agent_stage(AgentParams(**asked))
-    run_agent_stage(AgentParams(**asked, option_order="rotated_1"))
+        run_agent_stage(AgentParams(**arguments))
+    run_agent_stage(AgentParams(**arguments, option_order="rotated_1"))
     for record in read_stage("r_rotated_1", "02_collect", TASKS[0], AgentRecord).records.values():
         assert record.options_shown.order[0] == len(record.options_shown.order) - 1
         assert record.draft.options_shown == record.options_shown
 
 
-def test_runs_that_cannot_be_asked_again_are_refused(drafted):
+def test_runs_that_cannot_be_drafted_again_are_refused(drafted):
     _, params = drafted
-    position_bias.run_orders(params, lambda *told: None)
+    position_bias.run_orders(params, lambda *progress: None)
     with pytest.raises(ConfigError, match="as_published"):
         position_bias.drafting(params.model_copy(update={"run": "r_shuffled"}), "rotated_1")
     record = read_stage("r", "01_draft", TASKS[0], DraftRecord).records

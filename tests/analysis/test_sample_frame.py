@@ -40,9 +40,9 @@ def test_a_row_holds_what_its_own_records_say(run, frame):
     assert row["agent_answer"] == record.trajectory.answer
     assert row["n_turns"] == len(record.trajectory.turns)
     assert row["target_fraction"] == judged["collect"][row["id"]].target_fraction
-    told = {v.source: v.verdict == "right" for v in judged["collect"][row["id"]].verdicts}
+    result = {v.source: v.verdict == "right" for v in judged["collect"][row["id"]].verdicts}
     assert [row[f"{w}_right"] for w in ("draft", "agent", "first_look")] == [
-        told[w] for w in ("draft", "agent", "first_look")
+        result[w] for w in ("draft", "agent", "first_look")
     ]
     gated = arms["gated"][row["id"]]
     assert row["gated_decision"] == gated.decision
@@ -111,7 +111,7 @@ def test_the_summary_is_json_and_names_what_each_arm_did(frame):
     assert summary["missing"] == []
 
 
-def test_specreason_is_told_where_it_ran_and_measured_against_the_agent_alone(run):
+def test_specreason_is_shown_where_it_ran_and_measured_against_the_agent_alone(run):
     arms, judged = run
     with_it = sample_frame.assemble(
         {"baseline": arms["baseline"], "specreason": arms["baseline_batched"]},
@@ -171,21 +171,21 @@ def test_an_arm_that_ran_fewer_samples_is_compared_on_those(run):
 
 
 def test_first_look_is_split_by_the_stated_size(frame):
-    told = without_tool(frame, hard_below=0.5)
+    result = without_tool(frame, hard_below=0.5)
     looked = frame["first_look_verdict"].notna()
-    assert told["hard"]["n"] == int((looked & (frame["target_fraction"] < 0.5)).sum())
-    assert told["hard"]["n"] + told["easy"]["n"] == told["all"]["n"] == int(looked.sum())
+    assert result["hard"]["n"] == int((looked & (frame["target_fraction"] < 0.5)).sum())
+    assert result["hard"]["n"] + result["easy"]["n"] == result["all"]["n"] == int(looked.sum())
     unknown = frame.assign(target_fraction=np.nan)
-    told = without_tool(unknown)
-    assert (told["hard"]["n"], told["n_size_unknown"]) == (0, told["all"]["n"])
+    result = without_tool(unknown)
+    assert (result["hard"]["n"], result["n_size_unknown"]) == (0, result["all"]["n"])
 
 
-def test_auroc_is_of_the_draft_and_also_told_for_what_the_router_lets_through(frame):
-    told = auroc_by_score(frame)["min"]
+def test_auroc_is_of_the_draft_also_for_what_the_router_lets_through(frame):
+    result = auroc_by_score(frame)["min"]
     drafted = frame["score_min"].notna()
-    assert told["pooled"]["n"] == int(drafted.sum())
-    assert told["after_router"]["n"] == int((drafted & (frame["router_verdict"] == "no")).sum())
-    assert 0.5 < told["pooled"]["value"] <= 1
+    assert result["pooled"]["n"] == int(drafted.sum())
+    assert result["after_router"]["n"] == int((drafted & (frame["router_verdict"] == "no")).sum())
+    assert 0.5 < result["pooled"]["value"] <= 1
 
 
 def test_the_frame_survives_a_csv(frame, tmp_path):

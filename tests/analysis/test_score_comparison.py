@@ -20,13 +20,6 @@ def population(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, n
     return pd.DataFrame({"min": a, "margin": b}), right, np.arange(n) // 4
 
 
-def test_only_separability_is_blind_to_a_tie():
-    result = score_comparison.near_tie_geometry([0.0, 0.5, 3.0])
-    assert (result["min"] > 0.97).all()  # the thresholds in use accept all of them
-    assert result["tie_aware"].iloc[0] == result["margin"].iloc[0] == 0
-    assert result["tie_aware"].is_monotonic_increasing
-
-
 def test_near_ties_are_counted_where_they_belong():
     result = score_comparison.near_ties([0.05, 0.1, 0.6, 1.0, np.nan], [0, 0, 1, 1, 0])
     assert result["n"].tolist() == [1, 1, 0, 1, 1]

@@ -21,7 +21,6 @@ import json, os, sys, tempfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 import speceyes_lib.gating.gate as gate
 
@@ -34,7 +33,6 @@ from explore_run import K_STORED, store_run
 from replay_arrays import from_arrays
 from synthetic_run import make_samples
 from test_funnel import run as run_funnel
-from speceyes_lib.analysis.plot_data import quadrants_data
 from speceyes_lib.explore import charts, gating
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.explore.state import Chosen, GateView
@@ -69,10 +67,6 @@ bound = certificates.conformal_risk_control(scores, [False, True, False], [0, 1,
 assert gate.accepts(scores, bound.threshold).tolist() == [False, False, True]
 counts["certificate, chosen"] = int(bound.threshold > 0.7)
 
-frame = pd.DataFrame({"collect_verdict": "right", "router_verdict": "no", "score_min": [0.7],
-                      "draft_right": True, "agent_right": True})
-table = quadrants_data(frame, 0.7)
-counts["quadrants"] = int(table.loc[table["gate"] == "accepts", "n"].sum())
 counts["sentence"] = int(gate_lines(None, 0.7, "rejected", 0.7)[0].startswith("Accepted"))
 
 with tempfile.TemporaryDirectory() as folder:

@@ -123,6 +123,16 @@ def test_the_geometry_of_ties_is_the_published_one():
     assert [tied(k, 2) for k in (96, 32, 20)] == [0.997, 0.964, 0.927]
 
 
+def test_only_separability_is_blind_to_a_tie():
+    rest = -np.sort(-np.random.default_rng(0).normal(-12, 1, 62))
+    z = np.stack([[0.0, -gap, *rest] for gap in (0.0, 0.5, 3.0)])  # a token of each answer
+    top = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    values = scores.score_answers(top, range(4))
+    assert (values["min"] > 0.97).all()  # the thresholds in use accept all of them
+    assert values["tie_aware"][0] == values["margin"][0] == 0
+    assert (np.diff(values["tie_aware"]) > 0).all()
+
+
 def test_the_smallest_margin_is_that_of_the_closest_tie():
     top, offsets = flatten_answers([[logprobs(0.6, 0.2), logprobs(0.4, 0.4)], np.empty((0, 2))])
     assert scores.smallest_margin(top, offsets)[0] == pytest.approx(0)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from speceyes_lib.report import Column, chance, interval, p_value, show
-from speceyes_lib.report.columns import as_text, milliseconds, percent
+from speceyes_lib.report.columns import as_text
 from speceyes_lib.stats.intervals import Estimate
 
 FRAME = pd.DataFrame(
@@ -27,7 +27,7 @@ def test_a_cell_is_the_number_with_its_interval_and_its_n():
         Column("key", "name", str.upper),
         Column("value", "plain", ".2f"),
         Column("value", "whole", "+.1f", ("low", "high"), "count", " pp"),
-        Column("share", "%", percent),
+        Column("share", "%", lambda share: f"{100 * share:.1f}"),
     ]
     table = as_text(FRAME, columns)
     assert list(table.index) == ["A", "B_C", "<I>"]
@@ -102,7 +102,3 @@ def test_more_than_chance_needs_a_small_p_or_an_interval_without_zero():
     assert chance(0.04, 519) == chance((0.1, 0.2), 519) == chance((-0.2, -0.1), 519)
     assert chance(0.06, 519) == chance((-0.1, 0.2), 519)
     assert "519" in chance(0.06, 519)
-
-
-def test_seconds_as_milliseconds():
-    assert milliseconds(0.1234) == "123"

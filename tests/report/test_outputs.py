@@ -42,22 +42,22 @@ def runs(tmp_path_factory):
 def choose(run: str):
     params = ThresholdParams(run=run, tasks=list(TASKS))
     frame = sample_frame.samples(recorded_run.open(run, tasks=params.tasks), [params.arm])
-    here = summary.choose_threshold(frame, params.score, params.delta_pp)
+    chosen = summary.choose_threshold(frame, params.score, params.delta_pp)
     album = outputs_module.open_album(params, outputs_module.THRESHOLD)
-    curve = plot_data.operating_curve(here)
-    album.add(gate.accuracy_over_threshold(curve, here.threshold), "threshold_choice", curve)
-    return here, write_threshold_stage(params, frame, here, album)
+    curve = plot_data.operating_curve(chosen)
+    album.add(gate.accuracy_over_threshold(curve, chosen.threshold), "threshold_choice", curve)
+    return chosen, write_threshold_stage(params, frame, chosen, album)
 
 
 def confidence(run: str, threshold_from: str = ""):
     params = ConfidenceParams(run=run, tasks=list(TASKS), threshold_from=threshold_from, bootstrap=100)
     frame = sample_frame.samples(recorded_run.open(run, tasks=params.tasks), [params.arm])
-    here = summary.choose_threshold(frame, params.score, params.delta_pp)
+    chosen = summary.choose_threshold(frame, params.score, params.delta_pp)
     album = outputs_module.open_album(params, CONFIDENCE)
     auroc = summary.auroc_by_score(frame, params.modes, bootstrap=Bootstrap(draws=100))
-    curve = plot_data.operating_curve(here)
-    album.add(gate.accuracy_over_threshold(curve, here.threshold), "accuracy_over_threshold", curve)
-    return here, write_confidence_stage(params, frame, here, auroc, album)
+    curve = plot_data.operating_curve(chosen)
+    album.add(gate.accuracy_over_threshold(curve, chosen.threshold), "accuracy_over_threshold", curve)
+    return chosen, write_confidence_stage(params, frame, chosen, auroc, album)
 
 
 def test_a_loaded_run_is_the_assembled_one(runs):
@@ -70,10 +70,10 @@ def test_a_loaded_run_is_the_assembled_one(runs):
 
 
 def test_the_validation_run_hands_its_threshold_on(runs):
-    here, folder = choose("v")
-    told = read_operating_point(folder / "operating_point.json")
-    assert told["threshold"] == here.threshold
-    assert told["chosen_on"] == {"run": "v", "tasks": list(TASKS), "score": "min", "protocol": "strict"}
+    chosen, folder = choose("v")
+    stored = read_operating_point(folder / "operating_point.json")
+    assert stored["threshold"] == chosen.threshold
+    assert stored["chosen_on"] == {"run": "v", "tasks": list(TASKS), "score": "min", "protocol": "strict"}
     outputs = read_manifest("v", outputs_module.THRESHOLD).outputs
     assert {"operating_point.json", "../figures/threshold_choice.png"} <= set(outputs)
 
@@ -86,9 +86,9 @@ def test_a_threshold_from_elsewhere_is_used_and_none_handed_on(runs):
         read_manifest("r", CONFIDENCE).outputs
     )
     assert not list(run_dir("r").rglob("operating_point.json"))
-    told = json.loads((folder / "confidence.json").read_text())
-    assert told["threshold"] == read_operating_point(point)["threshold"]
-    assert told["chosen_on"]["run"] == "v"
+    stored = json.loads((folder / "confidence.json").read_text())
+    assert stored["threshold"] == read_operating_point(point)["threshold"]
+    assert stored["chosen_on"]["run"] == "v"
 
 
 def test_the_summary_tells_the_gate_that_really_ran(runs):

@@ -1,4 +1,4 @@
-"""Every drawn line, bar and baseline is a number of the given table; sources are told apart; nothing overlaps."""
+"""Every drawn line, bar and baseline is a number of the given table; each source has its own look; nothing overlaps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 from speceyes_lib.analysis import ablations as ablations_analysis
-from speceyes_lib.analysis import plot_data
 from speceyes_lib.analysis.reported import read_reported
-from speceyes_lib.report.album import save_figure
+from speceyes_lib.report.album import Album
 from speceyes_lib.report.labels import agent_label, split_label
 from speceyes_lib.report.plots import ablations, cost, method, pipeline
 from speceyes_lib.tasks.registry import BENCHMARKS, TASKS
@@ -31,11 +30,21 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_DPI = 50
 TOLERANCE = 2.0  # root mean square of grey values: fonts may be rasterised a little differently
 
+
+def gains_of(sweep: pd.DataFrame) -> pd.DataFrame:
+    """Speedup added per query, as notebook 05 computes it."""
+    points = sweep[~sweep["is_baseline"]].sort_values("batch_size")
+    steps = points.groupby(["source", "split"], sort=False)[["batch_size", "speedup"]].diff()
+    return points.assign(gain_per_query=steps["speedup"] / steps["batch_size"]).dropna(
+        subset="gain_per_query"
+    )
+
+
 DRAWN = {
     "threshold": (ablations.threshold_ablation, "ablation_threshold", "threshold"),
     "topk": (ablations.topk_ablation, "ablation_topk", "top_k"),
     "batch_size": (
-        lambda sweep: ablations.batch_size_ablation(sweep, plot_data.batch_gains(sweep)),
+        lambda sweep: ablations.batch_size_ablation(sweep, gains_of(sweep)),
         "ablation_batch_size",
         "batch_size",
     ),
@@ -113,11 +122,11 @@ def points(ax: Axes) -> list[tuple]:
 
 def bars(ax: Axes, names: list[str]) -> list[tuple]:
     """(tick, height, hatched) of every bar."""
-    found = []
+    by_title = []
     for patch in ax.patches:
         x = patch.get_x() + patch.get_width() / 2
-        found.append((names[round(x)], round(float(patch.get_height()), 9), bool(patch.get_hatch())))
-    return sorted(found)
+        by_title.append((names[round(x)], round(float(patch.get_height()), 9), bool(patch.get_hatch())))
+    return sorted(by_title)
 
 
 def across(ax: Axes) -> list[float]:
@@ -147,39 +156,41 @@ def check_panel(figure: Figure, ax: Axes, part: pd.DataFrame, x: str) -> None:
 def test_the_threshold_figure_shows_every_number(sweep_of):
     sweep = sweep_of("threshold")
     figure = drawn("threshold", sweep_of)
-    found = panels(figure)
-    assert len(found) == 6
+    by_title = panels(figure)
+    assert len(by_title) == 6
     for agent, benchmark in itertools.product(("deepeyes", "thyme"), BENCHMARKS):
         part = sweep[(sweep["agent"] == agent) & sweep["split"].str.startswith(benchmark + "/")]
         assert len(part)
-        check_panel(figure, found[f"{BENCHMARKS[benchmark].title}, {agent_label(agent)}"], part, "threshold")
+        check_panel(
+            figure, by_title[f"{BENCHMARKS[benchmark].title}, {agent_label(agent)}"], part, "threshold"
+        )
 
 
 @pytest.mark.parametrize("sweep_of", [given, both])
 def test_the_k_figure_shows_every_number(sweep_of):
     sweep = sweep_of("topk")
     figure = drawn("topk", sweep_of)
-    found = panels(figure)
-    assert len(found) == sweep["split"].nunique() == (4 if sweep_of is given else 7)
+    by_title = panels(figure)
+    assert len(by_title) == sweep["split"].nunique() == (4 if sweep_of is given else 7)
     for split, part in sweep.groupby("split"):
-        check_panel(figure, found[split_label(split)], part, "top_k")
+        check_panel(figure, by_title[split_label(split)], part, "top_k")
 
 
 @pytest.mark.parametrize("sweep_of", [given, both])
 def test_the_batch_figure_shows_every_number_and_the_gain_between_them(sweep_of):
     sweep = sweep_of("batch_size")
     figure = drawn("batch_size", sweep_of)
-    found = panels(figure)
+    by_title = panels(figure)
     for benchmark in BENCHMARKS:
         part = sweep[sweep["split"].str.startswith(benchmark + "/") & ~sweep["is_baseline"]]
-        ax = found[BENCHMARKS[benchmark].title]
+        ax = by_title[BENCHMARKS[benchmark].title]
         lines = [line for line in ax.lines if line.get_marker() != "None"]
         assert sorted((x, y) for line in lines for x, y in zip(*line.get_data(), strict=True)) == sorted(
             zip(part["batch_size"], part["speedup"], strict=True)
         )
         assert across(ax) == [1.0]
         (inset,) = ax.child_axes
-        gains = plot_data.batch_gains(part)
+        gains = gains_of(part)
         assert sorted(tuple(p) for line in inset.lines for p in zip(*line.get_data(), strict=True)) == sorted(
             zip(gains["batch_size"], gains["gain_per_query"], strict=True)
         )
@@ -198,14 +209,6 @@ def test_a_changed_number_moves_its_point_and_no_other():
     assert len(set(after) - set(before)) == 1
 
 
-def test_the_gain_per_query_is_the_slope_between_neighbours():
-    line = pd.DataFrame({"batch_size": [4.0, 1.0, 2.0], "speedup": [2.0, 1.0, 1.5]})
-    line = line.assign(source="measured", split="pope/random", is_baseline=False)
-    gains = plot_data.batch_gains(line)
-    assert gains[["batch_size", "gain_per_query"]].to_numpy().tolist() == [[2.0, 0.5], [4.0, 0.25]]
-    assert plot_data.batch_gains(line.head(1)).empty
-
-
 def test_a_sweep_leaves_out_what_was_refused_and_totals():
     sweep = measured("threshold")
     assert set(sweep["split"]) == set(TASKS)
@@ -220,16 +223,16 @@ def test_nothing_to_join_is_an_empty_sweep():
 # ------------------------------------------------------------------ sources
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_legend_says_whose_numbers_are_drawn(name):
-    def told(sweep_of) -> str:
+    def legend_of(sweep_of) -> str:
         return " ".join(t.get_text() for t in drawn(name, sweep_of).legends[0].get_texts())
 
-    assert "reported" in told(given)
-    assert "this run" not in told(given)
-    assert "this run" in told(measured)
-    assert ("same coverage" in told(measured)) == (name == "topk")
-    assert "reported" not in told(measured)
-    assert "reported" in told(both)
-    assert "this run" in told(both)
+    assert "reported" in legend_of(given)
+    assert "this run" not in legend_of(given)
+    assert "this run" in legend_of(measured)
+    assert ("same coverage" in legend_of(measured)) == (name == "topk")
+    assert "reported" not in legend_of(measured)
+    assert "reported" in legend_of(both)
+    assert "this run" in legend_of(both)
 
 
 def test_the_agent_alone_of_each_source_has_a_line_style_of_its_own():
@@ -333,13 +336,13 @@ def test_the_drawn_method_shows_a_runs_shares_and_none_without_a_run():
 
 # ------------------------------------------------------------------ looks
 def all_figures() -> dict[str, Figure]:
-    made = {
+    figures = {
         f"{name} {s.__name__}": DRAWN[name][0](s(name)) for name in DRAWN for s in (given, both, measured)
     }
-    made["scores"] = ablations.score_ablation(scores())
-    made["routers"] = ablations.router_ablation(routers())
-    made["throughput"] = cost.throughput(throughput())
-    return made
+    figures["scores"] = ablations.score_ablation(scores())
+    figures["routers"] = ablations.router_ablation(routers())
+    figures["throughput"] = cost.throughput(throughput())
+    return figures
 
 
 def test_labels_and_legends_stay_apart_and_inside_the_picture():
@@ -376,8 +379,10 @@ def test_labels_and_legends_stay_apart_and_inside_the_picture():
 def test_equal_input_gives_equal_files(tmp_path):
     for folder in ("a", "b"):
         sweep = both("topk")
-        paths = save_figure(ablations.topk_ablation(sweep), "x", tmp_path / folder, sweep, {"run": "demo"})
-    for path in paths:
+        album = Album(tmp_path / folder, {"run": "demo"})
+        album.add(ablations.topk_ablation(sweep), "ablation_topk", sweep)
+    assert len(album.paths) == 4
+    for path in album.paths:
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
 
 

@@ -26,6 +26,10 @@ from speceyes_lib.report.plots import cost, gate, style
 from speceyes_lib.tasks.registry import AVERAGE
 
 THRESHOLD = 0.97
+CELLS = pd.DataFrame(
+    [("yes", "rejects", 6, 50.0, 100.0), ("no", "accepts", 4, 75.0, 50.0)],
+    columns=["router", "gate", "n", "draft_pct", "agent_pct"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def all_figures(frame, summary) -> dict[str, Figure]:
         ),
         "speedup": gate.accuracy_speedup(results.measured_results(summary)),
         "first_look": cost.first_look_by_size(sizes, 0.42),
-        "quadrants": gate.quadrants(plot_data.quadrants_data(frame, THRESHOLD)),
+        "quadrants": gate.quadrants(CELLS),
         "phases": cost.phase_times(plot_data.phase_times_data(frame, list(summary["arms"]))),
     }
 
@@ -66,8 +70,8 @@ def all_figures(frame, summary) -> dict[str, Figure]:
 def test_every_figure_is_drawn_without_a_warning_and_left_to_the_caller(frame, summary):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = all_figures(frame, summary)
-        for figure in made.values():
+        figures = all_figures(frame, summary)
+        for figure in figures.values():
             drawn(figure)
     assert plt.get_fignums() == []
 
@@ -140,16 +144,14 @@ def test_a_method_has_one_colour_and_methods_differ():
     assert {style.RIGHT, style.WRONG}.isdisjoint(style.METHOD_COLORS.values())
 
 
-def test_the_quadrants_count_every_sample_once(frame):
-    table = plot_data.quadrants_data(frame, THRESHOLD)
-    assert table["n"].sum() == int(frame["router_verdict"].notna().sum())
-    cell = table[(table["router"] == "no") & (table["gate"] == "accepts")].iloc[0]
-    part = frame[(frame["router_verdict"] == "no") & (frame["score_min"] > THRESHOLD)]
-    assert cell["n"] == len(part)
-    assert cell["draft_pct"] == pytest.approx(100 * part["draft_right"].mean())
+def test_a_quadrant_shows_its_samples_and_who_is_right():
+    (ax,) = gate.quadrants(CELLS).axes
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts[1, 1.2] == "40% (n=4)"
+    assert texts[1, 0.86] == "draft right 75 %\nagent right 50 %"
 
 
-def test_the_size_bins_part_hard_from_easy_and_lose_nobody(frame):
+def test_the_size_bins_separate_hard_from_easy_and_keep_every_sample(frame):
     table = plot_data.first_look_by_size_data(frame, 0.42)
     known = frame["first_look_verdict"].notna() & frame["target_fraction"].notna()
     assert table.groupby("who")["n"].sum().tolist() == [known.sum()] * 2
@@ -164,13 +166,14 @@ def test_the_phase_bars_add_up_to_the_mean_clock(frame):
 def test_a_saved_figure_comes_with_its_numbers_and_origin_and_is_reproducible(frame, tmp_path):
     data = plot_data.operating_curve(choose_threshold(frame))
     for folder in ("a", "b"):
-        figure = gate.accuracy_over_threshold(data)
-        paths = album.save_figure(figure, "curve", tmp_path / folder, data, {"run": "demo"})
-    assert [p.name for p in paths] == ["curve.pdf", "curve.png", "curve.csv", "curve.json"]
-    for path in paths:
+        saved = album.Album(tmp_path / folder, {"run": "demo"})
+        saved.add(gate.accuracy_over_threshold(data), "threshold_choice", data)
+    assert {p.name for p in saved.paths} == {f"threshold_choice.{e}" for e in ("pdf", "png", "csv", "json")}
+    for path in saved.paths:
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
-    assert json.loads((tmp_path / "a" / "curve.json").read_text()) == {"run": "demo"}
-    pd.testing.assert_frame_equal(pd.read_csv(paths[2]), data, rtol=1e-9, check_dtype=False)
+    read = {path.suffix: path for path in saved.paths}
+    assert json.loads(read[".json"].read_text()) == {"run": "demo", "source": "measured"}
+    pd.testing.assert_frame_equal(pd.read_csv(read[".csv"]), data, rtol=1e-9, check_dtype=False)
 
 
 def test_figures_of_an_almost_empty_run_are_drawn():

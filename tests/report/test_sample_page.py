@@ -75,18 +75,18 @@ def text(token: int) -> str:
 
 
 def test_every_token_has_its_separability_and_the_least_one_decides():
-    told = m.token_strip(draft(), found := evidence("vstar/direct_attributes/s", 4), text, 16).tokens
-    expected = token_separability(found.top_logprobs, 16)
-    assert [t["separability"] for t in told] == [f"{s:.2f}" for s in expected]
-    assert [t["decides"] for t in told].index(True) == deciding_token(found.top_logprobs, 16)
-    assert sum(t["decides"] for t in told) == 1
+    result = m.token_strip(draft(), kept := evidence("vstar/direct_attributes/s", 4), text, 16).tokens
+    expected = token_separability(kept.top_logprobs, 16)
+    assert [t["separability"] for t in result] == [f"{s:.2f}" for s in expected]
+    assert [t["decides"] for t in result].index(True) == deciding_token(kept.top_logprobs, 16)
+    assert sum(t["decides"] for t in result) == 1
 
 
 def test_alternatives_are_the_most_probable_tokens_and_the_chosen_one_is_marked():
-    (token,) = m.token_strip(draft(), found := evidence("a/b/c", 1), text, 16).tokens
+    (token,) = m.token_strip(draft(), kept := evidence("a/b/c", 1), text, 16).tokens
     shown = token["alternatives"]
     assert [a["probability"] for a in shown] == pytest.approx(
-        np.exp(found.top_logprobs[0, : m.ALTERNATIVES]).tolist()
+        np.exp(kept.top_logprobs[0, : m.ALTERNATIVES]).tolist()
     )
     assert [a["chosen"] for a in shown] == [True] + [False] * (m.ALTERNATIVES - 1)
     assert [a["text"] for a in shown][1:3] == ["t1", "t2"]
@@ -105,12 +105,12 @@ def test_a_chosen_token_outside_the_likeliest_is_shown_all_the_same():
 
 
 def test_a_larger_k_than_stored_uses_what_is_stored():
-    found = evidence("a/b/c", 2)
-    assert m.token_strip(draft(), found, text, 4096) == m.token_strip(draft(), found, text, found.k)
+    kept = evidence("a/b/c", 2)
+    assert m.token_strip(draft(), kept, text, 4096) == m.token_strip(draft(), kept, text, kept.k)
 
 
 @pytest.mark.parametrize(
-    ("given_draft", "found", "told"),
+    ("given_draft", "kept", "reason"),
     [
         (None, None, "No draft"),
         (
@@ -122,10 +122,10 @@ def test_a_larger_k_than_stored_uses_what_is_stored():
         (draft(answer="", n_tokens=0), evidence("a/b/c", 0), "no token"),
     ],
 )
-def test_where_there_is_nothing_to_colour_the_reason_stands(given_draft, found, told):
-    strip = m.token_strip(given_draft, found, text, 16)
+def test_where_there_is_nothing_to_colour_the_reason_stands(given_draft, kept, reason):
+    strip = m.token_strip(given_draft, kept, text, 16)
     assert strip.tokens == ()
-    assert re.search(told, strip.message)
+    assert re.search(reason, strip.message)
 
 
 @pytest.mark.parametrize("separability", [math.nan, 0.0, 3.0, 1e6])
@@ -146,16 +146,16 @@ def test_token_text_is_legible_on_its_colour(separability):
 @given(confidence=st.floats(0.0, 1.0), threshold=st.floats(0.0, 1.0))
 def test_the_sentence_on_the_gate_says_what_the_gate_does(confidence, threshold):
     taken = bool(accepts(confidence, threshold))
-    (told,) = m.gate_lines(None, confidence, "accepted" if taken else "rejected", threshold)
-    assert told.startswith("Accepted" if taken else "Rejected")
+    (result,) = m.gate_lines(None, confidence, "accepted" if taken else "rejected", threshold)
+    assert result.startswith("Accepted" if taken else "Rejected")
     assert not accepts(confidence, confidence)  # "from … upwards rejects it"
     assert confidence == 0 or accepts(confidence, np.nextafter(confidence, -1))  # "below accepts it"
 
 
-def test_a_routed_draft_is_told_with_what_the_gate_would_have_done():
-    told = m.gate_lines(None, 0.99, "routed", 0.9)
-    assert "The router sends" in told[0]
-    assert "would accept" in told[1]
+def test_a_routed_draft_comes_with_what_the_gate_would_have_done():
+    result = m.gate_lines(None, 0.99, "routed", 0.9)
+    assert "The router sends" in result[0]
+    assert "would accept" in result[1]
 
 
 def test_a_draft_without_confidence_says_why():
@@ -163,8 +163,8 @@ def test_a_draft_without_confidence_says_why():
         id="a/b/c", run_mode="collect", status="ok", decision="collected", used="large",
         draft=draft(score_reason="empty_answer"),
     )  # fmt: skip
-    (told,) = m.gate_lines(record, math.nan, "rejected", 0.98)
-    assert "empty answer" in told
+    (result,) = m.gate_lines(record, math.nan, "rejected", 0.98)
+    assert "empty answer" in result
 
 
 # ------------------------------------------------------------------ picture
@@ -172,12 +172,12 @@ def test_a_draft_without_confidence_says_why():
 
 def test_boxes_of_benchmark_and_agent_stand_with_their_overlap(sample):
     zoom = Turn(text="", n_tokens=1, turn_s=0.1, action="tool", crop_px=(50, 20, 90, 100))
-    told = m.marked_picture(sample, Trajectory(status="ok", turns=(zoom,)))
-    target, crop = told.boxes
+    result = m.marked_picture(sample, Trajectory(status="ok", turns=(zoom,)))
+    target, crop = result.boxes
     assert (target["kind"], target["box"], target["label"]) == ("target", [50, 20, 90, 60], EVIL)
     assert crop["box"] == [50, 20, 90, 100]
     assert crop["note"] == "IoU 0.50, holds 100% of the target"
-    assert told.picture.width == 200
+    assert result.picture.width == 200
 
 
 def test_overlap_with_the_nearest_of_several_targets():
@@ -190,10 +190,10 @@ def test_overlap_with_the_nearest_of_several_targets():
 
 def test_a_missing_picture_is_a_sentence_without_the_folder(sample, tmp_path):
     (tmp_path / "s.png").unlink()
-    told = m.marked_picture(sample, None)
-    assert told.picture is None
-    assert "s.png: cannot read the picture" in told.message
-    assert str(tmp_path) not in told.message
+    result = m.marked_picture(sample, None)
+    assert result.picture is None
+    assert "s.png: cannot read the picture" in result.message
+    assert str(tmp_path) not in result.message
     assert "not on this machine" in m.marked_picture(None, None).message
 
 
@@ -257,7 +257,7 @@ def test_every_occurrence_is_marked_in_any_case():
 
 def test_turns_show_tool_calls_results_errors_and_times(sample):
     page = sample_view(sample, evil_record()).part("trajectory")
-    for told in (
+    for result in (
         "Turn 1: malformed",
         "100.0 ms",
         "tool call:",
@@ -265,7 +265,7 @@ def test_turns_show_tool_calls_results_errors_and_times(sample):
         "t&lt;:",
         "notes:",
     ):
-        assert told in page
+        assert result in page
 
 
 def test_a_person_outranks_the_rule_and_both_are_shown():
@@ -337,7 +337,7 @@ def test_every_sample_of_a_run_can_be_looked_at(run):
         assert {"20.0", "80.0", "100.0"} <= set(re.findall(r"[\d.]+\d", view.part("costs")))
 
 
-def test_evidence_that_was_changed_is_told_every_time_and_hides_nothing_else(run):
+def test_changed_evidence_is_reported_every_time_and_hides_nothing_else(run):
     task = "vstar/direct_attributes"
     with (stage_dir("small", "01_draft", task) / "evidence.parquet").open("ab") as file:
         file.write(b" ")

@@ -162,7 +162,7 @@ def test_published_are_exactly_the_tables_and_figures_the_manifests_list(run, tm
 
 
 @pytest.mark.parametrize("action", [read_summary, site.write_index, site.publish])
-def test_a_run_that_is_not_there_is_told_with_what_to_run_first(action, tmp_path, monkeypatch):
+def test_a_missing_run_is_an_error_that_names_what_to_run_first(action, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     with pytest.raises(StageError, match=r"05_paper_figures|make reproduce"):
         action("tiny")

@@ -38,11 +38,11 @@ def paper():
 
 def long_of(*rows: tuple, source: str = "reported", agent: str = "deepeyes") -> pd.DataFrame:
     """Rows of (method, split, accuracy, speedup) in long form."""
-    told = [
+    long_rows = [
         {"source": source, "agent": agent, "method": m, "split": s, "accuracy_pct": a, "speedup": v}
         for m, s, a, v in rows
     ]
-    frame = pd.DataFrame(told).reindex(columns=list(results.COLUMNS))
+    frame = pd.DataFrame(long_rows).reindex(columns=list(results.COLUMNS))
     return frame.astype(dict.fromkeys(results.COLUMNS[4:], "float64"))
 
 
@@ -104,15 +104,15 @@ def latex_cells(text: str) -> dict[tuple[str, str, str, str], str]:
     body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
     lines = [line.removesuffix(r" \\").strip() for line in body.strip().splitlines() if "&" in line]
     splits = re.findall(r"\\multicolumn\{2\}\{c\}\{([^}]*)\}", lines[0])
-    found, block = {}, ""
+    cells_at, block = {}, ""
     for line in lines[2:]:
         cells = [cell.strip() for cell in re.split(r"(?<!\\)&", line)]
         assert len(cells) == 2 + 2 * len(splits), line
         block = cells[0] or block
         for i, split in enumerate(splits):
             for j, name in enumerate(("Acc.", "Speedup")):
-                found[block, cells[1], split, name] = cells[2 + 2 * i + j]
-    return found
+                cells_at[block, cells[1], split, name] = cells[2 + 2 * i + j]
+    return cells_at
 
 
 def block_of(agent: str) -> str:
@@ -243,9 +243,9 @@ def test_a_run_without_its_agent_alone_has_no_speedups_and_says_so():
 
 def test_missing_splits_and_methods_are_named(paper, summary):
     mine = results.measured_results(summary)
-    told = " ".join(missing_rows(mine[mine["split"] != "pope/random"]))
-    assert "no samples of POPE rand." in told
-    assert "not run: SpecReason, SpecEyes (log), SpecEyes (mean), SpecEyes (bottom)" in told
+    long_rows = " ".join(missing_rows(mine[mine["split"] != "pope/random"]))
+    assert "no samples of POPE rand." in long_rows
+    assert "not run: SpecReason, SpecEyes (log), SpecEyes (mean), SpecEyes (bottom)" in long_rows
     assert missing_rows(paper) == []
 
 

@@ -14,7 +14,7 @@ from ...analysis.ablations import SAME_COVERAGE, SAME_THRESHOLD
 from ...tasks.registry import BENCHMARKS, TASKS
 from ..labels import agent_label, split_label
 from .confidence import short_label
-from .style import INK, MUTED, PAGE_IN, SERIES, _drawn, _errors
+from .style import INK, MUTED, PAGE_IN, SERIES, drawn, errors
 
 SOURCES = {"reported": "reported", "measured": "this run"}
 _LINES = {"reported": "-", "measured": "--", SAME_COVERAGE: ":"}
@@ -22,7 +22,7 @@ _HATCH = {"reported": "", "measured": "////", SAME_COVERAGE: "\\\\\\\\"}
 _ALONE = {"reported": (0, (1, 1)), "measured": (0, (6, 1.5, 1, 1.5))}  # thin lines across: the agent alone
 
 
-@_drawn
+@drawn
 def threshold_ablation(sweep: pd.DataFrame) -> Figure:
     """Accuracy (lines) and speedup (bars) over the gate's threshold: a panel per benchmark and agent.
 
@@ -47,13 +47,13 @@ def threshold_ablation(sweep: pd.DataFrame) -> Figure:
     return figure
 
 
-@_drawn
+@drawn
 def topk_ablation(sweep: pd.DataFrame) -> Figure:
     """Accuracy (lines) and speedup (bars) over K, the number of alternatives compared: a panel per split."""
     return _by_split(sweep, "top_k", "K")
 
 
-@_drawn
+@drawn
 def score_ablation(sweep: pd.DataFrame) -> Figure:
     """Accuracy (lines) and speedup (bars) with each score of the paper: a panel per split."""
     return _by_split(sweep, "score", "score")
@@ -83,34 +83,17 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
     values = list(points[x].unique()) if named else sorted(points[x].unique(), reverse=descending)
     places = {value: at for at, value in enumerate(values)}
     behind = ax.twinx()
-    points = points.assign(kind=_kinds(points))
-    keys = list(dict.fromkeys(zip(points["source"], points["kind"], points["split"], strict=True)))
+    lines = points.assign(at=points[x].map(places), kind=_kinds(points))
+    lines = lines.sort_values("at", ascending=not descending).groupby(["source", "kind", "split"], sort=False)
+    keys = list(dict.fromkeys(zip(points["source"], _kinds(points), points["split"], strict=True)))
     width = 0.8 / max(1, len(keys))
     for k, (source, kind, split) in enumerate(keys):
-        line = points[points["source"].eq(source) & points["kind"].eq(kind) & points["split"].eq(split)]
-        line = line.sort_values(x, key=(lambda column: column.map(places)) if named else None)
-        at = np.array([places[v] for v in line[x]])
-        color, marker = split_look(split)
-        behind.bar(
-            at + width * (k - (len(keys) - 1) / 2),
-            line["speedup"],
-            width,
-            color=color if source == "reported" else "none",
-            edgecolor="none" if source == "reported" else color,
-            hatch=_HATCH[kind],
-            linewidth=0.5,
-            alpha=0.25 if source == "reported" else 0.5,
-        )
-        ax.plot(
-            at,
-            line["accuracy_pct"],
-            _LINES[kind],
-            color=color,
-            marker=marker,
-            markerfacecolor=color if source == "reported" else "white",
-            lw=1.1,
-            ms=3.5,
-        )
+        line, filled = lines.get_group((source, kind, split)), source == "reported"
+        color = split_look(split)[0]
+        bar = {"color": color if filled else "none", "edgecolor": "none" if filled else color}
+        bar |= {"hatch": _HATCH[kind], "linewidth": 0.5, "alpha": 0.25 if filled else 0.5}
+        behind.bar(line["at"] + width * (k - (len(keys) - 1) / 2), line["speedup"], width, **bar)
+        ax.plot(line["at"], line["accuracy_pct"], **_line_look(source, kind, split), lw=1.1, ms=3.5)
     for row in part[part["is_baseline"]].itertuples():
         ax.axhline(row.accuracy_pct, color=split_look(row.split)[0], lw=0.7, ls=_ALONE[row.source])
     behind.axhline(1.0, color=MUTED, lw=0.6)
@@ -131,6 +114,12 @@ def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = Fal
     ax.patch.set_visible(False)
 
 
+def _line_look(source: str, kind: str, split: str) -> dict[str, str]:
+    color, marker = split_look(split)
+    face = color if source == "reported" else "white"
+    return {"color": color, "marker": marker, "markerfacecolor": face, "ls": _LINES[kind]}
+
+
 def _kinds(sweep: pd.DataFrame) -> pd.Series:
     """How each row is drawn: as its source is, or as a second line of it at the same coverage."""
     fair = sweep["line"].eq(SAME_COVERAGE) if "line" in sweep else pd.Series(False, index=sweep.index)
@@ -139,8 +128,8 @@ def _kinds(sweep: pd.DataFrame) -> pd.Series:
 
 def split_look(split: str) -> tuple[str, str]:
     """Colour and marker of a split: its place among the splits of its benchmark."""
-    own = [s for s in TASKS if s.split("/")[0] == split.split("/")[0]]
-    return SERIES[1 + own.index(split)] if split in own else SERIES[0]
+    splits = [s for s in TASKS if s.split("/")[0] == split.split("/")[0]]
+    return SERIES[1 + splits.index(split)] if split in splits else SERIES[0]
 
 
 def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
@@ -154,13 +143,8 @@ def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
         name, filled = SOURCES[source], source == "reported"
         if lines and not filled:
             name = SAME_THRESHOLD if kind == source else SAME_COVERAGE
-        box = Patch(
-            facecolor=MUTED if filled else "none",
-            edgecolor="none" if filled else MUTED,
-            hatch=_HATCH[kind],
-            alpha=0.5,
-            label=f"speedup, {name}",
-        )
+        look = {"facecolor": MUTED if filled else "none", "edgecolor": "none" if filled else MUTED}
+        box = Patch(**look, hatch=_HATCH[kind], alpha=0.5, label=f"speedup, {name}")
         handles += [_source_handle(source, f"accuracy, {name}", _LINES[kind]), box]
         if kind == source and (sweep["is_baseline"] & sweep["source"].eq(source)).any():
             alone = f"agent alone, {SOURCES[source]}"
@@ -172,7 +156,7 @@ def _legend(figure: Figure, sweep: pd.DataFrame) -> None:
 
 def _split_handles(sweep: pd.DataFrame) -> list[Line2D]:
     by_look: dict[tuple[str, str], list[str]] = {}
-    for split in [s for s in TASKS if s in set(sweep["split"])]:
+    for split in (s for s in TASKS if s in set(sweep["split"])):
         by_look.setdefault(split_look(split), []).append(split_label(split))
     return [
         Line2D([], [], color=color, marker=marker, ms=3.5, lw=1.1, label=", ".join(names))
@@ -185,12 +169,15 @@ def _source_handle(source: str, label: str, style: str) -> Line2D:
     return Line2D([], [], color=INK, ls=style, marker="o", ms=3.5, lw=1.1, markerfacecolor=face, label=label)
 
 
-@_drawn
+@drawn
 def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     """Speedup over the batch size of router and draft, a panel per benchmark; the inset is the gain per added query.
 
-    The line across is the serial agent alone (batch size 0 in the reported numbers). `gains`: see
-    `plot_data.batch_gains`.
+    The line across is the serial agent alone (batch size 0 in the reported numbers).
+
+    Args:
+        sweep: rows of the sweep, as `PaperData.batch_sweep` returns them.
+        gains: source, split, batch_size, gain_per_query: the slope from the next smaller batch size.
     """
     names = [b for b in BENCHMARKS if sweep["split"].str.startswith(b + "/").any()]
     figure, axes = plt.subplots(1, max(1, len(names)), figsize=(PAGE_IN, 2.5), squeeze=False)
@@ -199,13 +186,7 @@ def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
         inset = ax.inset_axes((0.6, 0.1, 0.39, 0.28))
         for (source, split), line in part.groupby(["source", "split"], sort=False):
             line = line.sort_values("batch_size")
-            color, marker = split_look(split)
-            style = {
-                "color": color,
-                "ls": _LINES[source],
-                "marker": marker,
-                "markerfacecolor": color if source == "reported" else "white",
-            }
+            style = _line_look(source, source, split)
             ax.plot(line["batch_size"], line["speedup"], lw=1.1, ms=3.5, **style)
             gain = gains[(gains["source"] == source) & (gains["split"] == split)]
             inset.plot(gain["batch_size"], gain["gain_per_query"], lw=0.9, ms=2, **style)
@@ -231,7 +212,7 @@ def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     return figure
 
 
-@_drawn
+@drawn
 def router_ablation(replayed: pd.DataFrame) -> Figure:
     """Accuracy and speedup per split when the large model, the small one, or none answers Phase I.
 
@@ -248,9 +229,9 @@ def router_ablation(replayed: pd.DataFrame) -> Figure:
         x = np.arange(len(tasks)) + 0.18 * (i - (len(routers) - 1) / 2)
         note = "" if part["accuracy_pct"].notna().any() else " (not in this run)"
         label = labels.get(router, router) + note
-        errors = _errors(part, "accuracy_low_pct", "accuracy_high_pct")
+        reach = errors(part, "accuracy_low_pct", "accuracy_high_pct")
         look = {"fmt": marker, "color": color, "ms": 4, "elinewidth": 0.8, "label": label}
-        left.errorbar(x, part["accuracy_pct"], errors, **look)
+        left.errorbar(x, part["accuracy_pct"], reach, **look)
         right.plot(x, part["speedup"], marker, color=color, ms=4)
     alone = ok.drop_duplicates("task").set_index("task").reindex(tasks)["baseline_accuracy_pct"]
     left.plot(range(len(tasks)), alone, "_", color=INK, ms=14, label="agent alone")

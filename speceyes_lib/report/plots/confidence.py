@@ -13,22 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.special import logit
 
 from ...gating.scores import SCORES
-from .style import (
-    _CONFIDENCE_TICKS,
-    _TOP,
-    COLUMN_IN,
-    INK,
-    MUTED,
-    PAGE_IN,
-    RIGHT,
-    WRONG,
-    _drawn,
-    _errors,
-    _left_end,
-    _nothing,
-    _shown,
-    score_color,
-)
+from . import style
 
 
 def short_label(name: str) -> str:
@@ -36,7 +21,7 @@ def short_label(name: str) -> str:
     return SCORES[name].short if name in SCORES else name.replace("_", " ")
 
 
-@_drawn
+@style.drawn
 def confidence_density(
     table: pd.DataFrame, names: Sequence[str], thresholds: Mapping[str, float] | None = None
 ) -> Figure:
@@ -52,30 +37,30 @@ def confidence_density(
     """
     rows = (len(names) + 1) // 2
     figure, axes = plt.subplots(
-        rows, min(2, len(names)), figsize=(PAGE_IN * 0.86, 1.75 * rows + 0.2), squeeze=False
+        rows, min(2, len(names)), figsize=(style.PAGE_IN * 0.86, 1.75 * rows + 0.2), squeeze=False
     )
     for ax, name in zip(axes.flat, names, strict=False):
         part = table[[name, "right"]].dropna()
-        low = _left_end(part[name])
-        high = float(_shown(1 - 0.8 * (1 - part[name].max()))) if len(part) else 0.99
-        ends = logit(low), min(logit(high) + 0.6, logit(_TOP))
+        low = style.left_end(part[name])
+        high = float(style.clipped(1 - 0.8 * (1 - part[name].max()))) if len(part) else 0.99
+        ends = logit(low), min(logit(high) + 0.6, logit(style.TOP))
         peaks = [
-            _density(ax, logit(_shown(part.loc[part["right"] == right, name])), ends, color, label)
-            for right, color, label in ((True, RIGHT, "right"), (False, WRONG, "wrong"))
+            _density(ax, logit(style.clipped(part.loc[part["right"] == right, name])), ends, color, label)
+            for right, color, label in ((True, style.RIGHT, "right"), (False, style.WRONG, "wrong"))
         ]
-        wrong = np.clip(logit(_shown(part.loc[~part["right"], name])), *ends)
+        wrong = np.clip(logit(style.clipped(part.loc[~part["right"], name])), *ends)
         if len(wrong):
-            ax.plot(wrong, np.full(len(wrong), -0.035), "|", color=WRONG, ms=4, mew=0.6, clip_on=False,
+            ax.plot(wrong, np.full(len(wrong), -0.035), "|", color=style.WRONG, ms=4, mew=0.6, clip_on=False,
                     transform=ax.get_xaxis_transform())  # fmt: skip
         if thresholds and name in thresholds:
-            ax.axvline(logit(_shown(thresholds[name])), color=INK, lw=1, ls="--")
+            ax.axvline(logit(style.clipped(thresholds[name])), color=style.INK, lw=1, ls="--")
         top = ax.get_ylim()[1]
         ax.set(
             title=short_label(name), xlabel="", ylabel="density", xlim=ends, ylim=(0, 1.18 * top), yticks=[]
         )
         if None not in peaks:
             _distance(ax, *peaks, 1.06 * top)
-        ticks = [t for t in _CONFIDENCE_TICKS if ends[0] <= logit(t) <= ends[1]]
+        ticks = [t for t in style.CONFIDENCE_TICKS if ends[0] <= logit(t) <= ends[1]]
         ax.set_xticks([logit(t) for t in ticks], [f"{t:g}".replace("0.", ".") for t in ticks])
         ax.tick_params(axis="x", pad=6)
         ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=2, columnspacing=0.8, handlelength=1)
@@ -100,26 +85,35 @@ def _density(ax: Axes, values: np.ndarray, ends: tuple[float, float], color: str
 
 def _distance(ax: Axes, right: float, wrong: float, y: float) -> None:
     """The distance between two peaks, in log-odds, above them."""
-    arrow = {"arrowstyle": "<->", "color": INK, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
+    arrow = {"arrowstyle": "<->", "color": style.INK, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
     text = f"{right - wrong:+.1f}"
-    for drawn in (
+    for artist in (
         ax.annotate("", (right, y), (wrong, y), arrowprops=arrow),
-        ax.text((right + wrong) / 2, y, text, ha="center", va="bottom", fontsize=6, color=INK, clip_on=True),
+        ax.text(
+            (right + wrong) / 2, y, text, ha="center", va="bottom", fontsize=6, color=style.INK, clip_on=True
+        ),
     ):
-        drawn.set_in_layout(False)
+        artist.set_in_layout(False)
 
 
-@_drawn
+@style.drawn
 def rolling_by_rank(curves: pd.DataFrame) -> Figure:
     """Accuracy of drafts among neighbours in confidence, over rank. `curves`: `plot_data.rolling_by_rank_data`."""
-    figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.15, 2.5))
+    figure, ax = plt.subplots(figsize=(style.COLUMN_IN * 1.15, 2.5))
     names = list(dict.fromkeys(curves["score"]))
     for name, part in curves.groupby("score", sort=False):
         if name == names[0]:
             ax.fill_between(
-                part["rank_pct"], part["low_pct"], part["high_pct"], color=score_color(name), alpha=0.18, lw=0
+                part["rank_pct"],
+                part["low_pct"],
+                part["high_pct"],
+                color=style.score_color(name),
+                alpha=0.18,
+                lw=0,
             )
-        ax.plot(part["rank_pct"], part["accuracy_pct"], color=score_color(name), label=short_label(name))
+        ax.plot(
+            part["rank_pct"], part["accuracy_pct"], color=style.score_color(name), label=short_label(name)
+        )
     window, n = (int(curves[c].iloc[0]) if len(curves) else 0 for c in ("window", "n"))
     ax.set(
         title=f"Draft accuracy among {window} neighbours (n={n})",
@@ -133,13 +127,13 @@ def rolling_by_rank(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-@_drawn
+@style.drawn
 def risk_coverage(curves: pd.DataFrame) -> Figure:
     """Wrong ones among the most confident drafts, over how many are kept. `curves`: `plot_data.risk_coverage_data`."""
-    figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.15, 2.7))
+    figure, ax = plt.subplots(figsize=(style.COLUMN_IN * 1.15, 2.7))
     for name, part in curves.groupby("score", sort=False):
         label = f"{short_label(name)}: {part['aurc'].iloc[0]:.4f}"
-        ax.plot(part["coverage_pct"], part["risk_pct"], color=score_color(name), label=label)
+        ax.plot(part["coverage_pct"], part["risk_pct"], color=style.score_color(name), label=label)
     n = int(curves["n"].max()) if len(curves) else 0
     ax.set(
         title=f"Risk of the drafts kept first (n={n})",
@@ -153,40 +147,46 @@ def risk_coverage(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-@_drawn
+@style.drawn
 def reliability(bins: pd.DataFrame) -> Figure:
     """Promised and observed accuracy in equally filled bins. `bins`: `plot_data.reliability_data`."""
     if not len(bins):
-        return _nothing("none of the run's scores is a probability")
+        return style.nothing("none of the run's scores is a probability")
     names = list(dict.fromkeys(bins["score"]))
-    size = (min(PAGE_IN, 0.7 + 2.1 * len(names)), 2.35)
+    size = (min(style.PAGE_IN, 0.7 + 2.1 * len(names)), 2.35)
     figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
         part = bins[bins["score"] == name]
-        ax.plot([0, 100], [0, 100], color=MUTED, lw=0.8, ls=":")
-        look = {"fmt": "o-", "ms": 3, "lw": 1, "elinewidth": 0.7, "color": score_color(name)}
-        ax.errorbar(part["promised_pct"], part["accuracy_pct"], yerr=_errors(part), **look)
+        ax.plot([0, 100], [0, 100], color=style.MUTED, lw=0.8, ls=":")
+        look = {"fmt": "o-", "ms": 3, "lw": 1, "elinewidth": 0.7, "color": style.score_color(name)}
+        ax.errorbar(part["promised_pct"], part["accuracy_pct"], yerr=style.errors(part), **look)
         low = max(0, 10 * np.floor(part[["promised_pct", "low_pct"]].min().min() / 10))
         ax.set(title=SCORES[name].label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
     axes.flat[0].set_ylabel("came true, %")
     return figure
 
 
-@_drawn
+@style.drawn
 def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
     """Left: one token, its runner-up coming closer; right: a run's drafts by margin.
 
     Args:
-        near: `score_comparison.near_tie_geometry`.
+        near: a token per row: gap (log-probability of the best less the second), and its scores.
         ties: rows of `score_comparison.near_ties`; the column `drafts` names the drafts that were counted.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN * 0.9, 2.7))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_IN * 0.9, 2.7))
     for name in ("min", "tie_aware", "margin"):
         dashes = "--" if name == "margin" else "-"
-        left.plot(near["gap"], near[name], dashes, color=score_color(name), label=short_label(name))
-    left.axhspan(0.97, 0.98, color=MUTED, alpha=0.35, lw=0)
+        left.plot(near["gap"], near[name], dashes, color=style.score_color(name), label=short_label(name))
+    left.axhspan(0.97, 0.98, color=style.MUTED, alpha=0.35, lw=0)
     left.text(
-        near["gap"].max(), 0.955, "thresholds of the paper", ha="right", va="top", fontsize=6.5, color=MUTED
+        near["gap"].max(),
+        0.955,
+        "thresholds of the paper",
+        ha="right",
+        va="top",
+        fontsize=6.5,
+        color=style.MUTED,
     )
     left.set(
         title="One token, its runner-up approaching",
@@ -206,8 +206,8 @@ def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
         part = ties[ties["drafts"] == line]
         x = np.arange(len(part)) + (number - (len(lines) - 1) / 2) * width
         alpha = (0.35, 0.65, 1.0)[number % 3]
-        right.bar(x, part["n"], 0.9 * width, color=RIGHT, alpha=alpha, lw=0, label=line)
-        right.bar(x, part["n_wrong"], 0.9 * width, color=WRONG, lw=0)
+        right.bar(x, part["n"], 0.9 * width, color=style.RIGHT, alpha=alpha, lw=0, label=line)
+        right.bar(x, part["n_wrong"], 0.9 * width, color=style.WRONG, lw=0)
         for at, row in zip(x, part.itertuples(), strict=True):
             right.text(at, row.n, f"{row.n_wrong}/{row.n}", ha="center", va="bottom", fontsize=5, rotation=90)
     right.set_xticks(np.arange(len(spans)), spans)
@@ -222,6 +222,6 @@ def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
         ylim=(0, 5 * max(ties["n"].max() if len(ties) else 1, 10)),
     )
     handles, labels = right.get_legend_handles_labels()
-    wrong = plt.Rectangle((0, 0), 1, 1, color=WRONG, lw=0)
+    wrong = plt.Rectangle((0, 0), 1, 1, color=style.WRONG, lw=0)
     figure.legend([*handles, wrong], [*labels, "wrong among them"], loc="outside lower center", ncols=4)
     return figure

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import INK, MUTED, PAGE_IN, SERIES, _drawn
+from .style import INK, MUTED, PAGE_IN, SERIES, drawn
 
 GOAL_PCT = 10.0  # the band drawn around each measured speedup
 
 
-@_drawn
+@drawn
 def replay_fidelity(table: pd.DataFrame) -> Figure:
     """Predicted beside measured speedup and accuracy, one line per setting (`compare_with_replay`).
 

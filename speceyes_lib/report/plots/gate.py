@@ -16,28 +16,11 @@ from ...gating.certificates import Rule
 from ...runs.arms import BATCHED
 from ...tasks.registry import AVERAGE
 from ..labels import agent_label, method_label, rule_labels
+from . import style
 from .confidence import short_label
-from .style import (
-    _TOP,
-    COLUMN_IN,
-    INK,
-    METHOD_COLORS,
-    METHOD_MARKERS,
-    MUTED,
-    NOT_TIMED,
-    PAGE_IN,
-    WRONG,
-    _confidence_axis,
-    _drawn,
-    _left_end,
-    _nothing,
-    _shown,
-    method_color,
-    score_color,
-)
 
 
-@_drawn
+@style.drawn
 def accuracy_over_threshold(
     curve: pd.DataFrame, threshold: float | None = None, local: float | None = None, chosen_here: bool = False
 ) -> Figure:
@@ -49,30 +32,32 @@ def accuracy_over_threshold(
         local: what the same rule would pick on these very samples, drawn only to show the difference.
         chosen_here: the threshold in use was chosen on these samples.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_IN, 3.3), sharex=True)
-    color = METHOD_COLORS["speceyes_min"]
-    x = _shown(curve["threshold"])
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(style.COLUMN_IN, 3.3), sharex=True)
+    color = style.METHOD_COLORS["speceyes_min"]
+    x = style.clipped(curve["threshold"])
     top.step(x, curve["accuracy_pct"], where="post", color=color, label="funnel")
-    alone = {"color": METHOD_COLORS["baseline"], "ls": "--", "lw": 1, "label": "agent alone"}
+    alone = {"color": style.METHOD_COLORS["baseline"], "ls": "--", "lw": 1, "label": "agent alone"}
     top.axhline(curve["agent_pct"].iloc[0], **alone)
     bottom.step(x, curve["accepted_pct"], where="post", color=color)
     for ax in (top, bottom):
         if threshold is not None:
             name = "chosen here" if chosen_here else "in use (validation)"
-            ax.axvline(_shown(threshold), color=INK, lw=1, label=f"{name}: {threshold:.5g}")
+            ax.axvline(style.clipped(threshold), color=style.INK, lw=1, label=f"{name}: {threshold:.5g}")
         if local is not None and local != threshold:
-            ax.axvline(_shown(local), color=MUTED, lw=1, ls=":", label=f"rule applied here: {local:.5g}")
+            ax.axvline(
+                style.clipped(local), color=style.MUTED, lw=1, ls=":", label=f"rule applied here: {local:.5g}"
+            )
     inner = curve["threshold"][(curve["threshold"] > 0) & (curve["threshold"] < 1)]
     marks = [t for t in (threshold, local) if t is not None and t > 0]
     top.set(ylabel="accuracy, %", title=f"Funnel over the threshold (n={int(curve['n'].iloc[0])})")
     bottom.set(ylabel="accepted, %", xlabel="threshold", ylim=(0, 102))
-    low = min([_left_end(inner), *(0.99 * _shown(t) for t in marks)])
-    _confidence_axis(bottom, low, float(_shown(inner.max())) if len(inner) else _TOP)
+    low = min([style.left_end(inner), *(0.99 * style.clipped(t) for t in marks)])
+    style.confidence_axis(bottom, low, float(style.clipped(inner.max())) if len(inner) else style.TOP)
     figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
-@_drawn
+@style.drawn
 def accuracy_speedup(results: pd.DataFrame, split: str = AVERAGE) -> Figure:
     """Accuracy against speedup (log scale), one point per method of the long form (`results.COLUMNS`).
 
@@ -85,7 +70,7 @@ def accuracy_speedup(results: pd.DataFrame, split: str = AVERAGE) -> Figure:
     if len(panels) > 1:
         panels = [p for p in panels if p != ("reported", "none")]
     columns = max(1, len(panels))
-    size = (min(PAGE_IN, 0.9 + 2.5 * columns), 3.2)
+    size = (min(style.PAGE_IN, 0.9 + 2.5 * columns), 3.2)
     figure, axes = plt.subplots(1, columns, figsize=size, squeeze=False)
     seen: dict[str, object] = {}
     for ax, (source, agent) in zip(axes.flat, panels, strict=False):
@@ -93,7 +78,7 @@ def accuracy_speedup(results: pd.DataFrame, split: str = AVERAGE) -> Figure:
         points = part[(part["source"] == source) & part["agent"].isin(agents)]
         for row in points.itertuples():
             seen[method_label(row.method)] = _point(ax, row)
-        ax.axvline(1.0, color=MUTED, lw=0.8, ls=":")
+        ax.axvline(1.0, color=style.MUTED, lw=0.8, ls=":")
         ax.set_xscale("log", base=2)
         low, high = points["speedup"].min(), points["speedup"].max()
         ax.set_xlim(min(0.8, low / 1.25), max(2.5, high * 1.25))
@@ -107,37 +92,30 @@ def accuracy_speedup(results: pd.DataFrame, split: str = AVERAGE) -> Figure:
 
 
 def _point(ax: Axes, row: tuple) -> object:
-    color, hollow = method_color(row.method), row.method.endswith(BATCHED)
-    ax.errorbar(
-        row.speedup,
-        row.accuracy_pct,
-        xerr=_error(row.speedup, row.speedup_low, row.speedup_high),
-        yerr=_error(row.accuracy_pct, row.accuracy_low_pct, row.accuracy_high_pct),
-        fmt="none",
-        ecolor=color,
-        elinewidth=0.8,
-        alpha=0.7,
-    )
-    return ax.scatter(
-        row.speedup,
-        row.accuracy_pct,
-        s=80 if hollow else 30,  # a hollow marker frames a filled one in the same place
-        marker=METHOD_MARKERS.get(row.method.removesuffix(BATCHED), "o"),
-        facecolor="none" if hollow else color,
-        edgecolor=color,
-        linewidth=1.2,
-        zorder=4 if row.method == "speceyes_min" else 3,  # what other scores must not hide where they agree
-    )
+    color, hollow = style.method_color(row.method), row.method.endswith(BATCHED)
+    x_error = _error(row.speedup, row.speedup_low, row.speedup_high)
+    y_error = _error(row.accuracy_pct, row.accuracy_low_pct, row.accuracy_high_pct)
+    bars = {"fmt": "none", "ecolor": color, "elinewidth": 0.8, "alpha": 0.7}
+    ax.errorbar(row.speedup, row.accuracy_pct, xerr=x_error, yerr=y_error, **bars)
+    look = {"facecolor": "none" if hollow else color, "edgecolor": color, "linewidth": 1.2}
+    look["marker"] = style.METHOD_MARKERS.get(row.method.removesuffix(BATCHED), "o")
+    size = 80 if hollow else 30  # a hollow marker frames a filled one in the same place
+    order = 4 if row.method == "speceyes_min" else 3  # other scores must not hide it where they agree
+    return ax.scatter(row.speedup, row.accuracy_pct, s=size, zorder=order, **look)
 
 
 def _error(value: float, low: float, high: float) -> np.ndarray | None:
     return None if np.isnan([low, high]).any() else np.array([[value - low], [high - value]])
 
 
-@_drawn
+@style.drawn
 def quadrants(table: pd.DataFrame) -> Figure:
-    """Router x gate: how many samples fall where, and who is right there. `table`: see `plot_data.quadrants_data`."""
-    figure, ax = plt.subplots(figsize=(COLUMN_IN, 2.5))
+    """Router x gate: how many samples are where, and who is right there.
+
+    Args:
+        table: a row per cell: router ("yes", "no"), gate ("rejects", "accepts"), n, draft_pct and agent_pct.
+    """
+    figure, ax = plt.subplots(figsize=(style.COLUMN_IN, 2.5))
     total = table["n"].sum()
     colors = mpl.colormaps["Blues"]
     for row in table.itertuples():
@@ -157,7 +135,7 @@ def quadrants(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@_drawn
+@style.drawn
 def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | None = None) -> Figure:
     """Accuracy gained or lost against the agent alone, over speedup: this run's funnel and the paper's points.
 
@@ -169,24 +147,33 @@ def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | N
         points: of this run, columns label, speedup and gain_pp.
     """
     if not curves["speedup"].notna().any():
-        return _nothing(NOT_TIMED)
-    figure, ax = plt.subplots(figsize=(COLUMN_IN * 1.5, 3.3))
+        return style.nothing(style.NOT_TIMED)
+    figure, ax = plt.subplots(figsize=(style.COLUMN_IN * 1.5, 3.3))
     for agent, part in reported.groupby("agent", sort=False):
         marker = {"deepeyes": "s", "thyme": "^"}.get(agent, "o")
         table, sweep = part[part["kind"] == "table"], part[part["kind"] == "threshold"].sort_values("speedup")
-        look = {"color": MUTED, "lw": 0.8, "ls": ":", "marker": marker, "ms": 2.5, "zorder": 1}
+        look = {"color": style.MUTED, "lw": 0.8, "ls": ":", "marker": marker, "ms": 2.5, "zorder": 1}
         ax.plot(sweep["speedup"], sweep["gain_pp"], **look)
-        look = {"ms": 6, "mfc": "none", "mec": MUTED, "mew": 1.1, "label": f"reported: {agent_label(agent)}"}
-        ax.plot(table["speedup"], table["gain_pp"], marker, **look)
+        label = f"reported: {agent_label(agent)}"
+        ax.plot(
+            table["speedup"],
+            table["gain_pp"],
+            marker,
+            ms=6,
+            mfc="none",
+            mec=style.MUTED,
+            mew=1.1,
+            label=label,
+        )
     for name, part in curves.groupby("score", sort=False):
         part = part.sort_values("threshold")
         gain = part["accuracy_pct"] - part["baseline_accuracy_pct"]
         label = f"this run: {short_label(name)}"
-        ax.plot(part["speedup"], gain, color=score_color(name), lw=1.2, label=label)
+        ax.plot(part["speedup"], gain, color=style.score_color(name), lw=1.2, label=label)
     for i, row in enumerate([] if points is None else points.itertuples()):
-        ax.plot(row.speedup, row.gain_pp, "*", color=INK, ms=9 - 2 * i, zorder=4, label=row.label)
-    ax.axhline(0, color=MUTED, lw=0.8)
-    ax.axvline(1, color=MUTED, lw=0.8)
+        ax.plot(row.speedup, row.gain_pp, "*", color=style.INK, ms=9 - 2 * i, zorder=4, label=row.label)
+    ax.axhline(0, color=style.MUTED, lw=0.8)
+    ax.axvline(1, color=style.MUTED, lw=0.8)
     ax.set(
         title="Accuracy against speedup",
         xlabel="speedup over the agent alone",
@@ -197,7 +184,7 @@ def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | N
     return figure
 
 
-@_drawn
+@style.drawn
 def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
     """Rules over repeated halves (`gating.certify`): the risk each bounds, coverage, and speedup, held out.
 
@@ -205,7 +192,7 @@ def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
     """
     labels = rule_labels(rules)
     order = list(labels)
-    figure, axes = plt.subplots(1, 4, figsize=(PAGE_IN, 0.29 * len(order) + 0.95), sharey=True)
+    figure, axes = plt.subplots(1, 4, figsize=(style.PAGE_IN, 0.29 * len(order) + 0.95), sharey=True)
     measures = (
         ("risk_pct", "risk bounded, %"),
         ("coverage_pct", "accepted, %"),
@@ -218,21 +205,21 @@ def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
             part = table[table["rule"] == rule]
             values = part[measure].to_numpy(dtype=float)
             has_target = part["target_pct"].notna().any()
-            color = METHOD_COLORS["speceyes_min"] if has_target and rule != "plug_in" else MUTED
+            color = style.METHOD_COLORS["speceyes_min"] if has_target and rule != "plug_in" else style.MUTED
             jitter = y + 0.22 * np.linspace(-1, 1, len(values))
             sure = part["certified"].fillna(False).to_numpy(dtype=bool)
             ax.plot(values[sure], jitter[sure], "o", ms=2.2, color=color, alpha=0.7)
             ax.plot(values[~sure], jitter[~sure], "o", ms=2.2, mfc="none", mec=color, mew=0.5, alpha=0.8)
             if np.isfinite(values).any():
-                ax.plot([np.nanmean(values)] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.4)
+                ax.plot([np.nanmean(values)] * 2, [y - 0.36, y + 0.36], color=style.INK, lw=1.4)
             if measure == "risk_pct" and has_target:
-                ax.plot(part["target_pct"].iloc[0], y, "x", color=WRONG, ms=5, mew=1.2)
+                ax.plot(part["target_pct"].iloc[0], y, "x", color=style.WRONG, ms=5, mew=1.2)
         ax.set_xlabel(label)
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(4))
     axes[0].set_yticks(range(len(order)), [labels[rule] for rule in order])
     axes[0].set_ylim(len(order) - 0.5, -0.5)
-    axes[2].axvline(0, color=MUTED, lw=0.8)
-    axes[3].axvline(1, color=MUTED, lw=0.8)
+    axes[2].axvline(0, color=style.MUTED, lw=0.8)
+    axes[3].axvline(1, color=style.MUTED, lw=0.8)
     axes[3].xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
     return figure

@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import INK, MUTED, PAGE_IN, RIGHT, WRONG, _drawn
+from .style import INK, MUTED, PAGE_IN, RIGHT, WRONG, drawn
 
 
-@_drawn
+@drawn
 def correction_waterfall(steps: pd.DataFrame) -> Figure:
     """What each correction moves between two protocols: the rows of `corrections`, from top to bottom.
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch
 
-from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, PHASE_COLORS, _drawn
+from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, PHASE_COLORS, box, drawn
 
 _STEP = {
     "agent": METHOD_COLORS["baseline"],
@@ -18,7 +18,7 @@ _STEP = {
 }
 
 
-@_drawn
+@drawn
 def method_diagram(shares: Mapping[str, float] | None = None) -> Figure:
     """The serial agent chain and the funnel, drawn to be read in a talk.
 
@@ -70,20 +70,11 @@ def method_diagram(shares: Mapping[str, float] | None = None) -> Figure:
 def _box(
     ax: Axes, x: float, y: float, w: float, h: float, text: str, color: str, filled: bool = True
 ) -> None:
-    shape = FancyBboxPatch(
-        (x, y),
-        w,
-        h,
-        boxstyle="round,pad=0,rounding_size=1.2",
-        facecolor=color if filled else "white",
-        edgecolor=color,
-        linewidth=1,
-    )
-    ax.add_patch(shape)
     ink = "white" if filled else color
     if color == _STEP["draft"]:  # white is hard to read on the orange
         ink = INK
-    ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=7.5, color=ink)
+    look = {"facecolor": color if filled else "white", "edgecolor": color, "linewidth": 1}
+    box(ax, (x, y, w, h), text, look, 1.2, fontsize=7.5, color=ink)
 
 
 def _arrow(ax: Axes, x0: float, y0: float, x1: float, y1: float) -> None:

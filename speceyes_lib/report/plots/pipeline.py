@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch
 
-from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, _drawn
+from .style import INK, METHOD_COLORS, MUTED, PAGE_IN, box, drawn
 
 # notebook -> left, bottom, width and height of its box (percent of the width), and what the box says
 BOXES = {
@@ -38,7 +38,7 @@ _CAPTIONS = ((48.5, "studies, started by hand"), (87.5, "explorers of a finished
 _HEIGHT = 20  # of the drawing, in the same unit
 
 
-@_drawn
+@drawn
 def pipeline(stage: str) -> Figure:
     """A strip of boxes, one per notebook, in which the box of `stage` is filled.
 
@@ -54,20 +54,11 @@ def pipeline(stage: str) -> Figure:
     ax.set_axis_off()
     ax.set_xlim(0, 100)
     ax.set_ylim(0, _HEIGHT)
-    for name, (left, bottom, width, height, text) in BOXES.items():
-        marked = name == stage
-        color = METHOD_COLORS["speceyes_min"]
-        shape = FancyBboxPatch(
-            (left, bottom),
-            width,
-            height,
-            boxstyle="round,pad=0,rounding_size=0.8",
-            facecolor=color if marked else "white",
-            edgecolor=color if marked else MUTED,
-        )
-        ax.add_patch(shape)
-        style = {"color": "white", "weight": "bold"} if marked else {"color": INK}
-        ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=6.5, **style)
+    for name, (*place, text) in BOXES.items():
+        marked, color = name == stage, METHOD_COLORS["speceyes_min"]
+        look = {"facecolor": color if marked else "white", "edgecolor": color if marked else MUTED}
+        font = {"color": "white", "weight": "bold"} if marked else {"color": INK}
+        box(ax, place, text, look, 0.8, fontsize=6.5, **font)
     for begin, end in _ARROWS:
         ax.add_patch(FancyArrowPatch(begin, end, arrowstyle="-|>", mutation_scale=7, color=INK, shrinkA=0))
     for x, text in _CAPTIONS:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..labels import split_label
-from .style import INK, MUTED, PAGE_IN, SERIES, _drawn, _errors
+from .style import INK, MUTED, PAGE_IN, SERIES, drawn, errors
 
 
-@_drawn
+@drawn
 def accuracy_by_place(orders: pd.DataFrame, places: pd.DataFrame) -> Figure:
     """Draft accuracy by the order options are shown in, and by the place of the right one.
 
@@ -43,4 +43,4 @@ def _dots(ax: Axes, x: np.ndarray, part: pd.DataFrame, look: tuple, label: str, 
     """Accuracies with their intervals."""
     color, marker = look
     style = {"fmt": marker, "ls": line, "lw": 0.8, "ms": 4, "color": color, "elinewidth": 0.8, "label": label}
-    ax.errorbar(x, part["accuracy_pct"].to_numpy(), yerr=_errors(part), **style)
+    ax.errorbar(x, part["accuracy_pct"].to_numpy(), yerr=errors(part), **style)

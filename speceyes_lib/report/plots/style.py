@@ -9,8 +9,9 @@ as well. All colours of figures are in this file.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.special import expit, logit
 
@@ -74,7 +76,7 @@ def score_color(score: str) -> str:
     return method_color(f"speceyes_{score}")
 
 
-def _drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
+def drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw under the suite's style, whatever the session's is, and leave no figure open behind."""
 
     @functools.wraps(function)
@@ -89,14 +91,23 @@ def _drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
     return inside
 
 
-def _errors(part: pd.DataFrame, low: str = "low_pct", high: str = "high_pct") -> np.ndarray:
+def errors(part: pd.DataFrame, low: str = "low_pct", high: str = "high_pct") -> np.ndarray:
     """Error bars around `accuracy_pct`, as `errorbar` takes them [2, rows]."""
-    return np.abs(
-        part[[low, high]].to_numpy(dtype="float64").T - part["accuracy_pct"].to_numpy(dtype="float64")
-    )
+    ends, value = part[[low, high]], part["accuracy_pct"].astype("float64")
+    return ends.astype("float64").sub(value, axis=0).abs().to_numpy().T
 
 
-def _nothing(why: str) -> Figure:
+def box(
+    ax: Axes, place: tuple[float, float, float, float], text: str, look: Mapping, rounding: float, **font: Any
+) -> None:
+    """A rounded box at (left, bottom, width, height) with centred text; `look`: of the box, `font`: of the text."""
+    left, bottom, width, height = place
+    shape = f"round,pad=0,rounding_size={rounding}"
+    ax.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle=shape, **look))
+    ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", **font)
+
+
+def nothing(why: str) -> Figure:
     """In place of a figure whose numbers the run does not have."""
     figure, ax = plt.subplots(figsize=(COLUMN_IN, 0.7))
     ax.text(0.5, 0.5, why, ha="center", va="center", color=MUTED)
@@ -107,24 +118,25 @@ def _nothing(why: str) -> Figure:
 # ------------------------------------------------------------------ confidence
 
 # Confidences are sigmoids and pile up below 1: on an axis of log-odds the thresholds that matter lie apart.
-_TOP = 1 - 1e-6  # higher confidences are drawn here
-_CONFIDENCE_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+TOP = 1 - 1e-6  # higher confidences are drawn here
+CONFIDENCE_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
-def _shown(confidence: pd.Series | np.ndarray) -> np.ndarray:
+def clipped(confidence: pd.Series | np.ndarray) -> np.ndarray:
     """Confidences as drawn: kept off the ends, where log-odds are infinite."""
-    return np.clip(np.asarray(confidence, dtype="float64"), 1 - _TOP, _TOP)
+    return np.clip(np.asarray(confidence, dtype="float64"), 1 - TOP, TOP)
 
 
-def _confidence_axis(ax: Axes, low: float, high: float = _TOP) -> None:
+def confidence_axis(ax: Axes, low: float, high: float = TOP) -> None:
+    """Make x an axis of log-odds from low to high."""
     ax.set_xscale("logit")
     ax.set_xlim(low, 1 - 0.7 * (1 - high))
-    ax.xaxis.set_major_locator(FixedLocator(_CONFIDENCE_TICKS))
+    ax.xaxis.set_major_locator(FixedLocator(CONFIDENCE_TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("0.", ".")))
 
 
-def _left_end(confidence: pd.Series | np.ndarray) -> float:
+def left_end(confidence: pd.Series | np.ndarray) -> float:
     """Where the axis begins: at the odds 1:1, or further left if more than a hundredth of the scores lie there."""
     values = np.asarray(confidence, dtype="float64")
     values = values[np.isfinite(values)]
@@ -133,5 +145,5 @@ def _left_end(confidence: pd.Series | np.ndarray) -> float:
 
 def confidence_bins(score: pd.Series, n_bins: int = 30) -> np.ndarray:
     """Bin edges, even in log-odds; the few scores beyond the ends belong into the first and last bin."""
-    high = float(_shown(1 - 0.8 * (1 - score.max()))) if len(score) else _TOP
-    return expit(np.linspace(logit(_left_end(score)), logit(high), n_bins + 1))
+    high = float(clipped(1 - 0.8 * (1 - score.max()))) if len(score) else TOP
+    return expit(np.linspace(logit(left_end(score)), logit(high), n_bins + 1))
