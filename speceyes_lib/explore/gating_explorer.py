@@ -318,16 +318,9 @@ class GatingExplorer(Explorer):
         answers = {v.source: v.answer for v in judged.verdicts} if judged else {}
         if not answers.get(source):
             raise UserError(f"{id_ or 'no sample'}: there is no answer of the {source} to judge")
-        human.append_override(
-            self.gating.run.name,
-            id=id_,
-            answer=answers[source],
-            verdict=self.verdict.value,
-            reason=self.note.value,
-            author=self.author.value,
-            arm=arm,
-            source=source,
-        )
+        answer = {"id": id_, "answer": answers[source], "arm": arm, "source": source}
+        check = {"verdict": self.verdict.value, "reason": self.note.value, "author": self.author.value}
+        human.append_override(self.gating.run.name, **answer, **check)
         self._set(self.note, value="")
         self.gating.read_checks()
         self._show_threshold()

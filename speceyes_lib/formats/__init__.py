@@ -3,6 +3,5 @@
 from ..exports import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__,
-    {"importing": ("READERS", "import_files", "import_report"), "speceyes_export": ("export",)},
+    __name__, {"importing": ("READERS", "import_files", "import_report"), "speceyes_export": ("export",)}
 )

@@ -129,15 +129,13 @@ def files_of(paths: Iterable[Path], *suffixes: str) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in suffixes)
-        if path.is_file():
-            inside = [path]
-        elif not path.exists():
+        inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in suffixes)
+        if not path.exists():
             raise DataError(f"{path}: there is no such file or folder")
-        elif not inside:
+        if not inside:
             raise DataError(f"{path}: no file ending in {' or '.join(suffixes)} in this folder")
-        files += [p for p in inside if p not in files]
-    return files
+        files += filter(Path.is_file, inside)
+    return list(dict.fromkeys(files))
 
 
 def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import DataError, UserError, nearest
 from ..paths import resolve
-from ..runs.records import AgentRecord
+from ..runs.arms import DRAFT_STAGE
 from . import deepeyes, lmms_vlmevalkit, speceyes
 from .common import Finder, ImportedStage, Problems, write
 
@@ -62,11 +62,9 @@ def import_files(
 def import_report(runs: dict[str, list[ImportedStage]]) -> list[str]:
     """One line per imported stage and task: how many records, how many of them failed, how many are judged."""
     lines = []
-    for name, parts in runs.items():
-        for part in parts:
-            failed = sum(record.status == "error" for record in part.records.values())
-            text = f"{len(part.records)} records, {failed} failed"
-            if isinstance(next(iter(part.records.values())), AgentRecord):
-                text += f", {len(part.verdicts.get('final', ()))} judged"
-            lines.append(f"run {name}: {part.stage} {part.task}: {text}")
+    for name, part in ((name, part) for name, parts in runs.items() for part in parts):
+        failed = sum(record.status == "error" for record in part.records.values())
+        judged = "" if part.stage == DRAFT_STAGE else f", {len(part.verdicts.get('final', ()))} judged"
+        counts = f"{len(part.records)} records, {failed} failed{judged}"
+        lines.append(f"run {name}: {part.stage} {part.task}: {counts}")
     return lines

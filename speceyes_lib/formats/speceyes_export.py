@@ -223,13 +223,12 @@ def _by_verdict(records: Iterable[Record], right: Mapping[str, bool], mode: str 
 
 
 def _percent(values: Iterable[bool]) -> float | None:
-    share = _mean(values)
-    return None if share is None else 100.0 * share
+    return _mean(values, 100.0)
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _mean(values: Iterable[float | None], factor: float = 1.0) -> float | None:
     known = [float(v) for v in values if v is not None]
-    return float(np.mean(known)) if known else None
+    return factor * float(np.mean(known)) if known else None
 
 
 def _write(path: Path, *values: Mapping, indent: int | None = None) -> None:

@@ -158,13 +158,8 @@ def reviewed(verdict: Verdict, overrides: Overrides) -> Verdict:
     check = overrides.get((verdict.id, verdict.answer)) if verdict.answer is not None else None
     if check is None or verdict.verdict == "error":
         return verdict
-    update = {
-        "verdict": check.verdict,
-        "decided_by": "human",
-        "rule_verdict": verdict.by_rule,
-        "human": check,
-    }
-    return verdict.model_copy(update=update)
+    decision = {"verdict": check.verdict, "decided_by": "human", "human": check}
+    return verdict.model_copy(update=decision | {"rule_verdict": verdict.by_rule})
 
 
 def _require_header(path: Path, cells: list[str]) -> None:

@@ -209,12 +209,8 @@ class JudgingModel:
 
     def cost(self) -> dict[str, float]:
         """Requests and tokens of this session, for a manifest."""
-        return {
-            "judge_requests": self.requests,
-            "judge_failed": self.failed,
-            "judge_tokens": self.tokens,
-            "judge_from_cache": self.from_cache,
-        }
+        names = ("requests", "failed", "tokens", "from_cache")
+        return {f"judge_{name}": getattr(self, name) for name in names}
 
     def __enter__(self) -> Self:
         return self

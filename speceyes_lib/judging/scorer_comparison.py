@@ -114,36 +114,28 @@ def corrections(scored: pd.DataFrame) -> pd.DataFrame:
         Columns: step; gained and lost (answers that become right or stop being right); moved_points; accuracy_pct after
         the step; n, its denominator. `paper` divides by the samples without an error, every later step by all samples.
     """
-    is_right = scored["paper"].eq("right")
+    strict, rule = scored["strict"].eq("right"), scored["paper_rule"].map(CORRECTIONS)
+    steps = [(step, strict, rule.eq(step)) for step in dict.fromkeys(CORRECTIONS.values())]
+    if scored.attrs.get("protocol", "strict") == "strict":
+        everything = pd.Series(True, index=scored.index)
+        steps.append((BY_MODEL, scored["unreviewed"].eq("right"), everything))
+        steps.append((BY_PEOPLE, scored["verdict"].eq("right"), everything))
+    is_right, n = scored["paper"].eq("right"), len(scored)
     kept = int((scored["paper"] != "dropped").sum())
-    rows = [_step("paper", 0, 0, int(is_right.sum()), kept, None)]
-
-    def add(step: str, now: pd.Series, among: pd.Series) -> None:
-        nonlocal is_right
+    rows = [("paper", 0, 0, int(is_right.sum()), kept)]
+    if kept < n:
+        rows.append((FAILED, 0, 0, int(is_right.sum()), n))
+    for step, now, among in steps:
         gained, lost = (now & ~is_right & among), (is_right & ~now & among)
         if gained.any() or lost.any():
             is_right = is_right.mask(among, now)
-            counts = (int(flags.sum()) for flags in (gained, lost, is_right))
-            rows.append(_step(step, *counts, len(scored), rows[-1]))
-
-    if kept < len(scored):
-        rows.append(_step(FAILED, 0, 0, int(is_right.sum()), len(scored), rows[-1]))
-    strict = scored["strict"].eq("right")
-    for step in dict.fromkeys(CORRECTIONS.values()):
-        add(step, strict, scored["paper_rule"].map(CORRECTIONS).eq(step))
-    if scored.attrs.get("protocol", "strict") == "strict":
-        everything = pd.Series(True, index=scored.index)
-        add(BY_MODEL, scored["unreviewed"].eq("right"), everything)
-        add(BY_PEOPLE, scored["verdict"].eq("right"), everything)
-    rows.append(_step("strict", 0, 0, int(is_right.sum()), len(scored), None))
-    return pd.DataFrame(rows)
-
-
-def _step(step: str, gained: int, lost: int, right: int, n: int, before: dict | None) -> dict:
-    accuracy = _percent(right, n)
-    moved = accuracy - before["accuracy_pct"] if before else 0.0
-    counts = {"step": step, "gained": gained, "lost": lost}
-    return counts | {"moved_points": moved, "accuracy_pct": accuracy, "n": n}
+            rows.append((step, int(gained.sum()), int(lost.sum()), int(is_right.sum()), n))
+    rows.append(("strict", 0, 0, int(is_right.sum()), n))
+    table = pd.DataFrame(rows, columns=["step", "gained", "lost", "right", "n"])
+    accuracy = (100.0 * table["right"] / table["n"]).rename("accuracy_pct")
+    moved = accuracy.diff().rename("moved_points")
+    moved.iloc[[0, -1]] = 0.0
+    return pd.concat([table[["step", "gained", "lost"]], moved, accuracy, table["n"]], axis=1)
 
 
 def _pope_measures(truth: np.ndarray, answers: np.ndarray, scorer: str) -> dict[str, float]:

@@ -43,11 +43,7 @@ def redraw() -> list[Path]:
 
 
 def draw_pipeline(folder: Path) -> list[Path]:
-    """`<notebook>.png` for every notebook: the strip of all notebooks, with this one marked.
-
-    Args:
-        folder: where the pictures are written; created if need be.
-    """
+    """Write `<notebook>.png` for every notebook: the strip of all notebooks with this one marked; returns the files."""
     from ..report.plots.pipeline import BOXES, pipeline
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -60,15 +60,12 @@ def provenance(params: Params, environment: Mapping[str, Any]) -> str:
     versions = [f"{name} {packages[name]}" for name in PACKAGES_SHOWN if name in packages]
     commit = f"commit {environment['commit'][:10] or 'unknown'}"
     hardware = [environment["gpu"], environment["cpu"], f"{environment['cores']} cores"]
-    parts = [
-        f"run **{params.run}**",
-        commit + (" with uncommitted changes" if environment["dirty"] else ""),
-        ", ".join([f"Python {environment['python']}", *versions]),
-        ", ".join(part for part in hardware if part),
-    ]
+    commit += " with uncommitted changes" if environment["dirty"] else ""
+    python = ", ".join([f"Python {environment['python']}", *versions])
+    line = " · ".join([f"run **{params.run}**", commit, python, ", ".join(filter(None, hardware))])
     rows = "\n".join(f"| {name} | `{value!r}` |" for name, value in params.model_dump().items())
     table = f"| parameter | value |\n| --- | --- |\n{rows}"
-    return f"{' · '.join(parts)}\n\n<details><summary>parameters</summary>\n\n{table}\n\n</details>"
+    return f"{line}\n\n<details><summary>parameters</summary>\n\n{table}\n\n</details>"
 
 
 class Progress:
