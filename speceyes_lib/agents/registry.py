@@ -28,18 +28,16 @@ class AgentType:
         label: name for readers.
         start: (id, question_block, original, view, ...) -> an agent at its first turn.
         tool: what it may use.
-        prompts: the prompt set that was written for it.
     """
 
     label: str
     start: Callable[..., Agent]
     tool: Tool
-    prompts: str
 
 
 AGENTS = {
-    "deepeyes": AgentType("DeepEyes", DeepEyesAgent, TOOLS[zoom.NAME], "deepeyes"),
-    "thyme": AgentType("Thyme", ThymeAgent, TOOLS[code_sandbox.NAME], "thyme"),
+    "deepeyes": AgentType("DeepEyes", DeepEyesAgent, TOOLS[zoom.NAME]),
+    "thyme": AgentType("Thyme", ThymeAgent, TOOLS[code_sandbox.NAME]),
 }
 
 

@@ -21,6 +21,8 @@ from ..tools.zoom import BoxUnits, rewritten
 from .deepeyes import DeepEyesAgent
 from .tagged import TaggedAgent
 
+SCORE_TOKENS = 10  # of the reply whose first digit is the score
+
 
 @dataclass(frozen=True)
 class SpecReason:
@@ -30,13 +32,11 @@ class SpecReason:
         small_spec: picture sizes of the small model.
         threshold: the lowest score (0 to 9) that accepts a step.
         small_boxes: unit of the small model's coordinates (Qwen3-VL: thousandths). Each model reads boxes in its unit.
-        score_max_new_tokens: length of the reply whose first digit is the score.
     """
 
     small_spec: ImageSpec
     threshold: int = 7
     small_boxes: BoxUnits = "thousandths"
-    score_max_new_tokens: int = 10
 
 
 class SpecReasonAgent:
@@ -74,7 +74,7 @@ class SpecReasonAgent:
             *_with_step(request.messages, self._proposed.text),
             {"role": "user", "content": self.inner.prompts.step_score},
         ]
-        return GenerationRequest(request.id, messages, self.how.score_max_new_tokens)
+        return GenerationRequest(request.id, messages, SCORE_TOKENS)
 
     def feed(self, generation: Generation) -> None:
         """Use a proposal, a score or a turn, whichever was requested last. Raises RuntimeError when done."""

@@ -119,11 +119,7 @@ class ServerBackend:
         return on_loop(generation())
 
     def warm_up(self) -> None:
-        """Request one short answer about a grey picture from every endpoint.
-
-        Raises:
-            UserError: an endpoint does not answer. The message holds its reply.
-        """
+        """Request one short answer from every endpoint. Raises UserError with the reply of one that gives none."""
         for endpoint in self.endpoints:
             try:
                 self._ask_one(endpoint, evidence_k=0)

@@ -41,8 +41,7 @@ class TransformersBackend:
         role: "draft" or "agent", for messages and manifests.
         dtype: "auto" (as stored) or a torch dtype's name.
         device: "cpu", "mps", "cuda", "cuda:N"; "spread" splits the layers over all GPUs (needs accelerate); "auto"
-            takes the best device, and the second of several GPUs for the agent, so that draft and agent work side by
-            side.
+            takes the best device, and for the agent the second of several GPUs, so that both models work side by side.
         attn: "auto" (flash-attn 2 on a GPU where it is installed, otherwise sdpa) or an implementation's name.
         min_pixels, max_pixels: image budget; by default that of the model's processor.
 
@@ -116,12 +115,12 @@ class TransformersBackend:
     # ------------------------------------------------------------------------------------ the contract
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """The generations, in order; see `Backend.generate`. Requests with equal settings share a batch."""
-        for r in requests:
-            if r.evidence_k > self.vocab_size:
-                raise UserError(
-                    f"k_store: {r.evidence_k} alternatives per token are needed, but {shown(self.folder)} has a "
-                    f"vocabulary of {self.vocab_size}; set k_store (and k) to at most {self.vocab_size}"
-                )
+        k = max((r.evidence_k for r in requests), default=0)
+        if k > self.vocab_size:
+            raise UserError(
+                f"k_store: {k} alternatives per token are needed, but {shown(self.folder)} has a vocabulary of "
+                f"{self.vocab_size}; set k_store (and k) to at most {self.vocab_size}"
+            )
         batches: dict[tuple, list[int]] = {}
         for i, r in enumerate(requests):
             batches.setdefault((r.max_new_tokens, r.stop, r.evidence_k, r.reuse), []).append(i)
@@ -169,15 +168,11 @@ class TransformersBackend:
         for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, decoded, strict=True)):
             evidence, first_texts = None, ()
             if recorder:
-                n = len(tokens)
-                evidence = Evidence(
-                    token_ids=tokens,
-                    token_texts=tuple(self._token_text(t) for t in tokens),
-                    chosen_logprobs=top_logprobs[:n, i, 0],  # greedy: the chosen token is the highest
-                    top_ids=top_ids[:n, i],
-                    top_logprobs=top_logprobs[:n, i],
-                )
-                first_texts = tuple(self._token_text(t) for t in top_ids[0, i].tolist())
+                ids, logprobs = top_ids[: len(tokens), i], top_logprobs[: len(tokens), i]
+                texts = tuple(map(self._token_text, tokens))
+                # greedy: the chosen token is the highest
+                evidence = Evidence(tokens, texts, logprobs[:, 0], ids, logprobs)
+                first_texts = tuple(map(self._token_text, top_ids[0, i].tolist()))
             text = _cut(self.decode(tokens), request.stop)
             reason = "stop" if ended else "length"
             generations.append(

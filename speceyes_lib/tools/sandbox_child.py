@@ -122,11 +122,9 @@ def _rules(scratch: str, packages: list[str]):
         if entry not in ("site-packages", "dist-packages"):
             yield os.path.join(standard, entry), READ
     libraries = os.path.join(sys.base_prefix, "lib")
-    yield from (
-        (os.path.join(libraries, f), READ)
-        for f in os.listdir(libraries)
-        if f.startswith("lib") and ".so" in f
-    )
+    for entry in os.listdir(libraries):
+        if entry.startswith("lib") and ".so" in entry:
+            yield os.path.join(libraries, entry), READ
     for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", *packages):
         yield os.path.realpath(path), READ
     yield "/dev/null", READ_FILE | WRITE_FILE

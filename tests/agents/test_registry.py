@@ -21,10 +21,9 @@ LIMITS = {"spec": SPEC, "prompts": prompt_sets.load("demo"), "max_turns": 3, "ma
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_every_agent_has_a_known_tool_its_wording_a_label_and_a_parameter_value(name):
+def test_every_agent_has_a_known_tool_a_label_and_a_parameter_value(name):
     kind = AGENTS[name]
     assert kind.tool in TOOLS.values()
-    assert kind.prompts in prompt_sets.available()
     assert agent_label(name) == kind.label
     params = AgentParams(agent=name)
     config = params.arm_config("baseline")
@@ -45,7 +44,7 @@ def test_another_agent_is_started_by_its_name(monkeypatch):
         return OneTurn(id, block, original, view, settings)
 
     zoom = AGENTS["deepeyes"].tool
-    monkeypatch.setitem(AGENTS, "one_turn", AgentType("One turn", start, zoom, "demo"))
+    monkeypatch.setitem(AGENTS, "one_turn", AgentType("One turn", start, zoom))
     agent = agent_factory("one_turn", **LIMITS)("a/b/1", "Question?", None, None)
     assert (agent.id, agent.settings["max_turns"]) == ("a/b/1", 3)
 
