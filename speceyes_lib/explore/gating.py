@@ -79,8 +79,7 @@ class Gating:
 
     def notes(self) -> list[str]:
         """What of the run cannot be shown, and why."""
-        usable = self.usable_tasks()
-        missing = [task for task in self.run.tasks if task not in usable]
+        missing = set(self.run.tasks) - set(self.usable_tasks())
         notes = self.run.notes((f"02_{self.instrumented}", f"03_judging/{self.instrumented}"))
         return [n for n in notes if any(t in n for t in missing)] + [self.fault] * bool(self.fault)
 

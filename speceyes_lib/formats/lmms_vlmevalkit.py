@@ -80,7 +80,9 @@ def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -
             question, standard = (str(row.get(name) or "").strip() for name in ("question", "answer"))
             category = text_of(row.get("category")) or ""
             sample = ImportedSample(question, standard, category, options=option_texts(row))
-            key = text_of(row.get("question_id") or parts.running_number(row))
+            # a row number identifies no sample of POPE, which has ids of its own and repeats questions
+            number_known = parts.benchmark != "pope" or finder.root is None
+            key = text_of(row.get("question_id") or (row.get("index") if number_known else None))
             with problems.caught(path, number):
                 parts.add(path, key, sample, text_of(row.get("prediction")), hit, "vlmevalkit")
     return parts.finished()
@@ -103,10 +105,6 @@ class _StagesByTask:
         else:
             titles = ", ".join(b.title for b in BENCHMARKS.values())
             self.problems.add(path, f"the file name holds no known benchmark ({titles})")
-
-    def running_number(self, row: Mapping) -> str | None:
-        """The row number where it identifies a sample, which it does not for POPE (other ids, repeated questions)."""
-        return None if self.benchmark == "pope" and self.finder.root else row.get("index")
 
     def add(
         self, path: Path, key: str | None, row: ImportedSample, answer: str | None, score: Any, rule: str

@@ -138,7 +138,9 @@ class _Judging:
         for record in judged if self.model else ():
             sample = shown_as(samples[record.id], records[record.id].options_shown)
             for v in record.verdicts:
-                if _goes_to_model(v, self.params.judge_all):
+                # a broken box, on which the original crashes, never goes to the model
+                is_open = v.verdict == "undecided" and v.rule != "boxed_without_brace"
+                if is_open or (self.params.judge_all and v.verdict in ("right", "wrong")):
                     questions[v.id, v.answer] = self.model.question(sample, v.answer or "", v.protocol)
         calls = self.model.judge(list(questions.values()), progress) if questions else {}
         call_of = {answer: calls[question.key] for answer, question in questions.items()}
@@ -195,13 +197,6 @@ def _judging(params: JudgingParams) -> Iterator[_Judging]:
     load_task = lru_cache(maxsize=1)(registry.load_task)  # all arms of a task share its samples
     with open_judge(params) or contextlib.nullcontext() as model:
         yield _Judging(params, sizes, overrides, model, code_hash("judging.stage"), load_task)
-
-
-def _goes_to_model(verdict: Verdict, judge_all: bool) -> bool:
-    """Whether the judging model gets this answer. It never gets a broken box, on which the original crashes."""
-    if verdict.verdict == "undecided":
-        return verdict.rule != "boxed_without_brace"
-    return judge_all and verdict.verdict in ("right", "wrong")
 
 
 def _with_call(verdict: Verdict, call_of: Mapping[tuple[str, str | None], JudgeCall]) -> Verdict:
