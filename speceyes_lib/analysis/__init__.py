@@ -7,10 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "ablations": ("front",),
         "audit": ("audit_reported",),
-        "confidence_data": (
-            "gather_confidence",
-            "rule_results",
-        ),
+        "confidence_data": ("gather_confidence", "rule_results"),
         "fidelity": ("compare_with_replay", "run_fidelity", "write_fidelity"),
         "paper_comparison": ("gather_paper",),
         "plot_data": (

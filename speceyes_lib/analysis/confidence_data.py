@@ -113,9 +113,8 @@ class ConfidenceData:
         score, parts = self.scores[self.setting.score], []
         for name, threshold in thresholds.items():
             above = self.drafted & accepts(score, threshold)
-            parts.append(
-                score_comparison.near_ties(self.margin[above], self.right[above]).assign(drafts=name)
-            )
+            counts = score_comparison.near_ties(self.margin[above], self.right[above])
+            parts.append(counts.assign(drafts=name))
         return pd.concat(parts, ignore_index=True)
 
     def costs_at(self, threshold: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:

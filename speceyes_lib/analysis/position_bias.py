@@ -59,13 +59,8 @@ def drafting(params: PositionBiasParams, order: str) -> DraftParams:
             f"run: the drafts of {params.run} were made with option_order = {published.option_order!r}; "
             f"name a run whose options were shown {PUBLISHED}"
         )
-    changed = {
-        "run": _run_of(params, order),
-        "tasks": params.tasks,
-        "if_changed": params.if_changed,
-        "option_order": order,
-        "option_seed": params.option_seed,
-    }
+    changed = params.model_dump(include={"tasks", "if_changed", "option_seed"})
+    changed |= {"run": _run_of(params, order), "option_order": order}
     return published.model_copy(update=changed)
 
 

@@ -25,7 +25,7 @@ from ..stats.intervals import Estimate, finite_or_none, proportion
 from ..stats.paired import PairedTest, paired_test, speedup
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.registry import HARD_BELOW
-from . import results, sample_frame
+from . import sample_frame
 from .sample_frame import ARM_PARTS, arm, arms_of, right_of, routed
 
 CLOCK = (
@@ -37,14 +37,8 @@ CLOCK = (
     "baseline_batched is the instrumented pass without its router, unless it was run as an arm of its own."
 )
 # an arm's speedup is over this one: the same agent setting, without the gate
-REFERENCE = {
-    "draft_only": "baseline",
-    "gated": "baseline",
-    "router_only": "baseline",
-    "specreason": "baseline",
-    "baseline_batched": "baseline",
-    "gated_batched": "baseline_batched",
-}
+REFERENCE = {"baseline_batched": "baseline", "gated_batched": "baseline_batched"}
+REFERENCE |= dict.fromkeys(("draft_only", "gated", "router_only", "specreason"), "baseline")
 SUMMARY_ARMS = ("baseline", "draft_only", "gated", "router_only", "baseline_batched", "gated_batched")
 EXTRA_ARMS = ("specreason",)  # shown where it ran, and not missing where it did not
 COMPARISONS = (
@@ -288,11 +282,6 @@ class RunResult:
     recorded: RecordedRun
     frame: pd.DataFrame
     summary: dict
-
-    @property
-    def score(self) -> str:
-        """The score the run was gated by."""
-        return results.score_of(self.summary)
 
 
 def summarised(params: FiguresParams) -> RunResult | None:

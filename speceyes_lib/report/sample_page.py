@@ -290,9 +290,6 @@ def _digits(confidence: float) -> str:
     return f"1 - {gap:.1e}" if gap else "1 (to the last digit)"
 
 
-# ------------------------------------------------------------------ all of it
-
-
 @dataclass(frozen=True, repr=False)
 class SampleView:
     """One sample as notebooks, stills and widgets show it."""

@@ -87,14 +87,8 @@ def phase_times(table: pd.DataFrame) -> Figure:
     for y, total in enumerate(left):
         ax.text(total, y, f" {total:.1f}", va="center", fontsize=7)
     if not methods:
-        ax.text(
-            0.5,
-            0.5,
-            "no times per sample in this run",
-            transform=ax.transAxes,
-            ha="center",
-            color=style.MUTED,
-        )
+        look = {"transform": ax.transAxes, "ha": "center", "color": style.MUTED}
+        ax.text(0.5, 0.5, "no times per sample in this run", **look)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set(

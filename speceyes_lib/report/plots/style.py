@@ -115,8 +115,6 @@ def nothing(why: str) -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------ confidence
-
 # Confidences are sigmoids and pile up below 1: on an axis of log-odds the thresholds that matter lie apart.
 TOP = 1 - 1e-6  # higher confidences are drawn here
 CONFIDENCE_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
