@@ -84,7 +84,7 @@ def gate_samples(
     score = as_scores("score", score)
     if ((score < 0) | (score > 1)).any():
         raise UserError(
-            "Scores to be certified must lie in [0, 1]; map other scores there first, in the same order."
+            "Scores to be certified must lie in [0, 1]; map others there first, in the same order."
         )
     n = len(score)
     routed = np.zeros(n, bool) if routed is None else as_flags("routed", routed)

@@ -70,11 +70,10 @@ def threshold_sequence(
 ) -> NDArray[np.float64]:
     """Thresholds in the order in which Learn then Test goes through them, descending [at most `steps`].
 
-    They are computed from scores that are not calibration data, for instance those of the samples to be decided, whose
-    verdicts are not needed. A sequence that begins with few samples stops at the first error. One that begins with many
-    may begin beyond what can be proven. So it begins where two errors would still pass, or with half of what could be
-    accepted if that is less, but with enough samples that one could pass. It ends where everything is accepted, in even
-    steps of coverage.
+    They are computed from scores that are not calibration data, for instance those of the samples to be decided. A
+    sequence that begins with few samples stops at the first error; one that begins with many may begin beyond what can
+    be proven. So it begins where two errors would still pass, or with half of what could be accepted if that is less,
+    but with enough samples that one could pass. It ends where everything is accepted, in even steps of coverage.
 
     Args:
         reference: scores [any number], nan: cannot be accepted.
@@ -102,8 +101,8 @@ def learn_then_test(
 ) -> Certified:
     """The lowest threshold of the sequence whose selective risk is proven to be at most `target`.
 
-    The selective risk need not fall as the threshold rises. So thresholds are tested in a fixed order, strictest first,
-    each by a binomial p-value, until one is not rejected.
+    This risk need not fall as the threshold rises. So thresholds are tested in a fixed order, strictest first, each by
+    a binomial p-value, until one is not rejected.
 
     Args:
         score: of independent samples [n], nan is never accepted.

@@ -1,26 +1,21 @@
 """Every score of a draft, in one registry: the paper's four (`separability.py`) and others from the same evidence.
 
-Higher means surer, nan means "no score". Per token, from its K highest log-probabilities l_1 >= l_2 >= ...
-with p = exp(l), and pooled over an answer by the smallest token, as the paper's `min` does:
+Higher means surer, nan means "no score". Per token, from its K highest log-probabilities l_1 >= l_2 >= ... with
+p = exp(l), and pooled over an answer by the smallest token, as the paper's `min` does:
 
     min_prob    p_1
-    entropy     1 - H / log K, H the entropy of the K alternatives renormalised to sum to 1 (the rest is not known)
+    entropy     1 - H / log K, H the entropy of the K alternatives renormalised to sum to 1
     margin      p_1 - p_2
-    tie_aware   sigmoid(a S) * tanh((l_1 - l_2) / 2): the separability S, times how far apart the two best are.
-                tanh((l_1 - l_2) / 2) = (p_1 - p_2) / (p_1 + p_2): 0 for a tie, whatever the others do
+    tie_aware   sigmoid(a S) * (p_1 - p_2) / (p_1 + p_2), S the separability: 0 for a tie, whatever the others do
 
 and for whole answers:
 
-    sequence    exp(sum of l_1): the probability of the answer. The paper's `log` is the same sum normalised by
-                the answer's length, exp(mean of l_1), and so stands for the length-normalised log-probability
-    options     probability of the option that the draft names, among the options offered, at the token that
-                decides between them (letters, option texts, or yes and no)
+    sequence    exp(sum of l_1): the probability of the answer. The paper's `log` is exp(mean of l_1)
+    options     probability of the option that the draft names, among those offered (`option_score`)
     router      sigmoid(l_no - l_yes) of the router's first token: how sure it is that no tool is needed
-    combination probability of being right by a logistic regression on the other scores, cross-fitted: every
-                sample is scored by a model that saw neither it nor its group
+    combination probability of being right by a logistic regression on the other scores (`combination`)
 
-S depends on K and slope, so the same threshold means something else at another K. Scores are therefore compared by
-ranking and at equal coverage, never at equal thresholds.
+S depends on K and slope, so scores are compared by ranking and at equal coverage, never at equal thresholds.
 """
 
 from __future__ import annotations
@@ -111,8 +106,6 @@ SCORES = {
 # what the live gate, replay, the choice of a threshold and the explorer offer
 GATE_SCORES = tuple(name for name, score in SCORES.items() if score.needs == "evidence")
 EQUAL_SCORES = 1e-9  # scores that differ by less are the same: rounding alone moves them by about 1e-15
-
-# ------------------------------------------------------------------ from evidence
 
 
 def check_score(name: str) -> None:
@@ -245,9 +238,6 @@ def router_score(yes_logprob: ArrayLike, no_logprob: ArrayLike) -> NDArray[np.fl
     with np.errstate(invalid="ignore", over="ignore"):
         yes, no = (np.asarray(v, dtype=np.float64) for v in (yes_logprob, no_logprob))
         return 1.0 / (1.0 + np.exp(yes - no))
-
-
-# ------------------------------------------------------------------ learned from the run
 
 
 def combination(

@@ -18,8 +18,7 @@ Where the formula has no finite value:
 - A NaN among the top K, or an infinite highest entry, makes S nan, and with it every score that has to read it.
 - An answer without tokens has no score: nan.
 
-S has a blind spot: with m equal top logits and the rest equal and far below, it depends on m and K alone.
-At K = 64 a perfect two-way tie scores 0.991.
+S is blind to ties: with m equal top logits and the rest far below, it depends on m and K alone (m = 2, K = 64: 0.991).
 """
 
 from __future__ import annotations

@@ -96,17 +96,14 @@ def choose_threshold(
     n_agent = int(agent.sum())
     one_pct = 100.0 / n if n else np.nan  # what one sample is worth
     curve = OperatingCurve(thresholds, one_pct * n_accepted, one_pct * (n_agent + gained), n)
-    rule = (
-        f"lowest threshold whose accuracy on the validation set is at most {delta_pp:g} percentage points "
-        "below the agent's"
-    )
+    rule = f"lowest threshold whose accuracy on the validation set is at most {delta_pp:g} percentage points "
     return OperatingPoint(
         threshold=float(thresholds[best]),
         accuracy=proportion(n_agent + int(gained[best]), n),
         baseline_accuracy=proportion(n_agent, n),
         accepted=proportion(int(n_accepted[best]), n),
         delta_pp=float(delta_pp),
-        rule=rule,
+        rule=rule + "below the agent's",
         n=n,
         n_drafted=int((~routed).sum()),
         curve=curve,

@@ -5,17 +5,11 @@
     III gate       a confidence strictly above the threshold accepts the draft
     IV  fall back  the agent loop, for samples that were routed or rejected
 
-Source: SpecEyes (arXiv:2603.23483), section 3. Prompt sets write the messages, agents use the tools, and the scheduler
-decides the order of the work. A failure concerns only its sample and becomes a record: an unreadable picture ends the
-sample; a failed router or draft sends it to the agent. Two ways to run give the same answers:
-
-    one at a time   the paper's setting: route a batch, draft it, run the agents (one by one, or several turn by
-                    turn), next batch
-    concurrent      both models and the tools work at the same time. A server gets up to `max_in_flight` single
-                    requests at a time, a local backend gets batches
-
-Every second of the loop is charged to a sample: batched calls in equal shares, simultaneous calls by the scheduler's
-rule. So the `wall_s` of the records sum to the clock of the loop, up to one or two per cent of bookkeeping.
+Source: SpecEyes (arXiv:2603.23483), section 3. A failure concerns only its sample and becomes a record: an unreadable
+picture ends the sample; a failed router or draft sends it to the agent. One at a time (the paper's setting: route a
+batch, draft it, run the agents, next batch) and concurrent (both models and the tools work at once) give the same
+answers. Every second of the loop is charged to a sample: batched calls in equal shares, simultaneous calls by the
+scheduler's rule. So the `wall_s` of the records sum to the clock of the loop, up to one or two per cent.
 
 This file is not split: the phases share the state of a case and the accounting of its time.
 """
@@ -209,11 +203,7 @@ class _Case:
 
 @dataclass(eq=False)
 class _Phases:
-    """What is done at each station of the funnel, and where a sample goes from there.
-
-    Each phase has a method that does the work of a job of cases (in a worker), and one that takes the results, case by
-    case.
-    """
+    """The work of each station of the funnel, what its results change in a case, and where the case goes from there."""
 
     mode: RunMode | Literal["draft"]
     prompts: PromptSet
@@ -496,7 +486,6 @@ def _failed_draft(case: _Case, failure: Failure, **cost: float) -> DraftRecord:
     return _draft_record(case, status="error", error=failure, finish_reason="error", **cost)
 
 
-# ------------------------------------------------------------------------------------------------ records
 def _accepted(case: _Case, gate: Gate) -> bool:
     return case.gate_score is not None and bool(accepts(case.gate_score, gate.threshold))
 

@@ -54,7 +54,6 @@ def _silent(done: int, total: int, text: str = "") -> None:
     pass
 
 
-# ----------------------------------------------------------------------------------------- the two stages
 def run_draft_stage(
     params: DraftParams, progress: Progress = _silent, shard: Shard | None = None
 ) -> list[Path]:
@@ -142,7 +141,6 @@ def threshold_of(params: AgentParams) -> float:
     return read_operating_point(params.threshold_from)["threshold"] if given is None else given
 
 
-# ------------------------------------------------------------------------------------ a look before the run
 def preview_drafts(
     params: DraftParams, samples: Sequence[Sample]
 ) -> list[tuple[DraftRecord, Evidence | None]]:
@@ -171,7 +169,6 @@ def preview_agents(
     return [records[s.id] for s in samples]
 
 
-# ------------------------------------------------------------------------------------------------ the work
 def _drafts(params: DraftParams, wording: PromptSet, models: LoadedModels, samples: Sequence[Sample]) -> Done:
     return run_drafts(
         samples,
@@ -237,10 +234,7 @@ class _Stage:
 
 
 def _sandbox(params: Params) -> Sandbox | None:
-    """Where the programs that the agent writes are run; None where none are written.
-
-    Raises UserError where they cannot be confined here.
-    """
+    """Where the agent's programs run; None where it writes none. Raises UserError where they cannot be confined."""
     kind = AGENTS.get(getattr(params, "agent", ""))
     return _tried_sandbox(params.sandbox) if kind and kind.tool.needs_sandbox else None
 
@@ -339,7 +333,6 @@ def interruptible() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# ------------------------------------------------------------------------------------------- what goes in
 def _roles(params: AgentParams, arm: Arm) -> list[str]:
     """Which models an arm uses."""
     router_small = arm.router_small or (arm.run_mode == "collect" and params.router == "small")

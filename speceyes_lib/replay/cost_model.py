@@ -193,9 +193,6 @@ def _mean_longest(tokens: NDArray, size: int) -> float:
     return float(np.maximum.reduceat(tokens, np.arange(0, len(tokens), size)).mean())
 
 
-# ------------------------------------------------------------------------------------------------- fitting
-
-
 @dataclass(frozen=True, eq=False)
 class _Part:
     """A sample's part in a call."""
@@ -296,10 +293,7 @@ def _serial(arms: Mapping[str, Mapping[str, AgentRecord]], place: Mapping[str, i
 
 
 def _fitted(parts: Sequence[_Part], preferred: Sequence[_Part], n: int, by_turn: bool = False) -> CallCost:
-    """The cost of the calls that `parts` belong to. What each sample adds comes from the `preferred` parts.
-
-    Where a sample has several of these (an arm that ran again), the first one counts.
-    """
+    """The cost of the calls of `parts`. What each sample adds comes from its first one of the `preferred` parts."""
     turns = 1 + max((p.turn for p in preferred), default=0)
     shape = (n, turns) if by_turn else (n,)
     added_s, tokens = np.full(shape, np.nan), np.zeros(shape)

@@ -83,11 +83,9 @@ def _seconds(view: _View, plan: _Plan | None, above: _Above) -> tuple[NDArray, N
 def _interval(
     view: _View, above: _Above, right: NDArray, counted: NDArray, level: float
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Interval of right / counted as fractions, and its name, [tasks and pooled, thresholds].
-
-    With y right and m counted answers in a group, the variance of the share p is that of the sums of y - p m
-    over groups: it needs the sums of y^2, y m and m^2 (`_group_squares`).
-    """
+    """Interval of right / counted as fractions, and its name, [tasks and pooled, thresholds]."""
+    # with y right and m counted answers in a group, the variance of the share p is that of the sums of y - p m over
+    # groups: it needs the sums of y^2, y m and m^2
     p = view.data
     within, task_of_group = p.task_groups
     n_all = int(p.group_codes.max(initial=-1)) + 1
@@ -119,11 +117,9 @@ def _interval(
 def _group_squares(
     p: ReplayData, above: _Above, group: NDArray, task_of_group: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Sums over groups of y^2, y m and m^2, each [tasks, thresholds]; `group` int [n], `task_of_group` its task.
-
-    As the threshold falls, samples change one after another from the agent's outcome to the draft's. Each such
-    change moves the sums by an amount that depends on its own group alone, so they are cumulative sums as well.
-    """
+    """Sums over groups of y^2, y m and m^2, each [tasks, thresholds]; `group` int [n], `task_of_group` its task."""
+    # As the threshold falls, samples change one after another from the agent's outcome to the draft's. Each change
+    # moves the sums by an amount that depends on its group alone, so they are cumulative sums as well.
 
     def counts(codes: NDArray) -> NDArray[np.float64]:
         return (codes != FAILED).astype(np.float64) if p.protocol == "paper" else np.ones(len(codes))

@@ -87,9 +87,6 @@ class FleetResult:
     n: int  # requests measured
 
 
-# ------------------------------------------------------------------ the workload of a recorded run
-
-
 def funnel_workload(data: ReplayData, setting: Setting) -> Workload:
     """The calls of every readable sample of a run under a gate setting.
 
@@ -143,9 +140,6 @@ def _aside(seconds: NDArray) -> tuple[NDArray, NDArray, NDArray]:
 def _workload(steps: Sequence[tuple[NDArray, NDArray, NDArray]], readable: NDArray[np.bool_]) -> Workload:
     pool, added_s, fixed_s = (np.stack(parts, axis=1)[readable] for parts in zip(*steps, strict=True))
     return Workload(pool.astype(np.int8), added_s, fixed_s)
-
-
-# ------------------------------------------------------------------ the simulation
 
 
 class _Pool:
@@ -300,13 +294,8 @@ def best_ratio(
 ) -> pd.DataFrame:
     """Every way to divide GPUs between the two models, simulated; the best fleet first.
 
-    Args:
-        workload: as in `simulate_fleet`.
-        gpus: in total.
-        users: closed concurrency, large enough to keep the fleet busy.
-        fleet: batch limits and GPUs per replica; its numbers of replicas are ignored.
-        requests: as in `simulate_fleet`.
-        seed: as in `simulate_fleet`.
+    `fleet` gives batch limits and GPUs per replica; its numbers of replicas are ignored. The other arguments are those
+    of `simulate_fleet`; `users` should be enough to keep the fleet busy.
 
     Returns:
         A row per fleet: small and large (replicas), gpus, the fields of `FleetResult`, and per_gpu_per_s, requests per

@@ -273,10 +273,7 @@ def _with_average(name: str, values: NDArray) -> NDArray:
 
 
 def _reasons(view: _View, thresholds: NDArray, lacking: tuple[NDArray, ...]) -> NDArray[np.object_]:
-    """What the run lacks, [tasks and pooled, thresholds]; "" where it lacks nothing.
-
-    lacking: how many samples are without the router's output, draft, verdict on it, and answer of the agent.
-    """
+    """What the run lacks, [tasks and pooled, thresholds], from counts of samples; "" where it lacks nothing."""
     shape = (len(lacking[0]), len(thresholds))
     reasons = np.full(shape, view.why, dtype=object)
     if view.why:

@@ -2,10 +2,8 @@
 
 With T_route, T_draft and T_L the mean seconds of the router, of a draft and of the agent with its tools, beta the share
 of samples that is drafted and alpha the share of drafts that is accepted, the gate saves time if
-
-    alpha * beta * T_L  >  T_route + beta * T_draft
-
-The left side assumes that the accepted samples cost the agent as much as any other; `saved_ms` is what they do cost.
+alpha * beta * T_L > T_route + beta * T_draft. The left side assumes that the accepted samples cost the agent as much as
+any other; `saved_ms` is what they do cost.
 
 Source: the speedup model of SpecEyes (arXiv:2603.23483), solved for a speedup above 1.
 """

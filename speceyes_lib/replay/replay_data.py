@@ -221,9 +221,6 @@ class ReplayData:
         return replace(self, **columns, **mappings, top_logprobs=top, offsets=offsets, cost=cost)
 
 
-# ------------------------------------------------------------------------------------------ from a finished run
-
-
 def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
     """The instrumented pass of a run as columns: of `collect`, or of `gated` where the run has no `collect`.
 
@@ -314,10 +311,7 @@ def _agent_code(record: AgentRecord, judged: JudgedRecord) -> int:
 
 
 def _routers(records: Sequence[AgentRecord], main: str) -> dict[str, NDArray[np.int8]]:
-    """Codes of Phase I by router. A router without an output on any sample is left out.
-
-    main: the router whose output is in `AgentRecord.router`.
-    """
+    """Codes of Phase I by router that has an output. main: the router whose output is in `AgentRecord.router`."""
     outputs = {main: [r.router for r in records], "small": [r.router_small for r in records]}
     if main == "small":
         outputs["small"] = [r.router or r.router_small for r in records]

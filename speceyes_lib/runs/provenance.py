@@ -27,6 +27,7 @@ PACKAGES = (
 # milliseconds, and its safetensors header (names, types, offsets) is in the first one
 WHOLE_FILE_BYTES = 64 << 20
 EDGE_BYTES = 1 << 20
+GPUS = "/proc/driver/nvidia/gpus/*/information"
 # modules that carry values about without shaping a result; a change in them does not make records stale
 PLUMBING = {
     "errors.py", "exports.py", "params.py", "paths.py",
@@ -71,9 +72,6 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-# ------------------------------------------------------------------ code
-
-
 def library_files(source: str, package: tuple[str, ...] = ()) -> set[Path]:
     """The library's own files that Python `source` depends on, found by following its imports.
 
@@ -111,12 +109,8 @@ def _follow(modules: Iterable[tuple[str, ...]], files: set[Path]) -> None:
             path = base / "__init__.py" if is_package else base.with_suffix(".py")
             if path not in files and path.is_file():
                 files.add(path)
-                _follow(_imports_of_file(path, module[: depth if is_package else depth - 1]), files)
-
-
-@cache  # many notebooks lead to the same modules
-def _imports_of_file(path: Path, package: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
-    return _imports(path.read_text("utf-8"), package)
+                package = module[: depth if is_package else depth - 1]
+                _follow(_imports(path.read_text("utf-8"), package), files)
 
 
 @cache
@@ -128,6 +122,7 @@ def _exports(wing: tuple[str, ...]) -> dict[str, str]:
     return EXPORTED.get(package, {})
 
 
+@cache  # many notebooks lead to the same modules
 def _imports(source: str, package: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     """What `source` may use of the library, as module paths within it; the last part may be a name in a module."""
     targets: set[tuple[str, ...]] = set()
@@ -173,14 +168,10 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
-# ------------------------------------------------------------------ environment
-
-
 @cache
 def environment() -> dict:
     """Code revision, versions (from metadata) and hardware, as manifests and notebook headers show them."""
-    # one call gives the commit and whether tracked files differ from it; tags would shorten it away
-    described = _output("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    described = _described()
     return {
         "commit": described.removesuffix("-dirty"),
         "dirty": described.endswith("-dirty"),
@@ -189,9 +180,7 @@ def environment() -> dict:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _after_colon("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": usable_cores(),
-        "gpu": ", ".join(
-            _after_colon(path, "Model") for path in sorted(glob("/proc/driver/nvidia/gpus/*/information"))
-        ),
+        "gpu": ", ".join(_after_colon(path, "Model") for path in sorted(glob(GPUS))),
         "omp_threads": os.environ.get("OMP_NUM_THREADS", ""),
     }
 
@@ -208,8 +197,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _output(*command: str) -> str:
-    """What a command prints when run in the repository; "" when it cannot be run or fails."""
+def _described() -> str:
+    """Commit of the repository, and whether tracked files differ from it; "" where git cannot tell."""
+    command = [
+        "git",
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]  # tags would shorten it away
     try:
         done = subprocess.run(
             command, cwd=repo_root(), capture_output=True, text=True, timeout=20, check=True

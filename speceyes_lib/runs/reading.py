@@ -72,11 +72,7 @@ def read_manifest(run_or_folder: str | Path, stage: str | None = None, task: str
 
 
 def read_stage(run_or_folder: str | Path, stage: str, task: str | None, record_type: type[R]) -> StageData[R]:
-    """A finished stage with its records, checked against its manifest. Arguments as for `read_manifest`.
-
-    Raises:
-        StageError: as `read_manifest`; or the records are not those the manifest speaks of.
-    """
+    """A finished stage with its records, checked against its manifest. Arguments and errors as `read_manifest`."""
     folder = _folder_of(run_or_folder, stage, task)
     manifest = read_manifest(folder, stage, task)
     path = folder / RECORDS

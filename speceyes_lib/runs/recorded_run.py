@@ -288,11 +288,7 @@ class RecordedRun:
         return self._samples[task].get(id_)
 
     def _evidence(self, id_: str) -> Evidence | None:
-        """Evidence of a draft; None where none is kept, or where its stage is unfinished.
-
-        Raises:
-            StageError: the file is not the one that its stage finished with.
-        """
+        """Evidence of a draft; None where none is kept or its stage is unfinished. Raises StageError if it changed."""
         task = id_.rsplit("/", 1)[0]
         finished = self._is_finished(DRAFT_STAGE, task)
         if not finished or EVIDENCE not in self.manifest(DRAFT_STAGE, task).outputs:

@@ -178,9 +178,7 @@ class StageStore(Generic[R]):
     def append(self, record: R, evidence: Evidence | None = None) -> None:
         """Keep one sample's record, and the evidence of its answer.
 
-        Raises:
-            ValueError: an id that was not expected or is already done: a bug of the caller.
-            StoreError: it cannot be written; everything stored before stays.
+        Raises ValueError for an id that was not expected or is already done, StoreError when it cannot be written.
         """
         if record.id in self.records:
             raise ValueError(f"{record.id} is already stored")
@@ -231,9 +229,7 @@ class StageStore(Generic[R]):
     ) -> Manifest:
         """Check that every expected sample is there, compact the evidence, write the manifest.
 
-        Raises:
-            StageError: samples are missing; the folder stays resumable.
-            StoreError: it cannot be written; the folder stays resumable.
+        Raises StageError for missing samples, StoreError when it cannot be written; the folder stays resumable.
         """
         self.sync()
         missing = [key for key in self.expected_ids if key not in self.records]
@@ -266,11 +262,7 @@ class StageStore(Generic[R]):
         )
 
     def _compact(self) -> None:
-        """Join the journal to the parquet file of an earlier finish, in the order expected; drop the journal.
-
-        Killed at any point, both together still hold everything: the parquet file is replaced in one step, and the
-        journal goes after it.
-        """
+        """Join the journal to the parquet file of an earlier finish. Both hold everything, should this be killed."""
         journal = self.folder / JOURNAL
         where = {}  # id -> byte range of its last whole line: the one written just before its record
         offset = 0

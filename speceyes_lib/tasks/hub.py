@@ -84,9 +84,6 @@ def item_of(name: str) -> Item:
     return ITEMS[name]
 
 
-# ------------------------------------------------------------------ what is here
-
-
 def check(name: str, deep: bool = False, endpoint: str | None = None) -> State:
     """State of an item: its files compared with the receipt of its fetch.
 
@@ -186,9 +183,6 @@ def _shards_lacking(folder: Path) -> list[str]:
 def _names(files: list[str]) -> str:
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""
     return ", ".join(files[:3]) + more
-
-
-# ------------------------------------------------------------------ fetching
 
 
 def fetch(name: str, tell: Callable[[str], Any] = print, endpoint: str | None = None) -> State:

@@ -87,11 +87,10 @@ def map_box(
 def crop_view(
     image: Image.Image, box_px: Sequence[float], view_px: Size, spec: ImageSpec
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """Zoom: cut the box (pixels of the view) out of the *original* and resize it for the model.
+    """Zoom: the box (pixels of the view) cut out of the *original* and resized, and its pixels in the original.
 
-    Returns the resized crop and the pixels (x1, y1, x2, y2) of the original it shows. Boxes smaller than one
-    cell of the view (`spec.factor`) are grown to one. Raises BoxError as `map_box` does, and for a crop too
-    narrow for the model.
+    Boxes smaller than one cell of the view (`spec.factor`) are grown to one. Raises BoxError as `map_box` does, and for
+    a crop too narrow for the model.
     """
     crop_px = map_box(box_px, view_px, image.size, min_side_px=spec.factor)
     try:

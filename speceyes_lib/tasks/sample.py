@@ -18,7 +18,6 @@ YES_NO = ("yes", "no")
 Box = tuple[float, float, float, float]
 
 
-# ------------------------------------------------------------------------------------------------ samples
 @dataclass(frozen=True)
 class Sample:
     """One question about one picture."""
@@ -54,7 +53,6 @@ class Sample:
         return self.answer if self.options is None else f"{self.answer}. {self.answer_text}"
 
 
-# ---------------------------------------------------------------------------------------- order of options
 def arranged(samples: Sequence[Sample], option_order: str, seed: int = 0) -> list[Sample]:
     """Samples with their options in another order; those without options stay as they are.
 

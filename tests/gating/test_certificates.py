@@ -52,13 +52,13 @@ TRUE_RISK = {
 
 def true_risks(rule: certificates.Rule, n: int, per_group: int = 1) -> np.ndarray:
     """The rule's risk, known exactly, over many random calibration and test halves of a population."""
-    told = []
+    result = []
     for seed in range(SPLITS):
         population = draw(2 * n, seed, per_group)
         inside = calibration_samples.calibration_half(population.groups, population.strata, seed)
-        made = rule.choose(population.take(inside), population.take(~inside), seed)
-        told.append(0.0 if made.threshold >= NOTHING else TRUE_RISK[rule.risk](made.threshold))
-    return np.array(told)
+        chosen = rule.choose(population.take(inside), population.take(~inside), seed)
+        result.append(0.0 if chosen.threshold >= NOTHING else TRUE_RISK[rule.risk](chosen.threshold))
+    return np.array(result)
 
 
 def rule(name: str, **targets: float) -> certificates.Rule:
@@ -112,20 +112,20 @@ def test_a_binomial_bound_exceeds_its_target_no_more_often_than_delta(per_group)
 @pytest.mark.parametrize("per_group", [1, 4])
 def test_conformal_risk_control_keeps_its_target_on_average(name, targets, per_group):
     (target,) = targets.values()
-    told = true_risks(rule(name, **targets), 60 * per_group, per_group)
-    error = told.std() / math.sqrt(SPLITS)
-    assert told.mean() <= target + 3 * error
-    assert told.mean() > target / 3
+    result = true_risks(rule(name, **targets), 60 * per_group, per_group)
+    error = result.std() / math.sqrt(SPLITS)
+    assert result.mean() <= target + 3 * error
+    assert result.mean() > target / 3
 
 
 def test_without_its_correction_the_average_lies_above_the_target():
-    told = []
+    result = []
     for seed in range(SPLITS):
         part = draw(40, seed)
         lost = np.sort(part.score[part.wrong])[::-1]
         allowed = int(0.05 * 40)  # as many as the target says, instead of target (n + 1) - 1
-        told.append(TRUE_RISK["accepted_wrong"](lost[allowed]))
-    assert np.mean(told) - 3 * np.std(told) / math.sqrt(SPLITS) > 0.05
+        result.append(TRUE_RISK["accepted_wrong"](lost[allowed]))
+    assert np.mean(result) - 3 * np.std(result) / math.sqrt(SPLITS) > 0.05
 
 
 def test_a_guarantee_for_groups_needs_groups():
@@ -168,7 +168,7 @@ def test_learn_then_test_agrees_with_mapie(seed):
 def test_its_controller_is_never_bolder_than_learn_then_test():
     from mapie.risk_control import BinaryClassificationController, precision
 
-    told = []
+    result = []
     for seed in range(6):
         part, target = draw(300, seed), 0.15
         sequence = certificates.threshold_sequence(draw(300, seed + 100).score, 300, target, DELTA)
@@ -186,8 +186,8 @@ def test_its_controller_is_never_bolder_than_learn_then_test():
             valid = controller.calibrate(part.score, part.draft_right.astype(int)).valid_predict_params
         theirs = min(valid) if valid is not None and len(valid) else NOTHING
         assert theirs >= ours.threshold - 1e-12
-        told.append(theirs == ours.threshold)
-    assert any(told)
+        result.append(theirs == ours.threshold)
+    assert any(result)
 
 
 @pytest.mark.parametrize("target", [0.04, 0.1])
@@ -228,13 +228,13 @@ def test_too_few_samples_certify_nothing_and_say_how_many_are_missing():
     few = draw(30, 0)
     half = draw(30, 1)
     for name in ("selective", "accepted_wrong_bound", "accepted_wrong", "regret"):
-        made = rule(name, risk=0.05, loss=0.02).choose(few, half, 0)
-        assert not made.certified
-        assert made.threshold == NOTHING
-        assert made.reason
+        chosen = rule(name, risk=0.05, loss=0.02).choose(few, half, 0)
+        assert not chosen.certified
+        assert chosen.threshold == NOTHING
+        assert chosen.reason
     assert "45 would be needed" in rule("selective").choose(few, half, 0).reason
-    nobody = few.take(np.zeros(30, bool))
-    assert not rule("selective").choose(nobody, nobody, 0).certified
+    none = few.take(np.zeros(30, bool))
+    assert not rule("selective").choose(none, none, 0).certified
 
 
 def test_the_lowest_threshold_that_keeps_within_the_errors_allowed():
@@ -300,14 +300,14 @@ def test_the_outcome_of_a_threshold_by_hand():
         groups=[0, 1, 1, 2],
         times=([1, 1, 1, 9], [4, 4, 4, 4], [3, 3, 3, 3]),
     )
-    told = certificates.threshold_outcome(part, 0.5)
-    assert told["coverage_pct"] == 50
-    assert told["accuracy_pct"] == 25  # right, wrong, agent wrong, routed and agent wrong
-    assert told["agent_pct"] == 50
-    assert told["selective_pct"] == pytest.approx(100 / 3)  # weights 1 and 1/2, the latter is wrong
-    assert told["accepted_wrong_pct"] == told["regret_pct"] == pytest.approx(100 / 6)
-    assert told["wrong_passes_pct"] == 50
-    assert told["speedup"] == pytest.approx(12 / 10)
+    result = certificates.threshold_outcome(part, 0.5)
+    assert result["coverage_pct"] == 50
+    assert result["accuracy_pct"] == 25  # right, wrong, agent wrong, routed and agent wrong
+    assert result["agent_pct"] == 50
+    assert result["selective_pct"] == pytest.approx(100 / 3)  # weights 1 and 1/2, the latter is wrong
+    assert result["accepted_wrong_pct"] == result["regret_pct"] == pytest.approx(100 / 6)
+    assert result["wrong_passes_pct"] == 50
+    assert result["speedup"] == pytest.approx(12 / 10)
     nothing = certificates.threshold_outcome(part, NOTHING)
     assert nothing["coverage_pct"] == 0
     assert math.isnan(nothing["selective_pct"])
@@ -326,24 +326,24 @@ def test_the_window_defers_where_the_threshold_is_uncertain():
 
 def test_held_out_measures_every_rule_on_samples_it_did_not_see():
     population = draw(300, 7)
-    made = certificates.certify(
+    halves = certificates.certify(
         population, certificates.certification_rules(risk=0.15, loss=0.1), repeats=3, seed=1
     )
     names = {r.name for r in certificates.certification_rules()} | {"per_split", "per_split_on_test"}
-    assert set(made["rule"]) == names
-    assert (made.groupby("rule").size() == 3).all()
-    assert (made["n_calibration"] + made["n_test"] == 300).all()
-    flattered = made[made["rule"] == "per_split_on_test"]
+    assert set(halves["rule"]) == names
+    assert (halves.groupby("rule").size() == 3).all()
+    assert (halves["n_calibration"] + halves["n_test"] == 300).all()
+    flattered = halves[halves["rule"] == "per_split_on_test"]
     assert (
         flattered["accuracy_pct"] >= flattered["agent_pct"]
     ).all()  # by construction, and no proof of anything
     again = certificates.certify(
         population, certificates.certification_rules(risk=0.15, loss=0.1), repeats=3, seed=1
     )
-    assert made.equals(again)
+    assert halves.equals(again)
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_reported():
     with pytest.raises(UserError, match=r"\[0, 1\]"):
         gate_samples([1.5], [True], [True])
     with pytest.raises(UserError, match="target must lie"):

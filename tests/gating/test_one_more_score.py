@@ -43,27 +43,27 @@ from speceyes_lib.replay import replay_data
 from speceyes_lib.runs import recorded_run
 
 name = sys.argv[1]
-found = {"params": [AgentParams(score=name).score, ThresholdParams(score=name).score]}
+observed = {"params": [AgentParams(score=name).score, ThresholdParams(score=name).score]}
 record = run_funnel(["sure-easy"], gate=Gate(0.0, name))["sure-easy"]
-found["live gate"] = [record.decision, record.confidence]
-found["stored"] = list(record.draft.scores)
+observed["live gate"] = [record.decision, record.confidence]
+observed["stored"] = list(record.draft.scores)
 with tempfile.TemporaryDirectory() as folder:
     os.environ["SPECEYES_RUNS"] = folder
     store_run("tiny", make_samples(4), Path(folder))
     recorded = recorded_run.open("tiny")
     data = replay_data.load(recorded)
     score = data.score(name, K_STORED)
-    found["replay"] = [name in data.score_names, int(np.isfinite(score).sum())]
+    observed["replay"] = [name in data.score_names, int(np.isfinite(score).sum())]
     frame = sample_frame.samples(recorded, ["collect"], scores=[name]).set_index("id")
     column = frame.loc[list(data.ids), f"score_{name}"].to_numpy()
-    found["frame"] = bool(np.array_equal(column, score, equal_nan=True))
+    observed["frame"] = bool(np.array_equal(column, score, equal_nan=True))
     chosen = summary.choose_threshold(frame.reset_index(), name)
-    found["threshold"] = 0 <= chosen.threshold <= 1
+    observed["threshold"] = 0 <= chosen.threshold <= 1
     explorer = GatingExplorer("tiny", view=GateView(k=K_STORED, threshold=0.5))
-    found["explorer"] = [option for option in explorer.score.options if option == name]
+    observed["explorer"] = [option for option in explorer.score.options if option == name]
     view = GateView(score=name, k=K_STORED, threshold=0.5)
-    found["outcome"] = gating.gate_summary(explorer.gating, view).n
-print(json.dumps(found))
+    observed["outcome"] = gating.gate_summary(explorer.gating, view).n
+print(json.dumps(observed))
 """
 
 
@@ -78,18 +78,20 @@ def test_every_score_of_the_registry_is_offered_everywhere(score):
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["params"] == [score, score]
-    decision, confidence = found["live gate"]
+    observed = json.loads(done.stdout.splitlines()[-1])
+    assert observed["params"] == [score, score]
+    decision, confidence = observed["live gate"]
     assert decision == "accepted"
     assert 0 < confidence <= 1
-    assert found["stored"] == list(PAPER_SCORES)  # the stored fields stay the paper's
-    assert found["replay"][0]
-    assert found["replay"][1] > 0
-    assert found["frame"] or score in PAPER_SCORES  # of these the frame has what the made-up drafts recorded
-    assert found["threshold"]
-    assert found["explorer"] == [score]
-    assert found["outcome"] == 28
+    assert observed["stored"] == list(PAPER_SCORES)  # the stored fields stay the paper's
+    assert observed["replay"][0]
+    assert observed["replay"][1] > 0
+    assert (
+        observed["frame"] or score in PAPER_SCORES
+    )  # of these the frame has what the made-up drafts recorded
+    assert observed["threshold"]
+    assert observed["explorer"] == [score]
+    assert observed["outcome"] == 28
 
 
 def test_the_papers_scores_stand_first_and_the_gate_can_go_by_all_scores_of_evidence():

@@ -1,4 +1,4 @@
-"""The funnel: who is asked what, in which batches, and what becomes of everything that fails."""
+"""The funnel: which model answers what, in which batches, and what is recorded of failures."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_the_gate_goes_by_the_score_it_is_given():
 
 
 @pytest.mark.parametrize(
-    ("said", "verdict"),
+    ("reply", "verdict"),
     [
         ("no", "no"),
         (" NO.", "no"),
@@ -177,10 +177,10 @@ def test_the_gate_goes_by_the_score_it_is_given():
         ("I say no", "yes"),
     ],
 )
-def test_the_router_says_no_when_its_words_start_with_no(said, verdict):
-    agent = ScriptedBackend(lambda r: said if "Would" in str(r.messages) else "<answer>x</answer>", SPEC)
+def test_the_router_says_no_when_its_words_start_with_no(reply, verdict):
+    agent = ScriptedBackend(lambda r: reply if "Would" in str(r.messages) else "<answer>x</answer>", SPEC)
     record = run(["sure"], agent=agent)["sure"]
-    assert (record.router.verdict, record.router.text) == (verdict, said)
+    assert (record.router.verdict, record.router.text) == (verdict, reply)
     assert record.decision == ("accepted" if verdict == "no" else "routed")
 
 
@@ -197,7 +197,7 @@ def test_the_small_model_can_be_the_router():
 
 
 def router_says(text: str, alternatives: dict[str, float]):
-    """A router's words with what it might have said first."""
+    """Replies of a router, with other openings."""
     top = np.array([sorted(alternatives.values(), reverse=True)])
     texts = tuple(sorted(alternatives, key=alternatives.get, reverse=True))
     first = Evidence([0], (text,), top[:, 0], [range(len(texts))], top)
@@ -220,7 +220,7 @@ def test_the_router_is_recorded_with_how_likely_yes_and_no_were(alternatives, ye
     assert router.no_logprob == (no if no is None else pytest.approx(no))
 
 
-def test_without_evidence_nobody_knows_how_likely_yes_and_no_were():
+def test_without_evidence_the_chances_of_yes_and_no_are_unknown():
     router = run(["sure-easy"])["sure-easy"].router
     assert (router.verdict, router.yes_logprob, router.no_logprob) == ("no", None, None)
 
@@ -341,7 +341,7 @@ def test_modes_that_lack_what_they_need_are_refused():
 
 
 # ----------------------------------------------------------------------------- batches, memory, time, order
-def test_router_and_draft_are_asked_in_batches_and_the_agent_one_by_one():
+def test_router_and_draft_run_in_batches_and_the_agent_one_by_one():
     draft, agent = backends()
     names = [f"sure-easy-{i}" for i in range(5)] + [f"unsure-easy-{i}" for i in range(3)]
     run(names, draft=draft, agent=agent, batch_size=4)
@@ -349,7 +349,7 @@ def test_router_and_draft_are_asked_in_batches_and_the_agent_one_by_one():
     assert [len(b) for b in agent.batches] == [4, 4, 1, 1, 1]
 
 
-def test_agents_advance_together_turn_by_turn_when_asked_to():
+def test_agents_advance_together_turn_by_turn_where_set():
     _, agent = backends()
     run([f"hard-zoom-{i}" for i in range(8)], "baseline", agent=agent, agent_batch_size=4)
     assert [len(b) for b in agent.batches] == [4, 4, 4, 4]  # first turns, second turns, twice
@@ -436,7 +436,7 @@ def without_costs(value):
     return [without_costs(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def told(records) -> dict:
+def result(records) -> dict:
     return {name: without_costs(record.model_dump()) for name, record in records.items()}
 
 
@@ -465,7 +465,7 @@ def test_records_are_the_same_whatever_runs_at_once(way, in_flight):
     how = dict(MODES_RUN[way])
     if way == "collect":
         how["drafts"] = drafts_of(names)
-    expected = told(run(names, **how))
+    expected = result(run(names, **how))
     rng = random.Random(1)
     for _ in range(3):
         pair = [at_random(says, rng) for says in (draft_says, agent_says)]
@@ -474,7 +474,7 @@ def test_records_are_the_same_whatever_runs_at_once(way, in_flight):
         records = run(
             names, draft=pair[0], agent=pair[1], concurrent=True, batch_size=4, agent_batch_size=3, **how
         )
-        assert told(records) == expected
+        assert result(records) == expected
 
 
 def test_the_small_model_drafts_the_next_batch_while_the_large_one_works_on_fallbacks():
@@ -487,7 +487,7 @@ def test_the_small_model_drafts_the_next_batch_while_the_large_one_works_on_fall
 
     def falling_back(request):
         if "Would zooming" not in str(request.messages) and request.id.endswith("early"):
-            assert second_batch.wait(10), "nobody drafted meanwhile"
+            assert second_batch.wait(10), "no draft was written meanwhile"
         return agent_says(request)
 
     names = [f"unsure-easy-{i}-{when}" for when in ("early", "late") for i in range(4)]
@@ -577,12 +577,12 @@ def test_few_pictures_are_held_also_when_much_runs_at_once():
     assert sum(ref() is not None for ref in Picture.opened) == 0
 
 
-def test_drafts_alone_can_be_asked_of_a_server():
+def test_a_server_can_answer_drafts_alone():
     draft, _ = backends()
     draft.max_in_flight = 4
     names = ["sure", "unreadable", "unsure", "silent"]
-    found = run_drafts(samples(*names), backend=draft, prompts=PROMPTS, drafting=DRAFTING, concurrent=True)
-    assert told({r.id: r for r, _ in found}) == told(drafts_of(names))
+    observed = run_drafts(samples(*names), backend=draft, prompts=PROMPTS, drafting=DRAFTING, concurrent=True)
+    assert result({r.id: r for r, _ in observed}) == result(drafts_of(names))
 
 
 def test_what_the_user_must_mend_stops_the_run_wherever_it_happens():

@@ -17,14 +17,14 @@ from sessions import Sessions, drive
 from speceyes_lib.runs.reading import read_evidence, read_stage
 from speceyes_lib.runs.records import AgentRecord
 from speceyes_lib.runs.stage import StageStore
-from tests.inference.test_funnel import SPEC, agent_says, begin, draft_says, told
+from tests.inference.test_funnel import SPEC, agent_says, begin, draft_says, result
 
 NAMES = [f"{a}-{b}-{i}" for i in range(12) for a in ("sure", "unsure") for b in ("easy", "hard-zoom", "hard")]
 NAMES += ["unreadable", "badrouter-easy", "baddraft-easy", "silent-easy", "badagent-hard"]
 
 
 def session(folder: Path, concurrent: bool) -> None:
-    """Do what is missing in the folder. Tells on stdout: < before a model is asked, > after, . for every record."""
+    """Do what is missing in the folder. Writes to stdout: < before a call of a model, > after, . for every record."""
 
     def slowly(says):
         def script(request):
@@ -62,7 +62,7 @@ def drive_funnel() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A session in a folder, stopped where asked: what it told."""
+    """Output of a session in a folder, stopped at a given point."""
     code = "from tests.inference.test_funnel_resume import drive_funnel; drive_funnel()"
     sessions = Sessions(code, str(tmp_path_factory.mktemp("warm") / "up"))
     yield lambda folder, concurrent, **stop: sessions.run(
@@ -76,7 +76,7 @@ def outcome(folder: Path) -> tuple[dict, dict]:
     assert list(stage.records) == NAMES  # each once, none lost
     assert stage.manifest.counts.done == len(NAMES)
     evidence = {key: (e.token_texts, e.top_logprobs.tolist()) for key, e in read_evidence(folder).items()}
-    return told(stage.records), evidence
+    return result(stage.records), evidence
 
 
 @pytest.mark.parametrize("concurrent", [False, True])
@@ -89,27 +89,27 @@ def test_a_funnel_killed_at_twenty_random_moments_ends_as_an_uninterrupted_one(r
         folder = tmp_path / f"pieces-{rounds}"
         while len(killed) < 20:
             # after so many records, then a little later: the place of the kill does not depend on the machine's speed
-            said = run(folder, concurrent, stop=rng.randrange(len(NAMES)), after_s=rng.uniform(0, 0.02))
-            if "F" in said:
+            output = run(folder, concurrent, stop=rng.randrange(len(NAMES)), after_s=rng.uniform(0, 0.02))
+            if "F" in output:
                 break  # it was complete before the kill: on to another folder
-            killed.append(said)
+            killed.append(output)
         assert "F" in run(folder, concurrent)
         assert outcome(folder) == expected
         rounds += 1
-    in_the_middle = [said for said in killed if said.count("<") > said.count(">")]
+    in_the_middle = [output for output in killed if output.count("<") > output.count(">")]
     assert in_the_middle  # of a router's word, a draft or a turn
-    assert sum("." in said for said in killed) >= 5
+    assert sum("." in output for output in killed) >= 5
 
 
 @pytest.mark.parametrize("concurrent", [False, True])
 def test_an_interrupt_from_the_keyboard_stops_cleanly_and_resumes(run, tmp_path, concurrent):
     assert "F" in run(tmp_path / "whole", concurrent)
-    said = run(tmp_path / "pieces", concurrent, stop=0, after_s=0.08, how=signal.SIGINT)
-    assert "I" in said
-    assert said.count("<") - said.count(">") <= 1  # jobs under way in other threads are ended, not torn
+    output = run(tmp_path / "pieces", concurrent, stop=0, after_s=0.08, how=signal.SIGINT)
+    assert "I" in output
+    assert output.count("<") - output.count(">") <= 1  # jobs under way in other threads are ended, not torn
     kept = len((tmp_path / "pieces" / "records.jsonl").read_text().splitlines())
-    # everything told is on disk; the last may be untold
-    assert said.count(".") <= kept <= said.count(".") + 1
+    # everything reported is on disk; the last record may be unreported
+    assert output.count(".") <= kept <= output.count(".") + 1
     assert kept < len(NAMES)
     assert "F" in run(tmp_path / "pieces", concurrent)
     assert outcome(tmp_path / "pieces") == outcome(tmp_path / "whole")

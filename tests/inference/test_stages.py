@@ -52,14 +52,14 @@ def finished(benchmark_root) -> dict:
     progress = []
     stages.run_draft_stage(draft_params(benchmark_root), lambda *seen: progress.append(seen))
     stages.run_agent_stage(agent_params(benchmark_root, arms=list(ARMS)), lambda *seen: progress.append(seen))
-    found: dict = {"manifests": [], "progress": progress}
+    observed: dict = {"manifests": [], "progress": progress}
     for stage, kind in [("01_draft", DraftRecord)] + [(f"02_{arm}", AgentRecord) for arm in ARMS]:
-        found[stage] = {}
+        observed[stage] = {}
         for task in TASKS:
             data = read_stage("a", stage, task, kind)
-            found[stage] |= data.records
-            found["manifests"].append(data.manifest)
-    return found
+            observed[stage] |= data.records
+            observed["manifests"].append(data.manifest)
+    return observed
 
 
 def test_every_sample_has_its_record_in_every_stage(finished, benchmark_root):
@@ -114,10 +114,10 @@ def test_only_collect_asks_for_a_first_look(finished):
 def test_only_collect_hears_both_routers_and_how_sure_they_are(finished):
     for r in finished["02_collect"].values():
         for word in (r.router, r.router_small):
-            said = word.no_logprob if word.verdict == "no" else word.yes_logprob
+            logprob = word.no_logprob if word.verdict == "no" else word.yes_logprob
             other = word.yes_logprob if word.verdict == "no" else word.no_logprob
-            assert said <= 0.0
-            assert other is None or other <= said
+            assert logprob <= 0.0
+            assert other is None or other <= logprob
     assert all(r.router_small is None for arm in ARMS[1:] for r in finished[f"02_{arm}"].values())
 
 
@@ -140,15 +140,15 @@ def test_every_method_runs_with_the_agent_that_writes_programs(finished, benchma
     stages.run_draft_stage(draft_params(benchmark_root, **common))
     arms = ["collect", "baseline", "gated", "gated_batched", "specreason"]
     stages.run_agent_stage(agent_params(benchmark_root, **common, arms=arms, agent="thyme", max_turns=5))
-    found = {arm: read_stage("thyme", f"02_{arm}", TASKS[0], AgentRecord) for arm in arms}
-    for arm, data in found.items():
+    observed = {arm: read_stage("thyme", f"02_{arm}", TASKS[0], AgentRecord) for arm in arms}
+    for arm, data in observed.items():
         assert {r.status for r in data.records.values()} == {"ok"}, arm
         assert data.manifest.environment["sandbox"]["mode"] == "enforced"
-    for id, r in found["baseline"].records.items():
+    for id, r in observed["baseline"].records.items():
         zooms = finished["02_baseline"][id].trajectory
         assert r.answer == zooms.answer  # the same model behind an interpreter: it crops the same boxes
         assert len(r.trajectory.turns) == len(zooms.turns)
-        assert found["collect"].records[id].answer == r.answer
+        assert observed["collect"].records[id].answer == r.answer
 
 
 def test_both_models_at_once_decide_as_one_after_the_other(finished, benchmark_root):
@@ -166,7 +166,7 @@ def test_the_records_are_charged_the_clock_of_the_loop(finished):
     assert 0.9 * session_s < wall_s <= session_s
 
 
-def test_models_are_loaded_once_and_their_loading_is_told_apart(finished):
+def test_models_are_loaded_once_and_their_loading_is_reported_apart(finished):
     loads = [m.timing["load_s"] for m in finished["manifests"]]
     assert sum(s > 0 for s in loads) == 2
 
@@ -185,7 +185,7 @@ def test_a_model_makes_room_for_another_only_where_the_stage_does_not_need_it(mo
     assert opened == ["draft", "first", "second"]
 
 
-def test_the_manifests_say_which_models_were_asked(finished):
+def test_the_manifests_name_the_models_in_use(finished):
     for manifest in finished["manifests"]:
         asked = manifest.environment["models"]
         assert ("agent" in asked) == (manifest.stage != "01_draft")
@@ -279,7 +279,7 @@ def test_the_threshold_is_read_from_the_operating_point(benchmark_root, tmp_path
     assert stages.threshold_of(params) == 0.9625
 
 
-def test_a_missing_model_is_told_before_anything_is_written(benchmark_root, runs):
+def test_a_missing_model_is_reported_before_anything_is_written(benchmark_root, runs):
     with pytest.raises(UserError, match="no model here"):
         stages.run_draft_stage(draft_params(benchmark_root, "nomodel", draft_model="data/no/such/model"))
     assert not (runs / "nomodel").exists()
@@ -333,12 +333,15 @@ def run(benchmark_root):
 
 def outcome(run: str) -> dict:
     """What must not depend on interruptions: answers, decisions, texts; and the scores."""
-    found = {}
+    observed = {}
     for task in TASKS:
         drafts = read_stage(run, "01_draft", task, DraftRecord)
         evidence = read_evidence(drafts.folder)
         for id, r in drafts.records.items():
-            found["draft", id] = (r.status, r.answer, r.n_tokens, evidence[id].token_ids.tolist()), r.scores
+            observed["draft", id] = (
+                (r.status, r.answer, r.n_tokens, evidence[id].token_ids.tolist()),
+                r.scores,
+            )
         for id, r in read_stage(run, "02_collect", task, AgentRecord).records.items():
             turns = [(t.text, t.crop_px) for t in r.trajectory.turns]
             decided = (
@@ -350,8 +353,8 @@ def outcome(run: str) -> dict:
                 r.first_look.answer,
                 turns,
             )
-            found["agent", id] = decided, {"confidence": r.confidence}
-    return found
+            observed["agent", id] = decided, {"confidence": r.confidence}
+    return observed
 
 
 def test_a_run_killed_at_ten_random_moments_equals_an_uninterrupted_one(finished, run):
@@ -362,8 +365,8 @@ def test_a_run_killed_at_ten_random_moments_equals_an_uninterrupted_one(finished
     assert "F" in run("killed")
     whole, pieced = outcome("a"), outcome("killed")
     assert whole.keys() == pieced.keys()
-    for key, (said, scores) in whole.items():
-        assert pieced[key][0] == said
+    for key, (records, scores) in whole.items():
+        assert pieced[key][0] == records
         assert pieced[key][1] == pytest.approx(scores, abs=1e-4)
 
 
@@ -485,8 +488,8 @@ def test_shards_merge_into_the_files_that_one_job_would_have_written(
                 assert rounded(untimed(record.model_dump())) == rounded(
                     untimed(alone.records[id].model_dump())
                 )
-            there = {f.name for f in merged.folder.iterdir()}
-            assert there == {f.name for f in alone.folder.iterdir()}
+            names = {f.name for f in merged.folder.iterdir()}
+            assert names == {f.name for f in alone.folder.iterdir()}
             assert read_evidence(merged.folder).keys() == read_evidence(alone.folder).keys()
             shards = merged.manifest.environment["shards"]
             assert list(shards) == ["1of3", "2of3", "3of3"]

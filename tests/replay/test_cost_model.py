@@ -33,24 +33,24 @@ def batches(size: int) -> list[list[int]]:
     return [task[at : at + size] for task in tasks for at in range(0, len(task), size)]
 
 
-def shares(size: int, tokens: list[int], asked: set[int]) -> dict[int, tuple[float, int]]:
-    """Share and call size of every sample when those in `asked` are called in batches of `size` samples."""
-    told = {}
+def shares(size: int, tokens: list[int], called: set[int]) -> dict[int, tuple[float, int]]:
+    """Share and call size of every sample when those in `called` are called in batches of `size` samples."""
+    result = {}
     for batch in batches(size):
-        members = [i for i in batch if i in asked]
+        members = [i for i in batch if i in called]
         for i in members:
-            told[i] = (call_s([tokens[m] for m in members]) / len(members), len(members))
-    return told
+            result[i] = (call_s([tokens[m] for m in members]) / len(members), len(members))
+    return result
 
 
 def arm(mode: str, size: int, agents: int, failed: int | None = None) -> dict[str, AgentRecord]:
     everyone = set(range(N))
     router, draft = shares(size, [0] * N, everyone), shares(size, [2] * N, everyone)
-    asked = (everyone, everyone - ONE_TURN)  # at the first turn, at the second
-    turns = [shares(agents, [t[turn] for t in TOKENS], asked[turn]) for turn in (0, 1)]
+    called = (everyone, everyone - ONE_TURN)  # at the first turn, at the second
+    turns = [shares(agents, [t[turn] for t in TOKENS], called[turn]) for turn in (0, 1)]
     records = {}
     for i, id_ in enumerate(IDS):
-        said = tuple(
+        path = tuple(
             Turn(text="x", n_tokens=TOKENS[i][turn], turn_s=turns[turn][i][0], batch_size=turns[turn][i][1])
             for turn in (0, 1)
             if i in turns[turn]
@@ -78,7 +78,7 @@ def arm(mode: str, size: int, agents: int, failed: int | None = None) -> dict[st
             if collect
             else None,
             draft=drafted if collect else None,
-            trajectory=None if broken else Trajectory(status="ok", turns=said),
+            trajectory=None if broken else Trajectory(status="ok", turns=path),
             decode_s=0.002,
             tool_s=0.001,
         )
@@ -135,9 +135,9 @@ def test_agents_one_at_a_time_are_charged_what_the_baseline_measured(cost):
         for i, r in baseline.items()
     }
     arms = {"collect": arm("collect", 8, 8), "baseline": slow}
-    told = fit(arms, IDS, TASKS, {"collect": "large", "baseline": "none"})
-    assert np.allclose(told.serial_s, [r.trajectory.agent_s for r in slow.values()])
-    assert told.notes("large", 8, 1) == ""
+    result = fit(arms, IDS, TASKS, {"collect": "large", "baseline": "none"})
+    assert np.allclose(result.serial_s, [r.trajectory.agent_s for r in slow.values()])
+    assert result.notes("large", 8, 1) == ""
 
 
 def with_turns(record: AgentRecord, seconds) -> Trajectory:
@@ -145,12 +145,12 @@ def with_turns(record: AgentRecord, seconds) -> Trajectory:
     return record.trajectory.model_copy(update={"turns": turns})
 
 
-def test_without_a_baseline_lone_agents_are_derived_and_that_is_said():
+def test_without_a_baseline_lone_agents_are_derived_and_that_is_reported():
     several = {"collect": arm("collect", 8, 8), "baseline_batched": arm("baseline", 5, 5)}
-    told = fit(several, IDS, TASKS, {"collect": "large", "baseline_batched": "none"})
+    result = fit(several, IDS, TASKS, {"collect": "large", "baseline_batched": "none"})
     alone = [r.trajectory.agent_s for r in arm("baseline", 1, 1).values()]
-    assert told.serial_s == pytest.approx(alone, rel=0.05)
-    assert "agents one at a time, recorded together only" in told.notes("large", 8, 1)
+    assert result.serial_s == pytest.approx(alone, rel=0.05)
+    assert "agents one at a time, recorded together only" in result.notes("large", 8, 1)
 
 
 def test_what_was_not_recorded_is_called_extrapolated(cost):
@@ -165,18 +165,18 @@ def test_calls_of_one_size_leave_the_fixed_part_unknown_and_zero():
     tasks, ids = ["a"] * 16, [f"a/{i}" for i in range(16)]
     some = zip(ids, arm("collect", 8, 8).values(), strict=False)
     records = {id_: record.model_copy(update={"id": id_}) for id_, record in some}
-    told = fit({"collect": records}, ids, tasks, {"collect": "large"})
-    assert told.draft.sizes == (8, 8)
-    assert told.draft.fixed_s == 0
-    assert "draft in batches of 4, recorded 8" in told.notes("none", 4, 8)
+    result = fit({"collect": records}, ids, tasks, {"collect": "large"})
+    assert result.draft.sizes == (8, 8)
+    assert result.draft.fixed_s == 0
+    assert "draft in batches of 4, recorded 8" in result.notes("none", 4, 8)
 
 
 def test_a_sample_that_failed_before_the_agent_costs_it_nothing():
     arms = {"collect": arm("collect", 8, 8, failed=5), "baseline": arm("baseline", 1, 1, failed=5)}
-    told = fit(arms, IDS, TASKS, {"collect": "large", "baseline": "none"})
-    assert told.serial_s[5] == 0
-    assert np.isfinite(told.serial_s).all()
-    assert told.agents(np.array(TASKS, dtype=object), 8).linear_s[5] == pytest.approx(
+    result = fit(arms, IDS, TASKS, {"collect": "large", "baseline": "none"})
+    assert result.serial_s[5] == 0
+    assert np.isfinite(result.serial_s).all()
+    assert result.agents(np.array(TASKS, dtype=object), 8).linear_s[5] == pytest.approx(
         0.001
     )  # its tool seconds
 

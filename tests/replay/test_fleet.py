@@ -15,13 +15,13 @@ from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload
 
 
 def workload(*calls: tuple[int, float, float], n: int = 1) -> Workload:
-    pool, own, fixed = zip(*calls, strict=True)
-    return Workload(*(np.tile(values, (n, 1)) for values in (pool, own, fixed)))
+    pool, added, fixed = zip(*calls, strict=True)
+    return Workload(*(np.tile(values, (n, 1)) for values in (pool, added, fixed)))
 
 
 def exponential(mean_s: float, n: int = 20_000, seed: int = 0) -> Workload:
-    own = np.random.default_rng(seed).exponential(mean_s, (n, 1))
-    return Workload(np.full((n, 1), LARGE), own, np.zeros((n, 1)))
+    added = np.random.default_rng(seed).exponential(mean_s, (n, 1))
+    return Workload(np.full((n, 1), LARGE), added, np.zeros((n, 1)))
 
 
 def erlang_c_wait(arrivals_per_s: float, mean_s: float, servers: int) -> float:
@@ -35,38 +35,38 @@ def erlang_c_wait(arrivals_per_s: float, mean_s: float, servers: int) -> float:
 @pytest.mark.parametrize(("servers", "load"), [(1, 0.5), (3, 0.7)])
 def test_random_arrivals_wait_as_erlang_says(servers, load):
     arrivals = load * servers  # mean service 1 s
-    told = simulate_fleet(
+    result = simulate_fleet(
         exponential(1.0), Fleet(0, servers, large_batch=1), arrivals_per_s=arrivals, requests=20_000, seed=1
     )
-    assert told.mean_s == pytest.approx(1.0 + erlang_c_wait(arrivals, 1.0, servers), rel=0.07)
-    assert told.large_utilisation == pytest.approx(load, rel=0.05)
-    assert told.throughput_per_s == pytest.approx(arrivals, rel=0.05)
+    assert result.mean_s == pytest.approx(1.0 + erlang_c_wait(arrivals, 1.0, servers), rel=0.07)
+    assert result.large_utilisation == pytest.approx(load, rel=0.05)
+    assert result.throughput_per_s == pytest.approx(arrivals, rel=0.05)
 
 
 CHAIN = workload((ASIDE, 0.5, 0.0), (LARGE, 1.0, 0.0), (SMALL, 2.0, 0.0), (LARGE, 3.0, 0.0))
 
 
-def test_a_single_user_waits_for_nobody():
-    told = simulate_fleet(CHAIN, Fleet(1, 1), users=1, requests=50)
-    assert told.p50_s == told.p95_s == told.mean_s == pytest.approx(6.5)
-    assert told.throughput_per_s == pytest.approx(1 / 6.5)
-    assert told.large_utilisation == pytest.approx(4 / 6.5)
-    assert told.small_utilisation == pytest.approx(2 / 6.5)
+def test_a_single_user_never_waits():
+    result = simulate_fleet(CHAIN, Fleet(1, 1), users=1, requests=50)
+    assert result.p50_s == result.p95_s == result.mean_s == pytest.approx(6.5)
+    assert result.throughput_per_s == pytest.approx(1 / 6.5)
+    assert result.large_utilisation == pytest.approx(4 / 6.5)
+    assert result.small_utilisation == pytest.approx(2 / 6.5)
 
 
 @pytest.mark.parametrize(("small", "large", "per_s"), [(1, 1, 1 / 4), (1, 8, 1 / 2), (3, 4, 1.0)])
 def test_many_users_get_what_the_bottleneck_gives(small, large, per_s):
-    told = simulate_fleet(CHAIN, Fleet(small, large, small_batch=1, large_batch=1), users=60, requests=1000)
-    assert told.throughput_per_s == pytest.approx(per_s, rel=0.02)
-    assert max(told.small_utilisation, told.large_utilisation) == pytest.approx(1, abs=0.02)
-    assert told.throughput_per_s * told.mean_s == pytest.approx(60, rel=0.08)  # Little's law
+    result = simulate_fleet(CHAIN, Fleet(small, large, small_batch=1, large_batch=1), users=60, requests=1000)
+    assert result.throughput_per_s == pytest.approx(per_s, rel=0.02)
+    assert max(result.small_utilisation, result.large_utilisation) == pytest.approx(1, abs=0.02)
+    assert result.throughput_per_s * result.mean_s == pytest.approx(60, rel=0.08)  # Little's law
 
 
 def test_a_batch_shares_the_fixed_part():
     shared = workload((LARGE, 0.1, 3.0))
-    told = simulate_fleet(shared, Fleet(0, 1, large_batch=10), users=40, requests=1000)
-    assert told.throughput_per_s == pytest.approx(10 / (3.0 + 10 * 0.1), rel=0.01)
-    assert told.large_batch == pytest.approx(10)
+    result = simulate_fleet(shared, Fleet(0, 1, large_batch=10), users=40, requests=1000)
+    assert result.throughput_per_s == pytest.approx(10 / (3.0 + 10 * 0.1), rel=0.01)
+    assert result.large_batch == pytest.approx(10)
     alone = simulate_fleet(shared, Fleet(0, 1, large_batch=1), users=40, requests=1000)
     assert alone.throughput_per_s == pytest.approx(1 / 3.1, rel=0.01)
     assert shared.seconds(LARGE, batch=10) == pytest.approx(0.4)
@@ -86,10 +86,10 @@ def test_too_many_arrivals_pile_up():
 
 
 def test_ten_thousand_users_are_simulated():
-    told = simulate_fleet(workload((LARGE, 0.002, 0.02), n=5), Fleet(0, 4), users=10_000)
-    assert told.n >= 10_000
-    assert told.throughput_per_s == pytest.approx(4 * 16 / (0.02 + 16 * 0.002), rel=0.01)
-    assert told.p50_s == pytest.approx(10_000 / told.throughput_per_s, rel=0.05)
+    result = simulate_fleet(workload((LARGE, 0.002, 0.02), n=5), Fleet(0, 4), users=10_000)
+    assert result.n >= 10_000
+    assert result.throughput_per_s == pytest.approx(4 * 16 / (0.02 + 16 * 0.002), rel=0.01)
+    assert result.p50_s == pytest.approx(10_000 / result.throughput_per_s, rel=0.05)
 
 
 def test_the_same_seed_gives_the_same_outcome():
@@ -100,12 +100,12 @@ def test_the_same_seed_gives_the_same_outcome():
 
 
 def test_the_best_ratio_follows_the_load():
-    told = fleet.best_ratio(
+    result = fleet.best_ratio(
         workload((SMALL, 1.0, 0.0), (LARGE, 3.0, 0.0)), 4, users=40, fleet=Fleet(1, 1, 1, 1), requests=400
     )
-    assert len(told) == 3
-    assert (told.loc[0, "small"], told.loc[0, "large"]) == (1, 3)
-    assert told.loc[0, "per_gpu_per_s"] == pytest.approx(1 / 4, rel=0.02)
+    assert len(result) == 3
+    assert (result.loc[0, "small"], result.loc[0, "large"]) == (1, 3)
+    assert result.loc[0, "per_gpu_per_s"] == pytest.approx(1 / 4, rel=0.02)
     # a small model on a quarter of a GPU leaves room for more of the large one
     cheap = fleet.best_ratio(
         workload((SMALL, 1.0, 0.0), (LARGE, 3.0, 0.0)),
@@ -120,7 +120,7 @@ def test_the_best_ratio_follows_the_load():
     assert alone.loc[0, "small"] == 0
 
 
-def test_what_cannot_be_simulated_is_told():
+def test_what_cannot_be_simulated_is_reported():
     with pytest.raises(UserError, match="no replica"):
         simulate_fleet(CHAIN, Fleet(0, 1), users=1)
     with pytest.raises(UserError, match="not both"):
@@ -160,14 +160,14 @@ def data(timed: bool = True) -> replay_data.ReplayData:
 
 def test_a_lone_user_is_served_in_the_seconds_that_replay_predicts():
     """One request at a time is the paper's setting at batch size 1: both models of the cost must agree."""
-    told = data()
+    result = data()
     setting = settings.Setting(threshold=0.95, batch_size=1)
-    decided = outcomes.decisions(told, setting)
+    decided = outcomes.decisions(result, setting)
     assert set(decided["decision"]) == {"accepted", "rejected", "routed"}
-    funnel = fleet.funnel_workload(told, setting)
+    funnel = fleet.funnel_workload(result, setting)
     busy = sum(funnel.seconds(pool) for pool in (SMALL, LARGE, ASIDE))
     assert busy == pytest.approx(decided["wall_s"].mean())
-    alone = fleet.agent_workload(told)
+    alone = fleet.agent_workload(result)
     assert sum(alone.seconds(p) for p in (LARGE, ASIDE)) == pytest.approx(decided["baseline_wall_s"].mean())
     assert (funnel.pool[decided["decision"] == "accepted"] == LARGE).sum(axis=1).max() == 1  # its router only
     assert ((funnel.pool != NONE).sum(axis=1) >= 2).all()

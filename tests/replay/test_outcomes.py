@@ -91,9 +91,9 @@ class World:
     def funnel(self, task: str, **settings) -> dict[str, AgentRecord]:
         agent = ScriptedBackend(partial(says, self.samples, "large"), SPEC)
         make_agent = partial(DeepEyesAgent, spec=SPEC, prompts=PROMPTS, max_turns=2)
-        own = [s for s in self.samples.values() if s.task == task]
+        of_task = [s for s in self.samples.values() if s.task == task]
         done = run_funnel(
-            own,
+            of_task,
             agent_backend=agent,
             draft_backend=self.draft_backend(),
             make_agent=make_agent,
@@ -135,10 +135,10 @@ def world(tmp_path_factory):
         patch.setenv("SPECEYES_RUNS", str(folder))
         drafting = Drafting(4, K_STORE, K_STORE, 0.6)
         for task in TASKS:
-            own = [s for s in samples.values() if s.task == task]
+            of_task = [s for s in samples.values() if s.task == task]
             drafts = list(
                 run_drafts(
-                    own, backend=world.draft_backend(), prompts=PROMPTS, drafting=drafting, batch_size=5
+                    of_task, backend=world.draft_backend(), prompts=PROMPTS, drafting=drafting, batch_size=5
                 )
             )
             store("01_draft", task, DraftRecord, drafts, {})
@@ -194,10 +194,10 @@ def test_many_settings_are_tried_and_none_twice():
 @pytest.mark.parametrize("setting", REALLY_RUN, ids=str)
 def test_every_sample_is_decided_and_answered_as_by_the_funnel(world, run, setting):
     really = world.gated(setting)
-    told = outcomes.decisions(run, setting).set_index("id")
-    assert sorted(told.index) == sorted(really)
+    result = outcomes.decisions(run, setting).set_index("id")
+    assert sorted(result.index) == sorted(really)
     for id_, record in really.items():
-        row = told.loc[id_]
+        row = result.loc[id_]
         assert row["decision"] == record.decision, id_
         assert row["used"] == record.used
         verdict = judge_record(world.samples[id_], record).verdicts[0].verdict
@@ -330,7 +330,7 @@ def test_a_higher_threshold_accepts_less_and_shares_multiply(pop, router):
     let_through = pooled[pooled["drafted"] > 0]
     assert np.allclose(let_through["alpha"] * let_through["beta"], let_through["coverage"])
     assert np.allclose(pooled["coverage"], pooled["accepted"] / pop.n)
-    distinct = pooled["accepted"].iloc[1:-1]  # the ends are 0 and 1, asked or not
+    distinct = pooled["accepted"].iloc[1:-1]  # the ends are 0 and 1 in both
     assert distinct.is_unique
 
 
@@ -449,7 +449,7 @@ def test_a_missing_agent_answer_refuses_only_the_settings_and_tasks_that_need_it
     frame = outcomes.replay(pop, settings_module.grid(k=8, threshold=[0.0, confidence[7]])).set_index(
         ["setting", "task"]
     )
-    assert (frame.loc[0, "status"] == "ok").all()  # its draft is accepted: nobody asks the agent
+    assert (frame.loc[0, "status"] == "ok").all()  # its draft is accepted: the agent does not answer
     assert frame.loc[1, "status"].to_dict() == {
         "a": "ok",
         "b": "refused",
@@ -484,22 +484,22 @@ def test_an_accepted_draft_without_verdict_is_named(small):
     draft = small.draft.copy()
     draft[4] = replay_data.ABSENT
     pop = dataclasses.replace(small, draft=draft)
-    told = outcomes.replay(pop, settings_module.grid(k=8, threshold=[0.0, 1.0])).set_index(
+    result = outcomes.replay(pop, settings_module.grid(k=8, threshold=[0.0, 1.0])).set_index(
         ["setting", "task"]
     )["reason"]
-    assert told[0, "a"] == "the accepted draft has no verdict for 1 sample"
-    assert told[1, "a"] == ""
+    assert result[0, "a"] == "the accepted draft has no verdict for 1 sample"
+    assert result[1, "a"] == ""
 
 
-def test_a_router_that_was_not_asked_everywhere_is_named(small):
+def test_a_router_that_did_not_see_every_sample_is_named(small):
     routed = small.routed["large"].copy()
     routed[[2, 3]] = replay_data.ABSENT
     pop = dataclasses.replace(small, routed={"large": routed})
-    told = outcomes.replay(pop, settings_module.grid(k=8, router=["large", "none"])).set_index(
+    result = outcomes.replay(pop, settings_module.grid(k=8, router=["large", "none"])).set_index(
         ["setting", "task"]
     )
-    assert told.loc[(0, "a"), "reason"] == "the output of the large router is not recorded for 2 samples"
-    assert told.loc[(0, "b"), "status"] == told.loc[(1, "a"), "status"] == "ok"
+    assert result.loc[(0, "a"), "reason"] == "the output of the large router is not recorded for 2 samples"
+    assert result.loc[(0, "b"), "status"] == result.loc[(1, "a"), "status"] == "ok"
 
 
 def test_scores_without_evidence_are_replayed_as_recorded_and_nothing_else():
@@ -508,11 +508,11 @@ def test_scores_without_evidence_are_replayed_as_recorded_and_nothing_else():
     frame = outcomes.replay(
         pop, settings_module.grid(score=["min", "mean"], k=[64, 32], slope=[0.6, 1.0], router="none")
     )
-    told = frame[frame["task"] == "pooled"].set_index(["score", "k", "slope"])["reason"]
-    assert told["min", 64, 0.6] == ""
-    assert "evidence" in told["min", 32, 0.6]
-    assert "recorded at K = 64 and slope 0.6" in told["min", 64, 1.0]
-    assert "score 'mean' is not recorded" in told["mean", 64, 0.6]
+    result = frame[frame["task"] == "pooled"].set_index(["score", "k", "slope"])["reason"]
+    assert result["min", 64, 0.6] == ""
+    assert "evidence" in result["min", 32, 0.6]
+    assert "recorded at K = 64 and slope 0.6" in result["min", 64, 1.0]
+    assert "score 'mean' is not recorded" in result["mean", 64, 0.6]
 
 
 def test_without_timings_everything_but_the_seconds_is_there(small):
@@ -643,7 +643,7 @@ def test_a_run_without_evidence_or_instrumented_pass_is_replayed_as_far_as_it_go
     assert pooled_row(outcomes.replay(with_baseline, Setting(threshold=1.0)))["status"] == "ok"
 
 
-def test_another_protocol_judges_the_same_answers_anew(runs, benchmark_root):
+def test_another_protocol_judges_the_same_answers_again(runs, benchmark_root):
     tasks = ("pope/random",)
     samples = registry.load_task(tasks[0], benchmark_root)
     arms, judged = make_run(samples=samples)
@@ -656,9 +656,9 @@ def test_another_protocol_judges_the_same_answers_anew(runs, benchmark_root):
     write_verdicts("p", judged)
     for task in tasks:  # the manifest of 03 says which benchmark it was judged with
         manifest = stage_dir("p", "03_judging/collect", task) / "manifest.json"
-        told = json.loads(manifest.read_text())
-        told["config"]["data_root"] = str(benchmark_root)
-        manifest.write_text(json.dumps(told))
+        result = json.loads(manifest.read_text())
+        result["config"]["data_root"] = str(benchmark_root)
+        manifest.write_text(json.dumps(result))
     recorded = recorded_run.open("p", tasks=tasks)
     strict, paper = replay_data.load(recorded), replay_data.load(recorded, "paper")
     assert (strict.protocol, paper.protocol) == ("strict", "paper")

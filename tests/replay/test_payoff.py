@@ -21,45 +21,45 @@ def seconds():
 @pytest.mark.parametrize("agents", [1, 8])
 def test_phases_sum_to_the_predicted_seconds(agents):
     setting = settings.Setting(threshold=0.95, batch_size=4, agent_batch_size=agents)
-    told, decided = payoff.phase_seconds(data(), setting), outcomes.decisions(data(), setting)
-    assert told[list(PHASES)].sum(axis=1).to_numpy() == pytest.approx(decided["wall_s"].to_numpy())
-    alone = told[[f"alone_{p}" for p in PHASES]].sum(axis=1)
+    result, decided = payoff.phase_seconds(data(), setting), outcomes.decisions(data(), setting)
+    assert result[list(PHASES)].sum(axis=1).to_numpy() == pytest.approx(decided["wall_s"].to_numpy())
+    alone = result[[f"alone_{p}" for p in PHASES]].sum(axis=1)
     assert alone.to_numpy() == pytest.approx(decided["baseline_wall_s"].to_numpy())
 
 
 def test_the_condition_says_whether_time_is_saved(seconds):
-    told = payoff.break_even(seconds).iloc[0]
-    assert told["accepted"] == pytest.approx(told["alpha"] * told["beta"])
-    assert told["gain_ms"] == pytest.approx(told["accepted"] * told["agent_ms"])
-    assert told["price_ms"] == pytest.approx(told["route_ms"] + told["beta"] * told["draft_ms"])
-    assert told["pays"] == (told["accepted"] > told["overhead"])
+    result = payoff.break_even(seconds).iloc[0]
+    assert result["accepted"] == pytest.approx(result["alpha"] * result["beta"])
+    assert result["gain_ms"] == pytest.approx(result["accepted"] * result["agent_ms"])
+    assert result["price_ms"] == pytest.approx(result["route_ms"] + result["beta"] * result["draft_ms"])
+    assert result["pays"] == (result["accepted"] > result["overhead"])
     spent = seconds[list(PHASES)].sum().sum() - seconds[[f"alone_{p}" for p in PHASES]].sum().sum()
-    assert 1e3 * spent / len(seconds) == pytest.approx(told["price_ms"] - told["saved_ms"])
+    assert 1e3 * spent / len(seconds) == pytest.approx(result["price_ms"] - result["saved_ms"])
 
 
 def test_a_gate_that_accepts_nothing_only_costs():
-    told = payoff.break_even(payoff.phase_seconds(data(), settings.Setting(threshold=1.0))).iloc[0]
-    assert told["accepted"] == told["gain_ms"] == told["saved_ms"] == 0
-    assert told["price_ms"] > 0
-    assert not told["pays"]
+    result = payoff.break_even(payoff.phase_seconds(data(), settings.Setting(threshold=1.0))).iloc[0]
+    assert result["accepted"] == result["gain_ms"] == result["saved_ms"] == 0
+    assert result["price_ms"] > 0
+    assert not result["pays"]
 
 
 def test_the_waterfall_ends_where_it_says(seconds):
-    told = payoff.waterfall(seconds).set_index("step")["ms"]
-    assert told.iloc[:-1].sum() == pytest.approx(told["with the gate"])
-    assert told["agent not asked"] < 0 < told["router"]
-    assert told["agent alone"] == pytest.approx(
+    result = payoff.waterfall(seconds).set_index("step")["ms"]
+    assert result.iloc[:-1].sum() == pytest.approx(result["with the gate"])
+    assert result["agent not asked"] < 0 < result["router"]
+    assert result["agent alone"] == pytest.approx(
         1e3 * outcomes.decisions(data(), SETTING)["baseline_wall_s"].mean()
     )
 
 
 def test_accepted_samples_never_wait_for_the_agent_and_routed_ones_never_draft(seconds):
-    told = payoff.time_by_decision(seconds).set_index(["decision", "phase"])["ms"]
-    assert told["accepted", "agent_s"] == told["accepted", "tool_s"] == told["routed", "draft_s"] == 0
-    assert told["rejected", "agent_s"] > 0 < told["rejected", "draft_s"]
+    result = payoff.time_by_decision(seconds).set_index(["decision", "phase"])["ms"]
+    assert result["accepted", "agent_s"] == result["accepted", "tool_s"] == result["routed", "draft_s"] == 0
+    assert result["rejected", "agent_s"] > 0 < result["rejected", "draft_s"]
     counts = payoff.time_by_decision(seconds).drop_duplicates("decision")["n"]
     assert counts.sum() == len(seconds)
-    assert np.isfinite(told).all()
+    assert np.isfinite(result).all()
 
 
 def test_a_run_without_times_says_so():

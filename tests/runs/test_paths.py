@@ -25,7 +25,7 @@ def test_home_and_runs_can_be_moved(monkeypatch, tmp_path):
     assert folder == tmp_path / "scratch" / "demo" / "03_judging" / "gated" / "pope" / "random"
 
 
-def test_a_wrong_home_is_told(monkeypatch, tmp_path):
+def test_a_wrong_home_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("SPECEYES_HOME", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="SPECEYES_HOME"):
         paths.repo_root()

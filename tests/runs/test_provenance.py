@@ -22,10 +22,10 @@ def names(files) -> set[str]:
     ],
 )
 def test_imports_are_followed_however_they_are_written(source):
-    found = names(provenance.library_files(source))
-    assert {"runs/stage.py", "runs/records.py", "runs/evidence.py", "paths.py", "errors.py"} <= found
-    assert "__init__.py" in found
-    assert "report/album.py" not in found
+    observed = names(provenance.library_files(source))
+    assert {"runs/stage.py", "runs/records.py", "runs/evidence.py", "paths.py", "errors.py"} <= observed
+    assert "__init__.py" in observed
+    assert "report/album.py" not in observed
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def test_imports_are_followed_however_they_are_written(source):
     ],
 )
 def test_a_public_name_of_a_wing_leads_to_the_file_that_defines_it(source):
-    found = names(provenance.library_files(source))
-    assert {"runs/__init__.py", "runs/recorded_run.py", "runs/reading.py", "runs/records.py"} <= found
-    assert "runs/stage.py" not in found  # offered by the wing as well, but not used
+    observed = names(provenance.library_files(source))
+    assert {"runs/__init__.py", "runs/recorded_run.py", "runs/reading.py", "runs/records.py"} <= observed
+    assert "runs/stage.py" not in observed  # offered by the wing as well, but not used
 
 
 def test_packages_count_with_their_init():
@@ -110,6 +110,6 @@ def test_texts_in_order_are_not_one_text():
 
 
 def test_the_environment_is_known_without_importing_it():
-    told = provenance.environment()
-    assert told["packages"].keys() >= {"torch", "transformers", "numpy"}
-    assert told["cores"] >= 1
+    result = provenance.environment()
+    assert result["packages"].keys() >= {"torch", "transformers", "numpy"}
+    assert result["cores"] >= 1

@@ -60,7 +60,7 @@ def test_what_has_not_run_is_a_sentence(run):
     ]
 
 
-def test_a_changed_file_is_told_and_the_rest_is_shown(run):
+def test_a_changed_file_is_reported_and_the_rest_is_shown(run):
     with (stage_dir("small", "02_collect", TASK) / "records.jsonl").open("a") as file:
         file.write("{}\n")
     again = opened("small")
@@ -73,7 +73,7 @@ def test_a_changed_file_is_told_and_the_rest_is_shown(run):
 def test_evidence_of_one_sample_is_what_was_stored(run):
     id_, record = next((i, r) for i, r in run.records("collect").items() if r.status == "ok")
     assert run.evidence(id_).equals(evidence(id_, record.draft.n_tokens))
-    assert run.evidence(f"{TASK}/nobody") is None
+    assert run.evidence(f"{TASK}/unknown") is None
 
 
 def test_evidence_of_a_stage_in_progress_is_not_there_yet(run):

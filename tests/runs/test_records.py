@@ -1,4 +1,4 @@
-"""Records are complete, immutable and refuse what nobody declared."""
+"""Records are complete, immutable and refuse unknown fields."""
 
 from __future__ import annotations
 

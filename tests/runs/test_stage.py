@@ -74,9 +74,9 @@ def assert_complete(folder: Path) -> None:
     data = read_stage(folder, "01_draft", TASK, DraftRecord)
     assert data.records == {key: record_of(key) for key in IDS}
     assert list(data.records) == IDS
-    found, expected = read_evidence(folder), {key: e for key in IDS if (e := evidence_of(key))}
-    assert found.keys() == expected.keys()
-    assert all(found[key].equals(expected[key]) for key in expected)
+    observed, expected = read_evidence(folder), {key: e for key in IDS if (e := evidence_of(key))}
+    assert observed.keys() == expected.keys()
+    assert all(observed[key].equals(expected[key]) for key in expected)
     failed = sum(key.endswith("7") for key in IDS)
     assert (data.manifest.counts.expected, data.manifest.counts.done, data.manifest.counts.failed) == (
         80,
@@ -231,7 +231,7 @@ def test_an_error_in_the_work_leaves_what_was_appended(folder):
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "complaint"),
     [
         ({"config": {"batch_size": 4, "tasks": (1, 2)}}, r"batch_size = 8 \(now 4\)"),
         ({"config": {"batch_size": 8}}, r"tasks = \[1, 2\] \(now None\)"),
@@ -240,10 +240,10 @@ def test_an_error_in_the_work_leaves_what_was_appended(folder):
         ({"stage": "02_collect"}, r"stage '01_draft' \(now '02_collect'\)"),
     ],
 )
-def test_results_made_from_something_else_are_refused_or_begun_anew(folder, changed, told):
+def test_results_made_from_something_else_are_refused_or_restarted(folder, changed, complaint):
     work(folder, limit=5)
     with (
-        pytest.raises(StageError, match=told + r".*another run name.*if_changed='restart'"),
+        pytest.raises(StageError, match=complaint + r".*another run name.*if_changed='restart'"),
         open_store(folder, **changed),
     ):
         pass
@@ -259,7 +259,7 @@ def test_restarting_a_finished_stage_unfinishes_it_first(finished):
         assert not is_finished(finished, "01_draft", TASK)
 
 
-def test_a_stage_that_failed_before_its_first_record_holds_nobody_to_its_settings(folder):
+def test_a_stage_that_failed_before_its_first_record_binds_no_later_settings(folder):
     with open_store(folder):
         pass
     with open_store(folder, config={"k": 32}) as store:
@@ -273,12 +273,14 @@ def test_a_stage_that_failed_before_its_first_record_holds_nobody_to_its_setting
 def test_another_schema_version_is_refused(finished, file, if_changed):
     path = finished / file
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 0}))
-    told = pytest.raises(StageError, match=rf"schema version 0.*version {SCHEMA_VERSION}.*another run name")
+    complaint = pytest.raises(
+        StageError, match=rf"schema version 0.*version {SCHEMA_VERSION}.*another run name"
+    )
     if file == "stage.json":
-        with told, open_store(finished, if_changed=if_changed):
+        with complaint, open_store(finished, if_changed=if_changed):
             pass
     else:
-        with told:
+        with complaint:
             read_stage(finished, "01_draft", TASK, DraftRecord)
 
 
@@ -354,7 +356,7 @@ def test_a_manifest_of_another_stage_is_not_taken_for_it(finished):
         read_stage(finished, "01_draft", "pope/popular", DraftRecord)
 
 
-def test_a_broken_manifest_is_told(finished):
+def test_a_broken_manifest_is_reported(finished):
     (finished / "manifest.json").write_text('{"schema_version": 1')
     with pytest.raises(StageError, match=r"manifest\.json: cannot be read"):
         read_manifest(finished, "01_draft", TASK)
@@ -405,7 +407,7 @@ except test_stage.StoreError as error:
 
 
 @pytest.mark.parametrize("limit_bytes", [600, 1500, 4000])
-def test_a_full_disk_is_told_and_what_was_written_stays(folder, limit_bytes):
+def test_a_full_disk_is_reported_and_what_was_written_stays(folder, limit_bytes):
     """A limit on file size stands for the disk: the same failing write, part of it taken."""
     command, environment = python(FULL_DISK, folder, limit_bytes)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -415,7 +417,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(folder, limit_bytes):
     assert_complete(folder)
 
 
-def test_a_device_without_space_is_told(folder, monkeypatch):
+def test_a_device_without_space_is_reported(folder, monkeypatch):
     """The kernel's own ENOSPC, from /dev/full."""
     with pytest.raises(StoreError, match="No space left on device"), open_store(folder) as store:  # noqa: PT012
         opened = {os.path.realpath(link): int(link.name) for link in Path("/proc/self/fd").iterdir()}
@@ -427,7 +429,7 @@ def test_a_device_without_space_is_told(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["a file", "/proc"])
-def test_an_unwritable_folder_is_told(tmp_path, place):
+def test_an_unwritable_folder_is_reported(tmp_path, place):
     if place == "a file":
         place = str(tmp_path / "file")
         Path(place).write_text("")

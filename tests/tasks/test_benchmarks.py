@@ -82,7 +82,7 @@ def test_the_official_folder_name_is_accepted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"options": None}, "'options' is missing"),
         ({"options": []}, "two or more texts"),
@@ -94,16 +94,16 @@ def test_the_official_folder_name_is_accepted(tmp_path):
         ({"bbox": "somewhere"}, r"\[x, y, width, height\]"),
     ],
 )
-def test_vstar_json_with_a_bad_field_names_file_and_field(tmp_path, changes, told):
+def test_vstar_json_with_a_bad_field_names_file_and_field(tmp_path, changes, message):
     vstar(tmp_path, **changes)
-    with pytest.raises(DataError, match=rf"a\.json.*{told}"):
+    with pytest.raises(DataError, match=rf"a\.json.*{message}"):
         only(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "not valid JSON"), ("[]", "expected one JSON object")])
-def test_vstar_json_that_is_no_object_is_refused(tmp_path, text, told):
+@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "expected one JSON object")])
+def test_vstar_json_that_is_no_object_is_refused(tmp_path, text, message):
     (vstar(tmp_path) / "a.json").write_text(text)
-    with pytest.raises(DataError, match=rf"a\.json.*{told}"):
+    with pytest.raises(DataError, match=rf"a\.json.*{message}"):
         only(tmp_path)
 
 
@@ -276,31 +276,31 @@ def test_hr_with_a_missing_column_names_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"answer": "E"}, "row 2: field 'answer' is 'E'"),
         ({"C": ""}, "row 2: field 'C'"),
         ({"question": ""}, "row 2: field 'question'"),
     ],
 )
-def test_hr_with_a_bad_cell_names_row_and_field(tmp_path, changes, told):
+def test_hr_with_a_bad_cell_names_row_and_field(tmp_path, changes, message):
     hr(tmp_path, [hr_row(0), hr_row(1, **changes)])
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load_hr(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("tail", "told"),
+    ("tail", "message"),
     [
         ("5\tWhich?\tA\n", "row 2: 3 fields, but the header names 10"),
         ('5\t"Which?\tA\n', "never ends"),
     ],
 )
-def test_hr_file_cut_off_in_a_row_is_refused(tmp_path, tail, told):
+def test_hr_file_cut_off_in_a_row_is_refused(tmp_path, tail, message):
     hr(tmp_path, [hr_row()])
     with (tmp_path / "hr" / "hr_bench_4k.tsv").open("a") as file:
         file.write(tail)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load_hr(tmp_path)
 
 
@@ -433,7 +433,7 @@ def test_pope_json_lines_may_hold_a_unicode_line_separator(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "line 2: not valid JSON"),
         (json.dumps(LINE | {"label": "perhaps"}), "line 2: field 'label'"),
@@ -441,12 +441,12 @@ def test_pope_json_lines_may_hold_a_unicode_line_separator(tmp_path):
         (json.dumps(LINE | {"image": "COCO_8.jpg"}), "line 2: the picture 'COCO_8.jpg' is missing"),
     ],
 )
-def test_pope_json_line_that_is_bad_is_named(tmp_path, line, told):
+def test_pope_json_line_that_is_bad_is_named(tmp_path, line, message):
     folder = tmp_path / "pope"
     folder.mkdir()
     (folder / "COCO_7.jpg").write_bytes(PICTURE)
     (folder / "coco_pope_random.json").write_text(json.dumps(LINE) + "\n" + line + "\n")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load_pope(tmp_path)
 
 
@@ -461,7 +461,7 @@ def test_the_seven_tasks_carry_the_paper_tables_names():
 
 
 @pytest.mark.parametrize(
-    ("ask", "told"),
+    ("ask", "message"),
     [
         (
             lambda root: load_task("vstr/direct_attributes", root),
@@ -475,8 +475,8 @@ def test_the_seven_tasks_carry_the_paper_tables_names():
         (lambda root: load_task("pope/random", root), "no folder 'pope' or 'POPE' here.*00_prepare_data"),
     ],
 )
-def test_a_wrong_name_or_missing_folder_says_what_is_right(tmp_path, ask, told):
-    with pytest.raises(DataError, match=told):
+def test_a_wrong_name_or_missing_folder_says_what_is_right(tmp_path, ask, message):
+    with pytest.raises(DataError, match=message):
         ask(tmp_path)
 
 

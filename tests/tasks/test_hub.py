@@ -30,7 +30,7 @@ class FakeHub:
 
     def __init__(self) -> None:
         self.files = dict(FILES)
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         hub_ = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,7 +43,7 @@ class FakeHub:
                 self.answer(body=True)
 
             def answer(self, body: bool) -> None:
-                hub_.asked.append(f"{self.command} {self.path}")
+                hub_.requests.append(f"{self.command} {self.path}")
                 path = self.path.split("?")[0]
                 if re.fullmatch(rf"/api/models/{REPO}/revision/\w+", path):
                     self.send(
@@ -52,11 +52,11 @@ class FakeHub:
                 elif path == f"/api/models/{REPO}/tree/{COMMIT}":
                     tree = json.dumps([hub_.entry(name) for name in FILES]).encode()
                     self.send(200, tree, {"content-type": "application/json"}, body)
-                elif (found := re.fullmatch(rf"/{REPO}/resolve/{COMMIT}/(.+)", path)) and found[
+                elif (observed := re.fullmatch(rf"/{REPO}/resolve/{COMMIT}/(.+)", path)) and observed[
                     1
                 ] in hub_.files:
-                    data = hub_.files[found[1]]
-                    etag = hub_.facts(found[1])["blobId"]
+                    data = hub_.files[observed[1]]
+                    etag = hub_.facts(observed[1])["blobId"]
                     headers = {"etag": f'"{etag}"', "x-repo-commit": COMMIT, "accept-ranges": "bytes"}
                     self.send(200, data, headers, body)
                 else:
@@ -131,24 +131,24 @@ def quietly(server: FakeHub) -> hub.State:
     return hub.fetch("tiny", tell=lambda line: None, endpoint=server.url)
 
 
-def test_what_is_fetched_is_the_pinned_revision_with_licence_and_size_told_first(fake, folder):
-    told: list[str] = []
-    state = hub.fetch("tiny", tell=told.append, endpoint=fake.url)
+def test_what_is_fetched_is_the_pinned_revision_with_licence_and_size_reported_first(fake, folder):
+    result: list[str] = []
+    state = hub.fetch("tiny", tell=result.append, endpoint=fake.url)
     assert (state.state, state.revision, state.licence) == ("complete", COMMIT, "mit")
     assert {n: (folder / n).read_bytes() for n in FILES if "onnx" not in n} == {
         n: data for n, data in FILES.items() if "onnx" not in n
     }
     assert not (folder / "onnx").exists()
-    assert "licence mit" in told[0]
-    assert "3 files, 0.00 GB to fetch into data/models/tiny" in told[0]
-    assert any(f"/revision/{COMMIT}" in path for path in fake.asked)
+    assert "licence mit" in result[0]
+    assert "3 files, 0.00 GB to fetch into data/models/tiny" in result[0]
+    assert any(f"/revision/{COMMIT}" in path for path in fake.requests)
 
 
 def test_what_is_complete_is_not_fetched_again(fake, folder):
     quietly(fake)
-    fake.asked.clear()
+    fake.requests.clear()
     assert quietly(fake).state == "complete"
-    assert fake.asked == []
+    assert fake.requests == []
 
 
 def test_only_what_is_missing_or_changed_is_fetched_again(fake, folder):
@@ -159,9 +159,9 @@ def test_only_what_is_missing_or_changed_is_fetched_again(fake, folder):
         "incomplete",
         "missing or damaged: model.safetensors; 0.00 of 0.00 GB",
     )
-    fake.asked.clear()
+    fake.requests.clear()
     assert quietly(fake).state == "complete"
-    assert not any("GET" in path and "config.json" in path for path in fake.asked)
+    assert not any("GET" in path and "config.json" in path for path in fake.requests)
 
 
 def test_a_file_that_changed_without_changing_its_size_is_found_by_reading_it(fake, folder):
@@ -196,7 +196,7 @@ def test_a_receipt_without_checksums_compares_sizes_and_the_note_says_so(fake, f
     assert (state.state, "sizes only" in state.note) == ("complete", True)
 
 
-def test_a_file_that_arrives_damaged_is_removed_and_told(fake, folder):
+def test_a_file_that_arrives_damaged_is_removed_and_reported(fake, folder):
     fake.files["model.safetensors"] = LARGE[::-1]
     with pytest.raises(UserError, match=r"arrived damaged and were removed: model\.safetensors"):
         quietly(fake)
@@ -206,14 +206,14 @@ def test_a_file_that_arrives_damaged_is_removed_and_told(fake, folder):
     assert quietly(fake).state == "complete"
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(fake, folder, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_fetched(fake, folder, monkeypatch):
     monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 5})())
     with pytest.raises(UserError, match=r"are needed, but 0\.0 GB are free"):
         quietly(fake)
     assert not (folder / "config.json").exists()
 
 
-def test_a_hub_that_refuses_or_is_not_there_is_told_in_one_line(fake, monkeypatch):
+def test_a_hub_that_refuses_or_is_not_there_is_reported_in_one_line(fake, monkeypatch):
     monkeypatch.setitem(hub.ITEMS, "gone", hub.Item("org/none"))
     with pytest.raises(UserError, match="the hub refuses org/none") as refused:
         hub.fetch("gone", tell=lambda line: None, endpoint=fake.url)
@@ -223,7 +223,7 @@ def test_a_hub_that_refuses_or_is_not_there_is_told_in_one_line(fake, monkeypatc
         hub.fetch("tiny", tell=lambda line: None, endpoint="http://127.0.0.1:9")
 
 
-def test_offline_is_told_with_the_variable_that_makes_it_so(fake, monkeypatch):
+def test_offline_is_reported_with_the_variable_that_makes_it_so(fake, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -231,7 +231,7 @@ def test_offline_is_told_with_the_variable_that_makes_it_so(fake, monkeypatch):
         quietly(fake)
 
 
-def test_what_is_not_there_is_told_with_its_size(monkeypatch, tmp_path):
+def test_what_is_not_there_is_reported_with_its_size(monkeypatch, tmp_path):
     monkeypatch.setenv("SPECEYES_HOME", str(tmp_path))
     state = hub.check("deepeyes-7b")
     assert (state.state, state.note) == ("missing", "not in data/models/DeepEyes-7B, about 16.6 GB")
@@ -251,7 +251,7 @@ def test_weights_put_there_by_hand_are_checked_by_their_own_index(fake, folder):
     assert (hub.check("tiny").state, "by hand" in hub.check("tiny").note) == ("complete", True)
 
 
-def test_a_broken_receipt_is_told(fake, folder):
+def test_a_broken_receipt_is_reported(fake, folder):
     folder.mkdir(parents=True)
     (folder / hub.RECEIPT).write_text("{")
     with pytest.raises(DataError, match="not a receipt"):

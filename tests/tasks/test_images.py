@@ -1,4 +1,4 @@
-"""Boxes land where the model pointed, crops come from the original, degenerate boxes are told as such."""
+"""Boxes land where the model pointed, crops come from the original, degenerate boxes are named."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_any_box_is_either_refused_or_maps_to_pixels_inside_that_cover_it(case, 
 
 
 @pytest.mark.parametrize(
-    ("box", "told"),
+    ("box", "message"),
     [
         ((0, 0, math.nan, 5), "four finite numbers"),
         ((0, 0, math.inf, 5), "four finite numbers"),
@@ -92,8 +92,8 @@ def test_any_box_is_either_refused_or_maps_to_pixels_inside_that_cover_it(case, 
         ((-9, -9, 0, 5), "outside"),
     ],
 )
-def test_a_degenerate_box_is_told_as_what_it_is(box, told):
-    with pytest.raises(BoxError, match=told):
+def test_a_degenerate_box_is_named(box, message):
+    with pytest.raises(BoxError, match=message):
         map_box(box, (96, 96), (384, 384))
 
 

@@ -44,10 +44,10 @@ folder = Path(sys.argv[1])
 os.environ["SPECEYES_RUNS"] = str(folder / "runs")
 toy_benchmark.write(folder / "data")
 TASK = "toy/easy"
-found = {"tasks": list(registry.TASKS), "reported": list(registry.REPORTED_TASKS), "label": split_label(TASK)}
+observed = {"tasks": list(registry.TASKS), "reported": list(registry.REPORTED_TASKS), "label": split_label(TASK)}
 
 samples = registry.load_task(TASK, folder / "data")
-found["loaded"] = len(samples)
+observed["loaded"] = len(samples)
 arms = ["collect", "baseline", "gated"]
 write_run("toy", samples, folder / "data", arms)
 frames = {}
@@ -57,36 +57,36 @@ for protocol in ("paper", "strict"):
     recorded = recorded_run.open("toy")
     judged = verdict_frames.verdicts(recorded, arms)
     metrics = benchmark_measures.measures_of(verdict_frames.of_source(judged, "final", "baseline"), protocol)
-    found[f"metrics, {protocol}"] = list(zip(metrics["measure"], metrics["n"]))
-found["metric table"] = list(benchmark_measures.by_benchmark(benchmark_measures.benchmark_metrics(judged)))
+    observed[f"metrics, {protocol}"] = list(zip(metrics["measure"], metrics["n"]))
+observed["metric table"] = list(benchmark_measures.by_benchmark(benchmark_measures.benchmark_metrics(judged)))
 records = [record for arm in arms for record in recorded.judged(arm).values()]
 scored = scorer_comparison.compare_scorers(records)
-found["scorers"] = {name: bool(scored[name].notna().any()) for name in ("paper", "strict", "lmms-eval")}
+observed["scorers"] = {name: bool(scored[name].notna().any()) for name in ("paper", "strict", "lmms-eval")}
 
 params = FiguresParams(run="toy", tasks=[TASK], arms=arms, threshold_from="", bootstrap=100)
 run = summary.summarised(params)
-found["frame"] = len(run.frame)
-found["splits"] = {arm: list(told["splits"]) for arm, told in run.summary["arms"].items()}
+observed["frame"] = len(run.frame)
+observed["splits"] = {arm: list(values["splits"]) for arm, values in run.summary["arms"].items()}
 gathered = paper_comparison.gather_paper(params, run)
 long = gathered.results()
-found["table 1"] = sorted(set(layout(long)["split"]))
-found["table 1 in HTML"] = "Toy easy" in table1(long).to_html()
-found["table 1 in LaTeX"] = "Toy easy" in table1_latex(long, "caption", "label")
-found["audit"] = len(audit.audit_reported({name: read_reported(name) for name in TABLES}))
+observed["table 1"] = sorted(set(layout(long)["split"]))
+observed["table 1 in HTML"] = "Toy easy" in table1(long).to_html()
+observed["table 1 in LaTeX"] = "Toy easy" in table1_latex(long, "caption", "label")
+observed["audit"] = len(audit.audit_reported({name: read_reported(name) for name in TABLES}))
 
 data = replay_data.load(recorded)
 rows = outcomes.replay(data, Setting(threshold=0.5, k=64))
-found["replay"] = dict(zip(rows["task"], rows["n"].astype(int)))
+observed["replay"] = dict(zip(rows["task"], rows["n"].astype(int)))
 explorer = Gating(recorded_run.open("toy", strict=False))
-found["explorer"] = gate_summary(explorer, GateView(threshold=0.5)).n
-found["choices"] = [label for label, _ in task_options([*registry.TASKS])]
-found["position bias"] = PositionBiasParams(tasks=[TASK]).tasks == [TASK]
+observed["explorer"] = gate_summary(explorer, GateView(threshold=0.5)).n
+observed["choices"] = [label for label, _ in task_options([*registry.TASKS])]
+observed["position bias"] = PositionBiasParams(tasks=[TASK]).tasks == [TASK]
 
 export("toy", folder / "files")
 runs, problems = import_files("speceyes", [folder / "files"], "again", str(folder / "data"))
-found["imported"] = sorted({part.task for parts in runs.values() for part in parts})
-found["problems"] = [str(problem) for problem in problems]
-print(json.dumps(found))
+observed["imported"] = sorted({part.task for parts in runs.values() for part in parts})
+observed["problems"] = [str(problem) for problem in problems]
+print(json.dumps(observed))
 """
 
 
@@ -100,21 +100,21 @@ def test_every_stage_takes_a_benchmark_that_the_paper_does_not_report(tmp_path):
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["tasks"] == [*found["reported"], "toy/easy"]
-    assert len(found["reported"]) == 7
-    assert found["label"] == "Toy easy"
-    assert found["loaded"] == found["frame"] == found["explorer"] == 6
-    assert found["metrics, strict"] == found["metrics, paper"] == [["accuracy", 6]]
-    assert found["metric table"] == ["toy"]
-    assert found["scorers"] == {"paper": True, "strict": True, "lmms-eval": False}
-    assert all(splits == ["toy/easy"] for splits in found["splits"].values())
-    assert found["table 1"] == sorted([*found["reported"], "toy/easy", "average"])
-    assert found["table 1 in HTML"]
-    assert found["table 1 in LaTeX"]
-    assert found["audit"] == 7
-    assert found["replay"] == {"toy/easy": 6, "pooled": 6, "average": 6}
-    assert "Toy easy" in found["choices"]
-    assert found["position bias"]
-    assert found["imported"] == ["toy/easy"]
-    assert found["problems"] == []
+    observed = json.loads(done.stdout.splitlines()[-1])
+    assert observed["tasks"] == [*observed["reported"], "toy/easy"]
+    assert len(observed["reported"]) == 7
+    assert observed["label"] == "Toy easy"
+    assert observed["loaded"] == observed["frame"] == observed["explorer"] == 6
+    assert observed["metrics, strict"] == observed["metrics, paper"] == [["accuracy", 6]]
+    assert observed["metric table"] == ["toy"]
+    assert observed["scorers"] == {"paper": True, "strict": True, "lmms-eval": False}
+    assert all(splits == ["toy/easy"] for splits in observed["splits"].values())
+    assert observed["table 1"] == sorted([*observed["reported"], "toy/easy", "average"])
+    assert observed["table 1 in HTML"]
+    assert observed["table 1 in LaTeX"]
+    assert observed["audit"] == 7
+    assert observed["replay"] == {"toy/easy": 6, "pooled": 6, "average": 6}
+    assert "Toy easy" in observed["choices"]
+    assert observed["position bias"]
+    assert observed["imported"] == ["toy/easy"]
+    assert observed["problems"] == []
