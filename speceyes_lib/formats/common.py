@@ -228,12 +228,13 @@ class Finder:
         return self._tasks[task]
 
     def find(
-        self, task: str, key: str | None, question: str = "", options: Sequence[str] = ()
+        self, task: str, key: str | None, question: str = "", options: Sequence[str] = (), picture: str = ""
     ) -> tuple[str, Sample | None]:
         """The id of a line's sample, and the sample where there is a benchmark.
 
         It is the sample of the key if its question agrees, else the only one with this question and these options.
-        HR-Bench has each question with four orders of the same options. For it the order decides.
+        HR-Bench has each question with four orders of the same options. For it the order decides. POPE has the same
+        question about several pictures. For it the picture's name decides.
 
         Raises:
             LineError: no sample fits, or more than one does.
@@ -248,8 +249,13 @@ class Finder:
         if keyed and not options and (not question or _same(question, keyed.question)):
             return keyed.id, keyed
         alike = self._texts[task].get(_wording(question, options), [])
+        if picture:
+            alike = [s for s in alike if s.meta.get("image_source") in (None, Path(picture).stem)]
         folded = [_folded(option) for option in options]
-        exact = [s for s in alike if [_folded(o) for o in s.options or ()] == folded]
+        cycles = registry.BENCHMARKS[
+            task.split("/")[0]
+        ].cycles  # elsewhere programs choose an order of their own
+        exact = [s for s in alike if cycles and [_folded(o) for o in s.options or ()] == folded]
         for fitting in ([s for s in exact if s is keyed], exact, [s for s in alike if s is keyed], alike):
             if len(fitting) == 1:
                 return fitting[0].id, fitting[0]

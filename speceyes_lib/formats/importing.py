@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import DataError, UserError, nearest
 from ..paths import resolve
 from ..runs.arms import DRAFT_STAGE
+from ..tasks.registry import SIZES
 from . import deepeyes, lmms_vlmevalkit, speceyes
 from .common import Finder, ImportedStage, Problems, write
 
@@ -60,11 +61,12 @@ def import_files(
 
 
 def import_report(runs: dict[str, list[ImportedStage]]) -> list[str]:
-    """One line per imported stage and task: how many records, how many of them failed, how many are judged."""
+    """One line per imported stage and task: samples imported and published, how many failed, how many are judged."""
     lines = []
     for name, part in ((name, part) for name, parts in runs.items() for part in parts):
         failed = sum(record.status == "error" for record in part.records.values())
         judged = "" if part.stage == DRAFT_STAGE else f", {len(part.verdicts.get('final', ()))} judged"
-        counts = f"{len(part.records)} records, {failed} failed{judged}"
+        published = f" of {SIZES[part.task]:,}" if part.task in SIZES else ""
+        counts = f"{len(part.records):,}{published} samples, {failed} failed{judged}"
         lines.append(f"run {name}: {part.stage} {part.task}: {counts}")
     return lines

@@ -5,7 +5,9 @@
 
 An import is a baseline, whatever the model was, because there is no gate. The options may have another order than in
 the benchmark. With `--data-root` the order is found from their texts and recorded, so that letters are read as they
-were meant. Both programs name samples in their own ways. Without the benchmark only the row number is known.
+were meant. Both programs name samples in their own ways, so an answer is joined by what identifies its sample: the
+question with its options, the id that the metric repeats, or the picture. A row number (`doc_id`) identifies nothing.
+The right answer that the file states checks every join.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DataError
 from ..runs.records import VerdictValue
 from ..tasks.registry import BENCHMARKS
-from ..tasks.sample import LETTERS
+from ..tasks.sample import LETTERS, Sample, ShownOptions
 from .common import (
     Finder,
     ImportedSample,
@@ -60,32 +62,60 @@ def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) ->
     """One imported stage per task of lmms-eval's sample logs."""
     parts = _StagesByTask(finder, problems)
     for path in files_of(paths, ".jsonl"):
-        for number, line in parts.of_file(path, json_lines(path, problems)):
-            doc = line.get("doc") if isinstance(line.get("doc"), Mapping) else {}
-            question, options = _question(doc)
-            standard, category = (text_of(text) or "" for text in (line.get("target"), doc.get("category")))
-            sample = ImportedSample(question, standard, category, options=options)
-            key = text_of(doc.get("question_id", doc.get("index", line.get("doc_id"))))
-            with problems.caught(path, number):
-                parts.add(path, key, sample, _reply(line), _score(line), "lmms_eval")
+        parts.add_file(
+            path, (_lmms_row(number, line) for number, line in json_lines(path, problems)), "lmms_eval"
+        )
     return parts.finished()
+
+
+def _lmms_row(number: int, line: Mapping) -> _Row:
+    """One line of a sample log. Logs since 0.4 lack `doc`; then the prompt and the metric say which sample it is."""
+    doc = line.get("doc") if isinstance(line.get("doc"), Mapping) else {}
+    metric = next(
+        (v for k, v in line.items() if k != "doc" and isinstance(v, Mapping) and "question_id" in v), {}
+    )
+    question, options = _question(doc or {"question": text_of(line.get("input")) or ""})
+    key, category = (
+        next(
+            (text for source in (doc, metric) for name in names if (text := text_of(source.get(name)))), None
+        )
+        for names in (("question_id", "index"), ("category",))
+    )
+    sample = ImportedSample(question, text_of(line.get("target")) or "", category or "", options=options)
+    return _Row(number, key, sample, _reply(line), _score(line), text_of(doc.get("image_source")) or "")
 
 
 def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[ImportedStage]:
     """One imported stage per task of VLMEvalKit's tables."""
     parts = _StagesByTask(finder, problems)
     for path in files_of(paths, ".tsv", ".xlsx"):
-        for number, row in parts.of_file(path, _rows(path, problems)):
-            hit = next((row[name] for name in ("hit", "score") if row.get(name) not in (None, "")), None)
-            question, standard = (str(row.get(name) or "").strip() for name in ("question", "answer"))
-            category = text_of(row.get("category")) or ""
-            sample = ImportedSample(question, standard, category, options=option_texts(row))
-            # a row number identifies no sample of POPE, which has ids of its own and repeats questions
-            number_known = parts.benchmark != "pope" or finder.root is None
-            key = text_of(row.get("question_id") or (row.get("index") if number_known else None))
-            with problems.caught(path, number):
-                parts.add(path, key, sample, text_of(row.get("prediction")), hit, "vlmevalkit")
+        parts.add_file(path, (_table_row(number, row) for number, row in _rows(path, problems)), "vlmevalkit")
     return parts.finished()
+
+
+def _table_row(number: int, row: Mapping) -> _Row:
+    hit = next((row[name] for name in ("hit", "score") if row.get(name) not in (None, "")), None)
+    question, standard = (str(row.get(name) or "").strip() for name in ("question", "answer"))
+    sample = ImportedSample(question, standard, text_of(row.get("category")) or "", options=option_texts(row))
+    picture = next((text for name in ("image_source", "image_path") if (text := text_of(row.get(name)))), "")
+    key = text_of(row.get("question_id") or row.get("index"))
+    return _Row(number, key, sample, text_of(row.get("prediction")), hit, picture, not row.get("question_id"))
+
+
+class _Row(NamedTuple):
+    """One answer: key, question, options and picture say which sample it is of."""
+
+    number: int
+    key: str | None
+    sample: ImportedSample
+    answer: str | None
+    score: Any
+    picture: str = ""
+    running: bool = False  # the key only numbers the rows of this program's file
+
+
+class _OtherIds(Exception):
+    pass
 
 
 class _StagesByTask:
@@ -94,32 +124,63 @@ class _StagesByTask:
     def __init__(self, finder: Finder, problems: Problems) -> None:
         self.finder, self.problems = finder, problems
         self.by_task: dict[str, ImportedStage] = {}
-        self.benchmark, self.split = "", None
 
-    def of_file(self, path: Path, rows: Iterable[tuple[int, Mapping]]) -> Iterator[tuple[int, Mapping]]:
-        """The rows of a file whose name holds a known benchmark; no row of any other file."""
+    def add_file(self, path: Path, rows: Iterable[_Row], rule: str) -> None:
+        """Add the answers of a file whose name holds a known benchmark, and a verdict where a row has a score."""
         known = [(b, s) for pattern, b, s in _TASKS if re.search(pattern, path.stem, re.IGNORECASE)]
-        if known:
-            self.benchmark, self.split = known[0]
-            yield from rows
-        else:
+        if not known:
             titles = ", ".join(b.title for b in BENCHMARKS.values())
             self.problems.add(path, f"the file name holds no known benchmark ({titles})")
+            return
+        found: list[tuple[_Row, str, str, Sample | None, ShownOptions | None]] = []
+        try:
+            for row in rows:
+                with self.problems.caught(path, row.number):
+                    for split in [known[0][1]] if known[0][1] else _splits(known[0][0], row.sample.kind):
+                        task = f"{known[0][0]}/{split}"
+                        found.append((row, task, *self._joined(task, row)))
+        except _OtherIds as error:
+            self.problems.add(path, f"{error}; nothing of this file was imported")
+            return
+        for row, task, id_, sample, shown in found:
+            turns = None if row.answer is None else trajectory(row.answer, None)
+            record = baseline_record(id_, row.answer, turns, options_shown=shown)
+            if path not in (part := self.by_task.setdefault(task, ImportedStage("02_baseline", task))).files:
+                part.files.append(path)
+            with self.problems.caught(path, row.number):
+                part.add(record, imported_sample(sample, shown) if sample else replace(row.sample, group=id_))
+                if verdict := _verdict(row.score):
+                    part.judge(id_, verdict, rule, "final", *(["agent"] if turns else []))
 
-    def add(
-        self, path: Path, key: str | None, row: ImportedSample, answer: str | None, score: Any, rule: str
-    ) -> None:
-        """Add the answer of one row, and its verdict where the row has a score."""
-        task = f"{self.benchmark}/{self.split or _split(self.benchmark, row.kind)}"
-        id_, sample = self.finder.find(task, key, row.question, row.options)
-        shown = order_shown(sample, row.options) if sample and sample.options and row.options else None
-        turns = None if answer is None else trajectory(answer, None)
-        record = baseline_record(id_, answer, turns, options_shown=shown)
-        if path not in (part := self.by_task.setdefault(task, ImportedStage("02_baseline", task))).files:
-            part.files.append(path)
-        part.add(record, imported_sample(sample, shown) if sample else replace(row, group=id_))
-        if verdict := _verdict(score):
-            part.judge(id_, verdict, rule, "final", *(["agent"] if turns else []))
+    def _joined(self, task: str, row: _Row) -> tuple[str, Sample | None, ShownOptions | None]:
+        """The sample of a row, and the order of its options.
+
+        Raises:
+            LineError: the row's sample is not known, or its right answer is another one.
+            _OtherIds: the same for an id without a question, so that no id of the file can be trusted.
+        """
+        # POPE's ids are others, and its questions repeat: a running number identifies nothing there
+        key = None if row.running and self.finder.root and task.startswith("pope/") else row.key
+        id_, sample = self.finder.find(task, key, row.sample.question, row.sample.options, row.picture)
+        if sample is None:
+            return id_, None, None
+        options = row.sample.options
+        shown = order_shown(sample, options) if sample.options and options else None
+        stated = row.sample.standard.strip(" ().").casefold()
+        right = sample.answer
+        if sample.options is None:
+            comparable = stated in ("yes", "no")
+        else:
+            comparable = bool(options) and stated.upper() in LETTERS
+            right = LETTERS[shown.order.index(LETTERS.index(right))] if shown else right
+        if comparable and stated != right.casefold():
+            fault = f"the file's right answer is {stated!r}, but that of {id_} is {right!r}"
+            if row.sample.question:
+                raise LineError(fault)
+            raise _OtherIds(
+                f"line {row.number}: {fault}, so its ids are not the benchmark's; log questions as well"
+            )
+        return id_, sample, shown
 
     def finished(self) -> list[ImportedStage]:
         """The stages, after samples that they lack were reported."""
@@ -128,14 +189,17 @@ class _StagesByTask:
         return list(self.by_task.values())
 
 
-def _split(benchmark: str, category: str) -> str:
-    """The split that a row's category names."""
-    name = category.strip().lower().replace(" ", "_")
+def _splits(benchmark: str, categories: str) -> list[str]:
+    """The splits that a row's category names, several of them with commas between."""
     splits = BENCHMARKS[benchmark].splits
-    name = next((full for short, full in _SPLIT_OF.items() if name.startswith(short)), name)
-    if name not in splits:
-        raise LineError(f"field 'category' is {category!r}, expected one of {', '.join(splits)}")
-    return name
+    names = []
+    for category in categories.split(","):
+        name = category.strip().lower().replace(" ", "_")
+        name = next((full for short, full in _SPLIT_OF.items() if name.startswith(short)), name)
+        if name not in splits:
+            raise LineError(f"field 'category' is {categories!r}, expected one of {', '.join(splits)}")
+        names.append(name)
+    return names
 
 
 def _verdict(hit: Any) -> VerdictValue | None:
@@ -161,17 +225,20 @@ def _score(line: Mapping) -> Any:
     return next((score for score in scores if score is not None), None)
 
 
-_OPTION = re.compile(r"\(([A-Z])\)")
+_OPTION = re.compile(r"\(([A-Z])\)|^([A-Z])[.):]\s", re.MULTILINE)
 
 
 def _question(doc: Mapping) -> tuple[str, tuple[str, ...]]:
     """(question, options) of a document: options in columns, or behind the question as "(A) red (B) blue"."""
-    text = str(doc.get("question") or doc.get("text") or "").strip()
+    text = str(doc.get("question") or doc.get("text") or "").replace("<image>", "").strip()
     if columns := option_texts(doc):
         return text, columns
-    pieces = _OPTION.split(text)
-    if pieces[1::2] and pieces[1::2] == list(LETTERS[: len(pieces) // 2]):
-        return pieces[0].strip(), tuple(p.strip() for p in pieces[2::2])
+    marks = list(_OPTION.finditer(text))
+    if marks and [m[1] or m[2] for m in marks] == list(LETTERS[: len(marks)]):
+        ends = [m.start() for m in marks[1:]] + [len(text)]
+        # prompts append an instruction in a line of its own
+        options = (text[m.end() : end].strip().split("\n")[0] for m, end in zip(marks, ends, strict=True))
+        return text[: marks[0].start()].strip(), tuple(option.strip() for option in options)
     return text, ()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from speceyes_lib.errors import DataError
-from speceyes_lib.formats.importing import import_files
+from speceyes_lib.formats.importing import import_files, import_report
 from speceyes_lib.judging.stage import judge_record
 from speceyes_lib.runs.reading import read_manifest, read_stage
 from speceyes_lib.runs.records import AgentRecord, JudgedRecord
@@ -140,6 +140,77 @@ def test_lmms_eval_hr_bench_and_pope_without_the_benchmark(tmp_path):
     assert [(p.line, "'category' is 'odd'" in p.what) for p in problems] == [(2, True)]
 
 
+def without_doc(number: int, sample, reply: str, task: str) -> dict:
+    """A line as lmms-eval writes it since 0.4: no document, and a row number that starts at 0."""
+    options = "".join(f"\n({c}) {o}" for c, o in zip("ABCD", sample.options or (), strict=False))
+    prompt = f"{sample.question}{options}\nAnswer with one word."
+    score = {"question_id": str(number + 1), "category": sample.split, "score": float(reply == sample.answer)}
+    return {
+        "doc_id": number,
+        "target": sample.answer,
+        "input": prompt,
+        "filtered_resps": [reply],
+        task: score,
+    }
+
+
+@pytest.mark.parametrize("task", ["vstar/direct_attributes", "vstar/relative_position"])
+def test_lmms_eval_lines_without_a_document_are_joined_by_the_question_in_the_prompt(
+    tmp_path, benchmark_root, task
+):
+    samples = registry.load_task(task, benchmark_root)
+    lines = [without_doc(i, s, "AB"[i % 2], "vstar_overall_acc") for i, s in enumerate(samples)]
+    write_lines(tmp_path / "d_samples_vstar_bench.jsonl", lines)
+    _, problems = import_files("lmms-eval", [tmp_path], "r", str(benchmark_root))
+    wordings = [(s.question, frozenset(s.options)) for s in samples]
+    known = {s.id: "AB"[i % 2] for i, s in enumerate(samples) if wordings.count(wordings[i]) == 1}
+    assert {i: r.answer for i, r in records(task).items()} == known
+    assert len(problems) == len(samples) - len(known) + (len(samples) > len(known))
+
+
+def test_lmms_eval_ids_that_are_not_the_benchmarks_refuse_the_file(tmp_path, benchmark_root):
+    samples = registry.load_task("pope/random", benchmark_root)
+    lines = [without_doc(i, s, "yes", "pope_accuracy") | {"input": ""} for i, s in enumerate(samples)]
+    for line, s in zip(lines, samples, strict=True):
+        line["pope_accuracy"]["question_id"] = s.key
+    write_lines(tmp_path / "d_samples_pope_random.jsonl", lines)
+    _, problems = import_files("lmms-eval", [tmp_path], "r", str(benchmark_root))
+    assert problems == []
+    assert list(records("pope/random")) == [s.id for s in samples]
+
+    before = [samples[-1].key, *(s.key for s in samples[:-1])]
+    for line, key in zip(lines, before, strict=True):
+        line["pope_accuracy"]["question_id"] = key
+    write_lines(tmp_path / "d_samples_pope_random.jsonl", lines)
+    with pytest.raises(
+        DataError, match=r"its ids are not the benchmark's.*nothing of this file was imported"
+    ):
+        import_files("lmms-eval", [tmp_path], "again", str(benchmark_root))
+
+
+def test_lmms_eval_row_numbers_identify_nothing(tmp_path, benchmark_root):
+    line = {"doc_id": 0, "target": "yes", "filtered_resps": ["yes"], "pope_accuracy": {"score": 1.0}}
+    write_lines(tmp_path / "d_samples_pope_adv.jsonl", [line])
+    for root in (None, str(benchmark_root)):
+        with pytest.raises(DataError, match=r"does not name its sample|is not in the benchmark"):
+            import_files("lmms-eval", [tmp_path], "r", root)
+
+
+def test_lmms_eval_prompts_with_an_instruction_behind_the_options(tmp_path, benchmark_root):
+    instruction = "Answer with the option's letter from the given choices directly."
+    samples = registry.load_task("vstar/direct_attributes", benchmark_root)
+    wordings = [(s.question, frozenset(s.options)) for s in samples]
+    sample = next(s for s, words in zip(samples, wordings, strict=True) if wordings.count(words) == 1)
+    shown = sample.options[1:] + sample.options[:1]
+    text = "".join(f"\n({c}) {o}" for c, o in zip("ABCD", shown, strict=True))
+    doc = {"question_id": "0", "label": "D", "category": "direct_attributes"}
+    doc["text"] = f"{sample.question}{text}\n{instruction}"
+    write_lines(tmp_path / "d_samples_vstar_bench.jsonl", [lmms(doc, "D", "D", {})])
+    import_files("lmms-eval", [tmp_path], "r", str(benchmark_root))
+    [record] = records("vstar/direct_attributes").values()
+    assert [sample.options[i] for i in record.options_shown.order] == list(shown)
+
+
 # --------------------------------------------------------------------------------------------- VLMEvalKit
 
 
@@ -185,6 +256,36 @@ def test_vlmevalkit_pope_questions_that_repeat_are_not_guessed(tmp_path, benchma
     _, problems = import_files("vlmevalkit", [tmp_path], "r", str(benchmark_root), replace=True)
     assert list(records("pope/random")) == [s.id for s in samples]
     assert problems == []
+
+
+def test_vlmevalkit_pope_row_of_several_splits_counts_in_each(tmp_path, benchmark_root):
+    row = {"index": 7, "question": "Is there a dog?", "answer": "yes", "prediction": "Yes", "hit": 1}
+    rows = [row | {"category": "adversarial,popular"}, row | {"index": 8, "category": "random, popular"}]
+    write_table(tmp_path / "model_POPE.tsv", rows)
+    runs, problems = import_files("vlmevalkit", [tmp_path], "r")
+    assert problems == []
+    assert {split: list(records(f"pope/{split}")) for split in ("adversarial", "popular", "random")} == {
+        "adversarial": ["pope/adversarial/7"],
+        "popular": ["pope/popular/7", "pope/popular/8"],
+        "random": ["pope/random/8"],
+    }
+    assert "pope/popular: 2 of 3,000 samples, 0 failed" in "\n".join(import_report(runs))
+
+    samples = registry.load_task("pope/random", benchmark_root)
+    rows = [
+        row
+        | {
+            "question": s.question,
+            "answer": s.answer,
+            "category": "random",
+            "image_path": s.meta["image_source"],
+        }
+        for s in samples
+    ]
+    write_table(tmp_path / "model_POPE.tsv", rows)
+    import_files("vlmevalkit", [tmp_path], "with_pictures", str(benchmark_root))
+    read = read_stage("with_pictures", "02_baseline", "pope/random", AgentRecord).records
+    assert list(read) == [s.id for s in samples]
 
 
 def test_broken_tables_are_told(tmp_path):

@@ -564,7 +564,7 @@ def test_the_command_line_reports_what_it_did(tmp_path, ours, benchmark_root, ca
     assert main(["export", "ours", str(out)]) == 0
     assert "42 files" in capsys.readouterr().out
     assert main(["import", "speceyes", str(out), "--run", "back", "--data-root", str(benchmark_root)]) == 0
-    assert f"run back: 02_gated {TASK}: 6 records" in capsys.readouterr().out
+    assert f"run back: 02_gated {TASK}: 6 of 115 samples" in capsys.readouterr().out
     broken = next(out.glob("eval_results_*/vstar/vstar_direct*min*.jsonl"))
     broken.write_text(broken.read_text() + "{\n")
     assert main(["import", "speceyes", str(broken), "--run", "again"]) == 1
