@@ -3,11 +3,9 @@
     {date}_samples_{task}.jsonl     lmms-eval: doc_id, target, filtered_resps, resps, doc, and the metric fields
     {model}_{dataset}.tsv or .xlsx  VLMEvalKit: index, question, A-D, answer, category, prediction, hit
 
-An import is a baseline, whatever the model was, because there is no gate. The options may have another order than in
-the benchmark. With `--data-root` the order is found from their texts and recorded, so that letters are read as they
-were meant. Both programs name samples in their own ways, so an answer is joined by what identifies its sample: the
-question with its options, the id that the metric repeats, or the picture. A row number (`doc_id`) identifies nothing.
-The right answer that the file states checks every join.
+An import is a baseline, because there is no gate. With `--data-root` the order in which options were shown is found
+from their texts. An answer is joined by what identifies its sample: the question with its options, the id that the
+metric repeats, or the picture; a row number (`doc_id`) identifies nothing. The right answer checks the join.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""The funnel: Phases I to IV of each sample, and how samples share the models' time.
-
-    I   route      "would a tool help?"; an answer that starts with "no" leads to II, any other to IV
-    II  draft      the small model answers directly
-    III gate       a confidence strictly above the threshold accepts the draft
-    IV  fall back  the agent loop, for samples that were routed or rejected
+"""The funnel: router, draft, gate and agent of each sample, and how samples share the models' time.
 
 Source: SpecEyes (arXiv:2603.23483), section 3. A failure concerns only its sample and becomes a record: an unreadable
 picture ends the sample; a failed router or draft sends it to the agent. One at a time (the paper's setting: route a

@@ -1,8 +1,8 @@
 """Which option a reply names for certain, by rule.
 
-A letter counts where it stands for an option, and the rule is the same for every letter: `A` and `I` are also English
-words, so a capital at the start of a sentence is a letter only when punctuation or a word such as "is" or "because"
-follows. Replies that hedge, reject an option or name two name none: a judging model or a person decides them.
+The rule is the same for every letter. `A` is also an English word, so a capital at the start of a sentence is a letter
+only when punctuation or a word such as "is" or "because" follows. A reply that hedges, rejects an option or names two
+names none: a judging model or a person decides it.
 """
 
 from __future__ import annotations

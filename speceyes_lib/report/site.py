@@ -2,10 +2,6 @@
 
 Pages are self-contained (no script, font or style from elsewhere), so a run's folder can be opened from disk,
 zipped or published as it is.
-
-    speceyes index [RUN]      write data/runs/RUN/index.html and the notebooks' pages
-    speceyes publish --readme [RUN]     fill the README's headline from the run's summary.json
-    speceyes publish [RUN]    copy the run's tables and figures to figures/RUN
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 """The result type `Estimate`, and the Wilson interval of a proportion.
 
-Two conventions hold in the whole wing.
-
-- The caller decides what is right or wrong (under the strict protocol an error is wrong). No function here drops a
-  sample that has a verdict.
-- Samples whose score is nan ("no score") are left out by the functions about a score (`auroc`, `risk_coverage`,
-  `rolling_accuracy`, `reliability`), and `n` says how many remain. The gate, in the wing `gating`, rejects them.
+Two conventions hold in the whole wing. The caller decides what is right or wrong, and no function drops a sample that
+has a verdict. Functions about a score leave out samples whose score is nan, and `n` says how many remain.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
 """The published models and benchmarks: what is needed, what is there, and fetching it from the Hugging Face hub.
 
-    speceyes fetch                      what there is to fetch, and what of it is here (by the sizes in the receipts)
-    speceyes fetch qwen3-vl-2b vstar    resumable; every file is compared with the hub's checksums
-    speceyes fetch --check vstar        read every file again and compare it with the hub's checksums, or the receipt's
-
 A pinned revision never changes; what has no pin here is taken as it is on the day of the first fetch, and its receipt
 pins it from then on. Licences and terms are the publishers'.
 """
