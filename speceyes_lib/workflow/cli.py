@@ -243,7 +243,7 @@ def _import(given: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        print(f"{len(problems)} problems; everything else was kept", file=sys.stderr)
+        print(f"problems: {len(problems)}; everything else was kept", file=sys.stderr)
     return 1 if problems else 0
 
 

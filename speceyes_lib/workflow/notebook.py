@@ -176,7 +176,7 @@ def _written_line(path: Path) -> str:
     if not path.is_dir():
         content = f" ({size(path.stat().st_size)})" if path.exists() else ": nothing was written"
         return f"`{shown(path)}`{content}"
-    files = [f"{p.name} ({size(p.stat().st_size)})" for p in sorted(path.iterdir()) if p.is_file()]
+    files = [f"{p.name} ({size(p.stat().st_size)})" for p in sorted(path.glob("[!.]*")) if p.is_file()]
     return f"`{shown(path)}/`: {', '.join(files) or 'empty'}"
 
 

@@ -208,6 +208,7 @@ def test_handover_lists_files_and_the_next_notebook(tmp_path, monkeypatch, capsy
     folder.mkdir(parents=True)
     (folder / "records.jsonl").write_text("x" * 1500)
     (folder / "manifest.json").write_text("{}")
+    (folder / ".lock").touch()
     notebook.handover([folder], "02_gated_agent_eval")
     assert capsys.readouterr().out == (
         "- `data/runs/demo/01_draft/`: manifest.json (2 B), records.jsonl (2 kB)\n"
