@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -36,7 +37,8 @@ _CLAUSE = re.compile(
     r"[.!?;:,\n]|\b(?:but|so|then|therefore|thus|hence|because|since|yet|although|though)\b", re.IGNORECASE
 )
 _RETRACTED = re.compile(
-    r"\b(?:wait|actually|correction|scratch that|on second thought|on reflection|i mean|let me re\w+)\b"
+    r"\b(?:wait|actually|correction|scratch\W+that|on\W+second\W+thought|on\W+reflection|i\W+mean|let\W+me\W+re\w+)\b",
+    re.IGNORECASE,
 )
 # phrases that contain a negation and assert all the same
 _CERTAIN = re.compile(
@@ -77,7 +79,8 @@ _CAPITAL = re.compile(rf"{_NO_WORD_BEFORE}([A-Z]){_NO_WORD_AFTER}")
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _KEYED = re.compile(rf"\b(?:option|choice|answer|letter)\s+([a-z]){_NO_WORD_AFTER}", re.IGNORECASE)
 _LETTER_ALONE = re.compile(r"\W*([A-Za-z])\W*")
-_SENTENCE_START = re.compile(r"(?:^|[.!?:;\n\"“«‘•>)\]\-–—])\s*$")
+_SENTENCE_START = re.compile(r"(?:^|[.!?:;\n\"“«‘•>)\]\-–—])\s*")
+_NEXT_WORD = re.compile(r"\s+(?=\w)")
 
 # "no" is a verdict when nothing or a clause follows, and a mere determiner before a noun ("no doubt")
 _YES_NO_WORD = re.compile(
@@ -131,16 +134,18 @@ def named_option(text: str, options: tuple[str, ...] | None) -> Named:
 
 def _conclusions(text: str, exact: Reader, mentioned: Reader) -> Iterator[Named]:
     """What each "the answer is …" of the reply names."""
+    clause_before = _clauses(text)
+    retracted_at = max((m.start() for m in _RETRACTED.finditer(text)), default=-1)
     for stated in _STATED.finditer(text):
         conclusion = stated["conclusion"]
         if not words(conclusion):
             continue
-        clause = " ".join(words(_CLAUSE.split(text[: stated.start()])[-1]))
+        clause = clause_before(stated.start())
         if doubt := _doubt(clause):
             yield None, doubt
         elif stated["end"] == "?" or _CONDITION.search(clause):
             yield None, "hedged"
-        elif _RETRACTED.search(" ".join(words(text[stated.end() :]))):
+        elif retracted_at >= stated.end():
             yield None, "contradictory"
         else:
             yield _concluded(conclusion, stated["link"], exact, mentioned)
@@ -150,10 +155,21 @@ def _concluded(conclusion: str, link: str, exact: Reader, mentioned: Reader) -> 
     named, rule = exact(conclusion)
     if rule != "nothing_named":
         return named, rule
-    if (small := re.match(r"[a-h]\b", conclusion)) and _stands_alone(conclusion[1:]):
+    if (small := re.match(r"[a-h]\b", conclusion)) and _stands_alone(conclusion, 1):
         conclusion = small[0].upper() + conclusion[1:]
     # after "is" a capital does not begin a sentence
     return mentioned(f"is {conclusion}" if link.casefold().startswith("is") else conclusion)
+
+
+def _clauses(text: str) -> Callable[[int], str]:
+    """For a place in the text, the words of its clause that stand before it, at most the last 300 characters."""
+    starts = [0, *(boundary.end() for boundary in _CLAUSE.finditer(text))]
+
+    def before(at: int) -> str:
+        start = max(starts[bisect_right(starts, at) - 1], at - 300)
+        return " ".join(words(text[start:at]))
+
+    return before
 
 
 def _doubt(words_left: str) -> str:
@@ -172,9 +188,10 @@ def _yes_no_alone(text: str) -> Named:
 
 def _yes_no_mentioned(text: str) -> Named:
     named: set[str] = set()
+    clause_before = _clauses(text)
     for mention in _YES_NO_WORD.finditer(text):
         name = mention[1].casefold()
-        before = " ".join(words(_CLAUSE.split(text[: mention.start()])[-1]))
+        before = clause_before(mention.start())
         if name == "no":
             before = re.sub(r"\bno\b", " ", before)
         if doubt := _doubt(before):
@@ -236,23 +253,24 @@ def _choice(options: tuple[str, ...]) -> tuple[Reader, Reader]:
 def _letters(text: str, inside_option: dict[int, bool]) -> Iterator[tuple[str, int]]:
     """The letters of a text that stand for options, each with the place where it stands."""
     shouted = text.isupper() and len(words(text)) > 1
+    sentence_starts = {start.end() for start in _SENTENCE_START.finditer(text)}
     for match in _CAPITAL.finditer(text):
-        letter, rest = match[1], text[match.end() :]
-        within_sentence = letter != "I" and not shouted and not _SENTENCE_START.search(text[: match.start()])
+        letter, next_word = match[1], _NEXT_WORD.match(text, match.end())
+        within_sentence = letter != "I" and not shouted and match.start() not in sentence_starts
         # "B red" may name two options; "A red" has an article
-        before_option = letter != "A" and inside_option.get(match.end() + len(rest) - len(rest.lstrip()))
-        if within_sentence or before_option or _stands_alone(rest):
+        before_option = letter != "A" and next_word and inside_option.get(next_word.end())
+        if within_sentence or before_option or _stands_alone(text, match.end()):
             yield letter, match.start()
     for match in _BRACKETED.finditer(text):
         yield match[1].upper(), match.start(1)
     for match in _KEYED.finditer(text):
-        if _stands_alone(text[match.end() :]) or (match[1].isupper() and not shouted):
+        if _stands_alone(text, match.end()) or (match[1].isupper() and not shouted):
             yield match[1].upper(), match.start(1)
 
 
-def _stands_alone(rest: str) -> bool:
+def _stands_alone(text: str, end: int) -> bool:
     """Whether what follows a letter shows that it is no article: punctuation, the end, or "is", "because" ..."""
-    return re.match(r"\s+\w", rest) is None or _AFTER_LETTER.match(rest) is not None
+    return _NEXT_WORD.match(text, end) is None or _AFTER_LETTER.match(text, end) is not None
 
 
 def _is_run(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:

@@ -29,4 +29,4 @@ def without_thoughts(text: str) -> str:
             thinking = True
     if not thinking:
         answer.append(text[start:])
-    return " ".join(answer).strip() if len(answer) > 1 or start or thinking else text
+    return " ".join(answer).strip()
