@@ -42,8 +42,9 @@ _RETRACTED = re.compile(
 )
 # phrases that contain a negation and assert all the same
 _CERTAIN = re.compile(
-    r"\b(?:(?:there is |there's |with(?:out)? |beyond )?(?:no|any|a|all) (?:reasonable )?doubts?(?: about it)?"
-    r"|without (?:a |any )?(?:doubt|question)|no question|not only|cannot be denied|undoubtedly)\b",
+    r"\b(?:(?:there is |there's )?no (?:reasonable )?doubts?(?: about it)?"
+    r"|(?:without|beyond) (?:a |any |all )?(?:reasonable )?(?:doubts?|question)"
+    r"|no question|not only|cannot be denied)\b",
     re.IGNORECASE,
 )
 _NEGATION = re.compile(
