@@ -251,11 +251,10 @@ class Finder:
         alike = self._texts[task].get(_wording(question, options), [])
         if picture:
             alike = [s for s in alike if s.meta.get("image_source") in (None, Path(picture).stem)]
-        folded = [_folded(option) for option in options]
-        cycles = registry.BENCHMARKS[
-            task.split("/")[0]
-        ].cycles  # elsewhere programs choose an order of their own
-        exact = [s for s in alike if cycles and [_folded(o) for o in s.options or ()] == folded]
+        exact: list[Sample] = []
+        if registry.BENCHMARKS[task.split("/")[0]].cycles:  # elsewhere programs choose an order of their own
+            folded = [_folded(option) for option in options]
+            exact = [s for s in alike if [_folded(o) for o in s.options or ()] == folded]
         for fitting in ([s for s in exact if s is keyed], exact, [s for s in alike if s is keyed], alike):
             if len(fitting) == 1:
                 return fitting[0].id, fitting[0]

@@ -73,14 +73,16 @@ def _lmms_row(number: int, line: Mapping) -> _Row:
         (v for k, v in line.items() if k != "doc" and isinstance(v, Mapping) and "question_id" in v), {}
     )
     question, options = _question(doc or {"question": text_of(line.get("input")) or ""})
-    key, category = (
-        next(
-            (text for source in (doc, metric) for name in names if (text := text_of(source.get(name)))), None
-        )
-        for names in (("question_id", "index"), ("category",))
-    )
-    sample = ImportedSample(question, text_of(line.get("target")) or "", category or "", options=options)
-    return _Row(number, key, sample, _reply(line), _score(line), text_of(doc.get("image_source")) or "")
+    key = _first((doc, metric), "question_id", "index") or None
+    category = _first((doc, metric), "category")
+    sample = ImportedSample(question, _first((line,), "target"), category, options=options)
+    return _Row(number, key, sample, _reply(line), _score(line), _first((doc,), "image_source"))
+
+
+def _first(sources: Iterable[Mapping], *names: str) -> str:
+    """The first of these fields that holds a text, in the first source that has one; else an empty text."""
+    texts = (text_of(source.get(name)) for source in sources for name in names)
+    return next(filter(None, texts), "")
 
 
 def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -> list[ImportedStage]:
@@ -94,9 +96,11 @@ def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -
 def _table_row(number: int, row: Mapping) -> _Row:
     hit = next((row[name] for name in ("hit", "score") if row.get(name) not in (None, "")), None)
     question, standard = (str(row.get(name) or "").strip() for name in ("question", "answer"))
-    sample = ImportedSample(question, standard, text_of(row.get("category")) or "", options=option_texts(row))
-    picture = next((text for name in ("image_source", "image_path") if (text := text_of(row.get(name)))), "")
-    key = text_of(row.get("question_id") or row.get("index"))
+    sample = ImportedSample(question, standard, _first((row,), "category"), options=option_texts(row))
+    key, picture = (
+        _first((row,), "question_id", "index") or None,
+        _first((row,), "image_source", "image_path"),
+    )
     return _Row(number, key, sample, text_of(row.get("prediction")), hit, picture, not row.get("question_id"))
 
 
