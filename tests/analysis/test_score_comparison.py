@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scored_drafts import population
 
 from speceyes_lib.analysis import score_comparison
 from speceyes_lib.errors import UserError
 from speceyes_lib.gating import scores
 from speceyes_lib.stats.ranking import auroc, risk_coverage
 from speceyes_lib.stats.resampling import Bootstrap
-
-
-def population(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    a, b = rng.uniform(0.02, 0.98, (2, n))
-    right = rng.uniform(size=n) < (a + b) / 2
-    return pd.DataFrame({"min": a, "margin": b}), right, np.arange(n) // 4
 
 
 def test_near_ties_are_counted_where_they_belong():

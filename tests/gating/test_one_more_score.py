@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from programs import run_program
 
 from speceyes_lib.gating.scores import GATE_SCORES, SCORES
 from speceyes_lib.gating.separability import PAPER_SCORES
-
-ROOT = Path(__file__).parents[2]
 
 # The registry with one more line, before anything else has imported it: the probability of the runner-up, reversed.
 PROGRAM = """
@@ -69,16 +63,7 @@ print(json.dumps(observed))
 
 @pytest.mark.parametrize("score", ["min", "tie_aware", "no_rival"])
 def test_every_score_of_the_registry_is_offered_everywhere(score):
-    paths = [str(ROOT / folder) for folder in (".", "tests/worlds", "tests/inference")]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{PROGRAM}", score],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    observed = json.loads(done.stdout.splitlines()[-1])
+    observed = run_program(PROGRAM, score)
     assert observed["params"] == [score, score]
     decision, confidence = observed["live gate"]
     assert decision == "accepted"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from programs import run_program
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "speceyes_lib"
@@ -90,21 +88,7 @@ print(json.dumps(counts))
 
 @pytest.mark.parametrize(("comparison", "passes"), [(">", 0), (">=", 1)])
 def test_a_score_equal_to_the_threshold_is_treated_alike_everywhere(comparison, passes):
-    paths = [ROOT, ROOT / "tests/worlds", ROOT / "tests/inference"]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.path[:0] = {[str(p) for p in paths]!r}\n{PROGRAM}",
-            comparison,
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
+    counts = run_program(PROGRAM, comparison)
     assert counts == dict.fromkeys(counts, passes)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scored_drafts import population
 
 from speceyes_lib.gating import scores
 from speceyes_lib.gating.separability import flatten_answers, score_answer
@@ -140,13 +141,6 @@ def test_the_smallest_margin_is_that_of_the_closest_tie():
 
 
 # ------------------------------------------------------------------ the combination
-
-
-def population(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    a, b = rng.uniform(0.02, 0.98, (2, n))
-    right = rng.uniform(size=n) < (a + b) / 2
-    return pd.DataFrame({"min": a, "margin": b}), right, np.arange(n) // 4
 
 
 def test_the_combination_ranks_better_than_either_part():

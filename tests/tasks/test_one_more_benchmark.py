@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
+from programs import run_program
 
 # The registry with the toy's name among its files, before anything else has imported it.
 PROGRAM = """
@@ -91,16 +86,7 @@ print(json.dumps(observed))
 
 
 def test_every_stage_takes_a_benchmark_that_the_paper_does_not_report(tmp_path):
-    paths = [str(ROOT), str(ROOT / "tests/worlds")]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{PROGRAM}", str(tmp_path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    observed = json.loads(done.stdout.splitlines()[-1])
+    observed = run_program(PROGRAM, str(tmp_path))
     assert observed["tasks"] == [*observed["reported"], "toy/easy"]
     assert len(observed["reported"]) == 7
     assert observed["label"] == "Toy easy"
