@@ -41,7 +41,7 @@ class CallCost:
         np.float64
     ]  # that each sample adds to its call, [n] or, for the agent, [n, turns]; nan: no call
     tokens: NDArray[np.float64]  # of each sample's answer, in the same shape
-    fixed_s: float  # of a call; 0 where all recorded calls have one size and it cannot be told apart
+    fixed_s: float  # of a call; 0 where all recorded calls have one size and cannot show it
     per_step_s: float  # per token of the longest answer
     sizes: tuple[int, int]  # samples in the smallest and in the largest recorded call
     calls: int  # recorded calls
