@@ -257,23 +257,27 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]
         yield from enumerate(table.to_dict("records"), 2)
         return
     csv.field_size_limit(2**31 - 1)  # a cell may hold a picture
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        try:
-            _check_columns(path, list(reader.fieldnames or ()))
-            for row in reader:
-                if None in row or None in row.values():
-                    n_fields = (
-                        sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
-                    )
-                    what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
-                    problems.add(path, what, reader.line_num)
-                else:
-                    yield reader.line_num, row
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: not UTF-8 after line {reader.line_num} ({error}); save it as UTF-8"
-            ) from None
+    reader = csv.DictReader(_text_lines(path), delimiter="\t")
+    _check_columns(path, list(reader.fieldnames or ()))
+    for row in reader:
+        if None in row or None in row.values():
+            n_fields = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
+            what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
+            problems.add(path, what, reader.line_num)
+        else:
+            yield reader.line_num, row
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        lines = (raw for line in file for raw in line.splitlines(keepends=True))
+        for number, raw in enumerate(lines, 1):
+            try:
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, line {number}: not UTF-8 ({error}); save the file as UTF-8"
+                ) from None
 
 
 def _check_columns(path: Path, names: list[str]) -> None:

@@ -303,6 +303,17 @@ def test_broken_tables_are_told(tmp_path):
         import_files("vlmevalkit", [tmp_path], "again")
 
 
+def test_a_table_in_another_encoding_is_refused_with_its_line(tmp_path):
+    rows = [
+        {"index": i, "question": q, "category": "cross", "prediction": "A"}
+        for i, q in enumerate(("Q", "groß"))
+    ]
+    path = write_table(tmp_path / "model_HRBench8K.tsv", rows)
+    path.write_bytes(path.read_text("utf-8").encode("latin-1"))
+    with pytest.raises(DataError, match=r"model_HRBench8K\.tsv, line 3: not UTF-8 .* save the file as UTF-8"):
+        import_files("vlmevalkit", [tmp_path], "r")
+
+
 def test_excel_tables_need_a_package_and_say_so(tmp_path, monkeypatch):
     import importlib.util
 
