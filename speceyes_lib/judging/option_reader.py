@@ -184,7 +184,8 @@ def _doubt(words_left: str) -> str:
 
 
 def _yes_no_alone(text: str) -> Named:
-    return _exactly_one(set(words(text)), "yes_no", several="nothing_named", of={"yes", "no"})
+    named = set(words(text))
+    return _exactly_one(named if named <= {"yes", "no"} else set(), "yes_no", several="nothing_named")
 
 
 def _yes_no_mentioned(text: str) -> Named:
@@ -278,7 +279,7 @@ def _is_run(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
     return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
 
 
-def _exactly_one(named: set, rule: str, several: str = "contradictory", of: set | None = None) -> Named:
-    if len(named) == 1 and (of is None or named <= of):
+def _exactly_one(named: set, rule: str, several: str = "contradictory") -> Named:
+    if len(named) == 1:
         return next(iter(named)), rule
     return None, several if named else "nothing_named"
