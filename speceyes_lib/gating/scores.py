@@ -1,19 +1,7 @@
 """Every score of a draft, in one registry: the paper's four (`separability.py`) and others from the same evidence.
 
-Higher means surer, nan means "no score". Per token, from its K highest log-probabilities l_1 >= l_2 >= ... with
-p = exp(l), and pooled over an answer by the smallest token, as the paper's `min` does:
-
-    min_prob    p_1
-    entropy     1 - H / log K, H the entropy of the K alternatives renormalised to sum to 1
-    margin      p_1 - p_2
-    tie_aware   sigmoid(a S) * (p_1 - p_2) / (p_1 + p_2), S the separability: 0 for a tie, whatever the others do
-
-and for whole answers:
-
-    sequence    exp(sum of l_1): the probability of the answer. The paper's `log` is exp(mean of l_1)
-    options     probability of the option that the draft names, among those offered (`option_score`)
-    router      sigmoid(l_no - l_yes) of the router's first token: how sure it is that no tool is needed
-    combination probability of being right by a logistic regression on the other scores (`combination`)
+Higher means surer, nan means "no score". The formulas are in docs/glossary.md. Scores of tokens are pooled over an
+answer by the smallest, as the paper's `min` is.
 
 S depends on K and slope, so scores are compared by ranking and at equal coverage, never at equal thresholds.
 """
