@@ -23,6 +23,7 @@ SMALL = {
     "exports": "#f2f2f2",
     "paths": "#f2f2f2",
     "params": "#f2f2f2",
+    "texts": "#f2f2f2",
 }  # files, no wings
 
 

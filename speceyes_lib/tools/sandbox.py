@@ -37,6 +37,7 @@ from pydantic import BaseModel, Field
 
 from ..errors import UserError
 from ..runs.records import Failure
+from ..texts import storable
 
 NAME = "python"  # as calls and records have it
 # the sample's picture, in the scratch folder, where programs start. Uncompressed: seconds less for 8K pictures
@@ -289,7 +290,7 @@ class Session:
                         )
 
     def _result(self, message: _Message, pictures: Sequence[bytes]) -> ProgramResult:
-        text, error = _plain(message.text, self.limits.output_chars + 100), message.error
+        text, error = storable(message.text[: self.limits.output_chars + 100]), message.error
         images = []
         for data in pictures[: self.limits.images]:
             try:
@@ -300,7 +301,9 @@ class Session:
             except Exception:  # a decoder may raise anything on the bytes of a program
                 error = error or "A picture it names cannot be read."
         if error is not None:
-            return ProgramResult(text, tuple(images), Failure(type="code_error", message=_plain(error, 2000)))
+            return ProgramResult(
+                text, tuple(images), Failure(type="code_error", message=storable(error[:2000]))
+            )
         if not text.strip() and not images:
             advice = "The program printed nothing. Print the path of an image you saved, or a value."
             return _failed("empty_output", advice)
@@ -333,11 +336,6 @@ def _refused(why: str) -> SandboxError:
         "with Landlock, or an agent that writes no code. In a container that you can afford to lose, sandbox = 'off' "
         "runs them unconfined, and every manifest records it"
     )
-
-
-def _plain(text: str, most: int) -> str:
-    """The text without lone surrogates and cut to a length, so that it can be recorded and shown."""
-    return text[:most].encode("utf-8", "replace").decode()
 
 
 @cache
