@@ -31,6 +31,10 @@ class DataError(UserError):
     """A benchmark file, image or record that cannot be read as what it claims to be."""
 
 
+class DiskError(UserError):
+    """A file that is there, but that a disk or the network does not give at this moment."""
+
+
 class StageError(UserError):
     """A stage whose predecessor is missing, unfinished or from another schema version."""
 

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import DataError
+from ..errors import DataError, DiskError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+# faults of a disk, a network or this process, not of the file
+_DISK_FAULTS = {
+    getattr(errno, name)
+    for name in (
+        "EIO",
+        "ESTALE",
+        "ETIMEDOUT",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
+        "ECONNRESET",
+        "EHOSTDOWN",
+        "ENODEV",
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +50,22 @@ class ImageRef:
         return str(self.path) if row is None else f"{self.path}, row {row}, field 'image'"
 
     def read(self) -> bytes:
-        """The encoded picture (JPEG, PNG, ...). Raises DataError when it cannot be read."""
+        """The encoded picture (JPEG, PNG, ...).
+
+        Raises:
+            DataError: it is missing, or its field holds none.
+            DiskError: it is there, but the disk or the network in between does not give it now.
+        """
         try:
             return self._bytes()
-        except (OSError, ValueError) as e:
-            reason = getattr(e, "strerror", None) or e
-            raise DataError(f"{self.where}: cannot read the picture ({reason})") from e
+        except DataError:
+            raise
+        except OSError as e:
+            if e.errno in _DISK_FAULTS:
+                raise DiskError(f"{self.where}: cannot be read now ({e.strerror})") from e
+            raise DataError(f"{self.where}: cannot read the picture ({e.strerror or e})") from e
+        except Exception as e:  # of a damaged Parquet file: many types
+            raise DataError(f"{self.where}: cannot read the picture ({e})") from e
 
     def _bytes(self) -> bytes:
         return self.path.read_bytes()
@@ -44,18 +73,24 @@ class ImageRef:
     def open(self) -> Image.Image:
         """The picture as RGB, turned as its EXIF orientation says, transparency shown on white.
 
-        Raises DataError naming file and row when it is missing, truncated or no picture.
+        An orientation that cannot be read is left out.
+
+        Raises:
+            DataError: it is missing, truncated or no picture. The message names file and row.
+            DiskError: as `read`.
         """
         data = self.read()
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image)
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
+            try:
+                return _decoded(data)
+            except ValueError:  # a long text in a PNG, which Pillow refuses, is no part of the picture
+                return _decoded(without_texts(data))
+        except MemoryError:
+            raise
+        except Exception as e:  # a decoder may raise anything on damaged bytes
             raise DataError(
-                f"{self.where}: not a readable picture ({e}); it has {len(data)} bytes. "
-                "Replace it with the original"
+                f"{self.where}: not a readable picture ({type(e).__name__}: {e}); it has {len(data)} bytes. "
+                "Replace it with the original, or save it as PNG or JPEG with 8 bits per channel"
             ) from e
 
 
@@ -87,9 +122,16 @@ class ParquetImage(ImageRef):
     def _bytes(self) -> bytes:
         column = _row_group_images(self.path, self.path.stat().st_mtime_ns, self.group)
         cell = column[self.index].as_py()
+        if isinstance(cell, list) and len(cell) == 1:
+            (cell,) = cell
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not data:
             raise DataError(f"{self.where}: null, expected the bytes of a picture; fetch this file again")
+        if not isinstance(data, bytes):
+            raise DataError(
+                f"{self.where}: holds {type(data).__name__}, expected the bytes of one picture, or a struct with "
+                "`bytes`; fetch this file again"
+            )
         return data
 
 
@@ -101,12 +143,39 @@ def _row_group_images(path: Path, mtime_ns: int, group: int) -> pa.ChunkedArray:
     return pq.ParquetFile(path).read_row_group(group, columns=["image"]).column("image")
 
 
+def _decoded(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except MemoryError:
+            raise
+        except Exception:  # Pillow raises struct.error, TypeError and others on EXIF that other viewers skip
+            pass
+        return _rgb(image)
+
+
+def without_texts(data: bytes) -> bytes:
+    """A PNG without the texts in it (chunks tEXt, zTXt, iTXt); other data are returned as they are."""
+    if not data.startswith(_PNG):
+        return data
+    kept, at = [_PNG], len(_PNG)
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # the upper 8 of 16 bits, as viewers show them
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     if image.mode not in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"):
-        # Pillow would clip 16- and 32-bit pixels to white without a word
+        # Pillow would clip 32-bit pixels to white without a word
         raise ValueError(f"pixel mode {image.mode} has no faithful 8-bit form")
     return image.convert("RGB")

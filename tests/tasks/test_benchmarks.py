@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
 import json
 import random
 import tracemalloc
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from speceyes_lib.errors import DataError
 from speceyes_lib.tasks import hrbench, registry
@@ -185,9 +187,64 @@ def test_exif_rotation_is_applied(tmp_path):
     assert opened.getpixel((4, 14)) == BLUE
 
 
-def test_sixteen_bit_pixels_are_refused_rather_than_clipped_to_white(tmp_path):
-    with pytest.raises(DataError, match="pixel mode I;16"):
-        reference(tmp_path, encoded(Image.new("I;16", (4, 4), 30000))).open()
+def test_sixteen_bit_grey_is_shown_by_its_upper_eight_bits(tmp_path):
+    opened = reference(tmp_path, encoded(Image.new("I;16", (4, 4), 30000))).open()
+    assert opened.getpixel((0, 0)) == (30000 >> 8,) * 3
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_without_an_eight_bit_form_are_refused_with_the_remedy(tmp_path, mode):
+    with pytest.raises(DataError, match=f"pixel mode {mode} .* save it as PNG or JPEG with 8 bits"):
+        reference(tmp_path, encoded(Image.new(mode, (4, 4), 30000), "TIFF")).open()
+
+
+def test_a_long_text_in_a_picture_is_no_reason_to_lose_it(tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 2_000_000, zip=True)
+    opened = reference(tmp_path, encoded(Image.new("RGB", (8, 6), RED), pnginfo=texts)).open()
+    assert (opened.size, opened.getpixel((0, 0))) == ((8, 6), RED)
+
+
+NOISE = Image.effect_noise((24, 16), 50).convert("RGB")
+EXIF = Image.Exif()
+EXIF.update({0x0112: 6, 0x011A: 72.0, 0x010F: "maker", 0x0132: "2020"})
+KINDS = {
+    kind: encoded(NOISE.convert("P") if kind == "GIF" else NOISE, kind, exif=EXIF)
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+}
+
+
+@dataclass(frozen=True)
+class InMemory(ImageRef):
+    data: bytes
+
+    def _bytes(self) -> bytes:
+        return self.data
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=300, deadline=None)
+@given(kind=st.sampled_from(sorted(KINDS)), data=st.data())
+def test_a_changed_picture_opens_or_is_a_fault_of_its_own(kind, data):
+    """Bytes changed, cut out and put in, most of them in the head, where the structure is."""
+    picture = bytearray(KINDS[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, min(200, len(picture))) | st.integers(0, len(picture)))
+        length = data.draw(st.integers(0, 8))
+        picture[at : at + length] = data.draw(st.binary(max_size=8))
+    with contextlib.suppress(DataError):
+        assert InMemory(Path("p"), bytes(picture)).open().mode == "RGB"
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=100, deadline=None)
+@given(changes=st.lists(st.tuples(st.integers(0, len(EXIF.tobytes()) - 7), st.integers(0, 255)), max_size=5))
+def test_whatever_its_exif_holds_the_picture_is_shown(changes):
+    picture = bytearray(KINDS["JPEG"])
+    start = picture.index(b"Exif\0\0") + 6
+    for at, value in changes:
+        picture[start + at] = value
+    assert sorted(InMemory(Path("p"), bytes(picture)).open().size) == [16, 24]
 
 
 # ---------------------------------------------------------------------------------------------- HR-Bench
