@@ -381,13 +381,19 @@ class JudgingParams(StageParams):
     """03_judging: is each answer right, by which rule, under which protocol."""
 
     section = "judging"
-    shown = ("run", "tasks", "arms", "data_root", "protocol", "judge", "judge_all", "human_checks")
+    shown = (
+        *("run", "tasks", "arms", "data_root", "protocol"),
+        *("judge", "judge_reply_tokens", "judge_all", "human_checks"),
+    )
 
     arms: Arms = list(DEFAULT_ARMS)
     data_root: DataRoot = "data/demo/benchmark"
     protocol: Protocol = "strict"
     judge: Annotated[str, _empty_or(parse_endpoints)] = field(
         "", "endpoint of a judging model for what no rule decides; empty: rules only"
+    )
+    judge_reply_tokens: int = field(
+        64, "tokens of a judge's reply at most; one that thinks needs 2048 or more", ge=1
     )
     judge_all: bool = field(False, "the model also judges what a rule decides, to measure their agreement")
     judge_max_requests: int = field(0, "questions to the model; 0: no limit", ge=0)

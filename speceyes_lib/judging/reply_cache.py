@@ -1,4 +1,4 @@
-"""Replies of judging models, kept for good: no reply is paid for twice.
+"""Verdicts of judging models, kept for good: no verdict is paid for twice.
 
 All runs share one SQLite file. Each reply is committed when it arrives, so a killed process loses none. The file must
 be on a local disk, because SQLite's write-ahead log does not work across machines.
@@ -69,6 +69,11 @@ class ReplyCache:
         with self._named_errors():
             row = (key, model, protocol, *reply, now)
             self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop the replies to these keys."""
+        with self._named_errors():
+            self._db.executemany("DELETE FROM replies WHERE key = ?", [(key,) for key in keys])
 
     def close(self) -> None:
         """Close the file."""

@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +20,12 @@ from ..paths import resolve, stage_dir
 from ..runs.files import HEADER
 from ..runs.provenance import code_hash, text_hash
 from ..runs.reading import StageData, read_stage
-from ..runs.records import AgentRecord, JudgeCall, JudgedRecord, Verdict
+from ..runs.records import AgentRecord, Failure, JudgeCall, JudgedRecord, Verdict
 from ..runs.stage import StageStore
 from ..tasks import registry
 from ..tasks.sample import Sample, shown_as
 from .human import Overrides, overrides_of, reviewed
-from .llm import JudgingModel, Question, open_judge
+from .llm import HELD_BACK, JudgingModel, Question, open_judge
 from .rules import Protocol, judge
 from .verdict_frames import verdict_frame
 
@@ -78,18 +78,28 @@ def run_judging(
     """Judge every arm on every task and store the verdicts; returns the finished stage folders.
 
     Rules come first. What they leave undecided goes to the judging model, where there is one. The verdict of a person
-    outranks both. Answers that the model did not judge (it failed, or its budget is spent) are `undecided`; the stage
-    sends them again when it runs again. No reply is requested twice.
+    outranks both. No verdict is requested twice. Answers without one are sent again when the stage runs again. They are
+    `undecided` where the model's reply holds no verdict or its budget is spent. Where its server failed, the arm and
+    task are not stored, because a machine's fault is no result.
 
     Args:
         params: of the stage.
         progress: is called with (done, total, text).
 
     Raises:
-        StageError: an arm has not run, or it ran other samples than `params.data_root` holds.
+        StageError: an arm has not run, it ran other samples than `params.data_root` holds, or the judging model's
+            server failed (all else is stored before).
     """
     with _judging(params) as judging:
-        return [judging.judge_arm(arm, task, progress) for task in params.tasks for arm in params.arms]
+        folders = [judging.judge_arm(arm, task, progress) for task in params.tasks for arm in params.arms]
+        if held := judging.held_back:
+            what = f"{sum(map(len, held.values()))} answers of {len(held)} arms and tasks, first {next(iter(held))}"
+            why = next(iter(held.values()))[0].message
+            remedy = "run 03_judging again when the server answers (verdicts that came are kept)"
+            raise StageError(
+                f"run {params.run}: the judging model's server failed for {what}: {why}; {remedy}"
+            )
+        return folders
 
 
 def preview_verdicts(params: JudgingParams, n: int) -> pd.DataFrame:
@@ -112,6 +122,9 @@ class _Judging:
     model: JudgingModel | None
     code: str  # state of the code, hashed once
     load_task: Callable[[str, Path], list[Sample]]
+    held_back: dict[str, list[Failure]] = field(
+        default_factory=dict
+    )  # arm and task -> failures of the server
 
     def answers(self, arm: str, task: str) -> tuple[StageData[AgentRecord], dict[str, Sample]]:
         """The answers of an arm, and the samples of the task by id."""
@@ -150,7 +163,7 @@ class _Judging:
         return judged, calls
 
     def judge_arm(self, arm: str, task: str, progress: Callable[[int, int, str], None]) -> Path:
-        """Judge one arm on one task and store the verdicts; returns the stage's folder."""
+        """Judge one arm on one task and store the verdicts, or hold them back; returns the stage's folder."""
         params, model = self.params, self.model
         ran, samples = self.answers(arm, task)
         stage, text, n = f"03_judging/{arm}", f"{task} · {arm}", len(ran.records)
@@ -158,6 +171,13 @@ class _Judging:
         progress(0, n, text)
         # All answers are judged before any verdict is stored. A killed session loses no reply: the cache keeps each.
         judged, calls = self.judge(ran.records, samples, lambda done, of: progress(n * done // of, n, text))
+        folder = stage_dir(params.run, stage, task)
+        failures = [
+            call.failure for call in calls.values() if call.failure and call.failure.type in HELD_BACK
+        ]
+        if failures:
+            self.held_back[f"{arm} of {task}"] = failures
+            return folder
         config: dict = {"protocol": params.protocol, "data_root": params.data_root}
         inputs = {
             "records": ran.sha256,
@@ -170,7 +190,6 @@ class _Judging:
             inputs[REPLIES] = text_hash(f"{key} {call.reply!r}" for key, call in calls.items())
         if checks := sorted(f"{i} {a} {c}" for (i, a), c in self.overrides.items() if i in ran.records):
             inputs[CHECKS] = text_hash(checks)
-        folder = stage_dir(params.run, stage, task)
         with StageStore(
             folder,
             stage=stage,

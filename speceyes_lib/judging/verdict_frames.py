@@ -111,7 +111,7 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
-    """The replies of the judging model, a row per outcome: its verdicts, and "no reply: <kind of failure>".
+    """The replies of the judging model, a row per outcome: its verdicts, and "no verdict: <kind of failure>".
 
     Args:
         records: of all arms that were judged together.
@@ -125,7 +125,7 @@ def model_replies(records: Iterable[JudgedRecord]) -> pd.DataFrame:
     rows = []
     for record, v in judged:
         key, call = (record.question, record.options, v.standard, v.answer, v.protocol), v.judge
-        outcome = f"no reply: {call.failure.type}" if call.failure else call.verdict
+        outcome = f"no verdict: {call.failure.type}" if call.failure else call.verdict
         unreadable = call.reply is not None and read_judgement(call.reply, "strict", "") == "unparsed"
         tokens = (0, 0) if key in seen else (call.prompt_tokens, call.completion_tokens)
         seen.add(key)

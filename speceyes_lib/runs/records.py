@@ -172,11 +172,11 @@ class AgentRecord(Record):
 
 
 class JudgeCall(Record):
-    """What a judging model replied about one answer, and what that cost; `failure` says why there is no reply."""
+    """What a judging model replied about one answer, and what that cost; `failure` says why there is no verdict."""
 
     model: str
-    verdict: Literal["right", "wrong", "unparsed", "undecided"]  # unparsed: no judgement; undecided: no reply
-    reply: str | None = None  # as it came
+    verdict: Literal["right", "wrong", "unparsed", "undecided"]  # undecided: see failure
+    reply: str | None = None  # as it came; of a reply without a verdict the beginning
     failure: Failure | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0

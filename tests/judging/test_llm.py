@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -17,9 +19,9 @@ import pytest
 from judge_server import serving
 from synthetic_run import make_samples, write_answers, write_vstar
 
-from speceyes_lib.errors import ConfigError, UserError, build
+from speceyes_lib.errors import ConfigError, StageError, UserError, build
 from speceyes_lib.judging import llm
-from speceyes_lib.judging.llm import JudgingModel, judge_messages, read_judgement
+from speceyes_lib.judging.llm import JudgingModel, judge_messages, read_judgement, states_judgement
 from speceyes_lib.judging.reply_cache import CachedReply, ReplyCache, reply_key
 from speceyes_lib.judging.stage import run_judging
 from speceyes_lib.models.endpoint import Client, parse_endpoints
@@ -89,7 +91,17 @@ REPLIES = [  # reply, strict, paper on V* and POPE, paper on HR-Bench
     ("", "unparsed", "wrong", "wrong"),
     ("I cannot help with that.", "unparsed", "wrong", "wrong"),
     ("correct", "unparsed", "wrong", "wrong"),
-    ("judgement: 1", "unparsed", "wrong", "right"),  # another word
+    ("judgement: 1", "right", "wrong", "right"),  # `paper` knows one spelling
+    ("Judgment: 1", "right", "wrong", "right"),
+    ("JUDGEMENT : 0", "wrong", "wrong", "wrong"),
+    ("**Judgement**: 1", "right", "wrong", "right"),
+    ("**Judgement:** 0", "wrong", "wrong", "wrong"),
+    ("Judgement：１", "right", "wrong", "wrong"),  # full width
+    ("Judgment：0。", "wrong", "wrong", "wrong"),
+    (r"Judgement: \boxed{1}", "right", "right", "right"),
+    ("<think>Judgement: 0?</think>\nJudgement: 1", "right", "right", "right"),
+    ("<think>Judgement: 1", "unparsed", "wrong", "wrong"),
+    ("It is 0.</think>1", "right", "right", "right"),
 ]
 
 
@@ -98,6 +110,25 @@ def test_a_reply_is_read_as_its_protocol_reads_it(reply, strict, paper, paper_hr
     assert {read_judgement(reply, "strict", b) for b in ("vstar", "hr", "pope")} == {strict}
     assert {read_judgement(reply, "paper", b) for b in ("vstar", "pope")} == {paper}
     assert read_judgement(reply, "paper", "hr") == paper_hr
+
+
+@pytest.mark.parametrize(
+    ("reply", "strict", "paper"),
+    [
+        ("Judgement: 1", True, True),
+        ("Judgment: 1", True, False),
+        ("0", True, True),
+        ("Judgement: 1 because", False, True),
+        ("Judgement: yes", False, False),
+        ("I am 100% sure", False, False),
+        ("<think>Judgement: 1", False, False),
+        ("", False, False),
+    ],
+)
+def test_only_a_reply_with_a_judgement_is_a_verdict(reply, strict, paper):
+    for benchmark in ("vstar", "hr", "pope"):
+        assert states_judgement(reply, "strict", benchmark) is strict
+        assert states_judgement(reply, "paper", benchmark) is paper
 
 
 # ------------------------------------------------------------------ the cache
@@ -118,6 +149,8 @@ def test_a_reply_is_kept_under_model_protocol_and_every_word(tmp_path):
         cache.put(key, "judge", "strict", CachedReply("another", 1, 1))  # the first one stays
     with closing(ReplyCache(tmp_path / "r.sqlite")) as cache:
         assert cache.get([key, *others]) == {key: CachedReply("Judgement: 1", 10, 5)}
+        cache.forget([key])
+        assert cache.get([key]) == {}
 
 
 def test_a_cache_that_is_no_database_is_reported_with_its_name(tmp_path):
@@ -129,12 +162,13 @@ def test_a_cache_that_is_no_database_is_reported_with_its_name(tmp_path):
 # ------------------------------------------------------------------ asking
 
 
-def judge_of(server, tmp_path, max_requests: int = 0, max_tokens: int = 0, **options) -> JudgingModel:
+def judge_of(
+    server, tmp_path, max_requests: int = 0, max_tokens: int = 0, reply_tokens: int = 64, **options
+) -> JudgingModel:
     options = {"timeout_s": 60, "retries": 1, "concurrency": 8} | options
     endpoints = parse_endpoints(server.url(**options))
-    return JudgingModel(
-        "judge", lambda: Client(endpoints), ReplyCache(tmp_path / "r.sqlite"), max_requests, max_tokens
-    )
+    cache = ReplyCache(tmp_path / "r.sqlite")
+    return JudgingModel("judge", lambda: Client(endpoints), cache, max_requests, max_tokens, reply_tokens)
 
 
 def ask(model: JudgingModel, answers: list[str], protocol: str = "strict") -> dict:
@@ -176,12 +210,14 @@ def test_a_misbehaving_server_loses_nothing_and_everything_is_counted_where_it_b
         assert calls["ten"].reply == "10"  # as it came
         assert model.failed == sum(kind is not None for _, _, kind in expected.values())
         assert server.attempts["always 500"] == 2  # one retry, as configured
-        # a reply that came is kept, and no request for it is sent again; a failed request is sent again
+        # a verdict is kept, and no request for it is sent again; everything else is sent again
         before = Counter(server.attempts)
         server.behave = lambda answer, attempt: "Judgement: 0"
         calls = ask(model, list(expected))
         asked_again = {a for a in expected if server.attempts[a] > before[a]}
-        assert asked_again == {a for a, (_, _, kind) in expected.items() if kind}
+        assert asked_again == {
+            a for a, (_, verdict, _) in expected.items() if verdict in ("unparsed", "undecided")
+        }
         assert all(calls[a].verdict == "wrong" for a in asked_again)
         assert calls["right"].verdict == "right"
 
@@ -208,7 +244,7 @@ def test_equal_questions_are_asked_once_and_a_second_session_asks_nothing(tmp_pa
             model.judge([question, question], lambda done, total: seen.append((done, total)))
             assert server.attempts["scarlet"] == 1
             assert model.cost() == {
-                "judge_requests": 1, "judge_failed": 0, "judge_tokens": 105, "judge_from_cache": 0,
+                "judge_requests": 1, "judge_failed": 0, "judge_cut_off": 0, "judge_tokens": 105, "judge_from_cache": 0,
             }  # fmt: skip
         assert seen[-1] == (1, 1)
     with judge_of(server, tmp_path) as model:  # the server is gone and is not needed
@@ -234,6 +270,157 @@ def test_a_budget_stops_cleanly_and_the_next_session_resumes(tmp_path, limit, re
         with judge_of(server, tmp_path) as model:
             assert {c.verdict for c in ask(model, answers).values()} == {"right"}
             assert set(server.attempts.values()) == {1}
+
+
+def completion(message: dict, finish_reason: str = "stop") -> dict:
+    choice = {"index": 0, "message": {"role": "assistant"} | message, "finish_reason": finish_reason}
+    return {"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 64}}
+
+
+CUT = {  # answer to be judged -> (body, kind of failure)
+    "cut off": (completion({"content": "The answer says blue, so"}, "length"), "cut_off"),
+    "cut off in thought": (completion({"content": "<think>\nThe answer 1 ..."}, "length"), "cut_off"),
+    "cut off by a reasoning parser": (
+        completion({"content": None, "reasoning_content": "B"}, "length"),
+        "cut_off",
+    ),
+    "thought only": (completion({"content": None, "reasoning_content": "Judgement: 1"}), "thought_only"),
+    "thought in the text only": (completion({"content": "<think>Judgement: 1"}), "thought_only"),
+}
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_a_reply_that_ends_before_its_judgement_is_counted_apart_and_asked_again(tmp_path, protocol):
+    with serving(lambda answer, attempt: CUT[answer][0]) as server:
+        with judge_of(server, tmp_path) as model:
+            calls = ask(model, list(CUT), protocol)
+            assert {a: (c.verdict, c.failure.type) for a, c in calls.items()} == {
+                a: ("undecided", kind) for a, (_, kind) in CUT.items()
+            }
+            assert all("judge_reply_tokens" in c.failure.message for c in calls.values())
+            assert calls["cut off"].reply == "The answer says blue, so"
+            assert (model.cut_off, model.failed, model.tokens) == (5, 0, 5 * 164)
+        server.behave = lambda answer, attempt: "<think>Is it? 0?</think>Judgement: 1"
+        with judge_of(server, tmp_path, reply_tokens=4096) as model:
+            assert {c.verdict for c in ask(model, list(CUT), protocol).values()} == {"right"}
+        assert [b["max_tokens"] for b in server.bodies] == [64] * 5 + [4096] * 5
+        with judge_of(server, tmp_path, reply_tokens=64) as model:  # a verdict is kept under any limit
+            assert {c.verdict for c in ask(model, list(CUT), protocol).values()} == {"right"}
+            assert model.requests == 0
+
+
+def test_a_judgement_before_the_cut_is_a_verdict(tmp_path):
+    with serving(lambda *_: completion({"content": "Judgement: 0\nBecause the"}, "length")) as server:
+        with judge_of(server, tmp_path) as model:
+            assert ask(model, ["scarlet"])["scarlet"].verdict == "wrong"
+        assert count(tmp_path / "r.sqlite") == 1
+
+
+def test_replies_without_a_judgement_that_an_earlier_version_kept_are_asked_again(tmp_path):
+    with serving(lambda answer, attempt: "Judgement: 1") as server, judge_of(server, tmp_path) as model:
+        question = model.question(VSTAR, "scarlet", "strict")
+        model.cache.put(question.key, "judge", "strict", CachedReply("<think>cut off", 10, 64))
+        assert model.judge([question])[question.key].verdict == "right"
+    with judge_of(server, tmp_path) as model:
+        assert model.judge([question])[question.key].verdict == "right"
+
+
+def odd_bodies() -> list[bytes]:
+    """A few hundred replies that a server should not send, each different from the others."""
+    rng = random.Random(0)
+    good = json.dumps(completion({"content": "Judgement: 1"}))
+    values = (
+        *(
+            "null",
+            "true",
+            "-1",
+            "1e999",
+            "NaN",
+            "-Infinity",
+            "9" * 400,
+            "[]",
+            "{}",
+            '""',
+            '"\\ud835"',
+            '"\\u0000"',
+        ),
+        *(
+            "[" * 100_000 + "]" * 100_000,
+            '{"a":' * 3_000 + "1" + "}" * 3_000,
+            '"1"',
+            "[[]]",
+            '["Judgement: 1"]',
+            "0.5",
+        ),
+    )
+    texts = [*values, "", "\ufeff" + good, good + good, good[:-9], "data: " + good, "<html></html>", "\0"]
+    for part in (
+        '"Judgement: 1"',
+        '"stop"',
+        "100",
+        "64",
+        '"assistant"',
+        '{"prompt_tokens": 100, "completion_tokens": 64}',
+    ):
+        texts += [good.replace(part, value) for value in values]
+    for part in ('"choices"', '"message"', '"content"', '"usage"', '"finish_reason"'):
+        texts += [good.replace(part, '"other"'), good.replace(part, f'"reply": 1, {part}')]
+    texts.append(good.replace("Judgement: 1", "blah " * 30_000 + "Judgement: 1"))
+    bodies = [text.encode() for text in texts]
+    bodies += [good.encode(codec) for codec in ("utf-16", "utf-32", "utf-7", "cp037")]
+    for _ in range(120):  # damaged bytes
+        body = bytearray(good.encode())
+        for _ in range(rng.randint(1, 4)):
+            body[rng.randrange(len(body))] = rng.randrange(256)
+        bodies.append(bytes(body))
+    return bodies
+
+
+def test_whatever_a_server_replies_is_one_answers_verdict_or_failure(runs):
+    bodies = odd_bodies()
+    assert len(bodies) > 250
+    params = make_run(runs, [f"thing number {i}" for i in range(len(bodies))])
+    with serving(lambda answer, attempt: bodies[int(answer.split()[-1])]) as server:
+        url = server.url(retries=0, concurrency=4)
+        for _ in range(2):
+            run_judging(JudgingParams(**params, judge=url))
+            judged = [v for v in stored() if v.judge]
+            assert len(judged) == len(bodies)
+            assert all(v.judge.failure or v.judge.reply is not None for v in judged)
+            kinds = Counter(v.judge.failure.type for v in judged if v.judge.failure)
+            assert set(kinds) <= {"bad_reply", "cut_off", "thought_only"}
+            assert kinds["bad_reply"] > 50
+            assert all(len(v.judge.reply or "") <= 100_000 for v in judged)
+            assert sum(v.verdict == "right" for v in judged) > 50
+        # a verdict was asked once, everything else twice
+        for v in judged:
+            assert server.attempts[v.answer] == (1 if v.verdict in ("right", "wrong") else 2)
+
+
+def test_half_a_surrogate_pair_behind_a_judgement_is_kept_as_a_mark(runs):
+    body = completion({"content": "Judgement: 1 \ud835"})
+    params = make_run(runs, ["scarlet"])
+    with serving(lambda *_: body) as server:
+        for _ in range(2):
+            run_judging(JudgingParams(**params, judge=server.url()))
+            assert [(v.verdict, v.judge.reply) for v in stored()] == [("right", "Judgement: 1 \ufffd")]
+        assert server.attempts.total() == 1
+
+
+@pytest.mark.parametrize("trick", ["<429>", "<500>", "<close>"])
+def test_a_fault_of_the_server_is_no_result_and_is_held_back(runs, trick):
+    params = make_run(runs, ["red", "scarlet", "azure"])
+    with serving(lambda answer, attempt: trick if answer == "azure" else "Judgement: 1") as server:
+        judging = JudgingParams(**params, judge=server.url(retries=0))
+        for _ in range(2):
+            with pytest.raises(StageError, match=r"run r: .* 1 answers of .*run 03_judging again"):
+                run_judging(judging)
+            with pytest.raises(StageError):
+                stored()
+        server.behave = lambda answer, attempt: "Judgement: 1"
+        run_judging(judging)
+        assert [v.verdict for v in stored()] == ["right"] * 3
+        assert server.attempts == {"scarlet": 1, "azure": 3}
 
 
 def test_a_server_that_is_gone_is_given_up_on_before_every_question_has_timed_out(tmp_path):

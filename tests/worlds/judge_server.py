@@ -16,12 +16,12 @@ HANG_S = 6.0
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """`behave(answer, attempt)` returns the text of a reply, or one of the tricks of `_Handler`."""
+    """`behave(answer, attempt)` returns the text of a reply, a whole body, or one of the tricks of `_Handler`."""
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, behave: Callable[[str, int], str]) -> None:
+    def __init__(self, behave: Callable[[str, int], str | bytes | dict]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behave = behave
         self.attempts: Counter[str] = Counter()  # by answer to be judged: requests that came in
@@ -53,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
             server.most_in_flight = max(server.most_in_flight, server.in_flight)
         try:
             what = server.behave(answer, attempt)
-            if what == "<429>":
+            if not isinstance(what, str):
+                self._send(200, what)
+            elif what == "<429>":
                 self._send(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"})
             elif what == "<500>":
                 self._send(500, {"error": {"message": "out of memory"}})
@@ -77,8 +79,12 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.in_flight -= 1
 
-    def _send(self, status: int, body: dict | str, headers: dict[str, str] | None = None) -> None:
-        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+    def _send(self, status: int, body: dict | str | bytes, headers: dict[str, str] | None = None) -> None:
+        data = (
+            body
+            if isinstance(body, bytes)
+            else (body if isinstance(body, str) else json.dumps(body)).encode()
+        )
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(name, value)
@@ -91,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(behave: Callable[[str, int], str]) -> Iterator[JudgeServer]:
+def serving(behave: Callable[[str, int], str | bytes | dict]) -> Iterator[JudgeServer]:
     server = JudgeServer(behave)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
