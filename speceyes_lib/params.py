@@ -21,6 +21,7 @@ from .gating.scores import GATE_SCORES
 from .gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from .models.endpoint import parse_endpoints
 from .models.registry import backend_type
+from .paths import is_run_name
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
 from .stats.resampling import Bootstrap
 from .tasks.hub import ITEMS
@@ -61,7 +62,7 @@ def _known(what: str, valid: Collection[str], if_empty: Collection[str] | None =
 
 
 def _plain_name(name: str) -> str:
-    if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\:*?"<>|{}'):
+    if not is_run_name(name):
         raise ValueError("must be a plain folder name")
     return name
 

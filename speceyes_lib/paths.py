@@ -74,8 +74,16 @@ def recorded_mark(run: str) -> Path:
     return run_dir(run) / "RECORDED"
 
 
+def is_run_name(name: str) -> bool:
+    """Whether a text can name a run: a plain folder name on every system."""
+    plain = name.isprintable() and name == name.strip() and not name.startswith(".")
+    return plain and 0 < len(name.encode()) <= 200 and not set(name) & set('/\\:*?"<>|{}')
+
+
 def run_dir(run: str) -> Path:
-    """The folder of a run."""
+    """The folder of a run. Raises UserError for a text that cannot name one, so that no name leads elsewhere."""
+    if not is_run_name(run):
+        raise UserError(f"run: {run[:80]!r} must be a plain folder name, such as my_run")
     return runs_dir() / run
 
 

@@ -182,7 +182,9 @@ def _draft_record(id_: str, line: Mapping, result: Mapping) -> DraftRecord:
     if not isinstance(by_score, Mapping):
         expected = "a file of drafts has four confidences a line"
         raise LineError(f"field 'confidence_score_infos' is missing; {expected}")
-    scores = {mode: score for mode in PAPER_SCORES if (score := finite(by_score.get(mode))) is not None}
+    scores = {
+        mode: score for mode in PAPER_SCORES if (score := finite(by_score.get(mode)))
+    }  # 0: there was none
     return DraftRecord(
         id=id_,
         status="error" if failure else "ok",
@@ -202,7 +204,7 @@ def _agent_record(id_: str, name: Name, line: Mapping, result: Mapping) -> Agent
     if used not in ("small", "large"):
         raise LineError(f"field 'use_model' is {used!r}, expected 'small' or 'large'")
     messages = line.get("print_messages") or line.get("messages")
-    length = whole(line.get("generated_length"))
+    length = whole(line.get("generated_length")) or None  # 0: not recorded
     path = trajectory(answer, messages, failure, length) if used == "large" and (answer or messages) else None
     fields = {"status": "error" if failure else "ok", "error": failure, "used": used, "answer": answer}
     fields |= {"id": id_, "run_mode": name.arm, "trajectory": path, "timed": False}
@@ -210,20 +212,22 @@ def _agent_record(id_: str, name: Name, line: Mapping, result: Mapping) -> Agent
         return AgentRecord(**fields, decision=name.arm)
     score, reply = finite(line.get("confidence_score")), line.get("judge_tc")
     routed = reply == "yes" or (reply is None and score == ROUTED)
-    small = None if routed else text_of(line.get("small_answer"))
-    confidence = None if routed or score == ROUTED else score
+    # the original writes the text of an accepted draft only, and a confidence for every draft
+    small = None if routed else text_of(line.get("small_answer")) or None
+    confidence = None if routed or score in (ROUTED, 0) else score
     draft = None
-    if small is not None:
+    if small is not None or used == "small":
         draft = DraftRecord(
             id=id_,
             status="ok",
-            answer=small,
+            answer=small or "",
             n_tokens=length if used == "small" else None,
             scores=None if confidence is None else {name.mode: confidence},
             score_reason="non_finite" if confidence is None else None,
             timed=False,
         )
-    fallback = "routed" if routed else "rejected" if small else "draft_failed"
+    rejected = small is not None or confidence is not None
+    fallback = "routed" if routed else "rejected" if rejected else "draft_failed"
     return AgentRecord(
         **fields,
         decision="accepted" if used == "small" else fallback,
@@ -282,7 +286,9 @@ def _apply_judge(path: Path, part: ImportedStage, finder: Finder, problems: Prob
 def _settle_by_errors(verdicts: Verdicts, task: str, sums: Mapping, finder: Finder) -> None:
     """Decide what no rule decided by the list of wrong answers, if it is as long as the sums say."""
     try:
-        wrong = {sample_of(task, result, finder)[0] for result in sums.get("error_preds") or ()}
+        entries = sums.get("error_preds") or ()
+        results = [e["result"] if isinstance(e.get("result"), Mapping) else e for e in entries]
+        wrong = {sample_of(task, result, finder)[0] for result in results}
     except (LineError, AttributeError, TypeError):
         return  # not a list of results
     accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))

@@ -1,8 +1,10 @@
 """A run as the original's files: answers, drafts, seconds, and a judge's sums where the run was judged.
 
-The format has no place for evidence, the cost of a sample, the answer without a tool, and the reason of a verdict.
-Missing numbers are null, never NaN. A run whose options were shown in another order is refused: the format cannot
-express the order, and its readers take the first option for the right one.
+The original's judges and its other programs run on these files unchanged: folders, fields, their order and types, and
+the rounding of numbers are theirs. The format has no place for evidence, the cost of a sample, the answer without a
+tool, the text of a rejected draft, and the reason of a verdict. Where the original computes NaN (the accuracy of no
+sample), there is null, which its readers make of NaN. A run whose options were shown in another order is refused: the
+format cannot express the order, and its readers take the first option for the right one.
 """
 
 from __future__ import annotations
@@ -16,15 +18,20 @@ import numpy as np
 
 from ..errors import ConfigError, StageError
 from ..gating.separability import PAPER_SCORES
-from ..paths import resolve
+from ..paths import is_run_name, resolve
 from ..runs.arms import DRAFT_STAGE
 from ..runs.reading import StageData, is_finished, read_stage
-from ..runs.records import AgentRecord, DraftRecord, JudgedRecord, Trajectory
+from ..runs.records import AgentRecord, DraftRecord, JudgedRecord
 from ..tasks.registry import TASKS, load_task
 from ..tasks.sample import Sample
 from .speceyes import JUDGED, LATENCY, PAPER_K, ROUTED, Name
 from .speceyes_results import result_of
 
+UNKNOWN = (
+    0  # number of tokens that was not recorded, confidence of a draft without one: the original's default
+)
+FOLDERS = {"specreason": "SpecReason"}  # arm -> folder of its files, below that of the agent; all others:
+FOLDER = "SpecEyes"
 Record = DraftRecord | AgentRecord
 Answers = StageData[DraftRecord] | StageData[AgentRecord]
 
@@ -35,8 +42,9 @@ def export(
     arms: Sequence[str] = ("baseline", "gated"),
     tasks: Sequence[str] = (),
     data_root: str | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write a run's drafts and arms into `eval_results_<agent>` and `judge_results_<agent>` below `folder`.
+    """Write a run's drafts and arms into `eval_results_…` and `judge_results_…` below `folder`.
 
     Args:
         run: name of the run.
@@ -44,13 +52,15 @@ def export(
         arms: arms beside the drafts; arms that have not run are left out.
         tasks: tasks to export; tasks that have not run are left out.
         data_root: folder of the benchmarks, for runs whose manifests do not name it (imported runs).
+        models: names for the file names ("draft_model", "agent_model"); without one the model's own name.
 
     Returns:
         The files written.
 
     Raises:
         StageError: nothing is finished, or a stage cannot be read.
-        ConfigError: the benchmark is missing, or two arms have the same name in this format.
+        ConfigError: the benchmark is missing, a name cannot be part of a file name, or two arms have the same name in
+            this format.
     """
     written: dict[Path, str] = {}
     seconds: dict[Path, dict[str, float]] = {}
@@ -60,28 +70,33 @@ def export(
                 continue
             data = read_stage(run, stage, task, DraftRecord if stage == DRAFT_STAGE else AgentRecord)
             samples = _samples(data, task, data_root)
-            name = _name(data, task)
-            place = Path(name.large or name.small, task.split("/")[0])
+            config = data.manifest.config | _checked(models or {})
+            name, thyme = _name(config, stage, task), _is_thyme(config)
+            place = (
+                f"{'thyme' if thyme else 'deepeyes'}/{FOLDERS.get(name.arm, FOLDER)}"
+                if name.large
+                else name.small
+            )
             path = folder / f"eval_results_{place}" / f"{name.stem}.jsonl"
             if path in written:
                 arms_of_name = f"{stage} and {written[path]} of {task}"
                 raise ConfigError(f"{arms_of_name} have one file name, {path.name}; export one at a time")
             written[path] = stage
-            messages = "messages" if data.manifest.config.get("agent") == "thyme" else "print_messages"
-            _write(path, *(_eval_line(r, samples[r.id], name, messages) for r in data.records.values()))
+            lines = _eval_lines(data, samples, "messages" if thyme else "print_messages")
+            _write(path, *(json.dumps(line, allow_nan=False) for line in lines))
             if (total := data.manifest.timing.get("wall_s")) is not None:
-                seconds.setdefault(path.parent / LATENCY, {})[path.name] = total
+                seconds.setdefault(path.parent / LATENCY, {})[path.name] = round(total, 4)
             judged = "collect" if stage == DRAFT_STAGE else stage.removeprefix("02_")
             if is_finished(run, f"03_judging/{judged}", task):
                 verdicts = read_stage(run, f"03_judging/{judged}", task, JudgedRecord)
                 path = folder / f"judge_results_{place}" / f"{name.stem}{JUDGED}.jsonl"
-                _write(path, _sums(data, verdicts.records, samples, total), indent=4)
+                _write(path, _indented(_sums(data, lines, verdicts.records, total)))
                 written[path] = stage
     if not written:
         stages = ", ".join([DRAFT_STAGE, *arms])
         raise StageError(f"run {run}: none of {stages} is finished; finish the run first")
     for path, by_file in seconds.items():
-        _write(path, by_file, indent=4)
+        _write(path, _indented(dict(sorted(by_file.items()))))
     return [*written, *seconds]
 
 
@@ -100,8 +115,17 @@ def _samples(data: Answers, task: str, data_root: str | None) -> dict[str, Sampl
     return samples
 
 
-def _name(data: Answers, task: str) -> Name:
-    config, stage = data.manifest.config, data.manifest.stage
+def _checked(models: Mapping[str, str]) -> Mapping[str, str]:
+    for role, name in models.items():
+        if not is_run_name(name) or "_" in name:
+            raise ConfigError(
+                f"{role}: {name!r} cannot be part of a file name, whose parts are separated by _; give a plain name "
+                "without _"
+            )
+    return models
+
+
+def _name(config: Mapping[str, Any], stage: str, task: str) -> Name:
     small, large = (_model(config.get(key)) for key in ("draft_model", "agent_model"))
     batch_size = int(config.get("batch_size") or config.get("agent_batch_size") or 1)
     arm = stage.removeprefix("02_").removesuffix("_batched")
@@ -109,7 +133,7 @@ def _name(data: Answers, task: str) -> Name:
         return Name(task, None, small, batch_size)
     if arm == "gated":
         k, routes = int(config.get("k", PAPER_K)), config.get("router") == "small"
-        return Name(task, large, small, batch_size, config["score"], config["threshold"], k, routes)
+        return Name(task, large, small, batch_size, config["score"], float(config["threshold"]), k, routes)
     if arm == "specreason":
         return Name(task, large, small, batch_size, arm, config.get("specreason_threshold"))
     return Name(task, large, "baseline", batch_size)
@@ -120,32 +144,50 @@ def _model(name: str | None) -> str:
     return Path(name or "unknown").name.replace("_", "-")
 
 
+def _is_thyme(config: Mapping[str, Any]) -> bool:
+    """Whether the agent is Thyme; an imported run has only the agent's name."""
+    return "thyme" in str(config.get("agent") or config.get("agent_model") or "").casefold()
+
+
 # ---------------------------------------------------------------------------------------------- answers
 
 
-def _eval_line(record: Record, sample: Sample, name: Name, messages: str) -> dict[str, Any]:
-    failed, result = record.status == "error", result_of(sample, record.answer)
-    error = record.error.message if failed and record.error else None
-    line = {"status": "error" if failed else "success", "error": error}
+def _eval_lines(data: Answers, samples: Mapping[str, Sample], messages: str) -> list[dict[str, Any]]:
+    """The lines of a file of answers, in the order of the records."""
+    places = {id_: place for place, id_ in enumerate(samples)}
+    return [_eval_line(r, samples[r.id], places[r.id], messages) for r in data.records.values()]
+
+
+def _eval_line(record: Record, sample: Sample, place: int, messages: str) -> dict[str, Any]:
+    failed, result = record.status == "error", result_of(sample, place, record.answer)
+    line = {
+        "status": "error" if failed else "success",
+        "error": record.error.message if failed and record.error else "",
+    }
     if isinstance(record, DraftRecord):
-        infos = {mode: (record.scores or {}).get(mode) for mode in ("log", "min", "mean", "bottom20")}
-        return line | {"confidence_score_infos": infos, "generated_length": record.n_tokens, "result": result}
-    draft, routed = record.draft, record.decision == "routed"
+        scores = record.scores or {}
+        infos = {mode: scores.get(mode, UNKNOWN) for mode in ("log", "min", "mean", "bottom20")}
+        return line | {
+            "small_answer": record.answer or "",
+            "confidence_score_infos": infos,
+            "result": result,
+        }
+    gated = record.run_mode == "gated"
+    routed = not gated or record.decision == "routed"
+    drafted = gated and record.used == "small" and record.draft
     return line | {
-        "small_answer": draft.answer if draft and name.arm == "gated" else None,
-        "confidence_score": ROUTED if routed else record.confidence,
+        "small_answer": (drafted.answer or "") if drafted else "",
+        "confidence_score": ROUTED if routed else UNKNOWN if record.confidence is None else record.confidence,
         "use_model": record.used,
-        "generated_length": _tokens(record),
-        "judge_tc": record.router.verdict if record.router else None,
-        messages: _messages(sample, record.trajectory),
+        "generated_length": _tokens(record) or UNKNOWN,
+        "judge_tc": "yes" if routed else "no",
+        messages: _messages(sample, record),
         "result": result,
     }
 
 
-def _tokens(record: Record) -> int | None:
+def _tokens(record: AgentRecord) -> int | None:
     """Tokens of the final answer: those of the draft, or of all turns of the agent; None if unknown."""
-    if isinstance(record, DraftRecord):
-        return record.n_tokens
     if record.used == "small":
         return record.draft.n_tokens if record.draft else None
     if record.trajectory is None:
@@ -154,84 +196,105 @@ def _tokens(record: Record) -> int | None:
     return record.trajectory.generated_tokens if None in counts or not counts else sum(counts)
 
 
-def _messages(sample: Sample, path: Trajectory | None) -> list[dict[str, Any]]:
-    """The conversation of the agent. A picture is given by the region of the original that it shows."""
-    if path is None:
-        return []
-    messages: list[dict[str, Any]] = [{"role": "user", "content": sample.question}]
-    for turn in path.turns:
+def _messages(sample: Sample, record: AgentRecord) -> list[dict[str, Any]]:
+    """The conversation that gave the answer. A picture is given by the region of the original that it shows."""
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": [_picture(), {"type": "text", "text": sample.question}]}
+    ]
+    if record.used == "small":
+        return [*messages, {"role": "assistant", "content": record.answer or ""}]
+    turns = record.trajectory.turns if record.trajectory else ()
+    for turn in turns:
         messages.append({"role": "assistant", "content": turn.text})
         if turn.crop_px is not None:
-            messages.append({"role": "user", "content": [{"type": "image", "crop_px": list(turn.crop_px)}]})
-        elif turn.error is not None and turn is not path.turns[-1]:
+            messages.append({"role": "user", "content": [_picture(crop_px=list(turn.crop_px))]})
+        elif turn.error is not None and turn is not turns[-1]:
             messages.append({"role": "user", "content": turn.error.message})
     return messages
+
+
+def _picture(**more: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,"}} | more
 
 
 # ----------------------------------------------------------------------------------------------- judging
 
 
 def _sums(
-    data: Answers, judged: Mapping[str, JudgedRecord], samples: Mapping[str, Sample], wall_s: float | None
+    data: Answers, lines: Sequence[Mapping], judged: Mapping[str, JudgedRecord], wall_s: float | None
 ) -> dict[str, Any]:
-    """The content of a judge's file. As in the original, failed samples are in no sum, and undecided is not right."""
-    source = "draft" if data.manifest.stage == DRAFT_STAGE else "final"
+    """The content of a judge's file, computed from the lines as the original does it.
+
+    Failed samples are in no sum, and undecided is not right. In a file of drafts the original counts no answer as the
+    small model's.
+    """
+    drafts = data.manifest.stage == DRAFT_STAGE
+    source = "draft" if drafts else "final"
     verdicts = {v.id: v.verdict for r in judged.values() for v in r.verdicts if v.source == source}
-    kept = [r for r in data.records.values() if r.status == "ok" and r.id in verdicts]
-    right = {r.id: verdicts[r.id] == "right" for r in kept}
-    by_model = {who: [r for r in kept if _used(r) == who] for who in ("small", "large")}
-    routers = [r.router.verdict for r in data.records.values() if isinstance(r, AgentRecord) and r.router]
-    tokens = [count for r in kept if (count := _tokens(r)) is not None]
-    sums = {
-        "all_acc": _percent(right.values()),
-        **{f"{who}_acc": _percent(right[r.id] for r in records) for who, records in by_model.items()},
-        **{f"{who}_tokens": _mean(map(_tokens, records)) for who, records in by_model.items()},
-        "tokens_per_second": sum(tokens) / wall_s if tokens and wall_s else None,
+    kept = [
+        (line, judged[id_].kind, verdicts[id_] == "right")
+        for id_, line in zip(data.records, lines, strict=True)
+        if line["status"] == "success" and id_ in verdicts
+    ]
+    by_model = {
+        who: [(a, right) for a, _, right in kept if a.get("use_model") == who] for who in ("small", "large")
+    }
+    lengths = {who: [a["generated_length"] for a, _ in answers] for who, answers in by_model.items()}
+    rate = sum(map(sum, lengths.values())) / wall_s if wall_s else 0.0
+    routers = [a.get("judge_tc") for a, *_ in kept]
+    sums = {"all_acc": _mean([right for *_, right in kept], 100)}
+    if data.manifest.task.startswith("hr/"):
+        kinds = ("single", "cross")
+        sums["acc_per_category"] = {k: _mean([right for _, kind, right in kept if kind == k]) for k in kinds}
+    sums |= {
+        **{f"{who}_acc": _mean([right for _, right in answers], 100) for who, answers in by_model.items()},
+        **{f"{who}_tokens": _mean(counts, digits=1) for who, counts in lengths.items()},
+        "tokens_per_second": round(rate, 1),
         "all_cnt": len(kept),
         "small_cnt": len(by_model["small"]),
-        "small_ratio": _percent(_used(r) == "small" for r in kept),
+        "small_ratio": len(by_model["small"]) / len(kept) * 100 if kept else 0.0,
         "large_cnt": len(by_model["large"]),
         "yes_cnt": routers.count("yes"),
         "no_cnt": routers.count("no"),
-        "error_preds": [result_of(samples[r.id], r.answer) for r in kept if not right[r.id]],
+        "error_preds": [
+            {"result": a["result"], "spec_reason_info": "", "print_messages": a.get("print_messages", "")}
+            for a, _, right in kept
+            if not right
+        ],
     }
-    if data.manifest.task.startswith("hr/"):
-        kinds = ("single", "cross")
-        of_kind = {kind: [right[r.id] for r in kept if judged[r.id].kind == kind] for kind in kinds}
-        sums["acc_per_category"] = {kind: _mean(flags) for kind, flags in of_kind.items()}
-    if source == "draft":
-        return sums | {"conf_infos": {mode: _by_verdict(kept, right, mode) for mode in PAPER_SCORES}}
-    if data.manifest.stage.startswith("02_gated"):
-        lists = _by_verdict(kept, right)
-        scores = lists["wrong"] + lists["right"]
-        deciles = np.percentile(scores, range(10, 100, 10)).tolist() if scores else []
-        sums |= {"confidence_scores": deciles} | {f"confidence_scores_{k}": v for k, v in lists.items()}
-    return sums
+    if drafts:
+        scores = [(a["confidence_score_infos"], right) for a, _, right in kept]
+        return sums | {
+            "conf_infos": {
+                mode: _by_verdict((s[mode], right) for s, right in scores) for mode in PAPER_SCORES
+            }
+        }
+    drafted = [score for a, *_ in kept if (score := a["confidence_score"]) > 0]
+    accepted = _by_verdict((a["confidence_score"], right) for a, right in by_model["small"])
+    deciles = (
+        {str(p): round(float(np.percentile(drafted, p)), 4) for p in range(10, 100, 10)} if drafted else {}
+    )
+    return sums | {"confidence_scores": deciles} | {f"confidence_scores_{k}": v for k, v in accepted.items()}
 
 
-def _used(record: Record) -> str:
-    return "small" if isinstance(record, DraftRecord) else record.used
-
-
-def _by_verdict(records: Iterable[Record], right: Mapping[str, bool], mode: str = "") -> dict[str, list]:
+def _by_verdict(scored: Iterable[tuple[float, bool]]) -> dict[str, list[float]]:
     lists: dict[str, list[float]] = {"wrong": [], "right": []}
-    for r in records:
-        score = r.confidence if isinstance(r, AgentRecord) else (r.scores or {}).get(mode)
-        if score is not None:
-            lists["right" if right[r.id] else "wrong"].append(score)
+    for score, right in scored:
+        lists["right" if right else "wrong"].append(score)
     return lists
 
 
-def _percent(values: Iterable[bool]) -> float | None:
-    return _mean(values, 100.0)
+def _mean(values: Sequence[float], factor: float = 1.0, digits: int | None = None) -> float | None:
+    if not values:
+        return None
+    mean = float(np.mean(values)) * factor
+    return mean if digits is None else round(mean, digits)
 
 
-def _mean(values: Iterable[float | None], factor: float = 1.0) -> float | None:
-    known = [float(v) for v in values if v is not None]
-    return factor * float(np.mean(known)) if known else None
+def _indented(value: Mapping) -> str:
+    return json.dumps(value, indent=4, ensure_ascii=False, allow_nan=False)
 
 
-def _write(path: Path, *values: Mapping, indent: int | None = None) -> None:
+def _write(path: Path, *texts: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    texts = [json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) for value in values]
     path.write_text("".join(f"{text}\n" for text in texts), "utf-8")

@@ -16,7 +16,7 @@ from ..runs.records import Failure
 from ..tasks.pictures import ImageRef
 from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS, Sample
-from .common import Finder, ImportedSample, LineError, field_of, imported_sample, text_of
+from .common import Finder, ImportedSample, LineError, field_of, imported_sample, text_of, whole
 
 NO_PICTURE = ImageRef(Path())
 
@@ -32,8 +32,12 @@ def sample_of(task: str, result: Mapping[str, Any], finder: Finder) -> tuple[str
     benchmark = task.split("/")[0]
     if benchmark == "vstar":
         key = PurePosixPath(str(field_of(result, "image")).replace("\\", "/")).stem
+    elif BENCHMARKS[benchmark].yes_no:
+        key = str(field_of(result, "question_id"))
     else:
-        key = str(field_of(result, "question_id" if BENCHMARKS[benchmark].yes_no else "idx"))
+        place, keys = whole(field_of(result, "idx")), list(finder.samples(task))
+        # the original counts rows from 0; without a benchmark that number names the sample
+        key = keys[place] if place is not None and place < len(keys) else str(result["idx"])
     question = str(result.get("question") or "")
     id_, sample = finder.find(task, key, question)
     described = _described(task, key, result, question)
@@ -63,17 +67,22 @@ def _described(task: str, key: str, result: Mapping[str, Any], question: str) ->
     return Sample(f"{task}/{key}", benchmark, split, key, question, options, answer, NO_PICTURE)
 
 
-def result_of(sample: Sample, answer: str | None) -> dict[str, Any]:
-    """The `result` object of a sample and an answer, with its fields in the order of the original."""
-    number = int(sample.key) if sample.key.isdecimal() else sample.key
+def result_of(sample: Sample, place: int, answer: str | None) -> dict[str, Any]:
+    """The `result` object of a sample and an answer, with its fields in the order of the original.
+
+    Args:
+        sample: of the answer.
+        place: of the sample in its split, from 0.
+        answer: None where there is none.
+    """
     question, meta = {"question": sample.question, "answer": sample.answer}, sample.meta
     if sample.benchmark == "vstar":
         result = {"image": sample.image.path.name, **question, "answer": sample.options[0]}
     elif sample.options is not None:
         category = {"answer_str": sample.answer_text, "category": meta.get("category", "")}
-        result = {"idx": number, **question, **category}
+        result = {"idx": place, **question, **category}
     else:
-        numbers = {"pid": number, "idx": number, "question_id": sample.key}
+        numbers = {"pid": str(meta.get("pid") or place), "idx": place, "question_id": sample.key}
         source, category = meta.get("image_source", ""), meta.get("category", sample.split)
         result = numbers | question | {"image_source": source, "category": category}
     return result | {"pred_ans": answer or ""}

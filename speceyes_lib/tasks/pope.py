@@ -56,7 +56,7 @@ def _read_pope_parquet(path: Path, split: str) -> Iterator[Sample]:
                 options=None,
                 answer=_yes_no(row["answer"], where, "answer"),
                 image=ParquetImage(path, row=number, group=group, index=index),
-                meta={"category": row.get("category") or split, "image_source": source}
+                meta={"category": row.get("category") or split, "image_source": source, "pid": row.get("id")}
                 | ({"group": f"pope/{source}"} if source else {}),
             )
             number += 1

@@ -105,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     tasks = NamesOf("..tasks.registry", "TASKS")
     arg("--tasks", "default: all", nargs="+", default=[], choices=tasks, metavar="TASK")
     arg("--data-root", "the benchmarks, if the run does not record it", metavar="FOLDER")
+    arg("--agent-name", "the agent's name in file names (default: that of its folder)", metavar="NAME")
+    arg("--draft-name", "the small model's name in file names", metavar="NAME")
 
     arg = add("train", "train one of the embedded models from scratch")
     arg("which", "the model to train", choices=("draft", "agent"))
@@ -181,7 +183,9 @@ def run(given: argparse.Namespace) -> int:
         case "export":
             from ..formats.speceyes_export import export
 
-            written = export(given.run, given.folder, given.arms, given.tasks, given.data_root)
+            names = {"agent_model": given.agent_name, "draft_model": given.draft_name}
+            names = {role: name for role, name in names.items() if name is not None}
+            written = export(given.run, given.folder, given.arms, given.tasks, given.data_root, names)
             print(f"run {given.run}: {len(written)} files in {shown(given.folder)}")
         case "train":
             from ..training.pretraining import smoke_recipe, train

@@ -45,8 +45,8 @@ def result(number: int, pred: str, answer: str = "red") -> dict:
 def line(number: int, pred: str, **fields) -> dict:
     entry = {
         "status": "success",
-        "error": None,
-        "small_answer": None,
+        "error": "",
+        "small_answer": "",
         "confidence_score": -1,
         "use_model": "large",
         "generated_length": 90,
@@ -426,8 +426,9 @@ def ours(scene_samples, benchmark_root) -> tuple[str, dict]:
 
 
 def fields_of_gated(record: AgentRecord) -> tuple:
-    draft = record.draft and record.decision in ("accepted", "rejected") and record.draft.answer
-    router = record.router and record.router.verdict
+    # the files hold no text of a rejected draft
+    draft = record.draft.answer if record.decision == "accepted" else None
+    router = record.router.verdict if record.router else "yes" if record.decision == "routed" else None
     return record.status, record.decision, record.used, record.answer, record.confidence, draft, router
 
 
@@ -487,7 +488,7 @@ def test_every_confidence_mode_and_agent_has_its_file(tmp_path, ours, benchmark_
     write_answers("mode", {"gated": arms["gated"]}, config)
     path, *_ = export("mode", tmp_path / "out")
     assert path.relative_to(tmp_path / "out").as_posix() == (
-        f"eval_results_Thyme-RL/vstar/vstar_direct_attributes_Thyme-RL_b_8_{mode}_0.97_K=96_PhaseIMs.jsonl"
+        f"eval_results_thyme/SpecEyes/vstar_direct_attributes_Thyme-RL_b_8_{mode}_0.97_K=96_PhaseIMs.jsonl"
     )
     assert parse_name(path.stem).mode == mode
     line = json.loads(path.read_text().splitlines()[-1])
@@ -498,7 +499,7 @@ def test_every_confidence_mode_and_agent_has_its_file(tmp_path, ours, benchmark_
 def test_the_originals_lines_survive_import_and_export(tmp_path, benchmark_root):
     samples = registry.load_task(TASK, benchmark_root)[:3]
     lines = []
-    for sample, fields in zip(samples, (ACCEPTED, REJECTED, {}), strict=True):
+    for sample, fields in zip(samples, (ACCEPTED, REJECTED | {"small_answer": ""}, {}), strict=True):
         fields_of_result = {
             "image": sample.image.path.name,
             "question": sample.question,
@@ -565,7 +566,7 @@ def test_the_command_line_reports_what_it_did(tmp_path, ours, benchmark_root, ca
     assert "42 files" in capsys.readouterr().out
     assert main(["import", "speceyes", str(out), "--run", "back", "--data-root", str(benchmark_root)]) == 0
     assert f"run back: 02_gated {TASK}: 6 of 115 samples" in capsys.readouterr().out
-    broken = next(out.glob("eval_results_*/vstar/vstar_direct*min*.jsonl"))
+    broken = next(out.glob("eval_results_*/SpecEyes/vstar_direct*min*.jsonl"))
     broken.write_text(broken.read_text() + "{\n")
     assert main(["import", "speceyes", str(broken), "--run", "again"]) == 1
     assert "line 7: not valid JSON" in capsys.readouterr().err
