@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce recorded test lab app serve figures fidelity position-bias reported-numbers lint format lock clean
+.PHONY: help env reproduce recorded test trials lab app serve figures fidelity position-bias reported-numbers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ recorded: env ## unpack the embedded run as it was recorded before, and write it
 
 test: env ## run all tests, a process per core (ARGS="-n 0 -k gate" to choose)
 	@$(OFFLINE) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+trials: env ## longer trials of what tests try briefly: servers that die (ARGS="-k killed" to choose)
+	@$(OFFLINE) SPECEYES_TRIALS=10 $(BIN)/python -m pytest -n 0 tests/inference/test_held_back.py $(ARGS)
 
 lab: env ## open JupyterLab on the repository, for this machine only
 	@$(OFFLINE) $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \

@@ -31,8 +31,25 @@ class DataError(UserError):
     """A benchmark file, image or record that cannot be read as what it claims to be."""
 
 
-class DiskError(UserError):
-    """A file that is there, but that a disk or the network does not give at this moment."""
+class MeansError(UserError):
+    """A fault of what a run works with (server, memory, disk, sandbox), and no result of the sample concerned.
+
+    Such a sample gets no record. The stage stays unfinished and does the sample again when it is resumed.
+
+    Args:
+        kind: what failed, as it is counted: "unreachable", "out_of_memory", "disk".
+        message: a sentence for people.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+# how a person makes faults of the means results all the same
+ACCEPT = (
+    "to record these faults as results instead, add --accept-failures (in a notebook: accept_failures = True)"
+)
 
 
 class StageError(UserError):

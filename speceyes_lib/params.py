@@ -139,7 +139,8 @@ class NotebookParams(Params):
 
         A served model is named without the place it is served at (`BackendType.identity`).
         """
-        values = self.model_dump(exclude={"run", "tasks", "if_changed", "if_fewer_alternatives"})
+        how = {"run", "tasks", "if_changed", "if_fewer_alternatives", "accept_failures"}
+        values = self.model_dump(exclude=how)
         models = {key: v for key, v in values.items() if key.endswith("_model")}
         return values | {key: backend_type(model).identity(model) for key, model in models.items()}
 
@@ -155,6 +156,14 @@ class StageParams(NotebookParams):
     )
 
 
+class AskingParams(StageParams):
+    """What the notebooks that ask models have in common."""
+
+    accept_failures: bool = field(
+        False, "faults of server, memory, disk or sandbox become results; else asked again", key=None
+    )
+
+
 class ResampledParams(StageParams):
     """What the notebooks with bootstrap intervals have in common."""
 
@@ -167,7 +176,7 @@ class ResampledParams(StageParams):
         return Bootstrap(draws=self.bootstrap, seed=self.seed)
 
 
-class ModelRunParams(StageParams):
+class ModelRunParams(AskingParams):
     """What the notebooks that run models have in common: samples, the draft model, and where it is computed."""
 
     data_root: DataRoot = "data/demo/benchmark"
@@ -378,7 +387,7 @@ class AgentParams(FunnelParams, GateParams):
         return config | ({"threshold": threshold} if arm.run_mode == "gated" else {})
 
 
-class JudgingParams(StageParams):
+class JudgingParams(AskingParams):
     """03_judging: is each answer right, by which rule, under which protocol."""
 
     section = "judging"

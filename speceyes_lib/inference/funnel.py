@@ -1,7 +1,8 @@
 """The funnel: router, draft, gate and agent of each sample, and how samples share the models' time.
 
 Source: SpecEyes (arXiv:2603.23483), section 3. A failure concerns only its sample and becomes a record: an unreadable
-picture ends the sample; a failed router or draft sends it to the agent. One at a time (the paper's setting: route a
+picture ends the sample; a failed router or draft sends it to the agent. Where server, memory, disk or sandbox failed,
+the sample is `Held` instead: it gets no record and is done again later. One at a time (the paper's setting: route a
 batch, draft it, run the agents, next batch) and concurrent (both models and the tools work at once) give the same
 answers. Every second of the loop is charged to a sample: batched calls in equal shares, simultaneous calls by the
 scheduler's rule. So the `wall_s` of the records sum to the clock of the loop, up to one or two per cent.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, MeansError
 from ..gating.gate import accepts
 from ..gating.scores import check_score, score_answers
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, flatten_answers, token_separability
@@ -72,6 +73,14 @@ class Gate:
         check_score(self.score)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A sample without a record, because what the run works with failed. `failure` has the kind and the reason."""
+
+    id: str
+    failure: Failure
+
+
 def run_drafts(
     samples: Iterable[Sample],
     *,
@@ -80,12 +89,13 @@ def run_drafts(
     drafting: Drafting = Drafting(),
     batch_size: int = 8,
     concurrent: bool = False,
-) -> Iterator[tuple[DraftRecord, Evidence | None]]:
-    """Phase II alone, on every sample (stage 01). Yields one record per sample as each is done."""
-    phases = _Phases("draft", prompts, backend, backend, drafting=drafting)
+    accept_failures: bool = False,
+) -> Iterator[tuple[DraftRecord | Held, Evidence | None]]:
+    """Phase II alone, on every sample (stage 01). Yields one record per sample as each is done, or why it is held."""
+    phases = _Phases("draft", prompts, backend, backend, drafting=drafting, accept_failures=accept_failures)
     for case in phases.run(samples, batch_size, batch_size, concurrent):
         case.release()
-        yield case.draft or _failed_draft(case, case.failure), case.evidence
+        yield case.held or case.draft or _failed_draft(case, case.failure), case.evidence
 
 
 def run_funnel(
@@ -107,7 +117,8 @@ def run_funnel(
     reuse: bool = False,
     without_tool: bool = False,
     router_small: bool = False,
-) -> Iterator[tuple[AgentRecord, Evidence | None]]:
+    accept_failures: bool = False,
+) -> Iterator[tuple[AgentRecord | Held, Evidence | None]]:
     """Run samples through the phases.
 
     Yields a record, and the evidence of a draft computed here, as each sample is done. One at a time, their order
@@ -123,6 +134,7 @@ def run_funnel(
         encodes everything again on every turn.
     without_tool: whether an agent without its tool answers as well, at no charge (collect).
     router_small: whether the small model also says if a tool would help, at no charge (collect; needs draft_backend).
+    accept_failures: whether faults of server, memory, disk and sandbox become error records. Else the sample is held.
     """
     if mode == "gated" and (gate is None or draft_backend is None):
         raise ValueError("gated needs a gate and a draft backend")
@@ -146,10 +158,11 @@ def run_funnel(
         without_tool,
         router_small,
         reuse,
+        accept_failures,
     )
     first = agent_batch_size if mode in ("baseline", "specreason") else batch_size
     for case in phases.run(samples, first, agent_batch_size, concurrent):
-        record = _record(case, mode, gate, score)
+        record = case.held or _record(case, mode, gate, score)
         case.release()
         yield record, case.evidence
 
@@ -162,7 +175,8 @@ class _Case:
     block: str
     original: Image.Image | None = None
     views: dict[ImageSpec, Image.Image] = field(default_factory=dict)
-    failure: Failure | None = None  # of the picture or the router; agent and draft have theirs
+    failure: Failure | None = None  # of the picture, the router or a tool; agent and draft have theirs
+    held: Held | None = None
     router: RouterRecord | None = None
     router_small: RouterRecord | None = None
     draft: DraftRecord | None = None
@@ -212,6 +226,7 @@ class _Phases:
     without_tool: bool = False
     router_small: bool = False
     reuse: bool = False
+    accept_failures: bool = False
 
     def __post_init__(self) -> None:
         # agents go on from their previous turns. Before them, `collect` measures every phase as if it were alone
@@ -258,7 +273,7 @@ class _Phases:
 
     def destination(self, case: _Case) -> str | None:
         """Where a sample goes next; None when its record is complete."""
-        if case.original is None:
+        if case.original is None or case.held:
             return None
         if self.mode == "draft":
             return "draft" if case.draft is None else None
@@ -281,6 +296,15 @@ class _Phases:
             return None
         return "turn small" if case.request.role == "small" else "turn"
 
+    def _hold(self, case: _Case, kind: str, message: str) -> None:
+        """Hold a sample back if there is a kind of fault, unless such faults are accepted as results."""
+        if kind and not self.accept_failures:
+            case.held = Held(case.sample.id, Failure(type=kind, message=message))
+
+    def _check(self, case: _Case, reply: Generation) -> None:
+        if reply.error is not None:
+            self._hold(case, reply.means, reply.error.message)
+
     # ---------------------------------------------------------------------------------------- the picture
     def open(self, cases: list[_Case]) -> list[None]:
         for case in cases:
@@ -289,10 +313,11 @@ class _Phases:
                 case.original = case.sample.image.open()
                 case.measured["decode_s"] = time.perf_counter() - start
                 case.view(self.first.image_spec)  # a picture too narrow for the models shows here
-            except DataError as e:
+            except (DataError, *_MEANS) as e:
                 case.original = None
                 case.measured["decode_s"] = time.perf_counter() - start
-                case.failure = Failure(type="image_error", message=str(e))
+                case.failure = Failure(type="image_error", message=_message(e))
+                self._hold(case, _kind(e), case.failure.message)
         return [None] * len(cases)
 
     def opened(self, case: _Case, _: None, share: float) -> None:
@@ -305,6 +330,7 @@ class _Phases:
         return self._ask_router(cases, self.router_backend, self.router)
 
     def routed(self, case: _Case, reply: Generation, share: float) -> None:
+        self._check(case, reply)
         case.charge(share)
         case.router = _routed(reply, share)
         if reply.error is not None:
@@ -316,6 +342,7 @@ class _Phases:
         return self._ask_router(cases, self.small, replace(self.router or Router(), by="small"))
 
     def routed_small(self, case: _Case, reply: Generation, share: float) -> None:
+        self._check(case, reply)
         case.charge(0.0)
         case.router_small = _routed(reply, share)
 
@@ -359,6 +386,7 @@ class _Phases:
 
     def drafted(self, case: _Case, result: tuple[Generation, dict, float], share: float) -> None:
         reply, scored, seconds = result
+        self._check(case, reply)
         case.charge(share)
         cost = {"draft_s": share * seconds, "batch_size": reply.batch_size}
         if reply.error is not None:
@@ -377,17 +405,18 @@ class _Phases:
         )
 
     # ------------------------------------------------------------------------------------------ IV, the agent
-    def look(self, cases: list[_Case]) -> list[Trajectory]:
+    def look(self, cases: list[_Case]) -> list[tuple[Generation, Trajectory]]:
         """The agents' answers without the tool, as one batch. Not part of any run's cost."""
         agents = [self._agent(case, forbid_tool=True) for case in cases]
-        requests = [agent.next_request() for agent in agents]
-        for agent, reply in zip(agents, self.large.generate(requests), strict=True):
+        replies = self.large.generate([agent.next_request() for agent in agents])
+        for agent, reply in zip(agents, replies, strict=True):
             agent.feed(reply)
-        return [agent.trajectory() for agent in agents]
+        return [(reply, agent.trajectory()) for agent, reply in zip(agents, replies, strict=True)]
 
-    def looked(self, case: _Case, look: Trajectory, share: float) -> None:
+    def looked(self, case: _Case, result: tuple[Generation, Trajectory], share: float) -> None:
+        reply, case.look = result
+        self._check(case, reply)
         case.charge(share)  # a view that the agent needs as well
-        case.look = look
 
     def begin(self, cases: list[_Case]) -> list[Agent]:
         agents = []
@@ -408,14 +437,21 @@ class _Phases:
         return backend.generate([replace(case.request, reuse=reuse) for case in cases])
 
     def turned(self, case: _Case, reply: Generation, share: float) -> None:
+        self._check(case, reply)
         case.reply = replace(reply, generate_s=share * reply.generate_s)
 
     def feed(self, cases: list[_Case]) -> list[GenerationRequest | None]:
         requests = []
         for case in cases:
             start = time.perf_counter()
-            case.agent.feed(case.reply)
-            requests.append(case.agent.next_request())
+            try:
+                case.agent.feed(case.reply)
+                requests.append(case.agent.next_request())
+            except _MEANS as e:  # of the sandbox or its disk: the agent cannot go on
+                case.original = None
+                case.failure = Failure(type="tool_error", message=_message(e))
+                self._hold(case, _kind(e), case.failure.message)
+                requests.append(None)
             case.measured["tool_s"] += time.perf_counter() - start
         return requests
 
@@ -426,6 +462,20 @@ class _Phases:
     def _agent(self, case: _Case, **how: bool) -> Agent:
         view = case.view(self.large.image_spec)
         return self.make_agent(case.sample.id, case.block, case.original, view, **how)
+
+
+_MEANS = (MeansError, MemoryError, OSError)
+
+
+def _kind(error: Exception) -> str:
+    """The kind of a fault of `_MEANS`; "" for another error."""
+    if isinstance(error, MeansError):
+        return error.kind
+    return "out_of_memory" if isinstance(error, MemoryError) else "disk" if isinstance(error, OSError) else ""
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, DataError | MeansError) else f"{type(error).__name__}: {error}"
 
 
 def _routed(reply: Generation, share: float) -> RouterRecord:
@@ -506,7 +556,7 @@ def _record(case: _Case, mode: RunMode, gate: Gate | None, score: str) -> AgentR
         id=case.sample.id,
         run_mode=mode,
         status="error" if failed else "ok",
-        error=trajectory.error if failed and trajectory else case.failure,
+        error=trajectory.error if failed and trajectory and case.original is not None else case.failure,
         decision=decision,
         used="small" if decision == "accepted" else "large",
         answer=answer,

@@ -14,7 +14,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,7 +27,7 @@ from ..agents.embedded import adapt
 from ..agents.prompt_sets import PromptSet
 from ..agents.registry import AGENTS, agent_factory
 from ..agents.specreason import SpecReason
-from ..errors import StageError
+from ..errors import ACCEPT, StageError
 from ..gating.threshold import read_operating_point
 from ..models.base import Backend
 from ..models.registry import backend_type
@@ -36,18 +37,21 @@ from ..runs.arms import DRAFT_STAGE, Arm
 from ..runs.evidence import Evidence
 from ..runs.provenance import code_hash, environment, text_hash
 from ..runs.reading import StageData, read_manifest, read_stage
-from ..runs.records import AgentRecord, DraftRecord, Record
+from ..runs.records import AgentRecord, DraftRecord, Failure, Record
 from ..runs.shards import Shard
 from ..runs.stage import StageStore
 from ..tasks import registry, sample
 from ..tasks.sample import Sample
 from ..tools.sandbox import Sandbox
-from .funnel import Drafting, Gate, Router, run_drafts, run_funnel
+from .funnel import Drafting, Gate, Held, Router, run_drafts, run_funnel
 from .loaded_models import LoadedModels, Params
 
 P = TypeVar("P", DraftParams, AgentParams)
 Progress = Callable[..., None]
-Done = Iterator[tuple[Record, Evidence | None]]
+Done = Iterator[tuple[Record | Held, Evidence | None]]
+GIVE_UP_AFTER = (
+    20  # samples in a row that are held back: what they need is gone, and waiting for each would take hours
+)
 
 
 def _silent(done: int, total: int, text: str = "") -> None:
@@ -59,6 +63,9 @@ def run_draft_stage(
 ) -> list[Path]:
     """Notebook 01: the small model answers every sample of every task. Returns the finished stage folders.
 
+    A sample for which server, memory or disk failed gets no record. It is tried again while others succeed, and when
+    the stage is resumed; until then its stage is unfinished.
+
     Args:
         params: of the notebook.
         progress: called as (done, total, task), first with what an earlier session left.
@@ -66,18 +73,21 @@ def run_draft_stage(
 
     Raises:
         UserError: a mistake that the user can correct. What is done stays and is not repeated.
+        StageError: samples were held back. All other tasks were worked on before, unless GIVE_UP_AFTER samples in a row
+            were held back.
     """
     params = with_available_alternatives(params)
     models = LoadedModels(params, ["draft"])
     wording = prompt_sets.load(params.prompts)
     common = _common_inputs(wording)
-    folders = []
-    for task in params.tasks:
+
+    def draft(task: str) -> Path:
         samples = load_samples(params, task)
         work = partial(_drafts, params, wording, models)
         stage = _Stage(DRAFT_STAGE, task, DraftRecord, params.stage_config(), common)
-        folders.append(_run(params, stage, samples, models, work, progress, task, shard))
-    return folders
+        return _run(params, stage, samples, models, work, progress, task, shard)
+
+    return _each(partial(draft, task) for task in params.tasks)
 
 
 def run_agent_stage(
@@ -94,16 +104,40 @@ def run_agent_stage(
     models = {arm: LoadedModels(params, _roles(params, arm)) for arm in arms}
     threshold = threshold_of(params) if any(arm.run_mode == "gated" for arm in arms) else None
     common = _common_inputs(wording)
-    folders = []
-    for task in params.tasks:
+
+    def run_arm(task: str, arm: Arm) -> Path:
         samples = load_samples(params, task)
-        for arm in arms:
-            drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
-            inputs = common | ({"drafts": drafts.sha256} if drafts else {})
-            stage = _Stage(arm.stage, task, AgentRecord, params.arm_config(arm.name, threshold), inputs)
-            work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
-            text = f"{task} · {arm.name}"
-            folders.append(_run(params, stage, samples, models[arm], work, progress, text, shard))
+        drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
+        inputs = common | ({"drafts": drafts.sha256} if drafts else {})
+        stage = _Stage(arm.stage, task, AgentRecord, params.arm_config(arm.name, threshold), inputs)
+        work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
+        return _run(params, stage, samples, models[arm], work, progress, f"{task} · {arm.name}", shard)
+
+    return _each(partial(run_arm, task, arm) for task in params.tasks for arm in arms)
+
+
+class _HeldBack(StageError):
+    """A stage that cannot be finished now. `gone`: neither can any other."""
+
+    def __init__(self, message: str, gone: bool) -> None:
+        super().__init__(message)
+        self.gone = gone
+
+
+def _each(works: Iterable[Callable[[], Path]]) -> list[Path]:
+    """The folders of all stages. A stage with samples held back does not keep the next ones from being done."""
+    folders, unfinished = [], []
+    for work in works:
+        try:
+            folders.append(work())
+        except _HeldBack as error:
+            unfinished.append(str(error))
+            if error.gone:
+                break
+    if unfinished:
+        raise StageError(
+            f"{'; '.join(unfinished)}. Mend that and run the same again, which resumes; {ACCEPT}"
+        )
     return folders
 
 
@@ -147,7 +181,8 @@ def preview_drafts(
     """What the stage would record for these samples (in order). Nothing is stored; the model stays loaded."""
     params = with_available_alternatives(params)
     models = LoadedModels(params, ["draft"])
-    drafts = {r.id: (r, e) for r, e in _drafts(params, prompt_sets.load(params.prompts), models, samples)}
+    results = _drafts(params, prompt_sets.load(params.prompts), models, samples)
+    drafts = {r.id: (r, e) for r, e in _none_held(results)}
     return [drafts[s.id] for s in samples]
 
 
@@ -165,8 +200,17 @@ def preview_agents(
             of_task = [s for s in samples if s.task == task]
             drafts |= _drafts_of_stage_01(params, task, of_task).records
     wording = prompt_sets.load(params.prompts)
-    records = {r.id: r for r, _ in _agents(params, way, wording, models, threshold, drafts, samples)}
+    results = _agents(params, way, wording, models, threshold, drafts, samples)
+    records = {r.id: r for r, _ in _none_held(results)}
     return [records[s.id] for s in samples]
+
+
+def _none_held(results: Done) -> Iterator[tuple[Record, Evidence | None]]:
+    with closing(results):
+        for record, evidence in results:
+            if isinstance(record, Held):
+                raise StageError(f"{record.id}: {record.failure.message}")
+            yield record, evidence
 
 
 def _drafts(params: DraftParams, wording: PromptSet, models: LoadedModels, samples: Sequence[Sample]) -> Done:
@@ -177,6 +221,7 @@ def _drafts(params: DraftParams, wording: PromptSet, models: LoadedModels, sampl
         drafting=Drafting(params.max_new_tokens, params.k_store, params.k, params.slope),
         batch_size=params.batch_size,
         concurrent=_served(models["draft"]),
+        accept_failures=params.accept_failures,
     )
 
 
@@ -219,6 +264,7 @@ def _agents(
         drafts=drafts,
         without_tool=arm.without_tool,
         router_small=arm.router_small,
+        accept_failures=params.accept_failures,
     )
 
 
@@ -291,18 +337,56 @@ def _run(
         if todo:  # a stage that is complete needs no model
             timing |= models.load()
             start = time.perf_counter()
-            with interruptible() as raise_if_interrupted, closing(work(todo)) as results:
-                for record, evidence in results:
-                    store.append(record, evidence)
-                    progress(len(store.records), len(samples), text)
-                    raise_if_interrupted()
+            _work_off(todo, store, work, lambda: progress(len(store.records), len(samples), text))
             timing["session_s"] = time.perf_counter() - start
         timing["wall_s"] = sum(record.wall_s for record in store.records.values())
         setup = {"models": models.info()} | ({"shards": merged} if merged else {})
         if sandbox := _sandbox(params):
             setup["sandbox"] = sandbox.info()
+        if params.accept_failures:
+            setup["accept_failures"] = True
         store.finish(timing, environment() | setup)
     return store.folder
+
+
+def _work_off(
+    todo: Sequence[Sample],
+    store: StageStore,
+    work: Callable[[Sequence[Sample]], Done],
+    report: Callable[[], None],
+) -> None:
+    """Do the samples and store their records. Those held back are done again as long as others succeed.
+
+    Raises:
+        _HeldBack: samples are left.
+    """
+    gone = False
+    while todo and not gone:
+        held: dict[str, Failure] = {}
+        before, in_a_row = len(store.records), 0
+        with interruptible() as raise_if_interrupted, closing(work(todo)) as results:
+            for result, evidence in results:
+                if isinstance(result, Held):
+                    held[result.id] = result.failure
+                    in_a_row += 1
+                else:
+                    store.append(result, evidence)
+                    in_a_row = 0
+                    report()
+                raise_if_interrupted()
+                if gone := in_a_row >= GIVE_UP_AFTER:
+                    break
+        todo = [s for s in todo if s.id in held] if len(store.records) > before else ()
+    if held:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in Counter(f.type for f in held.values()).items())
+        reason = next(iter(held.values())).message
+        stopped = f", and work stopped after {GIVE_UP_AFTER} in a row" if gone else ""
+        done = f"{len(store.records)} of {len(store.expected_ids)} samples are done"
+        raise _HeldBack(
+            f"{shown(store.folder)}: {done}; {len(held)} were held back{stopped}, through no fault of theirs "
+            f"({kinds}; the first: {reason})",
+            gone,
+        )
 
 
 @contextmanager

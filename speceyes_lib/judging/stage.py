@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..errors import DataError, StageError
+from ..errors import ACCEPT, DataError, StageError
 from ..paths import resolve, stage_dir
 from ..runs.files import HEADER
 from ..runs.provenance import code_hash, text_hash
@@ -95,7 +95,7 @@ def run_judging(
         if held := judging.held_back:
             what = f"{sum(map(len, held.values()))} answers of {len(held)} arms and tasks, first {next(iter(held))}"
             why = next(iter(held.values()))[0].message
-            remedy = "run 03_judging again when the server answers (verdicts that came are kept)"
+            remedy = f"run 03_judging again when the server answers (verdicts that came are kept); {ACCEPT}"
             raise StageError(
                 f"run {params.run}: the judging model's server failed for {what}: {why}; {remedy}"
             )
@@ -175,7 +175,7 @@ class _Judging:
         failures = [
             call.failure for call in calls.values() if call.failure and call.failure.type in HELD_BACK
         ]
-        if failures:
+        if failures and not params.accept_failures:
             self.held_back[f"{arm} of {task}"] = failures
             return folder
         config: dict = {"protocol": params.protocol, "data_root": params.data_root}

@@ -54,6 +54,8 @@ class Generation:
     evidence: one row per token of `token_ids`, if requested.
     first_texts: the texts of the first token's alternatives, highest first, if evidence was requested.
     error: set when this request failed; the other requests of its batch are not affected.
+    means: with `error`, the kind of fault where server or memory failed and not this request ("unreachable",
+        "out_of_memory"). The sample is done again later.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Generation:
     evidence: Evidence | None = None
     first_texts: tuple[str, ...] = ()
     error: Failure | None = None
+    means: str = ""
 
 
 @runtime_checkable
@@ -133,17 +136,25 @@ def generate_isolated(
     except Exception as e:  # any failure of a model call is a result of the sample concerned
         lost_s = (time.perf_counter() - start) / len(requests)
         if len(requests) == 1:
-            return [failed(requests[0], f"{type(e).__name__}: {e}", lost_s)]
+            return [failed(requests[0], f"{type(e).__name__}: {e}", lost_s, _means(e))]
         singles = [generate_isolated(generate, [r])[0] for r in requests]
         return [replace(g, generate_s=g.generate_s + lost_s) for g in singles]
     share_s = (time.perf_counter() - start) / max(1, len(requests))
     return [replace(g, generate_s=share_s, batch_size=len(requests)) for g in generations]
 
 
-def failed(request: GenerationRequest, message: str, generate_s: float) -> Generation:
-    """The generation of a request that failed."""
+def failed(request: GenerationRequest, message: str, generate_s: float, means: str = "") -> Generation:
+    """The generation of a request that failed. `means`: see `Generation`."""
     failure = Failure(type="generation_error", message=message[:500])
-    return Generation(request.id, "", (), "error", generate_s, 1, error=failure)
+    return Generation(request.id, "", (), "error", generate_s, 1, error=failure, means=means)
+
+
+def _means(error: Exception) -> str:
+    """The kind of fault where memory or the GPU failed, "" for any other exception of a model call."""
+    text = str(error).lower()  # torch raises plain RuntimeErrors on some devices
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "out_of_memory"
+    return "gpu_error" if "cuda error" in text or type(error).__name__ == "AcceleratorError" else ""
 
 
 def grey_picture_request(spec: ImageSpec, evidence_k: int) -> GenerationRequest:

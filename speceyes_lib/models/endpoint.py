@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FailureKind = Literal["timeout", "unreachable", "rate_limited", "server_error", "refused", "bad_reply"]
+# faults of the server or the way to it: the same request may succeed later
+MEANS: frozenset[str] = frozenset({"timeout", "unreachable", "rate_limited", "server_error"})
+# a key that ran out, a model that is no longer served: every request fails alike until a person mends it
+_NOT_SERVED = {401, 402, 403, 404, 407, 408}
 _STARTING = threading.Lock()
 # Requests start one after the other, because replies that arrive together wait for each other. The pause costs no
 # throughput: this process needs about that long for a request.
@@ -125,6 +129,11 @@ class EndpointError(Exception):
     def __init__(self, kind: FailureKind, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.kind, self.status = kind, status
+
+    @property
+    def means(self) -> str:
+        """The kind, where server or network are at fault; "" where the request is."""
+        return self.kind if self.kind in MEANS or self.status in _NOT_SERVED else ""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,6 @@ PROCESSORS = {
 }
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 EXCLUDED = -9999.0  # what vLLM and the embedded server write for -inf, which JSON has not
-GIVE_UP_AFTER = 20  # requests in a row that no server accepted, retries included
 UNKNOWN = -1  # token ids: servers name tokens by their text
 
 
@@ -69,7 +68,6 @@ class ServerBackend:
         self.client = Client(self.endpoints)
         self.max_in_flight = self.client.max_in_flight
         self.vocab_size = 0  # alternatives per token: none before `probe` has run
-        self._lost_in_a_row = 0
         self.data_urls = PictureMemory(_data_url)  # an agent sends its first view with every turn
 
     # ------------------------------------------------------------------------------------ the contract
@@ -95,26 +93,17 @@ class ServerBackend:
         return [replace(g, generate_s=share_s, batch_size=len(generations)) for g in generations]
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:
-        """The future generation of one request, charged with its own latency.
-
-        The future raises UserError once GIVE_UP_AFTER requests in a row reached no server, because the run would
-        then only collect failures.
-        """
+        """The future generation of one request, charged with its own latency."""
         messages, body = self.body(request)
 
         async def generation() -> Generation:
             began_s = time.perf_counter()
             try:
                 reply = await self.client.ask(messages, **body)
-                self._lost_in_a_row = 0
                 return read_reply(request, reply)
             except EndpointError as error:
-                self._lost_in_a_row = self._lost_in_a_row + 1 if error.kind == "unreachable" else 0
-                if self._lost_in_a_row >= GIVE_UP_AFTER:
-                    raise UserError(
-                        f"{error}, {GIVE_UP_AFTER} requests in a row; start it again, then the same command resumes"
-                    ) from None
-                return failed(request, f"{error.kind}: {error}", time.perf_counter() - began_s)
+                message = f"{error.kind}: {error}"
+                return failed(request, message, time.perf_counter() - began_s, error.means)
 
         return on_loop(generation())
 

@@ -95,7 +95,8 @@ def code_hash(*modules: str) -> str:
     """
     files = library_files("\n".join(f"import speceyes_lib.{module}" for module in modules))
     names = sorted(f.relative_to(PACKAGE).as_posix() for f in files if f.name != "__init__.py")
-    return text_hash(part for f in names if f not in PLUMBING for part in (f, _meaning(PACKAGE / f)))
+    counted = [f for f in names if f not in PLUMBING]
+    return text_hash(part for f in counted for part in (f, _meaning((PACKAGE / f).read_text("utf-8"))))
 
 
 def _follow(modules: Iterable[tuple[str, ...]], files: set[Path]) -> None:
@@ -158,8 +159,9 @@ def _attributes(tree: ast.AST) -> set[tuple[str, tuple[str, ...]]]:
     return dotted
 
 
-def _meaning(path: Path) -> str:
-    tree = ast.parse(path.read_text("utf-8"))
+@cache  # every stage of a process asks
+def _meaning(source: str) -> str:
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import DataError, DiskError
+from ..errors import DataError, MeansError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,7 @@ class ImageRef:
 
         Raises:
             DataError: it is missing, or its field holds none.
-            DiskError: it is there, but the disk or the network in between does not give it now.
+            MeansError: it is there, but the disk or the network in between does not give it now.
         """
         try:
             return self._bytes()
@@ -62,7 +62,7 @@ class ImageRef:
             raise
         except OSError as e:
             if e.errno in _DISK_FAULTS:
-                raise DiskError(f"{self.where}: cannot be read now ({e.strerror})") from e
+                raise MeansError("disk", f"{self.where}: cannot be read now ({e.strerror})") from e
             raise DataError(f"{self.where}: cannot read the picture ({e.strerror or e})") from e
         except Exception as e:  # of a damaged Parquet file: many types
             raise DataError(f"{self.where}: cannot read the picture ({e})") from e
@@ -77,7 +77,7 @@ class ImageRef:
 
         Raises:
             DataError: it is missing, truncated or no picture. The message names file and row.
-            DiskError: as `read`.
+            MeansError: as `read`.
         """
         data = self.read()
         try:

@@ -19,6 +19,9 @@ from ..errors import JobError, UserError
 from ..paths import shown
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+ACCEPTED = (
+    "record faults of server, memory, disk or sandbox as results of their samples instead of asking again"
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     arg("config", **config)
     arg("--cores", "number of cores that jobs may use (default: all)", type=int, metavar="N")
     arg("--profile", "a Snakemake profile, such as profiles/slurm", metavar="FOLDER")
+    arg("--accept-failures", **(accept := {"help": ACCEPTED, "action": "store_true"}))
     add("check", "check config, notebooks, models, data and servers before anything runs")("config", **config)
     add("jobs", "list the notebook runs of a config")("config", **config)
     add("status", "show which jobs of a config are finished")("config", **config)
@@ -61,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     arg = add("stage", "run one notebook by hand")
     arg("notebook", "its name or its path", metavar="NOTEBOOK")
     arg("--set", "a parameter; repeat for several", action="append", default=[], metavar="NAME=VALUE")
+    arg("--accept-failures", **accept)
     arg = add("cell", "print the parameters cell of a notebook")
     notebooks = NamesOf("..params", "ALL_NOTEBOOKS")
     arg("notebook", "its name, such as 05_paper_figures", choices=notebooks, metavar="NOTEBOOK")
@@ -133,7 +138,7 @@ def run(given: argparse.Namespace) -> int:
         case "reproduce":
             from .reproduce import run_all
 
-            return run_all(given.config, given.cores, given.profile)
+            return run_all(given.config, given.cores, given.profile, given.accept_failures)
         case "check" | "jobs" | "status" | "headline" | "serve-commands":
             _about_config(given.command, given.config)
         case "job":
@@ -145,7 +150,7 @@ def run(given: argparse.Namespace) -> int:
         case "stage":
             from .execute import stage
 
-            stage(given.notebook, given.set)
+            stage(given.notebook, [*given.set, *(["accept_failures=True"] if given.accept_failures else [])])
         case "cell":
             from ..params import ALL_NOTEBOOKS
             from .parameters_cell import cell

@@ -22,7 +22,7 @@ from ..report.formatting import duration
 from ..runs.provenance import usable_cores
 from ..runs.summary_file import read_summary
 from .config import RunConfig
-from .execute import check_notebook, die_with_parent, find_notebook
+from .execute import ACCEPT_VARIABLE, check_notebook, die_with_parent, find_notebook
 from .plan import Job, load_config, plan
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
@@ -84,13 +84,16 @@ def check_servers(config: RunConfig) -> None:
 # ------------------------------------------------------------------ running a config
 
 
-def run_all(path: str, cores: int | None = None, profile: str | None = None) -> int:
+def run_all(
+    path: str, cores: int | None = None, profile: str | None = None, accept_failures: bool = False
+) -> int:
     """Check, run what is not finished, write the index, print the headline; returns the exit code.
 
     Args:
         path: of the config.
         cores: that jobs may use; None: all.
         profile: folder of a Snakemake profile, such as profiles/slurm. It says where jobs run and how many at a time.
+        accept_failures: see the parameter of that name.
     """
     config = load_config(path)
     check(config)
@@ -106,7 +109,7 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
     print(f"run {config.name}: {len(jobs)} jobs; finished ones are kept", flush=True)
     with _only_one() as lock:
         where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or usable_cores())]
-        code, ran = _snakemake(path, config, where, lock)
+        code, ran = _snakemake(path, config, where, lock, accept_failures)
     if code == INTERRUPTED:
         print("interrupted; run the same command to resume", file=sys.stderr)
         return code
@@ -126,7 +129,9 @@ def run_all(path: str, cores: int | None = None, profile: str | None = None) -> 
     return 0
 
 
-def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tuple[int, int]:
+def _snakemake(
+    path: str, config: RunConfig, where: list[str], lock: int, accept_failures: bool
+) -> tuple[int, int]:
     """Let snakemake do the jobs, and print their lines; returns its exit code and how many jobs ended.
 
     Its messages go to workflow.log. It dies with this process and holds the lock until then. So it needs no lock of its
@@ -139,6 +144,8 @@ def _snakemake(path: str, config: RunConfig, where: list[str], lock: int) -> tup
     environment = {
         "SPECEYES_PYTHON": sys.executable,
         "SPECEYES_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        # not among the parameters of the jobs: snakemake would repeat those that are finished
+        ACCEPT_VARIABLE: "1" if accept_failures else "",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")])),
     }
     with log.open("wb") as messages:

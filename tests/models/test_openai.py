@@ -19,7 +19,7 @@ from speceyes_lib.errors import ConfigError, UserError
 from speceyes_lib.gating.separability import PAPER_SCORES, score_answer
 from speceyes_lib.models.base import Backend, GenerationRequest
 from speceyes_lib.models.endpoint import Reply
-from speceyes_lib.models.openai import GIVE_UP_AFTER, PROCESSORS, ServerBackend, image_spec_of, read_evidence
+from speceyes_lib.models.openai import PROCESSORS, ServerBackend, image_spec_of, read_evidence
 from speceyes_lib.tasks.images import ImageSpec, resized_view
 from tests.conftest import MODELS
 from tests.models.test_transformers import requests_for
@@ -271,12 +271,23 @@ def test_a_request_that_finally_fails_is_a_failure_of_its_sample_alone():
     assert "out of memory" in failed.error.message
 
 
-def test_an_unreachable_server_stops_the_run_before_every_sample_has_failed():
-    backend = ServerBackend(f"http://127.0.0.1:9/v1?model=m&{OPTIONS}&concurrency=1")
-    few = backend.generate([request()] * (GIVE_UP_AFTER - 1))
-    assert all(g.error and "unreachable" in g.error.message for g in few)
-    with pytest.raises(UserError, match=r"20 requests in a row.*the same command resumes"):
-        backend.generate([request()])
+def test_faults_of_the_server_are_told_apart_from_those_of_a_request():
+    statuses = {"busy": 429, "down": 503, "key": 401, "too long": 400}
+
+    def script(n, body):
+        return (
+            statuses[body["messages"][0]["content"]],
+            {"error": {"message": "no"}},
+            {"x-should-retry": "false"},
+        )
+
+    with scripted_server(script) as server:
+        backend = ServerBackend(f"{server.base_url}?model=m&{OPTIONS}")
+        requests = [GenerationRequest(name, [{"role": "user", "content": name}], 5) for name in statuses]
+        means = {g.id: g.means for g in backend.generate(requests)}
+    assert means == {"busy": "rate_limited", "down": "server_error", "key": "refused", "too long": ""}
+    (unreachable,) = ServerBackend(f"http://127.0.0.1:9/v1?model=m&{OPTIONS}").generate([request()])
+    assert (unreachable.means, unreachable.error.type) == ("unreachable", "generation_error")
 
 
 @pytest.mark.parametrize(
