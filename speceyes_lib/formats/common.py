@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DataError
+from ..errors import DataError, UserError
 from ..paths import shown, stage_dir
 from ..runs.arms import DRAFT_STAGE
 from ..runs.provenance import file_hash
@@ -32,6 +32,9 @@ from ..runs.records import (
 from ..runs.stage import IfChanged, StageStore
 from ..tasks import registry
 from ..tasks.sample import LETTERS, YES_NO, Sample, ShownOptions, shown_as
+from ..texts import storable
+
+PROBLEM_CHARS = 500
 
 
 class LineError(ValueError):
@@ -55,15 +58,19 @@ class Problems(list[Problem]):
     """The problems of an import, in the order in which they were met."""
 
     def add(self, file: Path, what: object, line: int | None = None) -> None:
-        """Add a problem; `what` may be an exception."""
-        self.append(Problem(file, " ".join(str(what).split()), line))
+        """Add a problem; `what` may be an exception. Files may hold anything, so of its text the beginning is kept."""
+        if isinstance(what, Exception) and not isinstance(what, ValueError):
+            what = f"cannot be read ({type(what).__name__}: {what})"
+        self.append(Problem(file, storable(" ".join(str(what)[:PROBLEM_CHARS].split())), line))
 
     @contextmanager
     def caught(self, file: Path, line: int) -> Iterator[None]:
-        """Within this block a line that cannot be imported becomes a problem."""
+        """Within this block a line that cannot be imported, whatever it holds, becomes a problem."""
         try:
             yield
-        except ValueError as error:
+        except UserError:  # of the benchmark or of the run's folder, not of this line
+            raise
+        except Exception as error:
             self.add(file, error, line)
 
 
@@ -145,7 +152,7 @@ def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:
             if not raw.strip():
                 continue
             try:
-                value = json.loads(raw.decode("utf-8-sig"))
+                value = storable(json.loads(raw.decode("utf-8-sig")))
             except (ValueError, RecursionError) as error:  # of JSON and of UTF-8 alike
                 problems.add(path, f"not valid JSON ({error})", number)
                 continue
@@ -168,7 +175,7 @@ def finite(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

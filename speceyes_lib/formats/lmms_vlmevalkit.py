@@ -13,15 +13,16 @@ from __future__ import annotations
 import csv
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, UserError
 from ..runs.records import VerdictValue
 from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS, Sample, ShownOptions
+from ..texts import storable
 from .common import (
     Finder,
     ImportedSample,
@@ -60,18 +61,15 @@ def read_lmms_eval(paths: Iterable[Path], finder: Finder, problems: Problems) ->
     """One imported stage per task of lmms-eval's sample logs."""
     parts = _StagesByTask(finder, problems)
     for path in files_of(paths, ".jsonl"):
-        parts.add_file(
-            path, (_lmms_row(number, line) for number, line in json_lines(path, problems)), "lmms_eval"
-        )
+        parts.add_file(path, json_lines(path, problems), _lmms_row, "lmms_eval")
     return parts.finished()
 
 
 def _lmms_row(number: int, line: Mapping) -> _Row:
     """One line of a sample log. Logs since 0.4 lack `doc`; then the prompt and the metric say which sample it is."""
     doc = line.get("doc") if isinstance(line.get("doc"), Mapping) else {}
-    metric = next(
-        (v for k, v in line.items() if k != "doc" and isinstance(v, Mapping) and "question_id" in v), {}
-    )
+    metrics = [v for k, v in line.items() if k != "doc" and isinstance(v, Mapping)]
+    metric = next((v for v in metrics if "question_id" in v or "category" in v), {})
     question, options = _question(doc or {"question": text_of(line.get("input")) or ""})
     key = _first((doc, metric), "question_id", "index") or None
     category = _first((doc, metric), "category")
@@ -89,7 +87,7 @@ def read_vlmevalkit(paths: Iterable[Path], finder: Finder, problems: Problems) -
     """One imported stage per task of VLMEvalKit's tables."""
     parts = _StagesByTask(finder, problems)
     for path in files_of(paths, ".tsv", ".xlsx"):
-        parts.add_file(path, (_table_row(number, row) for number, row in _rows(path, problems)), "vlmevalkit")
+        parts.add_file(path, _rows(path, problems), _table_row, "vlmevalkit")
     return parts.finished()
 
 
@@ -116,8 +114,8 @@ class _Row(NamedTuple):
     running: bool = False  # the key only numbers the rows of this program's file
 
 
-class _OtherIds(Exception):
-    pass
+class _OtherIds(UserError):
+    """No id of a file can be trusted."""
 
 
 class _StagesByTask:
@@ -127,7 +125,13 @@ class _StagesByTask:
         self.finder, self.problems = finder, problems
         self.by_task: dict[str, ImportedStage] = {}
 
-    def add_file(self, path: Path, rows: Iterable[_Row], rule: str) -> None:
+    def add_file(
+        self,
+        path: Path,
+        entries: Iterable[tuple[int, Mapping]],
+        read: Callable[[int, Mapping], _Row],
+        rule: str,
+    ) -> None:
         """Add the answers of a file whose name holds a known benchmark, and a verdict where a row has a score."""
         known = [(b, s) for pattern, b, s in _TASKS if re.search(pattern, path.stem, re.IGNORECASE)]
         if not known:
@@ -136,8 +140,9 @@ class _StagesByTask:
             return
         found: list[tuple[_Row, str, str, Sample | None, ShownOptions | None]] = []
         try:
-            for row in rows:
-                with self.problems.caught(path, row.number):
+            for number, entry in entries:
+                with self.problems.caught(path, number):
+                    row = read(number, entry)
                     for split in [known[0][1]] if known[0][1] else _splits(known[0][0], row.sample.kind):
                         task = f"{known[0][0]}/{split}"
                         found.append((row, task, *self._joined(task, row)))
@@ -227,6 +232,9 @@ def _score(line: Mapping) -> Any:
     return next((score for score in scores if score is not None), None)
 
 
+_INSTRUCTION = re.compile(
+    r"\n.*|\s(?:please\s+)?(?:answer|select|choose|respond)\b.*\b(?:letter|option|choice)s?\b.*", re.I | re.S
+)
 _OPTION = re.compile(r"\(([A-Z])\)|^([A-Z])[.):]\s", re.MULTILINE)
 
 
@@ -238,9 +246,9 @@ def _question(doc: Mapping) -> tuple[str, tuple[str, ...]]:
     marks = list(_OPTION.finditer(text))
     if marks and [m[1] or m[2] for m in marks] == list(LETTERS[: len(marks)]):
         ends = [m.start() for m in marks[1:]] + [len(text)]
-        # prompts append an instruction in a line of its own
-        options = (text[m.end() : end].strip().split("\n")[0] for m, end in zip(marks, ends, strict=True))
-        return text[: marks[0].start()].strip(), tuple(option.strip() for option in options)
+        options = (text[m.end() : end].strip() for m, end in zip(marks, ends, strict=True))
+        # prompts append an instruction to the last option
+        return text[: marks[0].start()].strip(), tuple(_INSTRUCTION.sub("", o).strip() for o in options)
     return text, ()
 
 
@@ -252,20 +260,26 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]
             raise DataError(f"{path}: reading .xlsx needs the package openpyxl; {remedy}")
         import pandas as pd
 
-        table = pd.read_excel(path, dtype=str, keep_default_na=False)
+        try:
+            table = pd.read_excel(path, dtype=str, keep_default_na=False)
+        except Exception as error:  # of the zip file, its XML or its numbers
+            raise DataError(f"{path}: not a readable .xlsx file ({error}); save the table as .tsv") from None
         _check_columns(path, list(table.columns))
-        yield from enumerate(table.to_dict("records"), 2)
+        yield from enumerate(storable(table.to_dict("records")), 2)
         return
     csv.field_size_limit(2**31 - 1)  # a cell may hold a picture
-    reader = csv.DictReader(_text_lines(path), delimiter="\t")
-    _check_columns(path, list(reader.fieldnames or ()))
-    for row in reader:
-        if None in row or None in row.values():
-            n_fields = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
-            what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
-            problems.add(path, what, reader.line_num)
-        else:
-            yield reader.line_num, row
+    reader = csv.DictReader(_text_lines(path), delimiter="\t", strict=True)
+    try:
+        _check_columns(path, list(reader.fieldnames or ()))
+        for row in reader:
+            if None in row or None in row.values():
+                n_fields = sum(v is not None for v in row.values()) + len(row.get(None, ())) - (None in row)
+                what = f"{n_fields} fields, but the header names {len(reader.fieldnames)}"
+                problems.add(path, what, reader.line_num)
+            else:
+                yield reader.line_num, row
+    except csv.Error as error:
+        problems.add(path, f"{error}; what follows was not read", reader.line_num)
 
 
 def _text_lines(path: Path) -> Iterator[str]:

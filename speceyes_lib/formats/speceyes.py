@@ -20,6 +20,7 @@ from ..gating.separability import PAPER_SCORES
 from ..judging.rules import judge
 from ..runs.arms import DRAFT_STAGE
 from ..runs.records import AgentRecord, DraftRecord, RouterRecord, VerdictValue
+from ..texts import storable
 from .common import (
     Finder,
     ImportedStage,
@@ -28,6 +29,7 @@ from .common import (
     files_of,
     finite,
     json_lines,
+    standard_json,
     task_in,
     text_of,
     trajectory,
@@ -246,7 +248,7 @@ def _total_s(path: Path, problems: Problems) -> float | None:
     try:
         seconds = json.loads(summary.read_text("utf-8"))
         return finite(seconds.get(path.name, seconds.get(path.stem)))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         if not any(p.file == summary for p in problems):
             problems.add(summary, f"expected one JSON object of seconds by file name ({error})")
         return None
@@ -261,14 +263,15 @@ Verdicts = dict[str, tuple[VerdictValue, str]]
 def _apply_judge(path: Path, part: ImportedStage, finder: Finder, problems: Problems) -> None:
     """Add the verdicts that follow from a judge's file."""
     try:
-        sums = json.loads(path.read_text("utf-8"))
+        sums = storable(json.loads(path.read_text("utf-8")))
         if not isinstance(sums, dict):
             raise ValueError(f"found {type(sums).__name__}")
-    except ValueError as error:
+        judged = standard_json({key: value for key, value in sums.items() if key not in _LISTS})
+    except (ValueError, RecursionError) as error:
         problems.add(path, f"expected one JSON object with a judge's sums ({error})")
         return
     part.files.append(path)
-    part.judged = {key: value for key, value in sums.items() if key not in _LISTS}
+    part.judged = judged
     verdicts: Verdicts = dict(part.by_rule)
     _settle_by_errors(verdicts, part.task, sums, finder)
     _settle_by_scores(verdicts, part, sums)
@@ -291,8 +294,8 @@ def _settle_by_errors(verdicts: Verdicts, task: str, sums: Mapping, finder: Find
         wrong = {sample_of(task, result, finder)[0] for result in results}
     except (LineError, AttributeError, TypeError):
         return  # not a list of results
-    accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))
-    if accuracy is None or count is None or len(wrong) != count - round(accuracy * count / 100):
+    counts = _counts(sums)
+    if counts is None or len(wrong) != counts[1] - counts[0]:
         return
     for id_, (verdict, _) in verdicts.items():
         if verdict == "undecided":
@@ -320,16 +323,24 @@ def _numbers(values: Any) -> set[float]:
     return {n for v in values if (n := finite(v)) is not None} if isinstance(values, list) else set()
 
 
+def _counts(sums: Mapping) -> tuple[int, int] | None:
+    """(right, judged) by a judge's sums; None where they hold no possible numbers."""
+    accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))
+    if accuracy is None or count is None or not 0 <= accuracy <= 100:
+        return None
+    return round(accuracy * count / 100), count
+
+
 def _settle_by_sums(verdicts: Verdicts, sums: Mapping) -> str:
     """Decide the rest where all of it must be right, or all wrong; returns how the verdicts differ from the sums."""
-    accuracy, count = finite(sums.get("all_acc")), whole(sums.get("all_cnt"))
-    if accuracy is None or count is None:
+    counts = _counts(sums)
+    if counts is None:
         return "all_acc or all_cnt is missing or not a number; the verdicts cannot be checked against them"
+    right, count = counts
     by_verdict = Counter(verdict for verdict, _ in verdicts.values())
     n = by_verdict.total() - by_verdict["error"]
     if n != count:
         return f"all_cnt is {count}, but {n} answers did not fail; the sums belong to other answers"
-    right = round(accuracy * count / 100)
     missing = right - by_verdict["right"]
     undecided = [id_ for id_, (verdict, _) in verdicts.items() if verdict == "undecided"]
     if undecided and missing in (0, len(undecided)):
@@ -338,7 +349,7 @@ def _settle_by_sums(verdicts: Verdicts, sums: Mapping) -> str:
         unknown = f"{missing} of them are right by the sums, which do not name them"
         return f"{len(undecided)} answers stay undecided; {unknown}"
     elif missing:
-        n_right = by_verdict["right"]
+        n_right, accuracy = by_verdict["right"], finite(sums["all_acc"])
         return f"all_acc is {accuracy:.2f} %, {right} of {count} right; the verdicts have {n_right}"
     return ""
 

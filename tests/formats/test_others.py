@@ -196,16 +196,19 @@ def test_lmms_eval_row_numbers_identify_nothing(tmp_path, benchmark_root):
             import_files("lmms-eval", [tmp_path], "r", root)
 
 
-def test_lmms_eval_prompts_with_an_instruction_behind_the_options(tmp_path, benchmark_root):
-    instruction = "Answer with the option's letter from the given choices directly."
+@pytest.mark.parametrize("before", ["\n", " ", "\nPlease "])
+def test_lmms_eval_prompts_with_an_instruction_behind_the_options(tmp_path, benchmark_root, before):
+    instruction = f"{before}Answer with the option's letter from the given choices directly."
     samples = registry.load_task("vstar/direct_attributes", benchmark_root)
     wordings = [(s.question, frozenset(s.options)) for s in samples]
     sample = next(s for s, words in zip(samples, wordings, strict=True) if wordings.count(words) == 1)
     shown = sample.options[1:] + sample.options[:1]
     text = "".join(f"\n({c}) {o}" for c, o in zip("ABCD", shown, strict=True))
-    doc = {"question_id": "0", "label": "D", "category": "direct_attributes"}
-    doc["text"] = f"{sample.question}{text}\n{instruction}"
-    write_lines(tmp_path / "d_samples_vstar_bench.jsonl", [lmms(doc, "D", "D", {})])
+    doc = {"question_id": "0", "label": "D", "text": f"{sample.question}{text}{instruction}"}
+    metric = {
+        "vstar_overall_acc": {"category": "direct_attributes", "score": 1.0}
+    }  # the only place of the split
+    write_lines(tmp_path / "d_samples_vstar_bench.jsonl", [lmms(doc, "D", "D", metric)])
     import_files("lmms-eval", [tmp_path], "r", str(benchmark_root))
     [record] = records("vstar/direct_attributes").values()
     assert [sample.options[i] for i in record.options_shown.order] == list(shown)
