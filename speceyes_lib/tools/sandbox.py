@@ -9,12 +9,13 @@ may be lost. Every record of such a run has the mode.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
-import io
 import json
 import os
 import re
-import selectors
+import select
 import shutil
 import signal
 import socket
@@ -25,26 +26,30 @@ import tempfile
 import time
 import warnings
 import weakref
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from ..errors import UserError
+from ..errors import MeansError, UserError
 from ..runs.records import Failure
 from ..texts import storable
+from .sandbox_child import MEMORY_FOLDER
 
 NAME = "python"  # as calls and records have it
 # the sample's picture, in the scratch folder, where programs start. Uncompressed: seconds less for 8K pictures
 PICTURE = "image.bmp"
 PACKAGES = ("PIL", "numpy", "cv2")
 MAX_CODE_CHARS = 20_000
-POLL_S = 0.01
+MAX_MESSAGE_BYTES = 2**20  # without pictures
+POLL_S = 0.01  # between two measurements of a folder on disk
+NEW_S = 60.0  # a folder is not abandoned before it is that old
+_PREFIX = "speceyes-program-"
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 # A child dies with the thread that started it (PR_SET_PDEATHSIG), so one thread that lives as long as we do starts all
 _STARTER = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
 
@@ -55,7 +60,10 @@ class SandboxError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. Processor time counts for all programs of one sample together."""
+    """What one program may use. Processor time counts for all programs of one sample together.
+
+    Pictures that a program prints are decoded in its process, so their decoding counts too.
+    """
 
     wall_s: float = 10.0
     cpu_s: int = 60
@@ -86,10 +94,12 @@ class Sandbox:
 
     Raises:
         SandboxError: the kernel lacks Landlock or seccomp, or the test found something open.
+        MeansError: the machine did not start the process of the test, or killed it.
     """
 
     def __init__(self, mode: Literal["enforced", "off"] = "enforced", limits: Limits = Limits()) -> None:
         self.mode, self.limits = mode, limits
+        remove_abandoned()
         self.means: list[str] = []
         if mode == "off":
             warnings.warn(
@@ -139,17 +149,16 @@ class Sandbox:
 class Session:
     """The process of one sample. It runs any number of programs; `close`, or the end of `with`, ends it and its folder.
 
-    After a program that had to be stopped, the next one gets a new process. Variables are lost; files stay, unless they
-    were the reason. The process is paused between two programs.
+    After a program that had to be stopped, the next one gets a new process. Variables and files are lost. The process
+    is paused between two programs. If the machine kills it, its programs run once more in a new one.
     """
 
     def __init__(self, picture: Image.Image, limits: Limits, confined: bool = True) -> None:
         self.picture, self.limits, self.confined = picture, limits, confined
         self.means: list[str] = []
-        self.scratch = tempfile.mkdtemp(prefix="speceyes-sandbox-")
-        self._processes: list[subprocess.Popen] = []  # at most one, in a list that the finalizer can see
-        self.close = weakref.finalize(self, _clean_up, self._processes, self.scratch)
-        self._given_bytes = self._lay_out()
+        self._earlier: list[str] = []  # programs of the present process
+        self._processes: list[_Process] = []  # at most one, in a list that the finalizer can see
+        self.close = weakref.finalize(self, _end_all, self._processes)
 
     def __enter__(self) -> Self:
         return self
@@ -162,160 +171,245 @@ class Session:
         """Process id while the process runs; None before the first program and after a stop."""
         return self._processes[0].pid if self._processes else None
 
+    @property
+    def scratch(self) -> str | None:
+        """The folder where programs start, while the process runs."""
+        return self._processes[0].scratch if self._processes else None
+
     def run(self, code: str) -> ProgramResult:
         """The result of one program. No program makes this raise.
 
         Raises:
             SandboxError: the process cannot lock itself in.
+            MeansError: twice, the machine did not start the process, or killed it. That is no result of the program.
         """
-        try:
-            program = code.encode()
-        except UnicodeEncodeError:
+        if storable(code) != code:
             return _failed("bad_program", "The program holds characters that are no text.")
         if len(code) > MAX_CODE_CHARS:
             return _failed("bad_program", f"The program is longer than {MAX_CODE_CHARS} characters.")
-        if not self._processes:
-            self._start()
-        (process,) = self._processes
-        try:
-            process.send_signal(signal.SIGCONT)
-            os.write(process.stdin.fileno(), struct.pack("=I", len(program)) + program)
-            message, pictures = self._receive(process)
-            process.send_signal(signal.SIGSTOP)  # pauses threads that the program left running
-        except _Stopped as e:
-            _kill(self._processes)
-            if e.type == "file_limit":
-                remove_folder(self.scratch)
-                os.mkdir(self.scratch, 0o700)
-                self._lay_out()
-            return _failed(e.type, f"{e} Its variables are lost.")
-        except (OSError, ValueError):
-            # the channel is broken or holds no message: the program changed it, or died
-            _kill(self._processes)
-            return _failed("process_ended", "The program ended its own process. Its variables are lost.")
-        return self._result(message, pictures)
+        for _ in range(2):
+            try:
+                if not self._processes:
+                    self._start()
+                    for earlier in self._earlier:
+                        self._exchange(earlier)
+                result = self._exchange(code)
+            except _Stopped as e:
+                _end_all(self._processes)
+                self._earlier.clear()
+                return _failed(e.type, f"{e} Its variables and files are lost.")
+            except MeansError as e:
+                _end_all(self._processes)
+                fault = e
+            else:
+                self._earlier.append(code)
+                return result
+        raise fault
 
     # ------------------------------------------------------------------------------------ the other process
-    def _lay_out(self) -> int:
-        """Put the picture where programs find it; returns its size in bytes."""
-        path = os.path.join(self.scratch, PICTURE)
-        self.picture.convert("RGB").save(path)
-        return os.path.getsize(path)
-
     def _start(self) -> None:
         folders = _package_folders()
-        child = Path(__file__).with_name("sandbox_child.py")
-        # none of this process's environment variables is passed on
-        environment = {"HOME": self.scratch, "TMPDIR": self.scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        process = _STARTER.submit(
-            subprocess.Popen,
-            [sys.executable, "-I", "-S", "-B", str(child)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self.scratch,
-            env=environment,
-            process_group=0,  # Ctrl-C is meant for this process
-            bufsize=0,
-        ).result()
-        self._processes.append(process)
-        for pipe in (process.stdin, process.stdout):
-            os.set_blocking(pipe.fileno(), False)
-        settings = asdict(self.limits)
-        settings |= {"scratch": self.scratch, "confined": self.confined, "parent": os.getpid()}
         # wheels keep shared libraries in a folder beside their packages
         libraries = {str(path) for f in folders.values() for path in Path(f).parent.glob("*.libs")}
-        settings |= {"packages": folders, "readable": [*folders.values(), *libraries]}
+        row_bytes = -(-self.picture.width * 3 // 4) * 4
+        picture_pages = -(-(54 + row_bytes * self.picture.height) // 4096)  # of a BMP file
+        settings = asdict(self.limits) | {
+            "confined": self.confined,
+            "parent": os.getpid(),
+            "packages": folders,
+            "readable": [*folders.values(), *libraries],
+            "folder_bytes": self.limits.scratch_bytes + 4096 * picture_pages,
+            "folder_files": self.limits.files + 2,  # the picture and the folder itself
+        }
         try:
-            os.write(process.stdin.fileno(), json.dumps(settings).encode() + b"\n")
+            process = _Process(self.limits)
+            self._processes.append(process)
+            process.send(json.dumps(settings | {"scratch": process.scratch}).encode() + b"\n")
             message, _ = self._receive(process)
+            if message.error is not None:
+                _end_all(self._processes)
+                raise _refused(message.error)
+            self.means = message.text.split(", ") if self.confined else []
+            process.in_memory = MEMORY_FOLDER in self.means
+            # the folder as the process sees it
+            path = f"/proc/{process.pid}/cwd/{PICTURE}"
+            self.picture.convert("RGB").save(path)
+            process.given_bytes = os.path.getsize(path)
         except (_Stopped, OSError, ValueError) as e:
-            message = _Message(error=f"its process did not start ({e})")
-        if message.error is not None:
-            _kill(self._processes)
-            raise _refused(message.error)
-        self.means = message.text.split(", ") if self.confined else []
+            raise _lost(f"did not start ({e})") from None
 
-    def _receive(self, process: subprocess.Popen) -> tuple[_Message, list[bytes]]:
-        """One message of the process and its pictures.
+    def _exchange(self, code: str) -> ProgramResult:
+        """The result of a program that the process runs.
 
         Raises:
-            _Stopped: the program took too long, wrote too much or ended its process.
-            ValueError: the message cannot be read.
+            _Stopped: it had to be stopped, or the process is gone.
         """
-        limits, deadline = self.limits, time.monotonic() + self.limits.wall_s
-        most = 2**20 + limits.images * limits.file_bytes
-        received, head, missing = bytearray(), None, 1
-        with selectors.DefaultSelector() as ready:
-            ready.register(process.stdout, selectors.EVENT_READ)
-            while missing > 0:
-                if ready.select(POLL_S):
-                    chunk = os.read(process.stdout.fileno(), 2**20)
-                    if not chunk:
-                        raise _Stopped("process_ended", "The program ended its own process.")
-                    received += chunk
-                    if len(received) > most:
-                        raise _Stopped("process_ended", "The program wrote into its own channel.")
-                if time.monotonic() > deadline:
-                    raise _Stopped("timeout", f"The program was stopped after {limits.wall_s:g} s.")
-                self._check_scratch()
-                if head is None and b"\n" in received:
-                    line, _, rest = bytes(received).partition(b"\n")
-                    head, received = _Message.model_validate_json(line, strict=True), bytearray(rest)
-                if head is not None:
-                    missing = sum(head.sizes) - len(received)
-        stream = io.BytesIO(received)
-        return head, [stream.read(size) for size in head.sizes]
-
-    def _check_scratch(self) -> None:
-        files, size, folders = 0, -self._given_bytes, [self.scratch]
-        while folders:
-            try:
-                entries = os.scandir(folders.pop())
-            except OSError:
-                continue  # removed meanwhile
-            with entries:
-                for entry in entries:
-                    files += 1
-                    try:
-                        size += entry.stat(follow_symlinks=False).st_size
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(entry.path)
-                    except OSError:
-                        continue
-                    if files > self.limits.files + 1 or size > self.limits.scratch_bytes:
-                        raise _Stopped(
-                            "file_limit", "The program was stopped: it wrote too many or too large files."
-                        )
-
-    def _result(self, message: _Message, pictures: Sequence[bytes]) -> ProgramResult:
-        text, error = storable(message.text[: self.limits.output_chars + 100]), message.error
-        images = []
-        for data in pictures[: self.limits.images]:
-            try:
-                with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
-                    if image.width * image.height > self.limits.image_pixels:
-                        raise ValueError("too many pixels")
-                    images.append(image.convert("RGB"))
-            except Exception:  # a decoder may raise anything on the bytes of a program
-                error = error or "A picture it names cannot be read."
+        (process,) = self._processes
+        program = code.encode()
+        try:
+            os.kill(process.pid, signal.SIGCONT)
+            process.n_programs += 1
+            process.send(struct.pack("=I", len(program)) + program)
+            message, images = self._receive(process)
+            os.kill(process.pid, signal.SIGSTOP)  # pauses timers that the program left running
+        except ValueError:
+            raise _Stopped("process_ended", "The program wrote into its own channel.") from None
+        text, error = _plain(message.text, self.limits.output_chars + 100), message.error
         if error is not None:
-            return ProgramResult(
-                text, tuple(images), Failure(type="code_error", message=storable(error[:2000]))
-            )
+            return ProgramResult(text, images, Failure(type="code_error", message=_plain(error, 2000)))
         if not text.strip() and not images:
             advice = "The program printed nothing. Print the path of an image you saved, or a value."
             return _failed("empty_output", advice)
-        return ProgramResult(text.strip("\n"), tuple(images))
+        return ProgramResult(text.strip("\n"), images)
+
+    def _receive(self, process: _Process) -> tuple[_Message, tuple[Image.Image, ...]]:
+        """One message of the process and its pictures. A program may have forged both, so everything is checked.
+
+        Raises:
+            _Stopped: the program took too long or wrote too much, or the channel is closed.
+            ValueError: it holds no message.
+        """
+        received, images = bytearray(), []
+        while b"\n" not in (chunk := process.receive()):
+            received += chunk
+            if len(received) > MAX_MESSAGE_BYTES:
+                raise ValueError("the message has no end")
+        line, _, rest = chunk.partition(b"\n")
+        message = _Message.model_validate_json(bytes(received) + line, strict=True)
+        if message.number != process.n_programs or len(message.pictures) > self.limits.images:
+            raise ValueError("no result of this program")
+        received = bytearray(rest)
+        for width, height in message.pictures:
+            if min(width, height) < 1 or width * height > self.limits.image_pixels:
+                raise ValueError("no size of a picture")
+            while len(received) < width * height * 3:
+                received += process.receive()
+            images.append(Image.frombytes("RGB", (width, height), received[: width * height * 3]))
+            del received[: width * height * 3]
+        if received:
+            raise ValueError("bytes behind the message")
+        return message, tuple(images)
+
+
+class _Process:
+    """A process that runs programs, its channel, and the folder on disk where it starts.
+
+    Raises:
+        OSError: the machine has no room for a folder or a process.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.in_memory = False  # the kernel keeps the folder's limits; otherwise they are measured
+        self.given_bytes = self.n_programs = 0
+        self.scratch = tempfile.mkdtemp(prefix=_PREFIX)
+        self._lock = os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # the folder is in use
+        # none of this process's environment variables is passed on
+        environment = {"HOME": self.scratch, "TMPDIR": self.scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+        try:
+            self._popen = _STARTER.submit(
+                subprocess.Popen,
+                [sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("sandbox_child.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=self.scratch,
+                env=environment | dict.fromkeys(_THREADS, "1"),
+                process_group=0,  # Ctrl-C is meant for this process
+                bufsize=0,
+            ).result()
+        except OSError:
+            os.close(self._lock)
+            os.rmdir(self.scratch)
+            raise
+        self.pid = self._popen.pid
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            os.set_blocking(pipe.fileno(), False)
+        self._deadline = 0.0
+
+    def send(self, data: bytes) -> None:
+        """Send bytes. What is received from now on must come within the time of one program.
+
+        Raises:
+            _Stopped: they are not read in time, or the channel is closed.
+        """
+        self._deadline, pipe = time.monotonic() + self.limits.wall_s, self._popen.stdin.fileno()
+        while data:
+            self._wait(pipe, select.POLLOUT)
+            try:
+                data = data[os.write(pipe, data) :]
+            except BrokenPipeError:
+                raise self._why_closed() from None
+
+    def receive(self) -> bytes:
+        """The next bytes of the process.
+
+        Raises:
+            _Stopped: they do not come in time, the program writes too much, or the channel is closed.
+        """
+        pipe = self._popen.stdout.fileno()
+        self._wait(pipe, select.POLLIN)
+        if not (chunk := os.read(pipe, 2**20)):
+            raise self._why_closed()
+        return chunk
+
+    def _wait(self, pipe: int, event: int) -> None:
+        ready = select.poll()
+        ready.register(pipe, event)
+        while True:
+            left_s = self._deadline - time.monotonic()
+            if left_s <= 0:
+                raise _Stopped("timeout", f"The program was stopped after {self.limits.wall_s:g} s.")
+            if not self.in_memory:
+                self._measure()
+            if ready.poll(1000 * (left_s if self.in_memory else min(left_s, POLL_S))):
+                return
+
+    def _measure(self) -> None:
+        """Stop a program that wrote too much into a folder on disk, where all its files are by name."""
+        files, size = 0, -self.given_bytes
+        with os.scandir(self.scratch) as entries:
+            for entry in entries:
+                files += 1
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile, in an unconfined process
+                    size += entry.stat(follow_symlinks=False).st_size
+                if files > self.limits.files + 1 or size > self.limits.scratch_bytes:
+                    raise _Stopped(
+                        "file_limit", "The program was stopped: it wrote too many or too large files."
+                    )
+
+    def _why_closed(self) -> _Stopped | MeansError:
+        """Why the channel was closed: by the program, or because the process is gone."""
+        with os.fdopen(os.pidfd_open(self.pid)) as ended:
+            if not select.select([ended], [], [], 1.0)[0]:
+                return _Stopped("process_ended", "The program closed its own channel.")
+        _, status, used = os.wait4(self.pid, 0)
+        self._popen.returncode = os.waitstatus_to_exitcode(status)
+        if self._popen.returncode == -signal.SIGKILL:
+            # no program can send this signal to itself. The kernel does at the limit of processor time
+            if used.ru_utime + used.ru_stime < self.limits.cpu_s - 0.5:
+                return _lost("was killed from outside, most likely because the machine ran out of memory")
+            return _Stopped("process_ended", f"The program used up {self.limits.cpu_s} s of processor time.")
+        return _Stopped("process_ended", "The program ended its own process.")
+
+    def end(self) -> None:
+        """End the process and remove its folder."""
+        self._popen.kill()
+        self._popen.wait()
+        self._popen.stdin.close()
+        self._popen.stdout.close()
+        remove_folder(self.scratch)
+        os.close(self._lock)
 
 
 class _Message(BaseModel):
     """One line from the process. It is untrusted, because a program may have written it."""
 
+    number: int = 0  # of the program in its process; 0: the process is ready, or cannot be
     text: str = ""
     error: str | None = None
-    sizes: list[Annotated[int, Field(ge=0)]] = []
+    pictures: list[tuple[int, int]] = []  # widths and heights; their pixels follow
 
 
 class _Stopped(Exception):
@@ -324,6 +418,10 @@ class _Stopped(Exception):
     def __init__(self, type: str, message: str) -> None:
         super().__init__(message)
         self.type = type
+
+
+def _lost(what: str) -> MeansError:
+    return MeansError("sandbox", f"sandbox: its process {what}; free memory or disk space, and run again")
 
 
 def _failed(type: str, message: str) -> ProgramResult:
@@ -338,6 +436,11 @@ def _refused(why: str) -> SandboxError:
     )
 
 
+def _plain(text: str, most: int) -> str:
+    """The text cut to a length, in a form that can be recorded and shown."""
+    return storable(text[:most])
+
+
 @cache
 def _package_folders() -> dict[str, str]:
     """The folders of the offered packages, found without importing them."""
@@ -345,26 +448,33 @@ def _package_folders() -> dict[str, str]:
     return {name: next(iter(spec.submodule_search_locations)) for name, spec in specs.items() if spec}
 
 
-def _kill(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-    processes.clear()
-
-
-def _clean_up(processes: list[subprocess.Popen], scratch: str) -> None:
-    _kill(processes)
-    remove_folder(scratch)
+def _end_all(processes: list[_Process]) -> None:
+    while processes:
+        processes.pop().end()
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a folder that a program filled."""
-    try:
+    """Remove a folder that a program filled, also one in folders without permissions or beyond any path's length."""
+    with contextlib.suppress(RecursionError):  # folders in folders in folders
         shutil.rmtree(folder, ignore_errors=True)
-    except RecursionError:  # folders in folders in folders
-        subprocess.run(["rm", "-rf", "--", folder], check=False)
+    if os.path.exists(folder):
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", folder], check=False, stderr=subprocess.DEVNULL)
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of sandboxes whose process was killed before it could do so."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = folder.lstat()
+            if status.st_uid != os.getuid() or time.time() - status.st_ctime < NEW_S:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails for a folder in use
+                remove_folder(str(folder))
+            finally:
+                os.close(descriptor)
 
 
 # All of these attempts must fail, and the last lines must work. They run inside before any other program.

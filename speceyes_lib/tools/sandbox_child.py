@@ -1,11 +1,13 @@
 """The confined side of the sandbox: a separate program that locks itself in and then runs what it receives.
 
-Started by `sandbox.py`. It uses only the standard library and never imports the package. Order: limits, no new
-privileges, no capabilities, Landlock (files, TCP, signals), seccomp (a list of allowed system calls; every other call
-fails). None of these steps can be undone. stdin: one line of JSON (the settings), then programs, each a 4-byte length
-and UTF-8 text. stdout: one line of JSON per message ({text, error, sizes}), then the pictures, of those sizes in bytes.
+Started by `sandbox.py`. It uses only the standard library and never imports the package. Order: limits, a file system
+in memory of limited size over the scratch folder (where the kernel lets users mount one), no new privileges, no
+capabilities, Landlock (files, TCP, signals), seccomp (a list of allowed system calls; every other call fails). None of
+these steps can be undone. stdin: one line of JSON (the settings), then programs, each a 4-byte length and UTF-8 text.
+stdout: one line of JSON per message ({number, text, error, pictures}), then the RGB pixels of the pictures, whose sizes
+`pictures` holds. Pictures that a program wrote are decoded here, inside the limits.
 
-Sources: landlock(7), seccomp(2), and the kernel's unistd tables of x86_64 and aarch64.
+Sources: landlock(7), seccomp(2), user_namespaces(7), tmpfs(5), and the kernel's unistd tables of x86_64 and aarch64.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 
 LANDLOCK_ABI = 3  # the first that also guards truncation (Linux 6.2)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MEMORY_FOLDER = "files in memory"  # this means is in force: the kernel keeps the size and number of files
 # Landlock's rights on files, by bit
 WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
 REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
@@ -31,18 +35,21 @@ REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 READ = READ_FILE | READ_DIR
 # in the scratch folder: plain files and folders, no links to elsewhere, no devices, pipes or sockets
 SCRATCH = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER | TRUNCATE
+# in a scratch folder on disk: files that keep their name in one folder, so that listing it finds all that was written
+SCRATCH_ON_DISK = READ | WRITE_FILE | MAKE_REG | TRUNCATE
 ON_FILES = READ_FILE | WRITE_FILE | TRUNCATE  # the rights that make sense on something that is not a folder
 # System calls a program may make: name, number on x86_64, number on aarch64 (- where there is none).
-# What is missing fails with EPERM: sockets of any kind, new processes, exec, signals to others, ptrace, mounts,
-# namespaces, io_uring, bpf, keys, shared memory, changes of owner, mode, time stamps or limits.
+# What is missing fails with EPERM: sockets of any kind, new processes and threads, exec, signals to others, ptrace,
+# mounts, namespaces, io_uring, bpf, keys, shared memory, locks, room for files in advance, changes of owner, mode, time
+# stamps or limits.
 ALLOWED = """
 read 0 63, write 1 64, readv 19 65, writev 20 66, pread64 17 67, pwrite64 18 68, lseek 8 62, close 3 57,
-open 2 -, openat 257 56, openat2 437 437, creat 85 -, close_range 436 436, dup 32 23, dup2 33 -, dup3 292 24,
+creat 85 -, close_range 436 436, dup 32 23, dup2 33 -, dup3 292 24,
 stat 4 -, fstat 5 80, lstat 6 -, newfstatat 262 79, statx 332 291, statfs 137 43, fstatfs 138 44, access 21 -,
 faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78, getcwd 79 17, chdir 80 49, fchdir 81 50,
 getdents 78 -, getdents64 217 61, rename 82 -, renameat 264 38, renameat2 316 276, mkdir 83 -, mkdirat 258 34,
 rmdir 84 -, unlink 87 -, unlinkat 263 35, link 86 -, linkat 265 37, symlink 88 -, symlinkat 266 36,
-truncate 76 45, ftruncate 77 46, fallocate 285 47, fsync 74 82, fdatasync 75 83, flock 73 32, sendfile 40 71,
+truncate 76 45, ftruncate 77 46, fsync 74 82, fdatasync 75 83, sendfile 40 71,
 copy_file_range 326 285, fadvise64 221 223, pipe 22 -, pipe2 293 59, poll 7 -, ppoll 271 73, select 23 -,
 pselect6 270 72, eventfd2 290 19, mmap 9 222, munmap 11 215, mprotect 10 226, mremap 25 216, madvise 28 233,
 brk 12 214, membarrier 324 283, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
@@ -54,10 +61,14 @@ getcpu 309 168, sysinfo 99 179, uname 63 160, umask 95 166, sched_yield 24 124, 
 futex 202 98, set_robust_list 273 99, set_tid_address 218 96, rseq 334 293, arch_prctl 158 -,
 restart_syscall 219 128, getrandom 318 278, exit 60 93, exit_group 231 94
 """
-# allowed with conditions: clone for threads, prlimit64 to read, fcntl but for owners of signals, ioctl for streams
-CLONE, CLONE3, PRLIMIT64, FCNTL, IOCTL = (56, 220), (435, 435), (302, 261), (72, 25), (16, 29)
-CLONE_THREAD = 0x10000
-FCNTL_OWNERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+# allowed with conditions: open but for files without a name, prlimit64 to read, fcntl and ioctl for what concerns
+# descriptors and streams of the process
+OPEN, OPENAT, TMPFILE = (2, None), (257, 56), 0x400000
+PRLIMIT64, FCNTL, IOCTL = (302, 261), (72, 25), (16, 29)
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC. A lease or a lock on a library would stall others
+OWN_FCNTLS = (0, 1, 2, 3, 4, 1030)
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 STREAM_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONCLEX, FIOCLEX
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -67,24 +78,54 @@ class CannotConfine(Exception):
 
 
 # ------------------------------------------------------------------------------------------------ locking in
-def confine(scratch: str, packages: list[str], parent: int) -> list[str]:
+def confine(settings: dict) -> list[str]:
     """Give up every right except work in the scratch folder; returns the active means of confinement."""
+    scratch, packages = settings["scratch"], settings["readable"]
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in AUDIT_ARCH:
         raise CannotConfine(f"{sys.platform} on {machine} has no supported Landlock and seccomp")
     libc = ctypes.CDLL(None, use_errno=True)
+    in_memory = _mount_scratch(libc, scratch, settings["folder_bytes"], settings["folder_files"])
     _check(libc.prctl(1, signal.SIGKILL, 0, 0, 0), "an end together with the parent process")
-    if os.getppid() != parent:
+    if os.getppid() != settings["parent"]:
         raise CannotConfine("the parent process is gone")
     _check(libc.prctl(38, 1, 0, 0, 0), "no_new_privs")
     header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     _check(libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "dropping capabilities")
-    abi = _landlock(libc, scratch, packages)
+    abi = _landlock(libc, scratch, SCRATCH if in_memory else SCRATCH_ON_DISK, packages)
     _seccomp(libc, machine)
-    return ["no_new_privs", "no capabilities", f"landlock {abi}", "seccomp"]
+    means = ["no_new_privs", "no capabilities", f"landlock {abi}", "seccomp"]
+    return means + [MEMORY_FOLDER] * in_memory
 
 
-def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
+def _mount_scratch(libc: ctypes.CDLL, scratch: str, size: int, files: int) -> bool:
+    """Mount a file system in memory over the scratch folder, visible to this process only; returns if that worked.
+
+    The kernel keeps its size and the number of files, and frees it when this process ends. Containers and some
+    distributions do not let users mount anything.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0:
+        return False
+    try:
+        for name, value in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(value)
+    except OSError:
+        return False
+    options = f"size={size},nr_inodes={files},mode=700".encode()
+    flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if libc.mount(b"tmpfs", scratch.encode(), b"tmpfs", flags, options) < 0:
+        return False
+    os.chdir(scratch)
+    return True
+
+
+def _landlock(libc: ctypes.CDLL, scratch: str, rights_in_scratch: int, packages: list[str]) -> int:
     abi = libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if abi < LANDLOCK_ABI:
         version = "none" if abi < 0 else f"version {abi}"
@@ -96,7 +137,7 @@ def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
     attributes = struct.pack("=QQQ", files, tcp, scopes)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     _check(ruleset, "a Landlock ruleset")
-    for path, rights in _rules(scratch, packages):
+    for path, rights in [(scratch, rights_in_scratch), *_rules(packages)]:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
@@ -110,12 +151,11 @@ def _landlock(libc: ctypes.CDLL, scratch: str, packages: list[str]) -> int:
     return abi
 
 
-def _rules(scratch: str, packages: list[str]):
-    """The readable paths (Python, shared libraries, the given packages) and the writable scratch folder.
+def _rules(packages: list[str]):
+    """The readable paths: Python, shared libraries and the given packages.
 
     Each entry of the standard library's folder is listed by name, because site-packages may lie inside it.
     """
-    yield scratch, SCRATCH
     standard = os.path.dirname(os.__file__)
     yield standard, READ_DIR
     for entry in os.listdir(standard):
@@ -134,7 +174,7 @@ def _rules(scratch: str, packages: list[str]):
 def _seccomp(libc: ctypes.CDLL, machine: str) -> None:
     column = 1 if machine == "x86_64" else 2
     load, equal, has_bits, end = 0x20, 0x15, 0x45, 0x06
-    allow, refuse, unknown = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
 
     def argument(n: int) -> tuple:  # the low half of a system call's argument
         return load, 0, 0, 16 + 8 * n
@@ -149,14 +189,14 @@ def _seccomp(libc: ctypes.CDLL, machine: str) -> None:
         if number != "-":
             rule(int(number), (end, 0, 0, allow))
     i = column - 1
-    rule(CLONE3[i], (end, 0, 0, unknown))  # its flags are out of reach; libraries fall back to clone
-    rule(CLONE[i], argument(0), (has_bits, 0, 1, CLONE_THREAD), (end, 0, 0, allow), (end, 0, 0, refuse))
+    for number, flags in ((OPEN[i], argument(1)), (OPENAT[i], argument(2))):
+        if number is not None:
+            rule(number, flags, (has_bits, 0, 1, TMPFILE), (end, 0, 0, refuse), (end, 0, 0, allow))
     new_limit = ((argument(2), (equal, 0, 3, 0)), ((load, 0, 0, 16 + 8 * 2 + 4), (equal, 0, 1, 0)))
     rule(PRLIMIT64[i], *new_limit[0], *new_limit[1], (end, 0, 0, allow), (end, 0, 0, refuse))
-    owners = [(equal, len(FCNTL_OWNERS) - k, 0, c) for k, c in enumerate(FCNTL_OWNERS)]
-    rule(FCNTL[i], argument(1), *owners, (end, 0, 0, allow), (end, 0, 0, refuse))
-    streams = [(equal, len(STREAM_IOCTLS) - k, 0, c) for k, c in enumerate(STREAM_IOCTLS)]
-    rule(IOCTL[i], argument(1), *streams, (end, 0, 0, refuse), (end, 0, 0, allow))
+    for number, commands in ((FCNTL[i], OWN_FCNTLS), (IOCTL[i], STREAM_IOCTLS)):
+        known = [(equal, len(commands) - k, 0, c) for k, c in enumerate(commands)]
+        rule(number, argument(1), *known, (end, 0, 0, refuse), (end, 0, 0, allow))
     program.append((end, 0, 0, refuse))
     code = b"".join(struct.pack("=HBBI", *line) for line in program)
     buffer = ctypes.create_string_buffer(code, len(code))
@@ -220,18 +260,33 @@ def run(code: str, namespace: dict, settings: dict) -> tuple[dict, list[bytes]]:
         pass
     except BaseException as e:  # an exception of the program is its result
         error = _summary(e, code)
-    lines, names, pictures = [], [], []
+    lines, names, sizes, pictures = [], [], [], []
     for line in printed.text().splitlines():
         path = line.strip()
         if path in names:
             continue
-        if len(pictures) < settings["images"] and path.lower().endswith(PICTURES) and os.path.isfile(path):
-            with open(path, "rb") as file:
-                names.append(path)
-                pictures.append(file.read())
+        if len(names) < settings["images"] and path.lower().endswith(PICTURES) and os.path.isfile(path):
+            names.append(path)
+            try:
+                size, pixels = _pixels(path, settings["image_pixels"])
+            except Exception as e:  # a decoder may raise anything on the bytes of a program
+                error = error or f"A picture it names cannot be read ({type(e).__name__})."
+            else:
+                sizes.append(size)
+                pictures.append(pixels)
         else:
             lines.append(line)
-    return {"text": "\n".join(lines), "error": error, "sizes": [len(p) for p in pictures]}, pictures
+    return {"text": "\n".join(lines), "error": error, "pictures": sizes}, pictures
+
+
+def _pixels(path: str, most: int) -> tuple[tuple[int, int], bytes]:
+    """Size and RGB pixels of a picture. Raises anything for a file that is none, or that has too many pixels."""
+    from PIL import Image
+
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > most:
+            raise ValueError("too many pixels")
+        return image.size, image.convert("RGB").tobytes()
 
 
 def _summary(e: BaseException, code: str) -> str:
@@ -258,16 +313,17 @@ def _main() -> None:
     limit(settings["cpu_s"], settings["memory_bytes"], settings["file_bytes"])
     sys.meta_path.append(_Packages(settings["packages"]))
     try:
-        confined = settings["confined"]
-        means = confine(settings["scratch"], settings["readable"], settings["parent"]) if confined else []
+        means = confine(settings) if settings["confined"] else []
     except CannotConfine as e:
         send({"error": str(e)})
         return
     send({"text": ", ".join(means)})
     namespace = {"__name__": "__main__", "__builtins__": __builtins__}
+    number = 0
     while len(size := programs.read(4)) == 4:
-        code = programs.read(struct.unpack("=I", size)[0]).decode()
-        send(*run(code, namespace, settings))
+        code, number = programs.read(struct.unpack("=I", size)[0]).decode(), number + 1
+        head, pictures = run(code, namespace, settings)
+        send({"number": number} | head, pictures)
 
 
 if __name__ == "__main__":

@@ -362,12 +362,6 @@ EXHAUSTING = {
     "open files": ("x = [open('image.bmp') for _ in range(1000)]", "code_error"),
     "large file": ("with open('a', 'wb') as f:\n  while True: f.write(bytes(2**20))", None),
     "sparse file": ("open('a', 'wb').truncate(2**40)", None),
-    "file flood": ("i = 0\nwhile True: i += 1; open(str(i), 'w').close()", "file_limit"),
-    "folder flood": ("import os\nwhile True: os.mkdir('a'); os.chdir('a')", "file_limit"),
-    "many large files": (
-        "import time\nfor i in range(19):\n  open(str(i), 'wb').write(bytes(2**20)); time.sleep(.05)",
-        "file_limit",
-    ),
     "crash": ("import ctypes; ctypes.string_at(0)", "process_ended"),
     "abort": ("import os; os.abort()", "process_ended"),
     "exit": ("import os; os._exit(0)", "process_ended"),
@@ -382,7 +376,7 @@ SHORT = replace(LIMITS, wall_s=1.0, memory_bytes=2**29)
 def test_a_program_that_exhausts_a_resource_is_stopped_and_the_next_one_runs(name):
     code, type = EXHAUSTING[name]
     start = time.monotonic()
-    stopped, after = run(code, "print('fine'); print('image.bmp')", limits=SHORT)
+    stopped, after = run(code, "x = None; print('fine'); print('image.bmp')", limits=SHORT)
     assert stopped.error is not None
     assert type is None or stopped.error.type == type
     assert (after.text, len(after.images)) == ("fine", 1)
@@ -406,10 +400,12 @@ for fd in range(3, 20):
         CHANNEL.format(what="os.close(fd)"),
         CHANNEL.format(what="os.write(fd, b'nonsense\\n')"),
         CHANNEL.format(what="os.write(fd, b'[1, 2]\\n')"),
-        CHANNEL.format(what='os.write(fd, b\'{"text": 3, "sizes": ["x"]}\\n\')'),
-        CHANNEL.format(what='os.write(fd, b\'{"text": "", "sizes": [-5, 1e9]}\\n\')'),
-        CHANNEL.format(what='os.write(fd, b\'{"text": "", "sizes": null}\\n\')'),
-        CHANNEL.format(what='os.write(fd, b\'{"text": "", "sizes": [9999999999999]}\\n\')'),
+        CHANNEL.format(what='os.write(fd, b\'{"number": 1, "text": 3}\\n\')'),
+        CHANNEL.format(what='os.write(fd, b\'{"number": 1, "pictures": [[-5, 9]]}\\n\')'),
+        CHANNEL.format(what='os.write(fd, b\'{"number": 1, "pictures": null}\\n\')'),
+        CHANNEL.format(what='os.write(fd, b\'{"number": 1, "pictures": [[1, 9999999999]]}\\n\')'),
+        CHANNEL.format(what='os.write(fd, b\'{"number": 1, "pictures": [[7, 7]]}\\n\')'),
+        CHANNEL.format(what='os.write(fd, b\'{"number": 1, "text": "forged"}\\n\')'),
         CHANNEL.format(what="os.write(fd, b'[' * 9999 + b'\\n')"),
         CHANNEL.format(what="[os.write(fd, bytes(2**16)) for _ in range(9999)]"),
         "import json\njson.dumps = lambda x: 'nonsense'",
@@ -451,9 +447,8 @@ print("bomb.png")
 def test_nothing_runs_between_two_programs():
     with Session(picture(), LIMITS) as session:
         session.run(
-            "import threading, time\ncount = 0\ndef work():\n  global count\n"
-            "  while True: count += 1; time.sleep(.001)\n"
-            "threading.Thread(target=work, daemon=True).start()"
+            "import signal\ncount = 0\ndef work(*_):\n  global count\n  count += 1\n"
+            "signal.signal(signal.SIGALRM, work); signal.setitimer(signal.ITIMER_REAL, .001, .001)"
         )
         first = int(session.run("print(count)").text)
         time.sleep(0.5)
@@ -548,7 +543,7 @@ def test_without_the_kernels_means_it_refuses_in_one_sentence_and_runs_nothing(
 @pytest.mark.parametrize(
     ("change", "instead", "open_"),
     [
-        ("    abi = _landlock(libc, scratch, packages)\n", "    abi = 7\n", ("read", "write", "listing")),
+        ("    abi = _landlock(", "    abi = 7\n    (lambda *_: 0)(", ("read", "write", "listing")),
         ("    _seccomp(libc, machine)\n", "", ("local_socket", "process", "metadata")),
     ],
 )
