@@ -14,7 +14,7 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from ..errors import UserError
-from ..models.endpoint import Client, EndpointError, Reply, on_loop, parse_endpoints
+from ..models.endpoint import MEANS, Client, EndpointError, Reply, on_loop, parse_endpoints
 from ..models.thoughts import without_thoughts
 from ..paths import resolve, runs_dir
 from ..runs.records import Failure, JudgeCall
@@ -33,7 +33,7 @@ REPLY_CHARS = 100_000  # a longer reply is a failure
 FAILURE_CHARS = 2_000  # of a reply without a verdict, kept for reading
 GIVE_UP_AFTER = 20  # failures in a row: the server is gone, and waiting for every retry would take hours
 # the server failed, not its reply: such answers are no results, whatever else is known of them
-HELD_BACK = frozenset(("timeout", "unreachable", "rate_limited", "server_error", "given_up", "interrupted"))
+HELD_BACK = MEANS | {"not_served", "given_up", "interrupted"}
 ENDED_EARLY = ("cut_off", "thought_only")  # kinds of failure: the reply ended before a judgement
 MORE_TOKENS = "raise judge_reply_tokens, or take a judge that does not think"
 POLL_S = 0.2
@@ -219,7 +219,8 @@ class JudgingModel:
             raise
         except EndpointError as error:
             # results do not name the machine that the judge runs on
-            call = self._failure(error.kind, re.sub(r"https?://\S+", "the judge", str(error)))
+            kind = "not_served" if error.means and error.kind not in MEANS else error.kind
+            call = self._failure(kind, re.sub(r"https?://\S+", "the judge", str(error)))
         except Exception as error:
             call = self._failure("bad_reply", f"the reply cannot be read ({type(error).__name__}: {error})")
         kind = call.failure.type if call.failure else ""

@@ -79,11 +79,14 @@ def deepeyes(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
 
 _LMMS_VSTAR = (
     re.compile(r"^\s*([A-D])"),  # also the first letter of a word
-    re.compile(r"(?:ANSWER|CHOICE|OPTION)\s*(?:IS)?\s*:?\s*([A-D])"),
+    re.compile(r"(?:ANSWER|CHOICE|OPTION)(?:\s+IS)?[\s:]+([A-D])"),  # also of the word that follows
     re.compile(r"\(([A-D])\)"),
-    re.compile(r"([A-D])[.)\]]"),
-    re.compile(r"\b([A-D])\b"),
+    re.compile(r"([A-D])\s*[.)\]]"),  # also the last letter of a word
+    re.compile(r"(?:^|\s)([A-D])(?:\s|$)"),
 )
+_PUNCTUATION = str.maketrans(
+    dict.fromkeys(".()[],:;!*#{}", " ")
+)  # VLMEvalKit's, for HR-Bench that of lmms-eval too
 
 
 def lmms_eval(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
@@ -94,9 +97,12 @@ def lmms_eval(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
         return _score(reply.lower().strip() == target.answer)
     if target.benchmark == "vstar":
         return _score(_lmms_letter(reply.upper()) == target.answer)
-    letters = {w for w in re.findall(r"\b[A-Z]\b", reply) if w in target.letters}
+    tokens = reply.translate(_PUNCTUATION).split()
+    letters = set(tokens) & set(target.letters)
     if len(letters) == 1:
         return _score(letters == {target.answer})
+    if not letters and "Z" in tokens:
+        return "wrong"
     inside = _options_inside(target, reply)
     return _score(inside == [target.answer]) if len(inside) == 1 else "undecided"
 
@@ -117,9 +123,8 @@ def lmms_eval_yes_no(reply: str) -> str | None:
 
 # ------------------------------------------------------------------ VLMEvalKit
 
-_VLM_PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_VLM_LAST = 5
-_VLM_STATED = re.compile(r"(?i)answer\s+is\s*:?\s*\(?([A-Z])\b")
+_VLM_LAST = 4
+_VLM_STATED = re.compile(r"(?i)answer\s+is\s+\**([A-D])")  # also the first letter of a word
 
 
 def vlmevalkit(target: Target, reply: str, failed: bool) -> ScorerVerdict | None:
@@ -128,7 +133,7 @@ def vlmevalkit(target: Target, reply: str, failed: bool) -> ScorerVerdict | None
         return None
     if target.benchmark == "pope":
         return _score(vlmevalkit_yes_no(reply) == target.answer)
-    tokens = reply.translate(_VLM_PUNCTUATION).split()
+    tokens = reply.translate(_PUNCTUATION).split()
     named = [c for c in target.letters if c in tokens]
     if len(named) == 1 and tokens.index(named[0]) >= len(tokens) - _VLM_LAST:
         return _score(named == [target.answer])

@@ -27,7 +27,13 @@ CASES = [  # scorer, benchmark, right answer, reply, score
     ("lmms-eval", "vstar", "C", "so C it is", "right"),
     ("lmms-eval", "vstar", "A", "unknown", "wrong"),
     ("lmms-eval", "vstar", "A", "", "wrong"),
+    ("lmms-eval", "vstar", "B", "It is optional (B)", "right"),  # OPTION within a word is no option
+    ("lmms-eval", "vstar", "B", "My choice: blue", "right"),  # the letter after the word, even of a word
+    ("lmms-eval", "vstar", "D", "Something red.", "right"),  # the last letter of a word before a full stop
+    ("lmms-eval", "vstar", "C", "it's 'C', or (B)", "wrong"),  # a letter alone has blanks around it
     ("lmms-eval", "hr", "B", "It is B.", "right"),
+    ("lmms-eval", "hr", "B", "B-side, red", "wrong"),  # no token of its own
+    ("lmms-eval", "hr", "B", "Z", "wrong"),
     ("lmms-eval", "hr", "B", "A or B", "undecided"),  # two letters, no option
     ("lmms-eval", "hr", "B", "blue", "right"),
     ("lmms-eval", "hr", "A", "dark red", "undecided"),  # "red" is inside it as well
@@ -39,6 +45,10 @@ CASES = [  # scorer, benchmark, right answer, reply, score
     ("VLMEvalKit", "vstar", "B", "A or B", "wrong"),  # two letters, and no option's text
     ("VLMEvalKit", "vstar", "C", "C is what I would say here", "wrong"),  # too far from the end, too long
     ("VLMEvalKit", "vstar", "A", "It says A or B, the answer is A", "right"),
+    ("VLMEvalKit", "vstar", "C", "C as one can see", "wrong"),  # before the last four tokens
+    ("VLMEvalKit", "vstar", "C", "C one can see", "right"),
+    ("VLMEvalKit", "vstar", "B", "A is out, so the answer is **B** I would say after a look", "right"),
+    ("VLMEvalKit", "vstar", "D", "The answer is dark, A or not, as far as I can tell from here", "right"),
     ("VLMEvalKit", "hr", "B", "blue", "right"),
     ("VLMEvalKit", "hr", "A", "red", "right"),
     ("VLMEvalKit", "hr", "C", "dark red", "wrong"),  # "red" is inside it as well
