@@ -15,6 +15,7 @@ from typing import Literal
 
 from ..models.base import Generation, GenerationRequest
 from ..models.picture_memory import PictureMemory
+from ..models.thoughts import without_thoughts
 from ..runs.records import Failure, Proposal
 from ..tasks.images import ImageSpec, resized_view
 from ..tools.zoom import BoxUnits, rewritten
@@ -100,7 +101,7 @@ class SpecReasonAgent:
         self._next = "score" if error is None else "write"
 
     def _take_score(self, reply: Generation) -> None:
-        digit = re.search("[0-9]", reply.text)
+        digit = re.search("[0-9]", without_thoughts(reply.text))
         score = int(digit[0]) if digit and reply.error is None else None
         accepted = score is not None and score >= self.how.threshold
         error = reply.error

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from PIL import Image
 
 from ..models.base import Generation, GenerationRequest
+from ..models.thoughts import without_thoughts
 from ..runs.records import Failure, Trajectory, Turn
 from ..tasks.images import ImageSpec
 from .prompt_sets import PromptSet
@@ -88,7 +89,7 @@ class TaggedAgent:
             "batch_size": generation.batch_size,
             "finish_reason": generation.finish_reason,
         }
-        body = _after_thought(text, self.tag)
+        body = without_thoughts(text)
         answer, calls = _ANSWER.search(body), list(self._call.finditer(body))
         if generation.error is not None:
             self._end(Turn(**taken, error=generation.error))
@@ -177,14 +178,6 @@ class TaggedAgent:
 def _none(taken: dict[str, Any], type: str, message: str) -> Turn:
     """A turn without answer and action, and the reason why that ends the run."""
     return Turn(**taken, action="none", error=Failure(type=type, message=message))
-
-
-def _after_thought(text: str, tag: str) -> str:
-    """The text after the thought: all of it without a marked thought, nothing if the thought never ended."""
-    if "</think>" in text:
-        return text.rpartition("</think>")[2]
-    has_tag = "<answer>" in text or f"<{tag}>" in text
-    return text if has_tag else text.partition("<think>")[0]
 
 
 def _notes(**seen: bool) -> tuple[str, ...]:

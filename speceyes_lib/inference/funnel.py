@@ -24,6 +24,7 @@ from ..errors import DataError, MeansError
 from ..gating.gate import accepts
 from ..gating.scores import check_score, score_answers
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, flatten_answers, token_separability
+from ..models.thoughts import without_thoughts
 from ..runs.records import AgentRecord, Decision, DraftRecord, Failure, RouterRecord, RunMode, Trajectory
 from ..tasks.images import ImageSpec, resized_view
 from .scheduler import Scheduler, Station
@@ -365,7 +366,7 @@ class _Phases:
 
     # ------------------------------------------------------------------------------------------ II, the draft
     def draft(self, cases: list[_Case]) -> list[tuple[Generation, dict, float]]:
-        from ..models.base import GenerationRequest
+        from ..models.base import GenerationRequest, answer_only
 
         requests = [
             GenerationRequest(
@@ -377,7 +378,7 @@ class _Phases:
             )
             for c in cases
         ]
-        replies = self.small.generate(requests)
+        replies = [answer_only(reply) for reply in self.small.generate(requests)]
         start = time.perf_counter()
         evidence = [g.evidence for g in replies if g.error is None]
         scored = iter(_score(evidence, self.drafting, self.gate.score if self.gate else "min"))
@@ -397,7 +398,7 @@ class _Phases:
         case.draft = _draft_record(
             case,
             status="ok",
-            answer=reply.text.strip(),
+            answer=reply.text,
             n_tokens=len(reply.token_ids),
             finish_reason=reply.finish_reason,
             **scored,
@@ -481,7 +482,7 @@ def _message(error: Exception) -> str:
 def _routed(reply: Generation, share: float) -> RouterRecord:
     return RouterRecord(
         # without an answer of the router, the sample goes to the agent
-        verdict="no" if reply.text.strip().lower().startswith("no") else "yes",
+        verdict="no" if without_thoughts(reply.text).lower().startswith("no") else "yes",
         text=reply.text,
         yes_logprob=_first_logprob(reply, "yes"),
         no_logprob=_first_logprob(reply, "no"),

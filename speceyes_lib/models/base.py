@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from ..errors import UserError
 from ..runs.records import Failure
+from .thoughts import visible_tokens, without_thoughts
 
 if TYPE_CHECKING:
     from ..runs.evidence import Evidence
     from ..tasks.images import ImageSpec
 
 Reuse = Literal["nothing", "pictures", "conversation"]
+NO_THOUGHTS = (
+    "turn the model's thoughts off, or allow more tokens"  # the remedy where an answer is only a thought
+)
 
 
 @dataclass(frozen=True)
@@ -157,11 +161,29 @@ def _means(error: Exception) -> str:
     return "gpu_error" if "cuda error" in text or type(error).__name__ == "AcceleratorError" else ""
 
 
-def grey_picture_request(spec: ImageSpec, evidence_k: int) -> GenerationRequest:
+def answer_only(generation: Generation) -> Generation:
+    """The generation without its thoughts, and with the evidence of the other tokens; a failure if nothing else came.
+
+    `token_ids` keep the thoughts, which cost time.
+    """
+    text, evidence = without_thoughts(generation.text), generation.evidence
+    if not text and generation.text.strip():
+        message = f"the answer holds only a thought: {generation.text.strip()[:200]!r}; {NO_THOUGHTS}"
+        failure = Failure(type="generation_error", message=message)
+        return replace(generation, text="", finish_reason="error", evidence=None, error=failure)
+    if evidence is not None and len(kept := visible_tokens(evidence.token_texts)) < evidence.n_tokens:
+        evidence = evidence.of_tokens(kept)
+    return replace(generation, text=text, evidence=evidence)
+
+
+def grey_picture_request(
+    spec: ImageSpec, evidence_k: int, max_new_tokens: int = 4, stop: tuple[str, ...] = ()
+) -> GenerationRequest:
     """A short question about a small grey picture, to warm a model up or to find out what a server returns."""
     from PIL import Image
 
     side = spec.factor * max(1, round(spec.min_pixels**0.5) // spec.factor)
     picture = {"type": "image", "image": Image.new("RGB", (side, side), "grey")}
-    messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]}]
-    return GenerationRequest("grey picture", messages, max_new_tokens=4, evidence_k=evidence_k)
+    question = {"type": "text", "text": "What colour is it? Answer with one word."}
+    messages = [{"role": "user", "content": [picture, question]}]
+    return GenerationRequest("grey picture", messages, max_new_tokens, stop, evidence_k=evidence_k)

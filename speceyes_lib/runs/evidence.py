@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -69,6 +69,11 @@ class Evidence:
     def k(self) -> int:
         """Alternatives stored per token (0 for an empty answer)."""
         return self.top_ids.shape[1]
+
+    def of_tokens(self, indices: Sequence[int]) -> Evidence:
+        """The evidence of some of the tokens."""
+        arrays = {name: getattr(self, name)[list(indices)] for name in _ARRAYS}
+        return Evidence(token_texts=tuple(self.token_texts[i] for i in indices), **arrays)
 
     def equals(self, other: Evidence) -> bool:
         """Bitwise the same evidence."""
