@@ -9,6 +9,7 @@ replicas of one model; requests go to the least busy one. openai is imported whe
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -23,8 +24,11 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ConfigError, build
+from ..texts import storable
+from .transport import SENT_STATUS, bounded_client, excerpt, words_of_error
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import AsyncOpenAI
 
 T = TypeVar("T")
@@ -39,6 +43,15 @@ _STARTING = threading.Lock()
 PACE_S = 0.001
 LOOP = "endpoints"  # the thread of the loop that all clients share
 REST_S = 30.0  # how long an unreachable server is skipped while others answer
+MESSAGE_CHARS = 500
+MOST_TOKENS = 10**8  # that a reply may claim; more is no count
+# what servers call the two ends of an answer; any other word is kept as it came
+FINISH_REASONS = {
+    **dict.fromkeys(
+        ("stop", "eos_token", "eos", "end_turn", "stop_sequence", "stop_str", "stop_token"), "stop"
+    ),
+    **dict.fromkeys(("length", "max_tokens", "model_length", "max_length", "max_output_tokens"), "length"),
+}
 
 
 class Endpoint(BaseModel):
@@ -138,7 +151,11 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's reply: its text, finish reason and token count, and the first choice as it was sent."""
+    """A server's reply.
+
+    text: storable. finish_reason: "stop", "length", or the server's word for another end. choice: the first choice as
+    it was sent, where anything may be odd but `message`, which is a dict. excerpt: how the reply begins, for messages.
+    """
 
     text: str
     finish_reason: str
@@ -146,6 +163,7 @@ class Reply:
     completion_tokens: int
     choice: dict
     latency_s: float
+    excerpt: str = ""
 
 
 class Client:
@@ -205,6 +223,7 @@ class _Replica:
         return time.monotonic() < self.rests_until_s, self.in_flight / self.endpoint.concurrency
 
     async def post(self, body: dict) -> Reply:
+        """The reply to one request. Whatever else comes, or nothing, is an EndpointError."""
         import httpx2
         import openai
 
@@ -215,36 +234,48 @@ class _Replica:
             response = await self.openai.post(
                 "/chat/completions", body={"model": self.endpoint.model, **body}, cast_to=httpx2.Response
             )
-            return _reply(response.json(), time.perf_counter() - began_s)
+            return _reply(self._without_key(response.content), time.perf_counter() - began_s)
+        except openai.APITimeoutError:
+            self.rests_until_s = time.monotonic() + REST_S
+            raise self._failed("timeout", f"no answer within {self.endpoint.timeout_s:g} s") from None
         except openai.APIConnectionError as error:
             self.rests_until_s = time.monotonic() + REST_S
-            # aiohttp's errors all come as time-outs: the first cause shows which are
-            cause: BaseException = error
-            while cause.__cause__:
-                cause = cause.__cause__
-            if isinstance(cause, TimeoutError):
-                raise self._failed("timeout", f"no answer within {self.endpoint.timeout_s:g} s") from None
-            raise self._failed("unreachable", f"cannot be reached ({cause})") from None
+            raise self._failed("unreachable", f"cannot be reached ({error.__cause__})") from None
         except openai.APIStatusError as error:
-            code = error.status_code
-            kind = "rate_limited" if code == 429 else "server_error" if code >= 500 else "refused"
-            details = error.body if isinstance(error.body, dict) else {}
-            message = details.get("message") or error.message
-            raise self._failed(kind, f"answered {code}: {message}", code) from None
-        except ValueError as error:
-            raise self._failed("bad_reply", f"sent no chat completion ({error})") from None
+            raise self._refused(error.response) from None
+        except Exception as error:  # the one border: a server may send anything
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise self._failed("bad_reply", f"sent no chat completion: {reason}") from None
         finally:
             self.in_flight -= 1
 
+    def _refused(self, response: httpx2.Response) -> EndpointError:
+        """The error of a reply with an error's status. An error that came with status 200 says so."""
+        code = response.status_code
+        kinds: dict[int, FailureKind] = {408: "timeout", 429: "rate_limited"}
+        kind = kinds.get(code, "server_error" if code >= 500 else "refused")
+        words = words_of_error(self._without_key(response.content))
+        if 300 <= code < 400:
+            words = (
+                f"it redirects to {response.headers.get('location')}, which is not followed, because pictures and key "
+                f"would go along; write the address that answers. {words}"
+            )
+        sent = response.extensions.get(SENT_STATUS, code)
+        return self._failed(
+            kind, f"answered {f'{sent} with the error ' * (sent != code)}{code}: {words}", code
+        )
+
     def _failed(self, kind: FailureKind, what: str, status: int | None = None) -> EndpointError:
         message = f"{self.endpoint.base_url} {what}"
-        if self.endpoint.key_env:  # some servers repeat the key they refuse
-            message = message.replace(self.openai.api_key, f"${self.endpoint.key_env}")
-        return EndpointError(kind, message[:500], status)
+        return EndpointError(kind, storable(message[:MESSAGE_CHARS]), status)
+
+    def _without_key(self, body: bytes) -> bytes:
+        """The body of a reply; some servers repeat the key they refuse."""
+        variable = self.endpoint.key_env
+        return body.replace(self.openai.api_key.encode(), f"${variable}".encode()) if variable else body
 
 
 def _client(endpoint: Endpoint) -> AsyncOpenAI:
-    import httpx2
     import openai
 
     loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
@@ -252,40 +283,38 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
         base_url=endpoint.base_url,
         api_key=endpoint.key,
         max_retries=endpoint.retries,
-        timeout=endpoint.timeout_s,
-        # aiohttp underneath takes two thirds of the time per request that the default takes
-        http_client=openai.DefaultAioHttpClient(
-            timeout=endpoint.timeout_s,
-            limits=httpx2.Limits(max_connections=endpoint.concurrency),
-            verify=_certificates(),
-            trust_env=not loopback,  # no proxy for a server on this machine
-        ),
+        timeout=None,  # the transport limits an attempt as a whole
+        # no proxy for a server on this machine
+        http_client=bounded_client(endpoint.timeout_s, endpoint.concurrency, proxies=not loopback),
     )
     # openai reads these from the environment; they are meant for openai.com only
     client.organization = client.project = None
     return client
 
 
-@cache
-def _certificates() -> Any:
-    """The trusted certificates, read once for all clients."""
-    import httpx2
-
-    return httpx2.create_ssl_context()
-
-
-def _reply(data: Any, latency_s: float) -> Reply:
-    """Raises ValueError for anything but a chat completion with a first choice."""
+def _reply(body: bytes, latency_s: float) -> Reply:
+    """Raises ValueError with the reason for anything but a chat completion with a first choice."""
     try:
+        data = json.loads(body)
         choice = data["choices"][0]
-        text = choice["message"].get("content") or ""
-        usage = data.get("usage") or {}
-        counts = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
-        if not isinstance(text, str):
+        text = choice["message"].get("content")
+        if not isinstance(text, str | None):
             raise TypeError("content is no text")
-        return Reply(text, str(choice.get("finish_reason")), *counts, choice, latency_s)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+        usage = data.get("usage") or {}
+        counts = [_count(usage.get(f"{part}_tokens")) for part in ("prompt", "completion")]
+        reason = choice.get("finish_reason")
+        reason = FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else repr(reason)
+        return Reply(storable(text or ""), storable(reason), *counts, choice, latency_s, excerpt(body))
+    except Exception as error:  # whatever is odd about it
+        what = f"{type(error).__name__}: {error}"[:100]
+        raise ValueError(f"{what}; it begins {excerpt(body)!r}") from None
+
+
+def _count(value: Any) -> int:
+    count = int(value or 0)
+    if not 0 <= count <= MOST_TOKENS:
+        raise ValueError(f"{count:.3g} is no number of tokens")
+    return count
 
 
 @cache

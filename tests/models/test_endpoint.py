@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
+import json
 import socket
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from speceyes_lib.models.endpoint import (
     EndpointError,
     parse_endpoints,
 )
+from speceyes_lib.models.transport import MAX_BODY_BYTES
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -184,6 +187,132 @@ def test_a_server_that_does_not_answer_in_time_is_a_failure_with_a_message():
         stop.set()
     assert error.kind == "timeout"
     assert "no answer within 0.2 s" in str(error)
+
+
+def test_a_server_that_sends_a_byte_at_a_time_is_not_waited_for_beyond_the_time_limit():
+    gone = threading.Event()
+
+    def drips(n, body):
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+        while not gone.wait(0.02):
+            yield b" "
+
+    with scripted_server(drips) as server:
+        error = failure(client_of(server, options="&timeout_s=0.3&retries=0"))
+        gone.set()
+    assert error.kind == "timeout"
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [[b"SSH-2.0-OpenSSH_9.6\r\n"], [b""], [b"\0" * 100], [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]],
+)
+def test_a_peer_that_speaks_no_http_or_breaks_off_is_unreachable(peer):
+    with scripted_server(lambda n, body: peer) as server:
+        error = failure(client_of(server, options="&retries=1"))
+    assert (error.kind, len(server.requests)) == ("unreachable", 2)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_reply_without_end_is_not_read_to_its_end(compressed):
+    body = gzip.compress(bytes(MAX_BODY_BYTES + 1)) if compressed else bytes(MAX_BODY_BYTES + 1)
+    headers = {"content-encoding": "gzip"} if compressed else {}
+    with scripted_server(lambda n, _: (200, body, headers)) as server:
+        error = failure(client_of(server))
+    assert (error.kind, len(server.requests)) == ("bad_reply", 1)
+    assert "longer than 32 MiB" in str(error)
+
+
+def test_a_compressed_reply_is_read_and_another_compression_is_refused():
+    data = json.dumps(completion("blue")).encode()
+    with scripted_server(lambda n, _: (200, gzip.compress(data), {"content-encoding": "gzip"})) as server:
+        assert client_of(server).submit(HELLO).result(10).text == "blue"
+    assert server.headers[0]["accept-encoding"] == "gzip"
+    with scripted_server(lambda n, _: (200, data, {"content-encoding": "zstd"})) as server:
+        assert "not requested" in str(failure(client_of(server)))
+
+
+def test_a_redirect_is_not_followed_so_that_a_key_stays_with_its_server(monkeypatch):
+    monkeypatch.setenv("TEST_SERVER_KEY", "sk-very-secret")
+    with (
+        scripted_server(lambda n, body: (200, completion())) as other,
+        scripted_server(lambda n, body: (307, "", {"location": other.base_url})) as server,
+    ):
+        error = failure(client_of(server, options="&key_env=TEST_SERVER_KEY"))
+    assert (error.kind, error.status, other.requests) == ("refused", 307, [])
+    assert f"redirects to {other.base_url}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "requests"),
+    [
+        ({"message": "Rate limit exceeded", "code": 429}, "rate_limited", 2),
+        ({"message": "Rate limit exceeded", "code": "rate_limit_exceeded"}, "rate_limited", 2),
+        ({"message": "Rate limit exceeded", "code": "503"}, "server_error", 2),
+        ({"message": "Rate limit exceeded", "type": "overloaded_error"}, "server_error", 2),
+        ({"message": "Rate limit exceeded", "code": 400}, "refused", 1),
+        ({"message": "Rate limit exceeded"}, "refused", 1),
+        ("Rate limit exceeded", "rate_limited", 2),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_error_in_a_success_is_what_it_says_and_is_tried_again_like_it(inside, error, kind, requests):
+    body = completion() | {"choices": [{"error": error}]} if inside else {"error": error, "user_id": "u"}
+    with scripted_server(lambda n, _: (200, body, {"retry-after-ms": "1"})) as server:
+        failed = failure(client_of(server, options="&retries=1"))
+    assert (failed.kind, len(server.requests)) == (kind, requests)
+    assert "answered 200 with the error" in str(failed)
+    assert "Rate limit exceeded" in str(failed)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no room"}},
+        {"error": "no room"},
+        {"message": "no room"},
+        {"detail": "no room"},
+        {"detail": [{"msg": "no room"}]},
+        {"object": "error", "message": "no room", "code": 400},
+        "no room",
+        "<html><body>no room</body></html>",
+        [{"error": {"message": "no room"}}],
+    ],
+)
+def test_the_servers_own_words_reach_the_message_whatever_form_they_have(body):
+    with scripted_server(lambda n, _: (400, body)) as server:
+        error = failure(client_of(server))
+    assert (error.kind, error.status) == ("refused", 400)
+    assert "no room" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("sent", "meaning"),
+    [
+        ("stop", "stop"),
+        ("eos_token", "stop"),
+        ("end_turn", "stop"),
+        ("max_tokens", "length"),
+        ("content_filter",) * 2,
+    ],
+)
+def test_a_servers_word_for_the_end_of_an_answer_is_understood_or_kept(sent, meaning):
+    with scripted_server(lambda n, _: (200, completion(finish_reason=sent))) as server:
+        assert client_of(server).submit(HELLO).result(10).finish_reason == meaning
+
+
+def test_half_of_a_character_in_a_reply_can_be_stored():
+    with scripted_server(lambda n, _: (200, completion("B \ud835"))) as server:
+        assert client_of(server).submit(HELLO).result(10).text == "B \ufffd"
+
+
+@pytest.mark.parametrize("usage", ['{"completion_tokens": 1e999}', '{"completion_tokens": -1}', '"x"', "[7]"])
+def test_a_reply_with_an_impossible_count_is_a_bad_reply_that_can_be_read(usage):
+    body = json.dumps(completion("blue")).replace('{"prompt_tokens": 7, "completion_tokens": 2}', usage)
+    with scripted_server(lambda n, _: (200, body)) as server:
+        error = failure(client_of(server))
+    assert error.kind == "bad_reply"
+    assert "blue" in str(error)
 
 
 def test_a_replica_that_is_unreachable_costs_no_request():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Answer = tuple[int, dict | str] | tuple[int, dict | str, dict]  # status, body, headers
+Body = dict | str | bytes
+# status, body, headers; or the bytes that go to the client as they are, instead of HTTP
+Answer = tuple[int, Body] | tuple[int, Body, dict] | Iterable[bytes]
 
 
 @dataclass
@@ -51,8 +53,18 @@ def scripted_server(script: Callable[[int, dict], Answer]) -> Iterator[Server]:
                 server.headers.append({name.lower(): value for name, value in self.headers.items()})
                 in_flight += 1
                 server.most_in_flight = max(server.most_in_flight, in_flight)
-            status, answer, *headers = script(number, body)
-            data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            reply = script(number, body)
+            if not isinstance(reply, tuple):
+                self.close_connection = True
+                with lock:
+                    in_flight -= 1
+                with contextlib.suppress(OSError):
+                    for part in reply:
+                        self.wfile.write(part)
+                return
+            status, answer, *headers = reply
+            data = answer if isinstance(answer, str | bytes) else json.dumps(answer)
+            data = data.encode() if isinstance(data, str) else data
             with lock:
                 in_flight -= 1
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client gave up waiting
