@@ -14,7 +14,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -27,9 +27,11 @@ from ..paths import resolve, shown
 from ..runs.evidence import Evidence
 from ..runs.provenance import text_hash
 from ..tasks.images import ImageSpec
-from .base import BackendType, Generation, GenerationRequest, failed, grey_picture_request
+from ..texts import storable
+from .base import NO_THOUGHTS, BackendType, Generation, GenerationRequest, failed, grey_picture_request
 from .endpoint import Client, Endpoint, EndpointError, Reply, is_endpoint, on_loop, parse_endpoints
 from .picture_memory import PictureMemory
+from .spelling import LOST, answer_entries
 from .transformers import normalise
 
 # values of the published processors: patch size x merge size, and the pixels of a view
@@ -37,8 +39,20 @@ PROCESSORS = {
     "qwen3_vl": ImageSpec(factor=32, min_pixels=65_536, max_pixels=16_777_216),
     "qwen2_5_vl": ImageSpec(factor=28, min_pixels=3_136, max_pixels=12_845_056),
 }
-END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+# fields of a message that hold what the text lacks, and what to do about each
+_NO_PARSER = f"start the server without a reasoning parser, or {NO_THOUGHTS}"
+ELSEWHERE = {
+    **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), _NO_PARSER),
+    **dict.fromkeys(
+        ("tool_calls", "function_call"),
+        "start the server without a tool parser, because agents read the call",
+    ),
+    "refusal": "use a model that answers",
+}
 EXCLUDED = -9999.0  # what vLLM and the embedded server write for -inf, which JSON has not
+# of the request that tries a server out: room for a short answer that ends by itself, and what agents have and stop at
+PROBE_TOKENS, AGENTS_TOKENS = 16, 512
+AGENTS_STOP = ("</tool_call>", "</answer>", "<|im_end|>")
 UNKNOWN = -1  # token ids: servers name tokens by their text
 
 
@@ -108,12 +122,17 @@ class ServerBackend:
         return on_loop(generation())
 
     def warm_up(self) -> None:
-        """Request one short answer from every endpoint. Raises UserError with the reply of one that gives none."""
+        """Request one short answer from every endpoint and read it as the run will.
+
+        Raises:
+            UserError: a server gives none, or one that the run could not use; with the server's words.
+        """
         for endpoint in self.endpoints:
             try:
-                self._ask_one(endpoint, evidence_k=0)
+                request, reply = self._ask_one(endpoint, evidence_k=0)
             except EndpointError as error:
                 raise _unusable(error) from None
+            self._usable(endpoint, request, reply)
 
     def info(self) -> dict:
         """What identifies the model, without a host; see `Backend.info`."""
@@ -137,7 +156,7 @@ class ServerBackend:
         Raises:
             UserError: a server does not answer, or returns fewer although they are required.
         """
-        self.vocab_size = available = min(self._probe(e, evidence_k) for e in self.endpoints)
+        self.vocab_size = available = min(self._probe(e, evidence_k, required) for e in self.endpoints)
         name = self.endpoints[0].model
         if required and available == 0:
             raise UserError(
@@ -153,13 +172,16 @@ class ServerBackend:
             )
         return available
 
-    def _probe(self, endpoint: Endpoint, evidence_k: int) -> int:
-        """Alternatives returned for evidence_k requested; if that is refused, the number that the refusal allows."""
+    def _probe(self, endpoint: Endpoint, evidence_k: int, required: bool) -> int:
+        """Alternatives returned for evidence_k requested; if that is refused, the number that the refusal allows.
+
+        Evidence that cannot be used counts as none, or raises UserError if it is required.
+        """
         wanted = [evidence_k]
         while wanted:
             k = wanted.pop(0)
             try:
-                return min(k, _alternatives(self._ask_one(endpoint, k), k))
+                request, reply = self._ask_one(endpoint, k)
             except EndpointError as error:
                 if error.kind != "refused" or "logprobs" not in str(error):
                     raise _unusable(error) from None
@@ -167,15 +189,43 @@ class ServerBackend:
                     limit = re.search(r"(?:allowed|at most|maximum|max|<=)\D{0,20}(\d+)", str(error))
                     guesses = {int(limit[1])} if limit else {5, 20, 64}
                     wanted = sorted((n for n in guesses if 0 < n < k), reverse=True)
+                continue
+            self._usable(endpoint, replace(request, evidence_k=0), reply)
+            available = min(k, _alternatives(reply, k))
+            try:
+                self._usable(endpoint, replace(request, evidence_k=available), reply)
+            except UserError:
+                if required:
+                    raise
+                return 0
+            return available
         return 0
 
-    def _ask_one(self, endpoint: Endpoint, evidence_k: int) -> Reply:
+    def _ask_one(self, endpoint: Endpoint, evidence_k: int) -> tuple[GenerationRequest, Reply]:
+        """A request of the kind that the run sends, and its reply."""
+        agent = self.role == "agent"
+        stop = AGENTS_STOP if agent and not evidence_k else ()
+        request = grey_picture_request(self.image_spec, evidence_k, PROBE_TOKENS, stop)
         client = Client([endpoint])
-        messages, body = self.body(grey_picture_request(self.image_spec, evidence_k))
         try:
-            return client.submit(messages, **body).result()
+            reply = self._reply(client, request)
+            if agent and not reply.text and reply.finish_reason == "length":  # agents have room for a thought
+                request = replace(request, max_new_tokens=AGENTS_TOKENS)
+                reply = self._reply(client, request)
+            return request, reply
         finally:
             client.close()
+
+    def _reply(self, client: Client, request: GenerationRequest) -> Reply:
+        messages, body = self.body(request)
+        return client.submit(messages, **body).result()
+
+    def _usable(self, endpoint: Endpoint, request: GenerationRequest, reply: Reply) -> None:
+        """Raises UserError for a reply that would be a failure in the run."""
+        if error := read_reply(request, reply).error:
+            raise UserError(
+                f"{endpoint.base_url}: the run could not use the reply to a test: {error.message}"
+            )
 
     # ----------------------------------------------------------------------------------------- requests
     def body(self, request: GenerationRequest) -> tuple[list[dict], dict]:
@@ -256,18 +306,32 @@ def image_spec_of(processor: str) -> ImageSpec:
 
 
 def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
-    """The generation of a server's reply. A reply that lacks what was requested is a failure."""
-    if reply.finish_reason not in ("stop", "length"):
-        return failed(request, f"bad_reply: the answer ended by {reply.finish_reason!r}", reply.latency_s)
+    """The generation of a server's reply. One that lacks what was requested, or cannot be read, is a failure."""
+    try:
+        return _read_reply(request, reply)
+    except Exception as error:  # a server may send anything; what it sent is a result of this sample
+        reason = (
+            str(error)
+            if type(error) is ValueError
+            else f"it cannot be read ({type(error).__name__}: {error})"
+        )
+        return failed(request, storable(f"bad_reply: {reason}; it begins {reply.excerpt!r}"), reply.latency_s)
+
+
+def _read_reply(request: GenerationRequest, reply: Reply) -> Generation:
+    """Raises ValueError with the reason for a reply that lacks something."""
     text, stop = reply.text, reply.choice.get("stop_reason")
+    if not text:
+        _check_empty(reply)
+    if reply.finish_reason not in ("stop", "length"):
+        raise ValueError(
+            f"the answer ended by {reply.finish_reason!r}, where 'stop' or 'length' are expected"
+        )
     if stop in request.stop and not text.endswith(stop):
         text += stop
     evidence, first_texts = None, ()
     if request.evidence_k:
-        try:
-            evidence, first_texts = read_evidence(reply.choice, text, request.evidence_k)
-        except ValueError as error:
-            return failed(request, f"bad_reply: {error}", reply.latency_s)
+        evidence, first_texts = read_evidence(reply.choice, text, request.evidence_k, request.stop)
         n = evidence.n_tokens
     else:
         # servers that send stop_reason count the end token, which is not part of the answer
@@ -277,63 +341,84 @@ def read_reply(request: GenerationRequest, reply: Reply) -> Generation:
     return Generation(request.id, text, ids, reply.finish_reason, reply.latency_s, 1, evidence, first_texts)
 
 
-def read_evidence(choice: dict, text: str, k: int) -> tuple[Evidence, tuple[str, ...]]:
+def _check_empty(reply: Reply) -> None:
+    """Raises ValueError for a reply whose text went somewhere else, so that it is not taken for an empty answer."""
+    message = reply.choice["message"]
+    field = next((name for name in ELSEWHERE if message.get(name)), None)
+    if field:
+        cut = ", which the token limit cut off" if reply.finish_reason == "length" else ""
+        raise ValueError(
+            f"the answer is empty, and {field} holds {str(message[field])[:80]!r}{cut}; {ELSEWHERE[field]}"
+        )
+
+
+def read_evidence(
+    choice: dict, text: str, k: int, stop: Sequence[str] = ()
+) -> tuple[Evidence, tuple[str, ...]]:
     """Evidence of an answer from the logprobs of a choice, and the texts of its first token's alternatives.
 
-    Servers differ in whether the end token has an entry, and in how many alternatives they send. Entries after the text
-    are dropped; alternatives are sorted and cut to k. Token ids are UNKNOWN.
+    Only entries that spell the text are evidence of it: thoughts that the server took out of the text, and what comes
+    after it, are dropped. Alternatives are sorted and cut to k. Token ids are UNKNOWN.
 
     Raises:
-        ValueError: logprobs are missing, unreadable or have fewer than k alternatives.
+        ValueError: logprobs are missing, unreadable, of another text or have fewer than k alternatives.
     """
-    content = (choice.get("logprobs") or {}).get("content")
-    if content is None:
+    entries = _entries(choice)
+    if entries is None:
         raise ValueError("the server returned no logprobs")
-    try:
-        entries = content[: _length(content, text)]
-        rows = [_logprobs(e["top_logprobs"]) for e in entries]
-        ranks = [np.argsort(-row, kind="stable")[:k] for row in rows]
-        chosen = _logprobs(entries)
-        texts = tuple(str(e["token"]) for e in entries)
-        first_texts = tuple(str(entries[0]["top_logprobs"][i]["token"]) for i in ranks[0]) if ranks else ()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"logprobs cannot be read ({type(error).__name__}: {error})") from None
+    span, text_of = answer_entries(entries, text, stop)
+    entries = [entries[n] for n in span]
+    rows = [_logprobs(entry["top_logprobs"]) for entry in entries]
     if short := [len(row) for row in rows if len(row) < k]:
         raise ValueError(f"the server returned {min(short)} of {k} alternatives (vLLM: --max-logprobs {k})")
+    ranks = [np.argsort(-row, kind="stable")[:k] for row in rows]
+    texts = tuple(_shown(entry, text_of) for entry in entries)
+    first_texts = tuple(_shown(entries[0]["top_logprobs"][i], text_of) for i in ranks[0]) if ranks else ()
     n = len(entries)
     top = np.array([row[rank] for row, rank in zip(rows, ranks, strict=True)], np.float32).reshape(n, k)
-    return Evidence(np.full(n, UNKNOWN), texts, chosen, np.full((n, k), UNKNOWN), top), first_texts
+    evidence = Evidence(np.full(n, UNKNOWN), texts, _logprobs(entries), np.full((n, k), UNKNOWN), top)
+    return evidence, first_texts
 
 
-def _length(entries: Sequence[dict], text: str) -> int:
-    """Number of entries that make up the text."""
-    wanted, read = text.encode(), b""
-    for n, entry in enumerate(entries):
-        if read.startswith(wanted):
-            return n
-        encoded = entry.get("bytes")
-        read += bytes(encoded) if encoded is not None else str(entry["token"]).encode()
-    n = len(entries)
-    if not read.startswith(wanted):  # bytes of a character that is split over tokens may be lost
-        while n and entries[n - 1]["token"] in END_TOKENS:
-            n -= 1
-    return n
+def _entries(choice: dict) -> list[dict] | None:
+    """The entries of the log-probabilities; None without any. Raises ValueError for wrong types."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else logprobs
+    if content is None:
+        return None
+    if not isinstance(content, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("token"), str) for e in content
+    ):
+        raise ValueError("logprobs cannot be read: content is no list of tokens")
+    return content
+
+
+def _shown(entry: dict, text_of: Callable[[dict], str]) -> str:
+    """The text of a token for records, also where the server names the vocabulary's entry or a number."""
+    text = text_of(entry)
+    return text if text and LOST not in text else storable(str(entry["token"]))
 
 
 def _logprobs(entries: Sequence[dict]) -> np.ndarray:
     """The log-probabilities of some entries, float64 [len(entries)]. Raises ValueError for impossible ones."""
-    values = np.array([entry["logprob"] for entry in entries], np.float64).reshape(len(entries))
-    if not (possible := values <= 1e-3).all():  # nan is not, either
-        raise ValueError(f"{values[~possible][0]} is no log-probability")
-    return np.where(values > EXCLUDED, values, -np.inf)
+    numbers = [entry["logprob"] for entry in entries]
+    if odd := [number for number in numbers if type(number) not in (int, float) or not number <= 1e-3]:
+        raise ValueError(f"logprobs cannot be read: {str(odd[0])[:40]} is no log-probability")
+    return np.array([number if number > EXCLUDED else -np.inf for number in numbers], np.float64)
 
 
 def _alternatives(reply: Reply, requested: int) -> int:
-    """Number of alternatives that every token has; the requested number for an answer without tokens."""
-    content = (reply.choice.get("logprobs") or {}).get("content")
-    if content == [] and not reply.text:
-        return requested
-    return min((len(entry.get("top_logprobs") or ()) for entry in content or []), default=0)
+    """Number of alternatives that every token has, or the requested number without tokens.
+
+    1 where they cannot be read, so that reading them gives the reason.
+    """
+    try:
+        entries = _entries(reply.choice)
+        if entries == [] and not reply.text:
+            return requested
+        return min((len(entry["top_logprobs"]) for entry in entries or ()), default=0)
+    except (ValueError, KeyError, TypeError):
+        return 1
 
 
 def _unusable(error: EndpointError) -> UserError:

@@ -366,7 +366,7 @@ def test_tokens_that_complete_a_stop_string_count_up_to_its_end():
         entry("a>\n", 0.0, -1.0),
         entry("x", 0.0, -1.0),
     ]
-    evidence, _ = read_evidence({"logprobs": {"content": content}}, "red</a>", 2)
+    evidence, _ = read_evidence({"logprobs": {"content": content}}, "red</a>", 2, ("</a>",))
     assert evidence.token_texts == ("red", "</", "a>\n")
 
 
