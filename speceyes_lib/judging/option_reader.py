@@ -19,12 +19,13 @@ from ..tasks.sample import LETTERS
 Named = tuple[int | str | None, str]  # what a reply names (None: nothing for certain), and the rule
 Reader = Callable[[str], Named]
 
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without blanks between words
 _WORD = re.compile(r"\w+(?:['’]\w+)*(?:\.\d+)?")
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
 _MARKUP = re.compile(
-    r"</?(?:answer|final|choice|option|output|response|strong|span|code|div|em|br|b|i|u|s|p)\b[^<>]*>"
-    r"|[*`~$]+|(?<![^\W_])_+|_+(?![^\W_])",
+    r"</?(?:answer|final|choice|option|output|response|strong|span|font|mark|code|pre|div|h\d|li|em|br|b|i|u|s|p)\b[^<>]*>"
+    rf"|[*`~$]+|(?<![^\W_{_CJK}])_+|_+(?![^\W_{_CJK}])",
     re.IGNORECASE,
 )
 
@@ -49,19 +50,24 @@ _CERTAIN = re.compile(
 )
 _NEGATION = re.compile(
     r"\b(?:no|not|never|neither|nor|none|cannot|cant|dont|isnt|arent|except|without|\w+n['’]t"
-    r"|nicht|kein\w*|weder|pas|ni|aucune?|jamais|non|nunca|ningun\w*|niet|geen|nem|ne|não|нет|не|ни)\b"
-    r"|不|没|沒|非(?!常)|ない|ません|아니|않"
+    r"|nicht|kein\w*|weder|pas|ni|aucune?|jamais|non|nunca|ningun\w*|niet|geen|nem|ne|não|нет|не|ни"
+    r"|nie|není|inte|inget|ikke|değil|không|bukan|tidak|ні|ليس\w*|لا|नहीं)\b"
+    r"|不|没|沒|非(?!常)|ない|ません|아니|아닙|아닌|않"
 )
 _REJECTION = re.compile(
     r"\b(?:incorrect(?:ly)?|wrong(?:ly)?|false|untrue|inaccurate|invalid|mistaken|unlikely|implausible|impossible|hardly"
     r"|rul(?:e|es|ed|ing) (?:\w+ )?out|rules? against|exclud\w+|eliminat\w+|reject\w*|discard\w*|dismiss\w*|refut\w+"
     r"|contradict\w*|disagree\w*|doubt\w*|deny|denies|denied|refuse\w*|avoid\w*|instead of|rather than|other than"
     r"|apart from|besides|unless|anything but|far from|opposite of|fails? to|least likely"
-    r"|falsch|faux|fausse|falso|falsa|sbagliat\w+|errad\w+|incorrect[oa]|fout|неверн\w+)\b|错|錯|誤|間違"
+    r"|falsch\w*|scheidet|scheiden|faux|fausse|incorrecte?|falso|falsa|sbagliat\w+|errad\w+|incorrect[oa]|fout|onjuist"
+    r"|неверн\w+|неправильн\w+|ошибочн\w+|błędn\w+|špatn\w+|fel|forkert|yanlış|sai|salah|невірн\w+|неправильн\w+|خطأ|गलत)\b"
+    r"|错|錯|誤|間違|排除|틀[린렸]"
 )
 _HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|(?:might|may|could)(?: \w+)? be|might|unsure|uncertain|unclear|undecided|unknown"
-    r"|depends|vielleicht|peut être|quizás?|tal vez|forse|talvez|misschien|возможно)\b|可能|也许|也許"
+    r"|depends|vielleicht|möglicherweise|könnte\w*|peut être|pourrait|quizás?|tal vez|podría|forse|potrebbe|talvez"
+    r"|poderia|misschien|возможно|может быть|może|możliwe|možná|kanske|måske|belki|có thể|mungkin|можливо|ربما|शायद)\b"
+    r"|可能|也许|也許|或许|大概|たぶん|おそらく|かもしれ|아마|수도"
 )
 _CONDITION = re.compile(r"\b(?:if|whether|suppose|assuming|unless)\b")
 
@@ -70,18 +76,19 @@ _AFTER_LETTER = re.compile(
     r"\s+(?:is|isn['’]t|was|were|seems|looks|appears|fits|matches|describes|shows|would|wouldn['’]t|should|could|has|because"
     r"|since|as|and|or|nor|but|for|from|based|according|which|where|when|that|this|the|it|it['’]s|i|we|you|they|he|she|there"
     r"|these|those|its|my|both|in|on|by|with|if|than|vs|rather|therefore|thus|hence|however|in|to|of|does|doesn['’]t|cannot"
-    r"|ist|weil|oder|und|est|parce|ou|et|es|porque|o|y|è|perché|é|e|omdat|of|en|это)(?![\w'’\-])",
+    r"|ist|stimmt|trifft|passt|wäre|scheidet|weil|oder|und|est|convient|parce|ou|et|es|porque|o|y|è|perché|é|está"
+    r"|e|omdat|of|en|to|jest|lub|nebo|je|är|eller|och|ve|veya|yanlış|doğru|değil|là|hoặc|adalah|atau)(?![\w'’\-])",
     re.IGNORECASE,
 )
-_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_NO_WORD_BEFORE = rf"(?<![^\W{_CJK}])(?<!['’\-])"
-_NO_WORD_AFTER = rf"(?![^\W{_CJK}'’]|['’]\w|-\w)"
+_NO_WORD_BEFORE = rf"(?<![^\W{_CJK}])(?<![^\W{_CJK}]['’\-])"
+_NO_WORD_AFTER = rf"(?![^\W{_CJK}]|['’\-][^\W{_CJK}])"
 _CAPITAL = re.compile(rf"{_NO_WORD_BEFORE}([A-Z]){_NO_WORD_AFTER}")
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _KEYED = re.compile(rf"\b(?:option|choice|answer|letter)\s+([a-z]){_NO_WORD_AFTER}", re.IGNORECASE)
 _LETTER_ALONE = re.compile(r"\W*([A-Za-z])\W*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:;\n\"“«‘•>)\]\-–—])\s*")
-_NEXT_WORD = re.compile(r"\s+(?=\w)")
+# an article stands before a word of its line in Latin letters
+_NEXT_WORD = re.compile(r"[^\S\n]+(?=[0-9A-Za-zÀ-ɏ])")
 
 # "no" is a verdict when nothing or a clause follows, and a mere determiner before a noun ("no doubt")
 _YES_NO_WORD = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -59,6 +60,48 @@ LETTER = [
     "答案：{x}。",
     "正解は{x}です",
     "Ответ: {x}",
+]
+# in other languages: the letter, {x} rejected or doubted, and {x} beside another option {y}
+OTHER_LETTER = """
+Die richtige Antwort ist {x}.|Antwort: {x}|Richtig ist {x}.|{x} ist die richtige Antwort.|{x} stimmt.|Ich wähle {x}.
+La bonne réponse est {x}.|Réponse : {x}|{x} est la bonne réponse.|C'est {x}.|L’option {x} convient.
+La respuesta correcta es {x}.|{x} es correcta.|La opción {x} es la correcta.|{x} porque es lisa
+A resposta correta é {x}.|A alternativa {x} está correta.|Letra {x}|La risposta è: {x}|{x} è corretta|Antwoord: {x}
+Odpowiedź: {x}|Poprawna odpowiedź to {x}.|Správná odpověď je {x}.|Rätt svar är {x}.|Doğru cevap {x}|Đáp án là {x}.
+Правильный ответ: {x}|Ответ — {x}.|Відповідь: {x}|Jawabannya adalah {x}.|الجواب: {x}|सही उत्तर {x} है।
+答案是{x}。|正确答案：{x}|我选{x}。|应该选{x}，因为手套很光滑。|{x}选项正确|答案为{x}
+答えは{x}です。|{x}が正しい|정답은 {x}입니다.|{x}입니다
+"""
+OTHER_NOTHING = """
+{x} ist falsch.|Nicht {x}|{x} stimmt nicht.|Option {x} scheidet aus|Vielleicht {x}|Es könnte {x} sein
+Ce n'est pas {x}.|{x} est incorrecte|Peut-être {x}|No es {x}.|{x} es incorrecta.|Quizás {x}|Não é {x}.|{x} está errada.
+Non è {x}.|{x} è sbagliata|Forse {x}|{x} is niet juist|Misschien {x}|Nie {x}|{x} jest błędna|Może {x}|Není to {x}
+{x} yanlış|{x} değil|Belki {x}|Không phải {x}|Bukan {x}|Ответ не {x}.|{x} — неправильный ответ|Возможно, {x}
+{x}不正确|{x}错误|可能是{x}|不选{x}|排除{x}
+答えは{x}ではない|{x}は間違い|たぶん{x}|{x}가 아닙니다|{x}는 틀렸습니다|아마 {x}
+"""
+OTHER_TWO = """
+{x} oder {y}|{x} ou {y}|{x} o {y}|{x} of {y}|{x} или {y}|{x} lub {y}|{x} ve {y}
+{x} 또는 {y}|{x}或{y}|{x}か{y}|{x}和{y}|{x}、{y}
+Entweder {x} oder {y}|Ответ: {x} или {y}|答案是{x}或{y}|答えは{x}か{y}です|{x} | {y}|{x} & {y}
+"""
+# how a letter is written
+FORMS = [
+    *(
+        "{x}",
+        "**{x}**",
+        "*{x}*",
+        "_{x}_",
+        "`{x}`",
+        "({x})",
+        "[{x}]",
+        "“{x}”",
+        "「{x}」",
+        "'{x}'",
+        "${x}$",
+        "<b>{x}</b>",
+    ),
+    *("<font color=red>{x}</font>", r"\text{{{x}}}", r"\(\mathrm{{{x}}}\)"),
 ]
 # {t} is the text of an option
 TEXT = [
@@ -125,6 +168,14 @@ THOUGHTS = [
     "◁think▷{u}◁/think▷",
     "<|begin_of_thought|>not {u}<|end_of_thought|>",
 ]
+
+
+def split(templates: str) -> list[str]:
+    return [part for line in templates.strip().splitlines() for part in re.split(r"(?<! )\|(?! )", line)]
+
+
+def full_width(letter: str) -> str:
+    return chr(ord(letter) + 0xFEE0)
 
 
 def fill(template: str, options: tuple[str, ...], first: str, second: str) -> str:
@@ -199,15 +250,31 @@ def test_yes_and_no(reply, name):
     assert named_option(reply, None)[0] == name
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_letters_are_read_in_every_language_and_form(form):
+    for number, template in enumerate([*split(OTHER_LETTER), *split(OTHER_NOTHING), *split(OTHER_TWO)]):
+        for i, letter in enumerate("ABCD"):
+            x, y = letter, "BCDA"[i]
+            if number % 2:
+                x, y = full_width(x), full_width(y)
+            reply = template.format(x=form.format(x=x), y=form.format(x=y))
+            expected = i if template in split(OTHER_LETTER) else None
+            assert named_option(reply, COLOURS)[0] == expected, reply
+
+
 def test_laws_of_ten_thousand_replies():
     rng = random.Random(0)
+    others = [*split(OTHER_LETTER), *split(OTHER_NOTHING)]
+    both = [*TWO, *split(OTHER_TWO)]
     for _ in range(10_000):
         options, shown = (tuple(rng.sample(COLOURS, 4)) for _ in range(2))
         first, second = rng.sample(COLOURS, 2)
-        template = rng.choice(LETTER + TEXT + NOTHING + TWO)
+        template = rng.choice(LETTER + TEXT + NOTHING + others + both)
+        if template in others:
+            template = template.replace("{x}", rng.choice(FORMS))
         reply = fill(template, options, first, second)
         name = named_option(reply, options)[0]
-        if template in TWO:
+        if template in both:
             assert name is None, reply
 
         permuted = named_option(fill(template, shown, first, second), shown)[0]
