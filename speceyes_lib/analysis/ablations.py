@@ -20,31 +20,30 @@ from ..replay.outcomes import POOLED
 from ..replay.replay_data import NotRecorded, ReplayData
 from ..replay.settings import AXES, Setting
 from ..tasks.registry import TASKS
-from .confidence_data import ConfidenceData
 
 SAME_THRESHOLD, SAME_COVERAGE = "same threshold", "same coverage"
 
 
-def front(run: ConfidenceData, names: Sequence[str], points: int = 200) -> pd.DataFrame:
+def front(data: ReplayData, base: Setting, names: Sequence[str]) -> pd.DataFrame:
     """Accuracy and speedup of the funnel over its threshold, one line per score.
 
     Args:
-        run: the run; other parts of its setting stay.
+        data: the recorded pass.
+        base: the setting of all lines but for score and threshold.
         names: scores. A score that the run cannot be gated by gives no rows.
-        points: thresholds at most, spread evenly over the drafts.
 
     Returns:
-        Columns of `outcomes.curve`, pooled over the tasks.
+        Columns of `outcomes.curve`, pooled over the tasks, at 200 thresholds at most.
     """
     lines = [pd.DataFrame(columns=[*AXES, "task", "accuracy_pct", "speedup"])]
     for name in names:
-        setting = replace(run.setting, score=name)
+        setting = replace(base, score=name)
         try:
-            values = np.sort(_eligible_scores(run.data, setting))
+            values = np.sort(_eligible_scores(data, setting))
         except NotRecorded:
             continue
-        at = np.unique(np.linspace(0, len(values) - 1, points).astype(int)) if len(values) else []
-        lines.append(outcomes.curve(run.data, setting, np.unique([0.0, *values[at], 1.0])))
+        at = np.unique(np.linspace(0, len(values) - 1, 200).astype(int)) if len(values) else []
+        lines.append(outcomes.curve(data, setting, np.unique([0.0, *values[at], 1.0])))
     rows = pd.concat(lines[1:] or lines, ignore_index=True)
     return rows[rows["task"] == POOLED].reset_index(drop=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..gating import calibration_samples, certificates, scores
 from ..gating.gate import accepts
-from ..gating.scores import GATE_SCORES
+from ..gating.scores import GATE_SCORES, SCORES
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from ..gating.threshold import OperatingPoint
 from ..params import GateAnalysisParams
@@ -26,7 +27,9 @@ from ..replay.replay_data import ABSENT, NotRecorded, ReplayData
 from ..replay.settings import Setting
 from ..runs import recorded_run
 from ..runs.records import PHASES
-from . import sample_frame, score_comparison, summary
+from ..stats import calibration, ranking
+from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
+from . import ablations, sample_frame, score_comparison, summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +63,76 @@ class ConfidenceData:
 
     @property
     def drafts(self) -> pd.DataFrame:
-        """The judged drafts: a column per score, and `right`."""
-        return self.scores[self.drafted].assign(right=self.right[self.drafted])
+        """The judged drafts: a column per score that one of them has, and `right`."""
+        scores = self.scores[self.drafted].dropna(axis=1, how="all")
+        return scores.assign(right=self.right[self.drafted])
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Samples whose draft is right, bool [n]."""
         return sample_frame.right_of(self.frame, "draft").to_numpy()
+
+    @cached_property
+    def identical(self) -> list[list[str]]:
+        """The names of the scores, those that agree on every draft in one group."""
+        return score_comparison.identical_scores(self.drafts.drop(columns="right"))
+
+    def auroc(self, names: Sequence[str], bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> dict:
+        """`summary.auroc_by_score`."""
+        return summary.auroc_by_score(self.frame, names, bootstrap)
+
+    def compared(self, coverages: Sequence[float], bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> pd.DataFrame:
+        """`score_comparison.compare_scores` of all scores."""
+        drafts, groups = self.drafts, self.frame["group"][self.drafted]
+        return score_comparison.compare_scores(
+            drafts.drop(columns="right"), drafts["right"], groups, coverages=coverages, bootstrap=bootstrap
+        )
+
+    def merged(self, compared: pd.DataFrame) -> pd.DataFrame:
+        """Rows of `compared`, one for each group of identical scores."""
+        return score_comparison.merged_scores(compared, self.identical)
+
+    def risk_coverage(self, names: Sequence[str]) -> pd.DataFrame:
+        """`ranking.risk_coverage` of several scores: score, coverage_pct, risk_pct, aurc, n."""
+        drafts = self.drafts
+        parts = []
+        for name in names:
+            curve = ranking.risk_coverage(drafts[name], drafts["right"], bootstrap=Bootstrap(draws=1))
+            columns = {"score": name, "coverage_pct": curve.coverage_pct, "risk_pct": curve.risk_pct}
+            parts.append(pd.DataFrame(columns).assign(aurc=curve.aurc.value, n=curve.n))
+        return pd.concat(parts, ignore_index=True)
+
+    def rolling_by_rank(self, names: Sequence[str], window: int = 50) -> pd.DataFrame:
+        """`ranking.rolling_accuracy` of several scores, over windows of so many drafts, one score below the other.
+
+        Columns: score, rank_pct (middle of the window), accuracy_pct, low_pct, high_pct, window, n.
+        """
+        drafts = self.drafts
+        parts = []
+        for name in names:
+            curve = ranking.rolling_accuracy(drafts[name], drafts["right"], window)
+            rank = np.arange(len(curve.score)) + curve.window / 2
+            columns = {"score": name, "rank_pct": 100 * (rank / max(curve.n, 1))}
+            columns |= {c: getattr(curve, c) for c in ("accuracy_pct", "low_pct", "high_pct", "window", "n")}
+            parts.append(pd.DataFrame(columns))
+        return pd.concat(parts, ignore_index=True)
+
+    def reliability(self, n_bins: int = 10) -> pd.DataFrame:
+        """Equally filled bins of the scores that are probabilities, identical ones once.
+
+        Columns: score, promised_pct, accuracy_pct, low_pct, high_pct, n_bin.
+        """
+        drafts = self.drafts
+        columns = ("promised_pct", "accuracy_pct", "low_pct", "high_pct", "n_bin")
+        parts = [pd.DataFrame(columns=["score", *columns])]
+        for name in (group[0] for group in self.identical if SCORES[group[0]].is_probability):
+            bins = calibration.reliability(drafts[name], drafts["right"], n_bins)
+            parts.append(pd.DataFrame({"score": name, **{c: getattr(bins, c) for c in columns}}))
+        return pd.concat(parts[1:] or parts, ignore_index=True)
+
+    def front(self, names: Sequence[str]) -> pd.DataFrame:
+        """`ablations.front` of some scores, under the run's setting."""
+        return ablations.front(self.data, self.setting, names)
 
     def to_certify(self, score: str | None = None) -> calibration_samples.GateSamples:
         """The run's samples as `certify` takes them, under its router; with predicted seconds where it was timed.

@@ -25,7 +25,7 @@ from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
 from .reported import BATCH_SIZES, KS, TABLES, read_reported
 from .results import COLUMNS, measured_results, method_of, reported_results
-from .summary import RunResult, gate_of
+from .run_result import RunResult, gate_of
 
 AGENTS = (1, 2, 4, 8, 16, 32)
 

@@ -9,6 +9,7 @@ counted from 0, the option shown first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -30,8 +31,62 @@ STAGE = "study_position_bias"
 PUBLISHED = "as_published"
 
 
-def run_orders(params: PositionBiasParams, progress: Progress) -> dict[str, RecordedRun]:
-    """Draft every sample in every order that is not done yet: order -> the run that holds its drafts.
+@dataclass(frozen=True)
+class OrderPasses:
+    """The drafts of a run in every order: `runs` maps an order to the run that holds its drafts."""
+
+    params: PositionBiasParams
+    runs: Mapping[str, RecordedRun]
+
+    def answers(self) -> pd.DataFrame:
+        """One row per order and sample, judged in the order shown, under the protocol of the parameters.
+
+        Columns: order, id, task, benchmark, group, options (how many), right_place, named_place (NaN: none named),
+        answer, verdict, right.
+        """
+        rows = []
+        for order, run in self.runs.items():
+            for record in run.drafts().values():
+                sample = shown_as(run.sample(record.id), record.options_shown)
+                if sample.options is None:
+                    raise ConfigError(f"tasks: {sample.task} has no options to reorder; leave it out")
+                verdict = judge(sample, record.answer, self.params.protocol, record.status == "error").verdict
+                named, _ = named_option(record.answer or "", sample.options)
+                rows.append(
+                    {
+                        "order": order,
+                        "id": record.id,
+                        "task": sample.task,
+                        "benchmark": sample.benchmark,
+                        "group": sample.meta["group"],
+                        "options": len(sample.options),
+                        "right_place": LETTERS.index(sample.answer),
+                        "named_place": named,
+                        "answer": record.answer,
+                        "verdict": verdict,
+                        "right": verdict == "right",
+                    }
+                )
+        return pd.DataFrame(rows).astype({"named_place": "float64"})
+
+    def write(self, orders: pd.DataFrame, places: pd.DataFrame, figures: Sequence[Path] = ()) -> Path:
+        """Write both tables and the manifest over them and the run's `figures`; returns the stage folder."""
+        stages = {
+            (order, t): run.stage(DRAFT_STAGE, t) for order, run in self.runs.items() for t in run.tasks
+        }
+        return finish_stage(
+            self.params.run,
+            STAGE,
+            self.params.stage_config(),
+            files={"by_order.csv": orders, "by_place.csv": places},
+            counts=sum(len(stage.records) for stage in stages.values()),
+            inputs={f"{order}/{task}": stage.sha256 for (order, task), stage in stages.items()},
+            figures=figures,
+        )
+
+
+def run_orders(params: PositionBiasParams, progress: Progress) -> OrderPasses:
+    """Draft every sample in every order that is not done yet.
 
     Raises:
         StageError: the run has no drafts.
@@ -42,7 +97,7 @@ def run_orders(params: PositionBiasParams, progress: Progress) -> dict[str, Reco
         if order != PUBLISHED:
             run_draft_stage(drafting(params, order), progress)
         recorded[order] = recorded_run.open(_run_of(params, order), tasks=params.tasks)
-    return recorded
+    return OrderPasses(params, recorded)
 
 
 def drafting(params: PositionBiasParams, order: str) -> DraftParams:
@@ -66,38 +121,6 @@ def drafting(params: PositionBiasParams, order: str) -> DraftParams:
 
 def _run_of(params: PositionBiasParams, order: str) -> str:
     return params.run if order == PUBLISHED else f"{params.run}_{order}"
-
-
-def order_answers(params: PositionBiasParams, recorded: Mapping[str, RecordedRun]) -> pd.DataFrame:
-    """One row per order and sample, judged under `params.protocol` in the order shown.
-
-    Columns: order, id, task, benchmark, group, options (how many), right_place, named_place (NaN: none named),
-    answer, verdict, right.
-    """
-    rows = []
-    for order, run in recorded.items():
-        for record in run.drafts().values():
-            sample = shown_as(run.sample(record.id), record.options_shown)
-            if sample.options is None:
-                raise ConfigError(f"tasks: {sample.task} has no options to reorder; leave it out")
-            verdict = judge(sample, record.answer, params.protocol, record.status == "error").verdict
-            named, _ = named_option(record.answer or "", sample.options)
-            rows.append(
-                {
-                    "order": order,
-                    "id": record.id,
-                    "task": sample.task,
-                    "benchmark": sample.benchmark,
-                    "group": sample.meta["group"],
-                    "options": len(sample.options),
-                    "right_place": LETTERS.index(sample.answer),
-                    "named_place": named,
-                    "answer": record.answer,
-                    "verdict": verdict,
-                    "right": verdict == "right",
-                }
-            )
-    return pd.DataFrame(rows).astype({"named_place": "float64"})
 
 
 def by_order(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> pd.DataFrame:
@@ -150,23 +173,3 @@ def by_place(frame: pd.DataFrame, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> p
         for (options, place), part in rotated.groupby(["options", "right_place"])
     ]
     return pd.DataFrame(rows)
-
-
-def write_position_bias(
-    params: PositionBiasParams,
-    recorded: Mapping[str, RecordedRun],
-    orders: pd.DataFrame,
-    places: pd.DataFrame,
-    figures: Sequence[Path] = (),
-) -> Path:
-    """Write both tables and the manifest over them and the run's `figures`; returns the stage folder."""
-    stages = {(order, t): run.stage(DRAFT_STAGE, t) for order, run in recorded.items() for t in run.tasks}
-    return finish_stage(
-        params.run,
-        STAGE,
-        params.stage_config(),
-        files={"by_order.csv": orders, "by_place.csv": places},
-        counts=sum(len(stage.records) for stage in stages.values()),
-        inputs={f"{order}/{task}": stage.sha256 for (order, task), stage in stages.items()},
-        figures=figures,
-    )

@@ -103,15 +103,14 @@ def _measures_of(
     return measure
 
 
-def identical_scores(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
-    """The names in groups whose scores agree on every draft (up to `EQUAL_SCORES`), in the order of the names.
+def identical_scores(table: pd.DataFrame) -> list[list[str]]:
+    """The names of the columns in groups whose scores agree on every draft (up to `EQUAL_SCORES`), in their order.
 
     Args:
         table: a column per score [drafts]; nan (no score) agrees with nan only.
-        names: of the columns to compare.
     """
     groups: list[list[str]] = []
-    for name in names:
+    for name in table:
         for group in groups:
             if np.allclose(table[group[0]], table[name], rtol=0, atol=EQUAL_SCORES, equal_nan=True):
                 group.append(name)

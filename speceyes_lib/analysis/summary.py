@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,17 +13,15 @@ from ..gating.gate import accepts, gated_right
 from ..gating.separability import PAPER_SCORES
 from ..gating.threshold import OperatingPoint, read_operating_point
 from ..gating.threshold import choose_threshold as gate_rule
-from ..params import FiguresParams, GateAnalysisParams, StageParams
+from ..params import GateAnalysisParams, StageParams
 from ..paths import resolve
 from ..runs import recorded_run
 from ..runs.provenance import environment, folder_hash
-from ..runs.recorded_run import GATE, RecordedRun
 from ..stats import proportions, ranking
 from ..stats.intervals import Estimate, finite_or_none, proportion
 from ..stats.paired import PairedTest, paired_test, speedup
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.registry import HARD_BELOW
-from . import sample_frame
 from .sample_frame import ARM_PARTS, arm, arms_of, right_of, routed
 
 CLOCK = (
@@ -273,42 +269,3 @@ def operating_point_in_use(params: GateAnalysisParams, here: OperatingPoint) -> 
     if params.threshold_from:
         return read_operating_point(params.threshold_from)
     return {**here.as_dict(), "chosen_on": {"run": params.run}}
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run: as it was recorded, as a row per sample, and as the summary of them all."""
-
-    recorded: RecordedRun
-    frame: pd.DataFrame
-    summary: dict
-
-
-def summarised(params: FiguresParams) -> RunResult | None:
-    """Read and summarise the run; None where only reported numbers are wanted."""
-    if params.source == "reported":
-        return None
-    recorded = recorded_run.open(params.run, tasks=params.tasks)
-    frame = sample_frame.samples(recorded, params.arms)
-    recorded.check_comparable(params.arms)
-    summary = summarise(
-        frame,
-        run=params.run,
-        gate=gate_of(params, recorded),
-        hard_below=params.hard_below,
-        bootstrap=params.resampling,
-    )
-    return RunResult(recorded, frame, summary)
-
-
-def gate_of(params: FiguresParams, recorded: RecordedRun) -> dict[str, Any]:
-    """The gate as the run's gated arm used it, and where its threshold is from; `score` alone without that arm."""
-    if "gated" not in params.arms:
-        return {"score": params.score}
-    config = recorded.config("02_gated")
-    gate = {name: config.get(name) for name in GATE}
-    if params.threshold_from:
-        point = read_operating_point(params.threshold_from)
-        if point["threshold"] == gate["threshold"]:  # else the run was given a threshold of its own
-            gate |= {"rule": point.get("rule"), "chosen_on": point.get("chosen_on", {}).get("run")}
-    return gate

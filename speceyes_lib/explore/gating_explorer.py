@@ -7,7 +7,7 @@ import html
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ipywidgets as w
 import pandas as pd
@@ -19,14 +19,18 @@ from ..params import GatingExplorerParams
 from ..paths import shown
 from ..replay.outcomes import OUTCOMES
 from ..replay.payoff import DECISIONS
-from ..report.sample_page import recorded_sample
+from ..report.sample_page import SampleView, recorded_sample
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
-from . import charts, gating
+from . import charts, gating, stills
 from .browser_parts import Chart, SampleList
 from .gating import Gating
 from .state import ALL, Chosen, GateView
 from .widgets import Explorer, Microscope, button, columns, control, grid, heading, row, task_options
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from matplotlib.figure import Figure
 
 KEYS = {"s": "sound", "u": "unsound", "z": human.WITHDRAWN}
 USUAL_K = (2, 8, 16, 20, 32, 48, 64, 80, 96, 128)
@@ -78,6 +82,18 @@ class GatingExplorer(Explorer):
             score=params.score, k=params.k, slope=params.slope, router=params.router, threshold=threshold
         )
         return cls(params.run, view, author=params.author, review_n=params.review_n, seed=params.seed)
+
+    def overview(self) -> Figure:
+        """Both charts as they are shown now."""
+        return gating.overview_figure(self.gating, self.view)
+
+    def still(self) -> HTML:
+        """Numbers, decisions and ledger of the setting that is shown now."""
+        return stills.gate_still(self.gating, self.view)
+
+    def sample_still(self) -> SampleView:
+        """The sample that is shown now, in full."""
+        return stills.sample_still(self.gating, self.view)
 
     # ------------------------------------------------------------------ making
 

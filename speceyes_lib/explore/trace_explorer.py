@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ipywidgets as w
 import pandas as pd
@@ -13,10 +13,13 @@ from ..errors import UserError
 from ..params import TraceExplorerParams
 from ..report.sample_page import no_sample, recorded_sample
 from ..runs import recorded_run
-from . import traces
+from . import stills, traces
 from .browser_parts import PictureView, SampleList
 from .state import ALL, TraceView
 from .widgets import Explorer, columns, control, row, show_picture, task_options
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 
 class TraceExplorer(Explorer):
@@ -40,6 +43,11 @@ class TraceExplorer(Explorer):
         """The explorer that the parameters describe."""
         view = TraceView(arm=params.arm, text=params.text)
         return cls(params.run, view, other=(params.other_run, params.other_arm))
+
+    def still(self, **changes: Any) -> HTML:
+        """The first trajectory listed in this view, with `changes`, and the same sample of the run and arm beside."""
+        view = replace(self.view, **changes)
+        return stills.trace_still(self.data, view, self.other, self.other_arm.value)
 
     @property
     def other_table(self) -> pd.DataFrame:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import pandas as pd
+from numpy.typing import ArrayLike
 
 from ..errors import ConfigError, StageError, UserError
 from ..paths import notebook_of, resolve, shown
@@ -17,18 +18,12 @@ from .gate import NOTHING, candidate_thresholds, count_accepted
 
 
 @dataclass(frozen=True, slots=True)
-class OperatingCurve:
-    """The funnel at every threshold that decides differently, ascending; percent of all n samples."""
-
-    threshold: NDArray[np.float64]
-    accepted_pct: NDArray[np.float64]
-    accuracy_pct: NDArray[np.float64]
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """The chosen threshold, what it gives on the validation set, and the rule that chose it."""
+    """The chosen threshold, what it gives on the validation set, and the rule that chose it.
+
+    `curve` is the funnel at every threshold that decides differently, ascending: threshold, accepted_pct,
+    accuracy_pct, agent_pct (the agent alone), n.
+    """
 
     threshold: float
     accuracy: (
@@ -40,7 +35,7 @@ class OperatingPoint:
     rule: str
     n: int
     n_drafted: int  # samples that were not routed past the gate
-    curve: OperatingCurve
+    curve: pd.DataFrame
 
     def __str__(self) -> str:
         return (
@@ -95,18 +90,19 @@ def choose_threshold(
 
     n_agent = int(agent.sum())
     one_pct = 100.0 / n if n else np.nan  # what one sample is worth
-    curve = OperatingCurve(thresholds, one_pct * n_accepted, one_pct * (n_agent + gained), n)
+    percent = {"accepted_pct": one_pct * n_accepted, "accuracy_pct": one_pct * (n_agent + gained)}
+    baseline = proportion(n_agent, n)
     rule = f"lowest threshold whose accuracy on the validation set is at most {delta_pp:g} percentage points "
     return OperatingPoint(
         threshold=float(thresholds[best]),
         accuracy=proportion(n_agent + int(gained[best]), n),
-        baseline_accuracy=proportion(n_agent, n),
+        baseline_accuracy=baseline,
         accepted=proportion(int(n_accepted[best]), n),
         delta_pp=float(delta_pp),
         rule=rule + "below the agent's",
         n=n,
         n_drafted=int((~routed).sum()),
-        curve=curve,
+        curve=pd.DataFrame({"threshold": thresholds, **percent, "agent_pct": baseline.value, "n": n}),
     )
 
 

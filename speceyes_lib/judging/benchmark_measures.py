@@ -107,23 +107,6 @@ def yes_no_answers(rows: pd.DataFrame) -> np.ndarray:
     return np.array([read(row) for row in columns.itertuples(index=False)], dtype=object)
 
 
-def benchmark_metrics(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[str, pd.DataFrame]:
-    """`measures_of` the final answers by arm, and under "draft_only" those of the drafts of `collect`.
-
-    Arms that only run several agents at once give the same answers and are left out.
-
-    Args:
-        verdicts: see `verdict_frames.verdicts`.
-        protocol: as in `measures_of`.
-    """
-    arms = [arm for arm in dict.fromkeys(verdicts["arm"]) if not arm.endswith(BATCHED)]
-    parts = {arm: of_source(verdicts, "final", arm) for arm in arms}
-    drafts = of_source(verdicts, "draft", "collect")
-    if len(drafts):
-        parts["draft_only"] = drafts
-    return {name: measures_of(part, protocol) for name, part in parts.items()}
-
-
 def by_benchmark(by_arm: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The long forms of several arms side by side, by benchmark: a row per split and arm.
 
@@ -139,3 +122,20 @@ def by_benchmark(by_arm: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         order = [key for key in itertools.product(part["split"].unique(), by_arm) if key in wide.index]
         tables[benchmark] = wide.loc[order]
     return tables
+
+
+def benchmark_metrics(verdicts: pd.DataFrame, protocol: str = "strict") -> dict[str, pd.DataFrame]:
+    """`by_benchmark` of the final answers of each arm, and under "draft_only" of the drafts of `collect`.
+
+    Arms that only run several agents at once give the same answers and are left out.
+
+    Args:
+        verdicts: see `verdict_frames.verdicts`.
+        protocol: as in `measures_of`.
+    """
+    arms = [arm for arm in dict.fromkeys(verdicts["arm"]) if not arm.endswith(BATCHED)]
+    parts = {arm: of_source(verdicts, "final", arm) for arm in arms}
+    drafts = of_source(verdicts, "draft", "collect")
+    if len(drafts):
+        parts["draft_only"] = drafts
+    return by_benchmark({name: measures_of(part, protocol) for name, part in parts.items()})

@@ -1,22 +1,23 @@
-"""Saving figures: PDF, PNG, the plotted numbers as CSV, and their provenance."""
+"""Drawing and saving figures: PDF, PNG, the plotted numbers as CSV, and their provenance."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ..errors import UserError
+from . import plots
 from .figures import FIGURES
 from .plots.style import STYLE
 
 
 class Album:
-    """Saves the figures of one stage into one folder, each with its numbers and origin, and keeps the list.
+    """Draws the figures of one stage into one folder, each with its numbers and origin, and keeps the list.
 
     Equal input gives equal bytes: no timestamps, no software versions in the pictures.
     """
@@ -25,14 +26,22 @@ class Album:
         self.folder, self.provenance = Path(folder), dict(provenance)
         self.paths: list[Path] = []
 
-    def add(self, figure: Figure, name: str, data: pd.DataFrame, source: str = "measured") -> Path:
-        """Save a figure as `name`, one of `FIGURES`, in four files; returns its PNG.
+    def draw(
+        self,
+        name: str,
+        *data: Any,
+        saved: pd.DataFrame | None = None,
+        source: str = "measured",
+        **options: Any,
+    ) -> Path:
+        """Draw the figure that is listed as `name`, and save it in four files; returns its PNG.
 
         Args:
-            figure: the figure.
-            name: of its files.
-            data: the plotted numbers.
+            name: one of `FIGURES`.
+            data: what its function in `plots/` draws, the plotted numbers first.
+            saved: the numbers to save; None: the first of `data`.
             source: measured, reported or both.
+            options: of its function.
 
         Raises:
             UserError: the figure is not listed.
@@ -41,12 +50,14 @@ class Album:
             raise UserError(
                 f"figure {name!r} is not listed; add a line for it in speceyes_lib/report/figures.py"
             )
+        figure = getattr(plots, FIGURES[name].draw.split(".")[1])(*data, **options)
+        numbers = data[0] if saved is None else saved
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = [self.folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv", "json")]
         with plt.style.context(STYLE):
             figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
             figure.savefig(paths[1], metadata={"Software": None})
-        data.to_csv(paths[2], index=False, lineterminator="\n", float_format="%.10g")
+        numbers.to_csv(paths[2], index=False, lineterminator="\n", float_format="%.10g")
         origin = json.dumps({**self.provenance, "source": source}, indent=1, sort_keys=True, allow_nan=False)
         paths[3].write_text(origin + "\n", "utf-8")
         self.paths += paths

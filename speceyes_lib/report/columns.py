@@ -85,19 +85,25 @@ def as_text(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
 
 
 def show(
-    frame: pd.DataFrame, columns: Sequence[Column] | None = None, caption: str = "", digits: int = 1
+    frame: pd.DataFrame, columns: Sequence[Column] | str | None = None, caption: str = "", digits: int = 1
 ) -> Styler:
     """A table for a notebook.
 
     Args:
         frame: the numbers, a row per line of the table.
-        columns: what to show, in this order; None: every column under its own name.
+        columns: what to show, in this order, or the name of a list in `tables.TABLES`; None: every column under its
+            own name.
         caption: stands above the table.
         digits: of floats where no columns are given.
 
     Returns:
         A pandas Styler. Equal input gives equal HTML.
     """
+    if isinstance(columns, str):
+        from .tables import TABLES  # the lists are made of the columns of this file
+
+        listed = TABLES[columns]
+        columns = listed(frame) if callable(listed) else listed
     table = frame if columns is None else as_text(frame, columns)
     styler = table.style.format(precision=digits, na_rep="", escape="html")
     for axis in (0, 1):

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..analysis.summary import RunResult, funnel_at, operating_point_in_use, protocol_of, recorded_by
+from ..analysis.run_result import RunResult
+from ..analysis.summary import funnel_at, operating_point_in_use, protocol_of, recorded_by
 from ..gating.threshold import FILE as OPERATING_POINT_FILE
 from ..gating.threshold import OperatingPoint
 from ..params import (
@@ -78,17 +79,17 @@ def write_tables_stage(
     params: GateAnalysisParams, stage: str, tables: Mapping[str, pd.DataFrame], n: int, figures: Album
 ) -> Path:
     """Write each table as `<name>.csv`, and the manifest; returns the stage's folder. `n`: samples of the run."""
-    return _finish(params, stage, _csv(tables), n, figures)
+    files = {f"{name}.csv": table for name, table in tables.items()}
+    return _finish(params, stage, files, n, figures)
 
 
 def write_reported_numbers(params: ReportedNumbersParams, tables: Mapping[str, pd.DataFrame]) -> Path:
     """Write every table as CSV by its name, and the manifest; returns the stage's folder."""
-    stage, inputs = "study_reported_numbers", {"paper": folder_hash(resolve("data/paper"))}
-    return finish_stage(params.run, stage, params.stage_config(), _csv(tables), len(tables), inputs)
-
-
-def _csv(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    return {f"{name}.csv": table for name, table in tables.items()}
+    files = {f"{name}.csv": table for name, table in tables.items()}
+    inputs = {"paper": folder_hash(resolve("data/paper"))}
+    return finish_stage(
+        params.run, "study_reported_numbers", params.stage_config(), files, len(tables), inputs
+    )
 
 
 def write_figures_stage(

@@ -25,7 +25,7 @@ from .rendering import render
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
-# what the headline shows of `tables.HEADLINE`; the rest is in summary.json
+# what the page shows of the table "headline"; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
 HEADLINE_COLUMNS = ["accuracy % [95 %]", "n", "errors", "wall-clock s"]
 HEADLINE_COLUMNS += ["speedup [95 %]", "over", "accepted %"]
@@ -36,10 +36,10 @@ def headline_rows(summary: Mapping) -> list[tuple[str, ...]]:
     """The headline as text cells: column names, then a row for each arm of `HEADLINE_ARMS` that the run has."""
     from ..analysis.results import arm_results
     from .columns import as_text
-    from .tables import HEADLINE
+    from .tables import TABLES
 
     arms = {name: summary["arms"][name] for name in HEADLINE_ARMS if name in summary["arms"]}
-    table = as_text(arm_results({**summary, "arms": arms}), HEADLINE)[HEADLINE_COLUMNS]
+    table = as_text(arm_results({**summary, "arms": arms}), TABLES["headline"])[HEADLINE_COLUMNS]
     return [("", *HEADLINE_COLUMNS), *(tuple(row) for row in table.itertuples())]
 
 

@@ -5,7 +5,7 @@ The comment above a list names the function whose frame it shows. Blank cells me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -25,10 +25,7 @@ def _pct(name: str, label: str, n: str | None = None) -> Column:
     return Column(name, f"{label} [95 %]", ".1f", ends, n)
 
 
-DIFFERENCE = Column("diff_pp", "points [95 %]", "+.1f", ("low_pp", "high_pp"))
 P_VALUE = Column("p_value", "McNemar p", p_value)
-
-# ------------------------------------------------------------------ verdicts
 
 
 def measure_columns(table: pd.DataFrame, benchmark: str) -> list[Column]:
@@ -41,49 +38,11 @@ def measure_columns(table: pd.DataFrame, benchmark: str) -> list[Column]:
     ]
 
 
-# ------------------------------------------------------------------ a run
-
-# results.arm_results
-HEADLINE = (
-    Column("method", format=method_label),
-    _pct("accuracy_pct", "accuracy %"),
-    *(Column(name, name, COUNT) for name in ("n", "errors", "unparsed", "undecided")),
-    Column("wall_s", "wall-clock s", ".1f"),
-    Column("speedup", "speedup [95 %]", ".2f", ("speedup_low", "speedup_high"), unit="x"),
-    Column("over", format=method_label),
-    Column("beta", format=".2f"),
-    Column("alpha", format=".2f"),
-    Column("accepted_pct", "accepted %", ".1f"),
-)
-# results.comparison_results
-COMPARISONS = (
-    Column("first", "method", method_label),
-    Column("second", "against", method_label),
-    Column("split", format=split_label),
-    DIFFERENCE,
-    Column("only_first", "only first right", COUNT),
-    Column("only_second", "only second right", COUNT),
-    P_VALUE,
-    Column("n", format=COUNT),
-)
-# results.first_look_results
-FIRST_LOOK = (
-    Column("samples"),
-    Column("n", format=COUNT),
-    _pct("first_look_pct", "first look %"),
-    _pct("zoom_pct", "with zoom %"),
-    Column("diff_pp", "gain in points [95 %]", "+.1f", ("low_pp", "high_pp")),
-    P_VALUE,
-)
-
-
-def auroc_columns(scores: Sequence[str]) -> list[Column]:
+def auroc_columns(table: pd.DataFrame) -> list[Column]:
     """Columns of `results.auroc_results`."""
+    scores = [name for name in table if f"{name}_low" in table]
     values = [Column(score, score, ".2f", (f"{score}_low", f"{score}_high")) for score in scores]
     return [Column("drafts", format=split_label), Column("n", format=COUNT), *values]
-
-
-# ------------------------------------------------------------------ scores, certificates
 
 
 def score_columns(table: pd.DataFrame) -> list[Column]:
@@ -128,17 +87,52 @@ def certificate_columns(rules: Sequence[Rule]) -> list[Column]:
     ]
 
 
-# ------------------------------------------------------------------ studies
-
-# position_bias.by_order
-ORDERS = (
-    Column("task", format=split_label),
-    Column("order", format=words),
-    Column("accuracy_pct", "accuracy % [95 %]", ".1f", ("low_pct", "high_pct")),
-    *map(Column, ("n", "errors", "unparsed")),
-    Column("first_pct", "first %", ".1f"),
-    Column("first_right_pct", "right first %", ".1f"),
-    Column("diff_pp", "difference [95 %]", "+.1f", ("diff_low_pp", "diff_high_pp"), unit=" pp"),
-    Column("p_value", "p", p_value),
-    Column("changed", format=COUNT),
-)
+# the tables of the notebooks: name -> columns, or a function that makes them from the frame
+TABLES: dict[str, Sequence[Column] | Callable[[pd.DataFrame], Sequence[Column]]] = {
+    # results.arm_results
+    "headline": (
+        Column("method", format=method_label),
+        _pct("accuracy_pct", "accuracy %"),
+        *(Column(name, name, COUNT) for name in ("n", "errors", "unparsed", "undecided")),
+        Column("wall_s", "wall-clock s", ".1f"),
+        Column("speedup", "speedup [95 %]", ".2f", ("speedup_low", "speedup_high"), unit="x"),
+        Column("over", format=method_label),
+        Column("beta", format=".2f"),
+        Column("alpha", format=".2f"),
+        Column("accepted_pct", "accepted %", ".1f"),
+    ),
+    # run_result.RunResult.comparisons
+    "comparisons": (
+        Column("first", "method", method_label),
+        Column("second", "against", method_label),
+        Column("split", format=split_label),
+        Column("diff_pp", "points [95 %]", "+.1f", ("low_pp", "high_pp")),
+        Column("only_first", "only first right", COUNT),
+        Column("only_second", "only second right", COUNT),
+        P_VALUE,
+        Column("n", format=COUNT),
+    ),
+    # run_result.RunResult.first_look
+    "first_look": (
+        Column("samples"),
+        Column("n", format=COUNT),
+        _pct("first_look_pct", "first look %"),
+        _pct("zoom_pct", "with zoom %"),
+        Column("diff_pp", "gain in points [95 %]", "+.1f", ("low_pp", "high_pp")),
+        P_VALUE,
+    ),
+    "auroc": auroc_columns,
+    "scores": score_columns,
+    # position_bias.by_order
+    "position_bias": (
+        Column("task", format=split_label),
+        Column("order", format=words),
+        Column("accuracy_pct", "accuracy % [95 %]", ".1f", ("low_pct", "high_pct")),
+        *map(Column, ("n", "errors", "unparsed")),
+        Column("first_pct", "first %", ".1f"),
+        Column("first_right_pct", "right first %", ".1f"),
+        Column("diff_pp", "difference [95 %]", "+.1f", ("diff_low_pp", "diff_high_pp"), unit=" pp"),
+        Column("p_value", "p", p_value),
+        Column("changed", format=COUNT),
+    ),
+}

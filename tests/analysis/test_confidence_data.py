@@ -11,7 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
-from speceyes_lib.analysis import ablations, confidence_data, plot_data, score_comparison
+from speceyes_lib.analysis import ablations, confidence_data, score_comparison
 from speceyes_lib.analysis.reported import KS, read_reported, reported_points
 from speceyes_lib.gating import certificates, scores
 from speceyes_lib.gating.separability import PAPER_SCORES
@@ -165,14 +165,14 @@ def test_the_same_coverage_is_the_same_coverage(whole):
 
 
 def test_the_front_runs_from_the_agent_to_every_draft(whole):
-    front = ablations.front(whole, ["min", "router"])
+    front = whole.front(["min", "router"])
     for _, line in front.groupby("score"):
         assert line["coverage"].min() == 0
         assert line["coverage"].max() == pytest.approx(line["beta"].max(), abs=0.02)
         assert line.loc[line["coverage"].idxmin(), "accuracy_pct"] == pytest.approx(
             line["baseline_accuracy_pct"].max()
         )
-    assert ablations.front(whole, ["unheard of"]).empty
+    assert whole.front(["unheard of"]).empty
 
 
 def test_rules_are_calibrated_on_the_run_that_chose_the_threshold(whole):
@@ -192,25 +192,21 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drafts = run.drafts
-        compared = score_comparison.compare_scores(
-            drafts.drop(columns="right"), drafts["right"], bootstrap=Bootstrap(draws=100)
-        )
-        groups = score_comparison.identical_scores(drafts, list(compared["score"]))
+        compared = run.compared([0.5], Bootstrap(draws=100))
         names = list(drafts.columns.drop("right"))
         ties = run.ties({"all": -1.0, "above": THRESHOLD})
         rules = certificates.certification_rules()
         points = certificates.certify(run.to_certify(), rules, 3)
         seconds, balance, steps, parts = run.costs_at(THRESHOLD)
         fleets, load = run.fleet_plan(THRESHOLD, replicas=3, users=(1, 20))
-        promising = [n for n in names if scores.SCORES[n].is_probability]
         samples = {
             "density": confidence.confidence_density(drafts, names[:4], {"min": THRESHOLD}),
-            "rolling": confidence.rolling_by_rank(plot_data.rolling_by_rank_data(drafts, names)),
-            "risk": confidence.risk_coverage(plot_data.risk_coverage_data(drafts, names)),
-            "reliability": confidence.reliability(plot_data.reliability_data(drafts, promising)),
+            "rolling": confidence.rolling_by_rank(run.rolling_by_rank(names)),
+            "risk": confidence.risk_coverage(run.risk_coverage(names)),
+            "reliability": confidence.reliability(run.reliability()),
             "ties": confidence.tie_geometry(NEAR, ties),
             "front": gate.front(
-                ablations.front(run, ["min"]),
+                run.front(["min"]),
                 reported_points(read_reported("table1"), read_reported("ablation_threshold")),
                 pd.DataFrame({"speedup": [1.5], "gain_pp": [0.2], "label": ["here"]}),
             ),
@@ -221,7 +217,7 @@ def test_every_figure_and_table_can_be_made_of_any_run(run):
         }
         for figure in samples.values():
             FigureCanvasAgg(figure).draw()
-        merged = score_comparison.merged_scores(compared, groups)
+        merged = run.merged(compared)
         for frame in (balance, load):
             assert "nan" not in show(frame).to_html()
         shown = [
@@ -249,7 +245,7 @@ def test_the_reported_points_are_averages_over_all_splits():
 
 def test_identical_scores_agree_on_every_draft(whole):
     table = whole.drafts.assign(mean=whole.drafts["min"])
-    assert ["min", "mean"] in score_comparison.identical_scores(table, ["min", "mean", "log"])
+    assert ["min", "mean"] in score_comparison.identical_scores(table[["min", "mean", "log"]])
     compared = score_comparison.compare_scores(
         table[["min", "mean", "log"]], table["right"], bootstrap=Bootstrap(draws=100)
     )

@@ -7,7 +7,7 @@ import json
 import pytest
 from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
-from speceyes_lib.analysis import paper_comparison, sample_frame, summary
+from speceyes_lib.analysis import paper_comparison, run_result, sample_frame, summary
 from speceyes_lib.errors import StageError
 from speceyes_lib.params import FiguresParams
 from speceyes_lib.paths import run_dir, stage_dir
@@ -48,7 +48,7 @@ def point(tmp_path_factory):
 
 def gathered(run: str = "r", **changed) -> paper_comparison.PaperData:
     params = FiguresParams(**{"run": run, "arms": ARMS, "threshold_from": "", "bootstrap": 100} | changed)
-    return paper_comparison.gather_paper(params, summary.summarised(params))
+    return paper_comparison.gather_paper(params, run_result.summarised(params))
 
 
 def shown(paper: paper_comparison.PaperData) -> dict:

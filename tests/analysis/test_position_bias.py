@@ -151,7 +151,7 @@ def test_table_and_figure_show_every_order():
         position_bias.by_order(frame, bootstrap=Bootstrap(draws=200)),
         position_bias.by_place(frame, bootstrap=Bootstrap(draws=200)),
     )
-    table = as_text(orders, tables.ORDERS).set_index(["task", "order"])
+    table = as_text(orders, tables.TABLES["position_bias"]).set_index(["task", "order"])
     assert table.loc[("V* direct", "rotated 1"), "difference [95 %]"].startswith("-100.0 pp")
     assert table.loc[("V* direct", "as published"), "difference [95 %]"] == ""
     with warnings.catch_warnings():
@@ -190,24 +190,22 @@ def test_every_order_is_drafted_once_and_its_records_keep_what_was_shown(drafted
     seen = []
     passes = position_bias.run_orders(params, lambda *progress: seen.append(progress))
     published = {s.id: s for s in load_samples(drafting, TASKS[0])}
-    for order, recorded in passes.items():
+    for order, recorded in passes.runs.items():
         assert len(recorded.drafts()) == 6
         assert recorded.config("01_draft")["option_order"] == order
         for id_, record in recorded.drafts().items():
             expected = arranged([published[id_]], order)[0].options_shown
             assert record.options_shown == expected
     again = position_bias.run_orders(params, lambda *progress: None)
-    assert {len(recorded.drafts()) for recorded in again.values()} == {6}
+    assert {len(recorded.drafts()) for recorded in again.runs.values()} == {6}
     assert sum(done == 6 for done, *_ in seen) >= 2
-    frame = position_bias.order_answers(params, passes)
+    frame = passes.answers()
     assert len(frame) == 18
     assert (frame["right_place"] == 0).sum() < 18
     right = frame[frame["verdict"] == "right"]
     assert (right["named_place"] == right["right_place"]).all()
     orders = position_bias.by_order(frame, bootstrap=Bootstrap(draws=200))
-    folder = position_bias.write_position_bias(
-        params, passes, orders, position_bias.by_place(frame, bootstrap=Bootstrap(draws=200))
-    )
+    folder = passes.write(orders, position_bias.by_place(frame, bootstrap=Bootstrap(draws=200)))
     assert sorted(p.name for p in folder.iterdir()) == ["by_order.csv", "by_place.csv", "manifest.json"]
 
 

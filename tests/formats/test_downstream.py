@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from synthetic_run import write_run
 
-from speceyes_lib.analysis import confidence_data, plot_data, results, sample_frame
+from speceyes_lib.analysis import confidence_data, results, sample_frame
+from speceyes_lib.analysis.run_result import RunResult
 from speceyes_lib.analysis.summary import choose_threshold, funnel_at, summarise
 from speceyes_lib.formats.importing import import_files
 from speceyes_lib.formats.speceyes import LATENCY
@@ -72,7 +73,7 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     import_files("speceyes", [files], "theirs", str(benchmark_root))
     frame = sample_frame.samples(recorded_run.open("theirs", tasks=TASKS), ["collect", "baseline", "gated"])
     summary = summarise(frame, run="theirs", bootstrap=Bootstrap(draws=100))
-    headline = as_text(results.arm_results(summary), tables.HEADLINE)
+    headline = as_text(results.arm_results(summary), tables.TABLES["headline"])
     assert headline.loc["SpecEyes (min)", "speedup [95 %]"] == "2.50x"
     assert headline.loc[labels.method_label("router_only"), "wall-clock s"] == ""
     shown = results.measured_results(summary)
@@ -84,8 +85,8 @@ def test_tables_and_figures_take_what_is_there(files, benchmark_root):
     assert {"scores from evidence, other K", "times and speedups"} & set(gathered.missing)
     confidence.confidence_density(gathered.drafts, ["min", "log"])
     assert not certificates.certify(gathered.to_certify(), certificates.certification_rules(), 2).empty
-    gate.accuracy_over_threshold(plot_data.operating_curve(choose_threshold(frame)))
-    times = plot_data.phase_times_data(frame, ["baseline", "gated"])
+    gate.accuracy_over_threshold(choose_threshold(frame).curve)
+    times = RunResult(None, frame, summary).phase_times()
     assert times.empty
     cost.phase_times(times)
 

@@ -75,7 +75,7 @@ def test_choice_equals_a_search_by_brute_force(samples, delta_pp):
     assert point.accepted.value == pytest.approx(
         100 * (accepts(confidence, point.threshold) & ~routed).mean()
     )
-    assert point.curve.accuracy_pct == pytest.approx([funnel_pct(t) for t in point.curve.threshold])
+    assert point.curve.accuracy_pct.tolist() == pytest.approx([funnel_pct(t) for t in point.curve.threshold])
     assert (np.diff(point.curve.accepted_pct) <= 0).all()
 
 

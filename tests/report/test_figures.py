@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from speceyes_lib.errors import UserError
 from speceyes_lib.report import Album, plots, site
@@ -44,9 +43,10 @@ def test_the_committed_figures_and_their_table_are_those_of_the_list():
 def test_one_line_adds_a_figure_to_album_page_and_table(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     album = Album(tmp_path / "r" / "figures", {"run": "r"})
+    shares, numbers = {"alpha": 0.5, "beta": 0.8}, pd.DataFrame({"x": [1]})
     with pytest.raises(UserError, match=r"'new_one' is not listed.*report/figures\.py"):
-        album.add(Figure(), "new_one", pd.DataFrame())
-    monkeypatch.setitem(FIGURES, "new_one", ListedFigure("04_costs", "cost.new_one", "what is new"))
-    assert album.add(Figure(), "new_one", pd.DataFrame({"x": [1]})).is_file()
+        album.draw("new_one", shares, saved=numbers)
+    monkeypatch.setitem(FIGURES, "new_one", ListedFigure("04_costs", "method.method_diagram", "what is new"))
+    assert album.draw("new_one", shares, saved=numbers).is_file()
     assert "new one: what is new" in site.write_index("r").read_text("utf-8")
     assert "| `new_one` | `04_costs` | what is new |" in site.figures_markdown()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from synthetic_run import TASKS, THRESHOLD, make_run, write_answers, write_verdicts
 
-from speceyes_lib.analysis import paper_comparison, plot_data, sample_frame, summary
+from speceyes_lib.analysis import paper_comparison, run_result, sample_frame, summary
 from speceyes_lib.errors import StageError
 from speceyes_lib.gating.threshold import read_operating_point
 from speceyes_lib.params import ConfidenceParams, FiguresParams, ThresholdParams
@@ -21,7 +21,6 @@ from speceyes_lib.report.outputs import (
     write_figures_stage,
     write_threshold_stage,
 )
-from speceyes_lib.report.plots import gate
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.reading import read_manifest
 from speceyes_lib.stats.resampling import Bootstrap
@@ -44,8 +43,7 @@ def choose(run: str):
     frame = sample_frame.samples(recorded_run.open(run, tasks=params.tasks), [params.arm])
     chosen = summary.choose_threshold(frame, params.score, params.delta_pp)
     album = outputs_module.open_album(params, outputs_module.THRESHOLD)
-    curve = plot_data.operating_curve(chosen)
-    album.add(gate.accuracy_over_threshold(curve, chosen.threshold), "threshold_choice", curve)
+    album.draw("threshold_choice", chosen.curve, chosen.threshold)
     return chosen, write_threshold_stage(params, frame, chosen, album)
 
 
@@ -55,8 +53,7 @@ def confidence(run: str, threshold_from: str = ""):
     chosen = summary.choose_threshold(frame, params.score, params.delta_pp)
     album = outputs_module.open_album(params, CONFIDENCE)
     auroc = summary.auroc_by_score(frame, params.modes, bootstrap=Bootstrap(draws=100))
-    curve = plot_data.operating_curve(chosen)
-    album.add(gate.accuracy_over_threshold(curve, chosen.threshold), "accuracy_over_threshold", curve)
+    album.draw("accuracy_over_threshold", chosen.curve, chosen.threshold)
     return chosen, write_confidence_stage(params, frame, chosen, auroc, album)
 
 
@@ -93,12 +90,12 @@ def test_a_threshold_from_elsewhere_is_used_and_none_handed_on(runs):
 
 def test_the_summary_tells_the_gate_that_really_ran(runs):
     params = FiguresParams(run="r", tasks=list(TASKS), threshold_from="", bootstrap=100)
-    run = summary.summarised(params)
+    run = run_result.summarised(params)
     assert run.summary["gate"]["threshold"] == THRESHOLD
     results = paper_comparison.gather_paper(params, run).results()
     assert set(results["source"]) == {"reported", "measured"}
     album = outputs_module.open_album(params, FIGURES)
-    album.add(gate.accuracy_speedup(results), "accuracy_speedup", results, "both")
+    album.draw("accuracy_speedup", results, source="both")
     folder = write_figures_stage(params, run, results, album)
     assert json.loads((run_dir("r") / "summary.json").read_text()) == run.summary
     manifest = read_manifest("r", FIGURES)
@@ -112,7 +109,7 @@ def test_the_summary_tells_the_gate_that_really_ran(runs):
 
 def test_reported_numbers_need_no_run(runs):
     params = FiguresParams(run="never", tasks=list(TASKS), source="reported")
-    assert summary.summarised(params) is None
+    assert run_result.summarised(params) is None
     results = paper_comparison.gather_paper(params, None).results()
     folder = write_figures_stage(params, None, results, outputs_module.open_album(params, FIGURES))
     assert (folder / "table1.tex").exists()

@@ -380,7 +380,7 @@ def test_equal_input_gives_equal_files(tmp_path):
     for folder in ("a", "b"):
         sweep = both("topk")
         album = Album(tmp_path / folder, {"run": "demo"})
-        album.add(ablations.topk_ablation(sweep), "ablation_topk", sweep)
+        album.draw("ablation_topk", sweep)
     assert len(album.paths) == 4
     for path in album.paths:
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()

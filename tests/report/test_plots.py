@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_run import make_run
 
-from speceyes_lib.analysis import plot_data, results, sample_frame
+from speceyes_lib.analysis import results, sample_frame
 from speceyes_lib.analysis.reported import read_reported
+from speceyes_lib.analysis.run_result import RunResult
 from speceyes_lib.analysis.summary import choose_threshold, summarise
 from speceyes_lib.report import album
 from speceyes_lib.report.plots import cost, gate, style
@@ -55,15 +56,13 @@ def title_of(ax: Axes) -> Text:
 
 
 def all_figures(frame, summary) -> dict[str, Figure]:
-    sizes = plot_data.first_look_by_size_data(frame, 0.42)
+    sizes = RunResult(None, frame, summary).first_look_by_size()
     return {
-        "threshold": gate.accuracy_over_threshold(
-            plot_data.operating_curve(choose_threshold(frame)), THRESHOLD, 0.9
-        ),
+        "threshold": gate.accuracy_over_threshold(choose_threshold(frame).curve, THRESHOLD, 0.9),
         "speedup": gate.accuracy_speedup(results.measured_results(summary)),
         "first_look": cost.first_look_by_size(sizes, 0.42),
         "quadrants": gate.quadrants(CELLS),
-        "phases": cost.phase_times(plot_data.phase_times_data(frame, list(summary["arms"]))),
+        "phases": cost.phase_times(RunResult(None, frame, summary).phase_times()),
     }
 
 
@@ -151,23 +150,23 @@ def test_a_quadrant_shows_its_samples_and_who_is_right():
     assert texts[1, 0.86] == "draft right 75 %\nagent right 50 %"
 
 
-def test_the_size_bins_separate_hard_from_easy_and_keep_every_sample(frame):
-    table = plot_data.first_look_by_size_data(frame, 0.42)
+def test_the_size_bins_separate_hard_from_easy_and_keep_every_sample(frame, summary):
+    table = RunResult(None, frame, summary).first_look_by_size()
     known = frame["first_look_verdict"].notna() & frame["target_fraction"].notna()
     assert table.groupby("who")["n"].sum().tolist() == [known.sum()] * 2
     assert 0.42 in set(table["high"])
 
 
-def test_the_phase_bars_add_up_to_the_mean_clock(frame):
-    table = plot_data.phase_times_data(frame, ["gated"])
+def test_the_phase_bars_add_up_to_the_mean_clock(frame, summary):
+    table = RunResult(None, frame, summary | {"arms": ["gated"]}).phase_times()
     assert table["ms"].sum() == pytest.approx(1000 * sample_frame.arm(frame, "gated")["wall_s"].mean())
 
 
 def test_a_saved_figure_comes_with_its_numbers_and_origin_and_is_reproducible(frame, tmp_path):
-    data = plot_data.operating_curve(choose_threshold(frame))
+    data = choose_threshold(frame).curve
     for folder in ("a", "b"):
         saved = album.Album(tmp_path / folder, {"run": "demo"})
-        saved.add(gate.accuracy_over_threshold(data), "threshold_choice", data)
+        saved.draw("threshold_choice", data)
     assert {p.name for p in saved.paths} == {f"threshold_choice.{e}" for e in ("pdf", "png", "csv", "json")}
     for path in saved.paths:
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()

@@ -8,6 +8,7 @@ import pytest
 from synthetic_run import TASKS, make_run
 
 from speceyes_lib.analysis import results, sample_frame
+from speceyes_lib.analysis.run_result import RunResult
 from speceyes_lib.analysis.summary import summarise
 from speceyes_lib.report import labels, tables
 from speceyes_lib.report.columns import as_text
@@ -31,7 +32,7 @@ def test_the_long_form_holds_every_arm_and_split_of_the_summary(summary):
 
 
 def test_the_headline_shows_intervals_counts_and_what_a_speedup_is_over(summary):
-    table = as_text(results.arm_results(summary), tables.HEADLINE)
+    table = as_text(results.arm_results(summary), tables.TABLES["headline"])
     gated, entry = table.loc["SpecEyes (min)"], summary["arms"]["gated"]["pooled"]
     numbers = [float(x) for x in re.findall(r"[\d.]+", gated["accuracy % [95 %]"])]
     assert numbers == pytest.approx([entry[f"accuracy{e}_pct"] for e in ("", "_low", "_high")], abs=0.051)
@@ -40,17 +41,17 @@ def test_the_headline_shows_intervals_counts_and_what_a_speedup_is_over(summary)
 
 
 def test_comparisons_auroc_and_first_look_have_their_denominators(summary):
-    compared = results.comparison_results(summary)
-    looks = results.first_look_results(summary)
+    compared = RunResult(None, None, summary).comparisons()
+    looks = RunResult(None, None, summary).first_look()
     auroc = results.auroc_results(summary["auroc"])
     assert (compared["n"] > 0).all()
     assert looks.loc["all", "n"] == summary["first_look"]["all"]["n"]
     assert looks.loc["hard", "diff_pp"] == summary["first_look"]["hard"]["gain"]["diff_pp"]
     assert auroc.loc["after router", "min"] == summary["auroc"]["min"]["after_router"]["value"]
     for table, columns in (
-        (compared, tables.COMPARISONS),
-        (looks, tables.FIRST_LOOK),
-        (auroc, tables.auroc_columns(list(summary["auroc"]))),
+        (compared, tables.TABLES["comparisons"]),
+        (looks, tables.TABLES["first_look"]),
+        (auroc, tables.auroc_columns(auroc)),
     ):
         shown = as_text(table, columns)
         assert shown["n"].tolist() == [f"{n:.0f}" for n in table["n"]]
@@ -62,8 +63,8 @@ def test_tables_of_a_run_with_one_arm_are_partial_not_broken():
     summary = summarise(
         sample_frame.assemble({"baseline": arms["baseline"]}, {"baseline": judged["baseline"]})
     )
-    assert list(as_text(results.arm_results(summary), tables.HEADLINE).index) == ["Agent alone"]
-    assert as_text(results.comparison_results(summary), tables.COMPARISONS).empty
+    assert list(as_text(results.arm_results(summary), tables.TABLES["headline"]).index) == ["Agent alone"]
+    assert as_text(RunResult(None, None, summary).comparisons(), tables.TABLES["comparisons"]).empty
 
 
 @pytest.mark.parametrize(

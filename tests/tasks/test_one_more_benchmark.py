@@ -19,7 +19,7 @@ assert changed == 1
 exec(compile(source, registry.__file__, "exec"), registry.__dict__)
 
 from synthetic_run import write_run
-from speceyes_lib.analysis import audit, paper_comparison, position_bias, sample_frame, summary
+from speceyes_lib.analysis import audit, paper_comparison, position_bias, run_result, sample_frame, summary
 from speceyes_lib.analysis.reported import TABLES, read_reported
 from speceyes_lib.explore.gating import Gating, gate_summary
 from speceyes_lib.explore.state import GateView
@@ -53,13 +53,13 @@ for protocol in ("paper", "strict"):
     judged = verdict_frames.verdicts(recorded, arms)
     metrics = benchmark_measures.measures_of(verdict_frames.of_source(judged, "final", "baseline"), protocol)
     observed[f"metrics, {protocol}"] = list(zip(metrics["measure"], metrics["n"]))
-observed["metric table"] = list(benchmark_measures.by_benchmark(benchmark_measures.benchmark_metrics(judged)))
+observed["metric table"] = list(benchmark_measures.benchmark_metrics(judged))
 records = [record for arm in arms for record in recorded.judged(arm).values()]
 scored = scorer_comparison.compare_scorers(records)
 observed["scorers"] = {name: bool(scored[name].notna().any()) for name in ("paper", "strict", "lmms-eval")}
 
 params = FiguresParams(run="toy", tasks=[TASK], arms=arms, threshold_from="", bootstrap=100)
-run = summary.summarised(params)
+run = run_result.summarised(params)
 observed["frame"] = len(run.frame)
 observed["splits"] = {arm: list(values["splits"]) for arm, values in run.summary["arms"].items()}
 gathered = paper_comparison.gather_paper(params, run)

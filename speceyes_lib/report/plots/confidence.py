@@ -98,7 +98,7 @@ def _distance(ax: Axes, right: float, wrong: float, y: float) -> None:
 
 @style.drawn
 def rolling_by_rank(curves: pd.DataFrame) -> Figure:
-    """Accuracy of drafts among neighbours in confidence, over rank. `curves`: `plot_data.rolling_by_rank_data`."""
+    """Accuracy of drafts among neighbours in confidence, over rank. `curves`: `ConfidenceData.rolling_by_rank`."""
     figure, ax = plt.subplots(figsize=(style.COLUMN_IN * 1.15, 2.5))
     names = list(dict.fromkeys(curves["score"]))
     for name, part in curves.groupby("score", sort=False):
@@ -129,7 +129,7 @@ def rolling_by_rank(curves: pd.DataFrame) -> Figure:
 
 @style.drawn
 def risk_coverage(curves: pd.DataFrame) -> Figure:
-    """Wrong ones among the most confident drafts, over how many are kept. `curves`: `plot_data.risk_coverage_data`."""
+    """Wrong ones among the most confident drafts, over how many are kept. `curves`: `ConfidenceData.risk_coverage`."""
     figure, ax = plt.subplots(figsize=(style.COLUMN_IN * 1.15, 2.7))
     for name, part in curves.groupby("score", sort=False):
         label = f"{short_label(name)}: {part['aurc'].iloc[0]:.4f}"
@@ -149,7 +149,7 @@ def risk_coverage(curves: pd.DataFrame) -> Figure:
 
 @style.drawn
 def reliability(bins: pd.DataFrame) -> Figure:
-    """Promised and observed accuracy in equally filled bins. `bins`: `plot_data.reliability_data`."""
+    """Promised and observed accuracy in equally filled bins. `bins`: `ConfidenceData.reliability`."""
     if not len(bins):
         return style.nothing("none of the run's scores is a probability")
     names = list(dict.fromkeys(bins["score"]))

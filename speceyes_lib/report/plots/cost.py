@@ -40,7 +40,7 @@ def first_look_by_size(table: pd.DataFrame, hard_below: float) -> Figure:
     """Accuracy of the agent with its tool and at its forced first look, by size of the target.
 
     Args:
-        table: `plot_data.first_look_by_size_data`.
+        table: `RunResult.first_look_by_size`.
         hard_below: the size that separates hard from easy, as a fraction of the image's side.
     """
     figure, ax = plt.subplots(figsize=(style.COLUMN_IN, 2.6))
@@ -75,7 +75,7 @@ def first_look_by_size(table: pd.DataFrame, hard_below: float) -> Figure:
 
 @style.drawn
 def phase_times(table: pd.DataFrame) -> Figure:
-    """Milliseconds per sample and phase, one bar per arm. `table`: see `plot_data.phase_times_data`."""
+    """Milliseconds per sample and phase, one bar per arm. `table`: see `RunResult.phase_times`."""
     figure, ax = plt.subplots(figsize=(style.COLUMN_IN * 1.3, 0.34 * table["method"].nunique() + 1.25))
     methods = list(dict.fromkeys(table["method"]))
     left = np.zeros(len(methods))

@@ -27,7 +27,7 @@ def accuracy_over_threshold(
     """The funnel's accuracy and its accepted share over the threshold.
 
     Args:
-        curve: `plot_data.operating_curve`.
+        curve: `OperatingPoint.curve`.
         threshold: the operating point in use.
         local: what the same rule would pick on these very samples, drawn only to show the difference.
         chosen_here: the threshold in use was chosen on these samples.
