@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,3 +29,17 @@ def storable(value: T) -> T:
         items: Any = [storable(item) for item in value]
         return items if isinstance(value, list) else tuple(items)
     return value
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+
+
+def to_cell(text: str) -> str:
+    """The text as a cell of a CSV file that no spreadsheet computes: an apostrophe before a formula. Numbers stay."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text of which `to_cell` made this cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -25,6 +25,7 @@ from ..report.plots.style import MUTED, RIGHT, WRONG
 from ..report.rendering import environment
 from ..report.sample_page import VERDICT_SIGNS, short_id
 from ..runs.recorded_run import RecordedRun
+from ..runs.stage import csv_text
 from ..stats.intervals import Estimate, proportion, z_value
 from ..stats.paired import no_difference
 from ..stats.proportions import funnel_shares
@@ -371,5 +372,5 @@ def export_review(gating: Gating, view: GateView) -> Path:
     columns = ["id", "task", "decision", "confidence", "draft_right", "agent_right"]
     table = marks.merge(gating.decided(view)[columns], on="id", how="left").assign(threshold=view.threshold)
     path = run_dir(gating.run.name) / REVIEW_FILE
-    table.to_csv(path, index=False)
+    path.write_text(csv_text(table), "utf-8")
     return path

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..models.thoughts import without_thoughts
 from .common import (
     Finder,
     ImportedStage,
@@ -47,7 +48,8 @@ def _read(path: Path, task: str, finder: Finder, problems: Problems) -> Imported
         with problems.caught(path, number):
             id_, _, facts = sample_of(task, line, finder)
             failure, correct = failure_of(line), line.get("acc")
-            answer = None if failure else text_of(line.get("pred_ans"))
+            text = None if failure else text_of(line.get("pred_ans"))
+            answer = text and without_thoughts(text)
             path_taken = trajectory(answer, line.get("pred_output"), failure)
             part.add(baseline_record(id_, answer, path_taken, failure), facts)
             judged |= correct is not None

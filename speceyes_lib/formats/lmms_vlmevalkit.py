@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError, UserError
+from ..models.thoughts import without_thoughts
 from ..runs.records import VerdictValue
 from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS, Sample, ShownOptions
@@ -150,8 +151,15 @@ class _StagesByTask:
             self.problems.add(path, f"{error}; nothing of this file was imported")
             return
         for row, task, id_, sample, shown in found:
-            turns = None if row.answer is None else trajectory(row.answer, None)
-            record = baseline_record(id_, row.answer, turns, options_shown=shown)
+            # the reply is kept as the turn, its thoughts are no part of the answer
+            answer = None if row.answer is None else without_thoughts(row.answer)
+            messages = [{"role": "assistant", "content": row.answer}]
+            turns = (
+                None
+                if answer is None
+                else trajectory(answer, messages if answer != row.answer.strip() else None)
+            )
+            record = baseline_record(id_, answer, turns, options_shown=shown)
             if path not in (part := self.by_task.setdefault(task, ImportedStage("02_baseline", task))).files:
                 part.files.append(path)
             with self.problems.caught(path, row.number):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, get_args
 from ..errors import DataError, UserError, nearest
 from ..paths import run_dir, shown
 from ..runs.records import HumanCheck, Verdict
+from ..texts import from_cell, storable, to_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,8 @@ def _append(run: str, **fields: str) -> Path:
         raise UserError(f"this check cannot be stored: {fault}")
     text = io.StringIO()
     # all quoted: a lone carriage return in an answer must not end the line
-    csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(row)
+    cells = {name: to_cell(storable(value)) for name, value in row.items()}
+    csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(cells)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)  # two explorers may be open
@@ -120,7 +122,7 @@ def read_checks(run: str) -> pd.DataFrame:
                     if not cells:
                         continue
                     fault = f"{len(cells)} fields" if len(cells) != len(COLUMNS) else None
-                    row = dict(zip(COLUMNS, cells, strict=False))
+                    row = dict(zip(COLUMNS, map(from_cell, cells), strict=False))
                     if fault := fault or _fault(row):
                         place = f"{shown(path)}, line {reader.line_num}"
                         raise DataError(f"{place}: {fault}; correct or remove that line")

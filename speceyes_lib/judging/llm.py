@@ -53,13 +53,14 @@ _TASK = (
 def judge_messages(sample: Sample, answer: str, protocol: str) -> list[dict]:
     """The messages to the model about one answer. Of a boxed answer, `paper` shows the content of the box.
 
+    `strict` shows no thoughts, because what a model considered is not what it answered.
+
     Args:
         sample: with its options in the order shown.
         answer: to judge.
         protocol: "strict" or "paper".
     """
-    if protocol == "paper":
-        answer = paper_prediction(answer) or ""
+    answer = (paper_prediction(answer) or "") if protocol == "paper" else _visible(answer)
     letter_only = protocol == "paper" and paper_rule(sample.benchmark, sample.options) == "letter_anywhere"
     standard = sample.answer if letter_only else sample.standard
     parts = [f"Question: {sample.question}"]
@@ -104,7 +105,7 @@ def states_judgement(reply: str, protocol: str, benchmark: str) -> bool:
 
 
 def _visible(reply: str) -> str:
-    """The reply without thoughts. One without thoughts is unchanged to the last blank, because `paper` counts them."""
+    """The text without thoughts. One without thoughts is unchanged to the last blank, because `paper` counts them."""
     visible = without_thoughts(reply)
     return reply if visible == reply.strip() else visible
 

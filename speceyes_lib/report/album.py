@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..errors import UserError
+from ..runs.stage import csv_text
 from . import plots
 from .figures import FIGURES
 from .plots.style import STYLE
@@ -57,7 +58,7 @@ class Album:
         with plt.style.context(STYLE):
             figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
             figure.savefig(paths[1], metadata={"Software": None})
-        numbers.to_csv(paths[2], index=False, lineterminator="\n", float_format="%.10g")
+        paths[2].write_text(csv_text(numbers), "utf-8")
         origin = json.dumps({**self.provenance, "source": source}, indent=1, sort_keys=True, allow_nan=False)
         paths[3].write_text(origin + "\n", "utf-8")
         self.paths += paths

@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 from ..errors import StageError
 from ..paths import notebook_of, shown, stage_dir
+from ..texts import to_cell
 from .evidence import Evidence, _evidence_at, _pack, _write_parquet
 from .files import (
     EVIDENCE,
@@ -34,6 +35,9 @@ from .provenance import environment as current_environment
 from .provenance import file_hash, text_hash
 from .reading import R, _read_header, read_evidence, read_stage
 from .records import SCHEMA_VERSION, Counts, Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IfChanged = Literal["refuse", "restart"]
 
@@ -339,9 +343,17 @@ def finish_stage(
 def _as_bytes(content: Any) -> bytes:
     if isinstance(content, Mapping):
         return _json(content)
-    if not isinstance(content, str):  # a frame
-        content = content.to_csv(index=False, lineterminator="\n", float_format="%.10g")
-    return content.encode()
+    return (content if isinstance(content, str) else csv_text(content)).encode()
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV, with 10 significant digits. No spreadsheet takes a text in it for a formula."""
+    cells = frame.map(_cell).rename(columns=_cell)
+    return cells.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+
+
+def _cell(value: Any) -> Any:
+    return to_cell(value) if isinstance(value, str) else value
 
 
 def write_stage(

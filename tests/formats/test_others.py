@@ -214,6 +214,25 @@ def test_lmms_eval_prompts_with_an_instruction_behind_the_options(tmp_path, benc
     assert [sample.options[i] for i in record.options_shown.order] == list(shown)
 
 
+@pytest.mark.parametrize("source", ["deepeyes", "lmms-eval", "vlmevalkit"])
+def test_thoughts_are_no_part_of_an_imported_answer(tmp_path, source):
+    reply = "<think>Is it A? No.</think>\nB"
+    if source == "deepeyes":
+        said = SAID | {"pred_ans": reply, "pred_output": [{"role": "assistant", "content": reply}]}
+        path, task = write_lines(tmp_path / "result_relative_position_qwen.jsonl", [said]), VSTAR
+    else:
+        task = "hr/hr_bench_4k"
+        row = {"index": 3, "question": "What?", "A": "x", "B": "y", "C": "z", "D": "w", "category": "single"}
+        if source == "lmms-eval":
+            path = write_lines(tmp_path / "d_samples_hrbench4k.jsonl", [lmms(row, reply, "B", {})])
+        else:
+            path = write_table(tmp_path / "model_HRBench4K.tsv", [row | {"answer": "B", "prediction": reply}])
+    import_files(source, [path], "r")
+    [record] = records(task).values()
+    assert record.answer == "B"
+    assert [turn.text for turn in record.trajectory.turns] == [reply]
+
+
 # --------------------------------------------------------------------------------------------- VLMEvalKit
 
 

@@ -49,6 +49,15 @@ def test_the_latest_word_on_an_answer_counts_and_the_file_keeps_them_all(run):
     assert list(read_checks(run)["line"]) == [2, 3, 4]
 
 
+def test_a_check_of_an_answer_like_a_formula_is_no_formula_in_a_spreadsheet(run, tmp_path):
+    override(run, answer="=1+1", reason="-cmd|' /C calc'!A0", author="@ana")
+    text = (tmp_path / run / human.FILE).read_text("utf-8")
+    assert '"\'=1+1"' in text
+    assert '"\'@ana"' in text
+    [((_, answer), check)] = overrides_of(run).items()
+    assert (answer, check.reason, check.author) == ("=1+1", "-cmd|' /C calc'!A0", "@ana")
+
+
 def test_a_withdrawn_check_is_as_if_it_had_never_been(run):
     override(run)
     override(run, verdict="withdrawn", reason="looked again")

@@ -55,6 +55,12 @@ def test_strict_shows_question_options_standard_answer_and_prediction():
     assert "Options" not in text_of(judge_messages(POPE, "it is there", "strict"))
 
 
+def test_strict_shows_no_thoughts():
+    text = text_of(judge_messages(VSTAR, "<think>blue?</think> scarlet", "strict"))
+    assert "<answer>scarlet</answer>" in text
+    assert "blue?" in text_of(judge_messages(VSTAR, "<think>blue?</think> scarlet", "paper"))
+
+
 def test_paper_shows_no_options_and_of_hr_bench_only_the_letter():
     assert "B. blue" not in text_of(judge_messages(VSTAR, "scarlet", "paper"))
     assert "Standard answer: A. red" in text_of(judge_messages(VSTAR, "scarlet", "paper"))
