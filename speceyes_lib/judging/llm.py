@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from ..errors import UserError
@@ -18,6 +20,7 @@ from ..models.endpoint import MEANS, Client, EndpointError, Reply, on_loop, pars
 from ..models.thoughts import without_thoughts
 from ..paths import resolve, runs_dir
 from ..runs.records import Failure, JudgeCall
+from ..tasks.pictures import ImageRef
 from ..tasks.sample import LETTERS, Sample
 from ..texts import storable
 from .reply_cache import CachedReply, ReplyCache, reply_key
@@ -316,3 +319,28 @@ def open_judge(params: JudgingParams) -> JudgingModel | None:
     cache = ReplyCache(resolve(params.judge_cache) if params.judge_cache else runs_dir() / CACHE_FILE)
     limits = (params.judge_max_requests, params.judge_max_tokens, params.judge_reply_tokens)
     return JudgingModel(endpoints[0].model, lambda: Client(endpoints), cache, *limits)
+
+
+def check_judge(params: JudgingParams) -> None:
+    """Let every endpoint of the judging model judge a test answer, and read the reply as the run does.
+
+    Raises:
+        UserError: one does not answer, or not with a judgement; the message holds what it replied.
+    """
+    picture = ImageRef(Path("none"))
+    test = Sample("test/test/1", "vstar", "test", "1", "Which colour is it?", ("red", "blue"), "A", picture)
+    for endpoint in parse_endpoints(params.judge):
+        memory = ReplyCache(Path(":memory:"))
+        connect = partial(Client, [endpoint])
+        with JudgingModel(endpoint.model, connect, memory, reply_tokens=params.judge_reply_tokens) as judge:
+            question = judge.question(test, "It is red.", params.protocol)
+            call = judge.judge([question])[question.key]
+        if call.failure is not None:
+            raise UserError(
+                f"{endpoint.base_url}: {call.failure.message}; it replied {(call.reply or '')[:200]!r}"
+            )
+        if not question.states(call.reply):
+            raise UserError(
+                f"{endpoint.base_url}: the reply to a test states no judgement: {call.reply[:200]!r}; take a judge "
+                "that replies `Judgement: 1` or `Judgement: 0`"
+            )

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..agents import prompt_sets
 from ..demo.recorded import set_aside
 from ..errors import ConfigError, StageError, UserError
+from ..judging.llm import check_judge
 from ..models.registry import backend_type
 from ..params import NOTEBOOKS
 from ..paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
@@ -59,10 +60,13 @@ def check(config: RunConfig) -> None:
 
 
 def check_servers(config: RunConfig) -> None:
-    """Send one request to each server that an unfinished job needs. A finished run needs none.
+    """Send requests to each server that an unfinished job needs, and read the replies as the run will.
+
+    A finished run needs none.
 
     Raises:
-        ConfigError: the first server that does not answer, lacks the model or gives too few alternatives.
+        ConfigError: the first server that does not answer, lacks the model, gives too few alternatives or replies with
+            something that the run could not use.
     """
     unfinished = [job.params for job in plan(config) if not _finished(job)]
     for role in ("draft", "agent"):
@@ -79,6 +83,12 @@ def check_servers(config: RunConfig) -> None:
                 backend.probe(fewest, required=True)
         except UserError as error:
             raise ConfigError(f"models.{role}: {error}") from None
+    judging = next((params for params in unfinished if getattr(params, "judge", "")), None)
+    if judging:
+        try:
+            check_judge(judging)
+        except UserError as error:
+            raise ConfigError(f"judging.judge: {error}") from None
 
 
 # ------------------------------------------------------------------ running a config
