@@ -422,7 +422,10 @@ def _alternatives(reply: Reply, requested: int) -> int:
 
 
 def _unusable(error: EndpointError) -> UserError:
-    return UserError(f"{error}. Is it running, with this model? speceyes serve-commands CONFIG")
+    remedy = "Is it running, with this model? speceyes serve-commands CONFIG"
+    return UserError(
+        f"{error}. {remedy}" if error.kind in ("unreachable", "timeout", "refused") else str(error)
+    )
 
 
 BACKEND = BackendType(
