@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from ..texts import storable
 from .files import _replacing
 
 ROWS_PER_GROUP = 256  # evidence held in memory at once while it is compacted
@@ -43,7 +44,7 @@ class Evidence:
     def __post_init__(self) -> None:
         for name, dtype in _ARRAYS.items():
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
-        object.__setattr__(self, "token_texts", tuple(self.token_texts))
+        object.__setattr__(self, "token_texts", storable(tuple(self.token_texts)))
         t = len(self.token_ids)
         if not (
             self.token_ids.shape == self.chosen_logprobs.shape == (t,)
@@ -82,7 +83,7 @@ class Evidence:
         )
 
 
-def _pack(key: str, evidence: Evidence) -> dict:
+def pack(key: str, evidence: Evidence) -> dict:
     """A journal line: arrays as base64 of their little-endian bytes (exact, `-inf` included)."""
     packed: dict[str, Any] = {"id": key, "k": evidence.k, "token_texts": evidence.token_texts}
     for name, dtype in _ARRAYS.items():
@@ -106,6 +107,23 @@ def _evidence_at(file: IO[bytes], offset: int, length: int) -> tuple[str, Eviden
         for name, dtype in _ARRAYS.items()
     )
     return packed["id"], _unpack(packed["k"], packed["token_texts"], *arrays)
+
+
+def read_rows(path: Path, only: Collection[str] | None = None) -> Iterator[tuple[str, Evidence]]:
+    """Ids and evidence of a Parquet file, in its order; `only`: just the parts of the file that hold these ids."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    groups = [
+        g
+        for g in range(file.num_row_groups)
+        if only is None or not set(only).isdisjoint(file.read_row_group(g, ["id"])["id"].to_pylist())
+    ]
+    for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, row_groups=groups):
+        for key, k, texts, *arrays in zip(*(batch.column(name) for name in _COLUMNS), strict=True):
+            if only is None or key.as_py() in only:
+                values = (array.values.to_numpy() for array in arrays)
+                yield key.as_py(), _unpack(k.as_py(), texts.as_py(), *values)
 
 
 def _write_parquet(path: Path, rows: Iterable[tuple[str, Evidence]]) -> None:

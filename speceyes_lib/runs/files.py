@@ -15,7 +15,7 @@ from ..errors import StageError, UserError
 from ..paths import shown
 
 HEADER, RECORDS, MANIFEST, LOCK = "stage.json", "records.jsonl", "manifest.json", ".lock"
-JOURNAL, EVIDENCE = "evidence.jsonl", "evidence.parquet"
+JOURNAL, EVIDENCE, SUMS = "evidence.jsonl", "evidence.parquet", "checksums.jsonl"
 
 
 class StoreError(UserError):

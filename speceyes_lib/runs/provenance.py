@@ -30,8 +30,8 @@ EDGE_BYTES = 1 << 20
 GPUS = "/proc/driver/nvidia/gpus/*/information"
 # modules that carry values about without shaping a result; a change in them does not make records stale
 PLUMBING = {
-    "errors.py", "exports.py", "params.py", "paths.py", "texts.py",
-    "runs/files.py", "runs/provenance.py", "runs/reading.py", "runs/recorded_run.py", "runs/shards.py", "runs/stage.py",
+    "errors.py", "exports.py", "params.py", "paths.py", "runs/checksums.py", "runs/files.py", "runs/provenance.py",
+    "runs/reading.py", "runs/recorded_run.py", "runs/shards.py", "runs/stage.py",
 }  # fmt: skip
 
 

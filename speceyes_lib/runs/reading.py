@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from ..errors import StageError
 from ..paths import notebook_of, shown, stage_dir
-from .evidence import _COLUMNS, ROWS_PER_GROUP, Evidence, _unpack
+from .checksums import altered_file, manifest_digest
+from .evidence import Evidence, read_rows
 from .files import EVIDENCE, HEADER, MANIFEST, RECORDS, _first
 from .provenance import file_hash
 from .records import SCHEMA_VERSION, Manifest, Record
@@ -59,6 +60,10 @@ def read_manifest(run_or_folder: str | Path, stage: str | None = None, task: str
     except (OSError, ValueError) as error:
         raise StageError(f"{shown(path)}: cannot be read ({error}); run {notebook} again") from None
     _check_version(folder, values)
+    if values.get("checksum", "") not in ("", manifest_digest(values)):
+        raise StageError(
+            f"{shown(path)} is not as it was written; restore it from a copy, or remove it and run {notebook} again"
+        )
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
@@ -76,7 +81,7 @@ def read_stage(run_or_folder: str | Path, stage: str, task: str | None, record_t
     folder = _folder_of(run_or_folder, stage, task)
     manifest = read_manifest(folder, stage, task)
     path = folder / RECORDS
-    _check_hash(path, manifest)
+    check_hash(path, manifest)
     try:
         records = [record_type.model_validate_json(line) for line in path.read_bytes().splitlines()]
     except ValidationError as error:
@@ -99,27 +104,13 @@ def read_evidence(
     Raises:
         StageError: unfinished, or the file is not the one its manifest describes.
     """
-    import pyarrow.parquet as pq
-
     path = Path(folder) / EVIDENCE
     if verify:
         manifest = read_manifest(Path(folder))
         if EVIDENCE not in manifest.outputs:
             return {}
-        _check_hash(path, manifest)
-    file = pq.ParquetFile(path)
-    groups = [
-        g
-        for g in range(file.num_row_groups)
-        if only is None or not set(only).isdisjoint(file.read_row_group(g, ["id"])["id"].to_pylist())
-    ]
-    evidence = {}
-    for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, row_groups=groups):
-        for key, k, texts, *arrays in zip(*(batch.column(name) for name in _COLUMNS), strict=True):
-            if only is None or key.as_py() in only:
-                values = (array.values.to_numpy() for array in arrays)  # noqa: PD011 (arrow's, not pandas')
-                evidence[key.as_py()] = _unpack(k.as_py(), texts.as_py(), *values)
-    return evidence
+        check_hash(path, manifest)
+    return dict(read_rows(path, only))
 
 
 def is_finished(run_or_folder: str | Path, stage: str, task: str | None = None) -> bool:
@@ -169,9 +160,10 @@ def _check_version(folder: Path, values: dict) -> None:
         )
 
 
-def _check_hash(path: Path, manifest: Manifest) -> None:
+def check_hash(path: Path, manifest: Manifest) -> None:
+    """Raise StageError for a file of a stage that is not the one its manifest describes."""
     if not path.is_file() or file_hash(path) != manifest.outputs.get(path.name):
         raise StageError(
-            f"{shown(path)} is not the file its manifest describes (it was changed or removed); "
-            f"remove the folder and run {notebook_of(manifest.stage)} again"
+            f"{shown(path)} is not the file its manifest describes ({altered_file(path.parent, path.name)}); "
+            f"restore it from a copy, or remove the folder and run {notebook_of(manifest.stage)} again"
         )

@@ -14,6 +14,7 @@ from ..paths import notebook_of, resolve, run_dir, runs_dir, stage_dir
 from ..tasks.registry import TASKS, load_task, place_of
 from ..tasks.sample import Sample
 from .arms import ARMS, DRAFT_STAGE
+from .checksums import Sums, digest, read_sums
 from .evidence import Evidence
 from .files import EVIDENCE, MANIFEST, RECORDS
 from .reading import StageData, is_finished, read_evidence, read_manifest, read_stage
@@ -198,7 +199,8 @@ class RecordedRun:
             if (stage, task) in self._stages or (folder / MANIFEST).is_file():
                 return self.stage(stage, task).records
             # the last part is a line still being written
-            lines = (folder / RECORDS).read_bytes().split(b"\n")[:-1]
+            lines = [line + b"\n" for line in (folder / RECORDS).read_bytes().split(b"\n")[:-1]]
+            sums = read_sums(folder)
         except StageError as error:
             self._notes[stage, task] = str(error)
             return {}
@@ -211,8 +213,12 @@ class RecordedRun:
                 record = RECORD_TYPES[stage[:2]].model_validate_json(line)
             except ValidationError:
                 continue  # damaged lines are reported when the stage is resumed
-            records.setdefault(record.id, record)
-        self._notes[stage, task] = f"{stage} of {task} is in progress: {len(records)} records so far"
+            if not sums or sums.get(record.id, Sums("")).record == digest(line):
+                records.setdefault(record.id, record)
+        left_out = f", {lost} left out as damaged" if (lost := len(lines) - len(records)) else ""
+        self._notes[stage, task] = (
+            f"{stage} of {task} is in progress: {len(records)} records so far{left_out}"
+        )
         return records
 
     # ------------------------------------------------------------------ do they belong together

@@ -261,6 +261,7 @@ class Manifest(Record):
     timing: dict[str, float] = Field(default_factory=dict)  # *_s; what each covers is in the key's doc
     environment: dict = Field(default_factory=dict)  # commit, packages, hardware, models
     finished_utc: str = ""
+    checksum: str = ""  # of all the other values; empty in manifests from before there was one
 
 
 class JudgedRecord(Record):

@@ -12,10 +12,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
+from pydantic_core import PydanticSerializationError
+
 from ..errors import StageError
 from ..paths import notebook_of, shown, stage_dir
-from ..texts import to_cell
-from .evidence import Evidence, _evidence_at, _pack, _write_parquet
+from ..texts import storable, to_cell
+from .checksums import (
+    Sums,
+    altered_evidence,
+    altered_records,
+    digest,
+    line_of,
+    manifest_digest,
+    named,
+    read_sums,
+)
+from .evidence import Evidence, _evidence_at, _write_parquet, pack
 from .files import (
     EVIDENCE,
     HEADER,
@@ -23,6 +35,7 @@ from .files import (
     LOCK,
     MANIFEST,
     RECORDS,
+    SUMS,
     StoreError,
     _json,
     _json_line,
@@ -33,7 +46,7 @@ from .files import (
 )
 from .provenance import environment as current_environment
 from .provenance import file_hash, text_hash
-from .reading import R, _read_header, read_evidence, read_stage
+from .reading import R, _read_header, check_hash, read_evidence, read_manifest, read_stage
 from .records import SCHEMA_VERSION, Counts, Manifest
 
 if TYPE_CHECKING:
@@ -57,7 +70,7 @@ class StageStore(Generic[R]):
 
     Raises (on entering):
         StageError: another schema version, stage or task; records made from something else (names the first
-            difference); a file that was damaged other than by an interruption.
+            difference); a file that was damaged other than by an interruption (names the lines or samples).
         StoreError: the folder cannot be written or another process is writing it.
     """
 
@@ -93,6 +106,8 @@ class StageStore(Generic[R]):
         self.records: dict[str, R] = {}
         self.resumed = 0  # records taken over from an earlier session
         self._held: list[bytes] = []  # record lines waiting for their evidence to reach the disk
+        self._sums: dict[str, Sums] | None = {}  # None: the stage began before there were checksums
+        self._held_sums: list[bytes] = []
         self._synced_s = 0.0
         self._files: dict[str, int] = {}
 
@@ -142,10 +157,29 @@ class StageStore(Generic[R]):
                     f"{shown(self.folder)} holds files but no {HEADER}, so it is no stage of this suite; "
                     "move them away or give another run name"
                 )
-            _write_atomically(self.folder / HEADER, _json(self.header))
+            _write_atomically(self.folder / HEADER, _json(self.header | {SUMS: True}))
+        elif not before.get(SUMS):
+            self._sums = None
+        if (self.folder / MANIFEST).exists():
+            self._check_finished()
         self.records = self._repair()
         self.resumed = len(self.records)
         self._open(RECORDS)
+        if self._sums is not None:
+            self._open(SUMS)
+
+    def _check_finished(self) -> None:
+        """Refuse a finished stage that is not what its manifest describes."""
+        manifest = read_manifest(self.folder, self.header["stage"], self.header["task"])
+        if (manifest.config, manifest.inputs) != (self.header["config"], self.header["inputs"]):
+            raise StageError(
+                f"{shown(self.folder / MANIFEST)} and {HEADER} describe different stages; restore them from a copy, "
+                f"or remove the folder and run {notebook_of(manifest.stage)} again"
+            )
+        for name in manifest.outputs:
+            check_hash(self.folder / name, manifest)
+        # killed between the manifest and the end of `finish`: the evidence is in its file
+        (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def _open(self, name: str) -> None:
         self._files[name] = os.open(self.folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -155,8 +189,9 @@ class StageStore(Generic[R]):
         # of the old fingerprint, never a finished one
         (self.folder / MANIFEST).unlink(missing_ok=True)
         for path in self.folder.iterdir():
-            if path.name not in (HEADER, LOCK):
+            if path.name not in (HEADER, SUMS, LOCK):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (self.folder / SUMS).unlink(missing_ok=True)
         (self.folder / HEADER).unlink()
 
     def _repair(self) -> dict[str, R]:
@@ -170,7 +205,20 @@ class StageStore(Generic[R]):
             kept = {record.id: line for line, record in reversed(lines)}
             _write_atomically(path, b"".join(kept[key] for key in records))
         _whole_lines(self.folder / JOURNAL, json.loads)
+        if self._sums is not None:
+            self._sums = read_sums(self.folder)
+            _whole_lines(self.folder / SUMS, json.loads)
+            self._refuse(RECORDS, altered_records((line for line, _ in lines), self._sums))
+            self._refuse("evidence of", altered_evidence(self.folder, records, self._sums))
         return records
+
+    def _refuse(self, what: str, altered: list[str]) -> None:
+        if altered:
+            raise StageError(
+                f"{shown(self.folder)}: {what} {named(altered)} is not as it was written (by {SUMS}); restore the "
+                f"folder from a copy, or remove the lines of these samples from {RECORDS}, and {MANIFEST}, and run "
+                f"{notebook_of(self.header['stage'])} again, which repeats them"
+            )
 
     # -------------------------------------------------------------- writing
 
@@ -188,13 +236,20 @@ class StageStore(Generic[R]):
             raise ValueError(f"{record.id} is already stored")
         if record.id not in self._expected_set:
             raise ValueError(f"{record.id} was not expected in {shown(self.folder)}")
+        record, line = _as_line(record)
         with _writing(self.folder):
+            sums = Sums(digest(line))
             if evidence is not None:
                 if JOURNAL not in self._files:
                     self._open(JOURNAL)
-                _write_all(self._files[JOURNAL], _json_line(_pack(record.id, evidence)))
+                packed = _json_line(pack(record.id, evidence))
+                _write_all(self._files[JOURNAL], packed)
+                sums = Sums(sums.record, digest(packed))
             self.records[record.id] = record
-            self._held.append(record.model_dump_json().encode() + b"\n")
+            self._held.append(line)
+            if self._sums is not None:
+                self._sums[record.id] = sums
+                self._held_sums.append(line_of(record.id, sums))
             if time.monotonic() - self._synced_s >= self.sync_every_s:
                 self.sync()
 
@@ -217,12 +272,16 @@ class StageStore(Generic[R]):
         return len(wanted)
 
     def sync(self) -> None:
-        """Bring everything appended so far to the disk: evidence first, then the records it belongs to."""
+        """Bring everything appended so far to the disk: evidence and checksums first, then their records."""
         if not self._held:
             return
         with _writing(self.folder):
             if JOURNAL in self._files:
                 os.fsync(self._files[JOURNAL])
+            if self._sums is not None:
+                sums, self._held_sums = b"".join(self._held_sums), []
+                _write_all(self._files[SUMS], sums)
+                os.fsync(self._files[SUMS])
             lines, self._held = b"".join(self._held), []
             _write_all(self._files[RECORDS], lines)
             os.fsync(self._files[RECORDS])
@@ -244,17 +303,21 @@ class StageStore(Generic[R]):
             )
         with _writing(self.folder):
             # in the order of the samples, whatever order the work was done in
-            ordered = b"".join(self.records[k].model_dump_json().encode() + b"\n" for k in self.expected_ids)
-            _write_atomically(self.folder / RECORDS, ordered)
+            lines = {key: _as_line(self.records[key])[1] for key in self.expected_ids}
             if (self.folder / JOURNAL).exists():
                 self._compact()
-        return write_stage(
+            if self._sums is not None:
+                self._refuse("evidence of", altered_evidence(self.folder, self.records, self._sums))
+                sums = {key: self._sums[key]._replace(record=digest(line)) for key, line in lines.items()}
+                _write_atomically(self.folder / SUMS, b"".join(line_of(k, s) for k, s in sums.items()))
+            _write_atomically(self.folder / RECORDS, b"".join(lines.values()))
+        manifest = write_stage(
             self.folder,
             stage=self.header["stage"],
             task=self.header["task"],
             config=self.header["config"],
             inputs=self.header["inputs"],
-            files=[name for name in (RECORDS, EVIDENCE) if (self.folder / name).exists()],
+            files=[name for name in (RECORDS, EVIDENCE, SUMS) if (self.folder / name).exists()],
             counts=Counts(
                 expected=len(self.expected_ids),
                 done=len(self.records),
@@ -264,6 +327,9 @@ class StageStore(Generic[R]):
             timing=timing,
             environment=environment,
         )
+        with _writing(self.folder):
+            (self.folder / JOURNAL).unlink(missing_ok=True)
+        return manifest
 
     def _compact(self) -> None:
         """Join the journal to the parquet file of an earlier finish. Both hold everything, should this be killed."""
@@ -282,7 +348,6 @@ class StageStore(Generic[R]):
                 if key in where or key in earlier
             )
             _write_parquet(self.folder / EVIDENCE, rows)
-        journal.unlink()
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         try:
@@ -385,8 +450,19 @@ def write_stage(
             environment=dict(current_environment() if environment is None else environment),
             finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        checksum = manifest_digest(json.loads(manifest.model_dump_json()))
+        manifest = manifest.model_copy(update={"checksum": checksum})
         _write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
     return manifest
+
+
+def _as_line(record: R) -> tuple[R, bytes]:
+    """A record and its line; texts of models and data that no file can hold are made storable."""
+    try:
+        return record, record.model_dump_json().encode() + b"\n"
+    except (PydanticSerializationError, UnicodeEncodeError):
+        record = type(record).model_validate(storable(record.model_dump()))
+        return record, record.model_dump_json().encode() + b"\n"
 
 
 def _difference(before: dict, now: dict) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import DataError
+from ..texts import storable
 from .pictures import ImageRef
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -103,8 +104,8 @@ def _utf8(raw: bytes, where: str) -> str:
 
 def _json_object(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        entry = json.loads(_utf8(raw, where))
-    except ValueError as e:
+        entry = storable(json.loads(_utf8(raw, where)))
+    except (ValueError, RecursionError) as e:
         raise DataError(f"{where}: not valid JSON ({e})") from e
     if not isinstance(entry, dict):
         raise DataError(f"{where}: expected one JSON object, found {type(entry).__name__}")

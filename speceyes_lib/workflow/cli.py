@@ -77,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     arg("--readme", "also fill the headline of README.md", action="store_true")
     add("figures", "redraw figures/ and the README's headline from the recorded run and the reported numbers")
 
+    arg = add("verify", "compare every file and record of a run with what was recorded of it")
+    arg("run", "default: demo", nargs="?", default="demo", metavar="RUN")
     arg = add("recorded", "unpack the recorded embedded run, or pack the current one")
     arg("action", "default: unpack", choices=("unpack", "pack"), nargs="?", default="unpack")
     arg = add("fetch", "fetch models and benchmarks from the hub at pinned revisions, or list and check them")
@@ -169,6 +171,8 @@ def run(given: argparse.Namespace) -> int:
             from .figures import redraw
 
             print(f"wrote {len(redraw())} files")
+        case "verify":
+            return _verify(given.run)
         case "recorded":
             _recorded(given.action)
         case "fetch":
@@ -228,6 +232,20 @@ def _recorded(action: str) -> None:
     folders = recorded.unpack()
     print("\n".join(f"unpacked {shown(f)}" for f in folders) or "nothing to unpack: the runs exist already")
     print(f"open {shown(write_index('demo'))}")
+
+
+def _verify(run: str) -> int:
+    from ..runs.verifying import verify
+
+    checks = verify(run)
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        print(f"{check.name:{width}}  {check.state}")
+        for fault in check.faults:
+            print(f"{'':{width}}  - {fault}")
+    damaged = sum(bool(check.faults) for check in checks)
+    print(f"run {run}: {len(checks)} stages, {f'{damaged} damaged' if damaged else 'no fault found'}")
+    return 1 if damaged else 0
 
 
 def _fetch(names: list[str], only_check: bool) -> int:

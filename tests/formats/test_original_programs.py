@@ -191,7 +191,9 @@ def test_seconds_are_rounded_and_sorted_by_file(tmp_path, exported, benchmark_ro
     write_answers("timed", {"gated": gated.records}, config | {"k": 64})
     folder = exported.parent / "runs" / "timed" / "02_gated" / "pope" / "random"
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"timing": {"wall_s": 12.345678}}))
+    (folder / "manifest.json").write_text(
+        json.dumps(manifest | {"timing": {"wall_s": 12.345678}, "checksum": ""})
+    )
     [*_, summary] = export("timed", tmp_path / "timed_out")
     name = "pope_random_Thyme_b_1_min_0.97.jsonl"
     assert summary == tmp_path / "timed_out" / "eval_results_thyme" / "SpecEyes" / "latency_summary.json"

@@ -139,7 +139,9 @@ def test_verdicts_on_answers_that_were_replaced_since_are_refused(run):
     judging = stage_dir("small", "03_judging/collect", TASK) / "manifest.json"
     verdicts = read_manifest("small", "03_judging/collect", TASK)
     for digest, refused in ((manifest.outputs["records.jsonl"], False), ("another", True)):
-        changed = verdicts.model_copy(update={"inputs": verdicts.inputs | {"records": digest}})
+        changed = verdicts.model_copy(
+            update={"inputs": verdicts.inputs | {"records": digest}, "checksum": ""}
+        )
         judging.write_text(changed.model_dump_json())
         if refused:
             with pytest.raises(StageError, match="of other answers"):
@@ -157,7 +159,7 @@ def test_arms_that_were_made_from_other_things_are_not_compared(run, where, valu
         path = stage_dir("small", stage, TASK) / "manifest.json"
         manifest = read_manifest("small", stage, TASK)
         values = getattr(manifest, where) | (value if number else dict.fromkeys(value, "same"))
-        path.write_text(manifest.model_copy(update={where: values}).model_dump_json())
+        path.write_text(manifest.model_copy(update={where: values, "checksum": ""}).model_dump_json())
     recorded = recorded_run.open("small", tasks=[TASK])
     recorded.check_comparable(["gated"])
     with pytest.raises(StageError, match=f"02_gated and 02_gated_batched .* differ in their {named}"):

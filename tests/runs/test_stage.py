@@ -102,8 +102,23 @@ def finished(folder: Path) -> Path:
 def test_records_and_evidence_read_back_as_they_were_written(finished):
     assert_complete(finished)
     assert sorted(p.name for p in finished.iterdir() if not p.name.startswith(".")) == [
-        *("evidence.parquet", "manifest.json", "records.jsonl", "stage.json"),
+        *("checksums.jsonl", "evidence.parquet", "manifest.json", "records.jsonl", "stage.json"),
     ]
+
+
+def test_half_a_surrogate_pair_is_stored_as_one_unknown_character(folder):
+    half = "red \ud83d"
+    ids = np.zeros((1, 2), int)
+    evidence = Evidence([0], [half], [0.0], ids, [[0.0, -1.0]])
+    with open_store(folder, expected_ids=IDS[:1]) as store:
+        store.append(record_of(IDS[0]).model_copy(update={"answer": half}), evidence)
+        assert store.records[IDS[0]].answer == "red \ufffd"
+        store.finish()
+    with open_store(folder, expected_ids=IDS[:1]) as store:
+        assert store.done_ids == {IDS[0]}
+        store.finish()
+    assert read_stage(folder, "01_draft", TASK, DraftRecord).records[IDS[0]].answer == "red \ufffd"
+    assert read_evidence(folder)[IDS[0]].token_texts == ("red \ufffd",)
 
 
 @pytest.mark.parametrize("wanted", [[IDS[3], IDS[60]], [IDS[1], "no/such/id"], []])

@@ -129,6 +129,18 @@ def test_vstar_picture_that_is_missing_stops_before_the_run(tmp_path):
         only(tmp_path)
 
 
+def test_half_a_surrogate_pair_in_a_question_becomes_one_unknown_character(tmp_path):
+    vstar(tmp_path, question="What colour is the \ud83d?")  # JSON can write it, UTF-8 cannot
+    assert only(tmp_path).question == "What colour is the \ufffd?"
+
+
+def test_json_that_is_nested_without_end_is_refused(tmp_path):
+    path = vstar(tmp_path) / "a.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"a\.json: not valid JSON"):
+        load_task("vstar/direct_attributes", tmp_path)
+
+
 # ----------------------------------------------------------------------------------------------- pictures
 def reference(tmp_path: Path, data: bytes) -> ImageRef:
     (tmp_path / "p.jpg").write_bytes(data)
