@@ -3,5 +3,10 @@
 from ..exports import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, {"importing": ("READERS", "import_files", "import_report"), "speceyes_export": ("export",)}
+    __name__,
+    {
+        "importing": ("READERS", "import_files", "import_report"),
+        "speceyes_export": ("export",),
+        "verl_logs": ("TrainingLog", "read_training"),
+    },
 )

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.errors import UserError
-from speceyes_lib.tasks.pictures import ImageRef
-from speceyes_lib.tasks.sample import Sample
-from speceyes_lib.training.rewards import (
+from speceyes_lib.judging.rewards import (
     LONGEST_ANSWER,
     THINKLITE,
     VARIANTS,
@@ -22,6 +20,8 @@ from speceyes_lib.training.rewards import (
     read_verdict,
     reward,
 )
+from speceyes_lib.tasks.pictures import ImageRef
+from speceyes_lib.tasks.sample import Sample
 
 CALL = '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 9, 9]}}\n</tool_call>'
 CROP = "\nuser\n<tool_response>\nThe box [0, 0, 9, 9].\n</tool_response>\nassistant\n"

@@ -26,8 +26,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..errors import UserError, nearest
-from ..judging.rules import judge
 from ..tasks.sample import Sample
+from .rules import judge
 
 Variant = Literal["recipe", "original", "strict"]
 VARIANTS: tuple[Variant, ...] = ("recipe", "original", "strict")
