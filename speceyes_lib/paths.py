@@ -7,6 +7,7 @@ scratch disk. Recorded and shown paths are relative to the repository: results n
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from .errors import UserError
@@ -81,8 +82,13 @@ def is_run_name(name: str) -> bool:
 
 
 def run_dir(run: str) -> Path:
-    """The folder of a run. Raises UserError for a text that cannot name one, so that no name leads elsewhere."""
-    if not is_run_name(run):
+    """The folder of a run, or of one of its shards ("demo/shards/1of4", see `runs.shards`).
+
+    Raises:
+        UserError: the text cannot name one, so that no name leads elsewhere.
+    """
+    name, _, shard = run.partition("/shards/")
+    if not is_run_name(name) or (shard and not re.fullmatch(r"\d{1,6}of\d{1,6}", shard)):
         raise UserError(f"run: {run[:80]!r} must be a plain folder name, such as my_run")
     return runs_dir() / run
 

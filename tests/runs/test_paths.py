@@ -75,3 +75,15 @@ def test_shards_deal_everything_out_once():
 def test_what_is_no_shard_is_refused(text):
     with pytest.raises(UserError, match="1of4"):
         Shard.parse(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "a/b", "a/shards/..", "a/shards/1of2/..", "../shards/1of2", "/shards/1of2"]
+)
+def test_no_name_of_a_run_or_shard_leads_elsewhere(name):
+    with pytest.raises(UserError, match="plain folder name"):
+        paths.run_dir(name)
+
+
+def test_a_shard_lies_in_its_run():
+    assert paths.run_dir("a/shards/1of2") == paths.run_dir("a") / "shards" / "1of2"
