@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StageError, UserError
-from ..paths import notebook_of, recorded_mark, repo_root, run_dir, stage_dir, validation_run
+from ..paths import notebook_of, recorded_mark, repo_root, run_dir, runs_dir, shown, stage_dir, validation_run
+from ..runs.files import StoreError, write_atomically
 from ..runs.reading import is_finished, read_manifest
 from ..runs.summary_file import read_summary, summary_file
 from .figures import FIGURES, PUBLISHED
@@ -136,8 +137,32 @@ def write_index(run: str, chose_for: str = "") -> Path:
         chosen_by=chosen_by,
     )
     index = folder / "index.html"
-    index.write_text(page, "utf-8")
+    _write_page(index, page)
     return index
+
+
+def index_is_current(run: str) -> bool:
+    """Whether a run, and the one that chose its threshold, have an index that is newer than what it shows."""
+    folders = [folder for name in (run, validation_run(run)) if (folder := run_dir(name)).is_dir()]
+    for folder in folders:
+        index = folder / "index.html"
+        sources = (*folder.glob("figures/*"), *folder.glob("notebooks/*.ipynb"), *folder.glob("summary.json"))
+        if not index.is_file() or any(p.stat().st_mtime > index.stat().st_mtime for p in sources):
+            return False
+        if any(not p.with_suffix(".html").is_file() for p in folder.glob("notebooks/*.ipynb")):
+            return False
+    return True
+
+
+def _write_page(path: Path, page: str) -> None:
+    """Write a page whole or not at all, so that one that failed is written again the next time."""
+    try:
+        write_atomically(path, page.encode())
+    except OSError as error:
+        raise StoreError(
+            f"{shown(path)}: cannot be written ({error.strerror or error}); the results are complete. Mend that, then "
+            f"run the same command again, or: speceyes index {path.relative_to(runs_dir()).parts[0]}"
+        ) from None
 
 
 def _figure(path: Path) -> tuple[str, str, list[str]]:
@@ -151,7 +176,7 @@ def _notebook(path: Path) -> tuple[str, str, str]:
     """Name, state and duration of an executed notebook; writes its page unless that is newer."""
     page = path.with_suffix(".html")
     if not page.is_file() or page.stat().st_mtime < path.stat().st_mtime:
-        page.write_text(render("page.html", title=path.stem, body=_notebook_body(path)), "utf-8")
+        _write_page(page, render("page.html", title=path.stem, body=_notebook_body(path)))
     ran = json.loads(path.read_text("utf-8"))["metadata"].get("papermill", {})
     # papermill notes the end of a run, and an exception only where there was one
     state = "failed" if ran.get("exception") else "finished" if ran.get("end_time") else "not finished"

@@ -75,7 +75,8 @@ def _write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: killed or out of space in between, the old one stays."""
     with _replacing(path) as file:
         file.write(data)
 

@@ -41,8 +41,8 @@ from .files import (
     _json_line,
     _whole_lines,
     _write_all,
-    _write_atomically,
     _writing,
+    write_atomically,
 )
 from .provenance import environment as current_environment
 from .provenance import file_hash, text_hash
@@ -157,7 +157,7 @@ class StageStore(Generic[R]):
                     f"{shown(self.folder)} holds files but no {HEADER}, so it is no stage of this suite; "
                     "move them away or give another run name"
                 )
-            _write_atomically(self.folder / HEADER, _json(self.header | {SUMS: True}))
+            write_atomically(self.folder / HEADER, _json(self.header | {SUMS: True}))
         elif not before.get(SUMS):
             self._sums = None
         if (self.folder / MANIFEST).exists():
@@ -203,7 +203,7 @@ class StageStore(Generic[R]):
             records.setdefault(record.id, record)
         if len(records) < len(lines):
             kept = {record.id: line for line, record in reversed(lines)}
-            _write_atomically(path, b"".join(kept[key] for key in records))
+            write_atomically(path, b"".join(kept[key] for key in records))
         _whole_lines(self.folder / JOURNAL, json.loads)
         if self._sums is not None:
             self._sums = read_sums(self.folder)
@@ -309,8 +309,8 @@ class StageStore(Generic[R]):
             if self._sums is not None:
                 self._refuse("evidence of", altered_evidence(self.folder, self.records, self._sums))
                 sums = {key: self._sums[key]._replace(record=digest(line)) for key, line in lines.items()}
-                _write_atomically(self.folder / SUMS, b"".join(line_of(k, s) for k, s in sums.items()))
-            _write_atomically(self.folder / RECORDS, b"".join(lines.values()))
+                write_atomically(self.folder / SUMS, b"".join(line_of(k, s) for k, s in sums.items()))
+            write_atomically(self.folder / RECORDS, b"".join(lines.values()))
         manifest = write_stage(
             self.folder,
             stage=self.header["stage"],
@@ -392,7 +392,7 @@ def finish_stage(
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _write_atomically(folder / name, _as_bytes(content))
+            write_atomically(folder / name, _as_bytes(content))
     write_stage(
         folder,
         stage=stage,
@@ -452,7 +452,7 @@ def write_stage(
         )
         checksum = manifest_digest(json.loads(manifest.model_dump_json()))
         manifest = manifest.model_copy(update={"checksum": checksum})
-        _write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
+        write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
     return manifest
 
 

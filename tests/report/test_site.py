@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -44,6 +46,20 @@ def run(tmp_path, monkeypatch) -> Path:
         }
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     return folder
+
+
+def test_an_index_that_could_not_be_written_is_not_taken_for_written(run, monkeypatch):
+    assert not site.index_is_current("tiny")
+    with monkeypatch.context() as full:
+        full.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match=r"No space left.*speceyes index tiny"):
+            site.write_index("tiny")
+    assert not site.index_is_current("tiny")
+    assert not list(run.rglob("*.html")) + list(run.rglob("*.part"))
+    site.write_index("tiny")
+    assert site.index_is_current("tiny")
+    os.utime(run / "figures" / "accuracy_speedup.png", (2e9, 2e9))
+    assert not site.index_is_current("tiny")
 
 
 def test_headline_sets_speceyes_beside_the_agent_and_the_draft_alone():
