@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from .endpoint import Client, Endpoint, EndpointError, Reply, is_endpoint, on_lo
 from .picture_memory import PictureMemory
 from .spelling import LOST, answer_entries
 from .transformers import normalise
+from .transport import certificates
 
 # values of the published processors: patch size x merge size, and the pixels of a view
 PROCESSORS = {
@@ -53,6 +55,7 @@ EXCLUDED = -9999.0  # what vLLM and the embedded server write for -inf, which JS
 # of the request that tries a server out: room for a short answer that ends by itself, and what agents have and stop at
 PROBE_TOKENS, AGENTS_TOKENS = 16, 512
 AGENTS_STOP = ("</tool_call>", "</answer>", "<|im_end|>")
+FIRST_YEAR = 2025  # a clock that shows less is wrong
 UNKNOWN = -1  # token ids: servers name tokens by their text
 
 
@@ -264,10 +267,20 @@ def _data_url(picture: Image.Image) -> str:
 
 
 def check(model: str) -> None:
-    """Refuse a text that names no endpoints, an unknown processor, or a key that is not set. Raises ConfigError."""
+    """Refuse a text that names no endpoints, an unknown processor, a key that is not set, or unreadable certificates.
+
+    Raises:
+        ConfigError: the first of these; or the clock is so wrong that no certificate can be valid.
+    """
     for endpoint in parse_endpoints(model):
         image_spec_of(endpoint.processor)
         _ = endpoint.key
+        now = datetime.now(UTC)
+        if endpoint.base_url.startswith("https://") and now.year < FIRST_YEAR:
+            raise ConfigError(
+                f"{endpoint.base_url}: this machine's clock shows {now:%Y-%m-%d}, when no certificate is valid; set it"
+            )
+    certificates()
 
 
 def fingerprint(model: str) -> str:

@@ -23,6 +23,7 @@ from ..tasks.hub import ITEMS
 from ..tasks.images import ImageSpec, resized_view
 from .base import BackendType, Generation, GenerationRequest, generate_isolated, grey_picture_request
 from .decoding import EvidenceRecorder, greedy
+from .model_files import fault_of
 from .picture_memory import Kept, PictureMemory, Row
 
 if TYPE_CHECKING:
@@ -395,19 +396,19 @@ def check_architecture(model: str | Path) -> str:
     """Name of the model class in the folder's config.json. No model library is imported.
 
     Raises:
-        UserError: the folder holds no model.
+        UserError: the folder holds no model, or files of it are missing or cut off.
         ConfigError: the architecture is not supported.
     """
     folder = resolve(model)
     config = folder / "config.json"
+    remedy = (
+        "The embedded models belong to the repository (git checkout -- data/demo/models); `speceyes train` trains "
+        f"them again. A published model is fetched by `hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
+    )
+    for name, item in ITEMS.items():
+        if resolve(item.folder) == folder:
+            remedy = f"Fetch it: speceyes fetch {name}"
     if not config.is_file():
-        remedy = (
-            "The embedded models belong to the repository (git checkout -- data/demo/models); `speceyes train` trains "
-            f"them again. A published model is fetched by `hf download ORGANISATION/NAME --local-dir {shown(folder)}`"
-        )
-        for name, item in ITEMS.items():
-            if resolve(item.folder) == folder:
-                remedy = f"Fetch it: speceyes fetch {name}"
         raise UserError(f"{shown(folder)}: no model here (config.json is missing). {remedy}")
     try:
         names = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
@@ -417,6 +418,8 @@ def check_architecture(model: str | Path) -> str:
         raise ConfigError(
             f"{shown(config)}: field 'architectures': {names[0]} is not supported; supported are {', '.join(SUPPORTED)}"
         )
+    if fault := fault_of(folder):
+        raise UserError(f"{shown(folder)}: the model cannot be loaded: {fault}. {remedy}")
     return names[0]
 
 

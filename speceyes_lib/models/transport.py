@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import zlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     import httpx2
@@ -41,7 +44,7 @@ def bounded_client(timeout_s: float, connections: int, proxies: bool) -> httpx2.
         timeout_s,
         timeout=None,
         limits=httpx2.Limits(max_connections=connections),
-        verify=_certificates(),
+        verify=certificates(),
         trust_env=proxies,
         headers={"Accept-Encoding": "gzip"},
     )
@@ -96,11 +99,24 @@ def _client_type() -> type[httpx2.AsyncClient]:
 
 
 @cache
-def _certificates() -> Any:
-    """The trusted certificates, read once for all clients."""
+def certificates() -> Any:
+    """The trusted certificates, read once for all clients.
+
+    Raises:
+        ConfigError: SSL_CERT_FILE or SSL_CERT_DIR names none.
+    """
     import httpx2
 
-    return httpx2.create_ssl_context()
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:
+        name = next(
+            (n for n in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(n)), "the system's certificates"
+        )
+        raise ConfigError(
+            f"{name}: the trusted certificates cannot be read ({error}); name a file (or folder) of PEM certificates, "
+            "or unset the variable"
+        ) from None
 
 
 def _too_long() -> ValueError:

@@ -22,6 +22,7 @@ from ..paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
 from ..report.formatting import duration
 from ..runs.provenance import usable_cores
 from ..runs.summary_file import read_summary
+from ..tasks.registry import load_task
 from .config import RunConfig
 from .execute import ACCEPT_VARIABLE, check_notebook, die_with_parent, find_notebook
 from .plan import Job, load_config, plan
@@ -34,6 +35,8 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 def check(config: RunConfig) -> None:
     """Check everything that can be known before the first job: notebooks, models, data, prompts.
+
+    The benchmarks of unfinished jobs are read as the jobs will read them, and a picture of each is opened.
 
     Raises:
         ConfigError: the first thing at fault (DataError for prompts).
@@ -50,6 +53,7 @@ def check(config: RunConfig) -> None:
                     f"{key}: there is no folder {root}; give the folder of the benchmarks, or fetch them: "
                     "speceyes fetch vstar hr-bench pope"
                 )
+        _check_data(config)
     prompt_sets.load(config.prompts)
     for key in ("draft", "agent"):
         model = getattr(config.models, key)
@@ -57,6 +61,17 @@ def check(config: RunConfig) -> None:
             backend_type(model).check(model)
         except UserError as error:
             raise ConfigError(f"models.{key}: {error}") from None
+
+
+def _check_data(config: RunConfig) -> None:
+    keys = {config.validation.root: "validation.root", config.data.root: "data.root"}
+    params = [job.params for job in plan(config) if not _finished(job)]
+    needed = {(p.data_root, task) for p in params if getattr(p, "data_root", "") in keys for task in p.tasks}
+    for root, task in sorted(needed):
+        try:
+            load_task(task, root)[0].image.open()
+        except UserError as error:
+            raise ConfigError(f"{keys[root]}: {task}: {error}") from None
 
 
 def check_servers(config: RunConfig) -> None:
@@ -127,10 +142,11 @@ def run_all(
         remedy = "fix what failed, then run the same command to resume"
         print(f"run {config.name} stopped; {remedy}", file=sys.stderr)
         return 1
-    if ran or profile:  # on a cluster jobs write logs of their own
-        from ..report import site  # brings numpy: too slow to start with for each single job
+    from ..report import site  # brings numpy: too slow to start with for each single job
 
+    if ran or profile or not site.index_is_current(config.name):
         site.write_index(config.name)
+    if ran or profile:  # on a cluster jobs write logs of their own
         spent = duration(time.monotonic() - began_s)
         print(f"run {config.name}: {f'{ran} jobs ' if ran else ''}done in {spent}")
     else:

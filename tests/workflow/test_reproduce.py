@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -75,7 +76,9 @@ def test_every_parameter_can_be_set_from_a_config():
     for model in NOTEBOOKS.values():
         keys = {name: config_key(model, name) for name in model.model_fields}
         decided_by_the_plan = {name for name, key in keys.items() if key is None}
-        assert decided_by_the_plan <= {"if_changed", "threshold_from", "arm"}, model.__name__
+        assert decided_by_the_plan <= {"if_changed", "accept_failures", "threshold_from", "arm"}, (
+            model.__name__
+        )
         for name in keys.keys() - decided_by_the_plan:
             section, key = keys[name]
             assert key in type(getattr(config, section) if section else config).model_fields, (model, name)
@@ -224,6 +227,20 @@ def test_a_notebook_without_parameters_cell_is_refused(home):
 )
 def test_what_is_missing_is_reported_before_anything_runs(home, text, message):
     with pytest.raises(ConfigError, match=message):
+        reproduce.check(config(home, text))
+
+
+def test_data_that_cannot_be_read_are_reported_before_anything_runs(home, benchmark_root):
+    root = shutil.copytree(benchmark_root, home / "data" / "mine")
+    text = "data: {kind: check, root: data/mine, tasks: [vstar/direct_attributes]}\ngate: {threshold: 0.9}\n"
+    text += "models: {draft: models/draft, agent: models/agent}"
+    reproduce.check(config(home, text))
+    picture = min((root / "vstar" / "direct_attributes").glob("*.jpg"))
+    picture.write_bytes(picture.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"data\.root: vstar/direct_attributes: .*not a readable picture"):
+        reproduce.check(config(home, text))
+    picture.unlink()
+    with pytest.raises(ConfigError, match=r"data\.root: vstar/direct_attributes: .*this picture is missing"):
         reproduce.check(config(home, text))
 
 

@@ -123,6 +123,15 @@ def write_notebook(path: Path, parameters: str, *code: str) -> Path:
     return path
 
 
+def write_model(folder: Path) -> None:
+    """A model's folder that is whole, as far as can be seen without loading it."""
+    tensors = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "config.json").write_text('{"architectures": ["Qwen3VLForConditionalGeneration"]}')
+    (folder / "model.safetensors").write_bytes(len(tensors).to_bytes(8, "little") + tensors + bytes(4))
+    for name in ("tokenizer.json", "processor_config.json"):
+        (folder / name).write_text("{}")
+
+
 def make_home(folder: Path) -> Path:
     """The repository in small, complete but for anything run."""
     for notebook, model in NOTEBOOKS.items():
@@ -130,9 +139,7 @@ def make_home(folder: Path) -> Path:
         write_notebook(folder / "notebooks" / f"{notebook}.ipynb", cell(model), opening, WORK[notebook])
     for role in ("draft", "agent"):
         (folder / "models" / role).mkdir(parents=True)
-        (folder / "models" / role / "config.json").write_text(
-            '{"architectures": ["Qwen3VLForConditionalGeneration"]}'
-        )
+        write_model(folder / "models" / role)
     (folder / ".venv").symlink_to(
         sys.prefix
     )  # as in a checkout: the interpreter's path has the folder's name
