@@ -102,6 +102,8 @@ def test_the_first_request_shows_question_and_view_with_the_limits_given():
         ("red", "stop", "red", "untagged", None),
         ("<answer></answer>", "stop", None, "none", "no_answer"),
         ("", "stop", None, "none", "no_answer"),
+        ("[THINK]It is blue.[/THINK] red", "stop", "red", "untagged", None),
+        ("<think>It is <answer>red</answer>", "stop", "red", "tag", None),
         ("<think>Only a thought.</think>", "stop", None, "none", "no_answer"),
         ("<think>A thought without end", "stop", None, "none", "no_answer"),
         ("<think>A thought without end", "length", None, "none", "cut_off"),

@@ -74,6 +74,12 @@ def draft_says(request) -> str | Generation:
     if "silent" in request.id:
         nothing = Evidence([], (), [], np.empty((0, 4)), np.empty((0, 4)))
         return Generation(request.id, "", (), "stop", 0.0, 1, nothing)
+    if "thinking" in request.id:
+        tokens = ("<think>", "Unsure", "</think>", " red")
+        doubts = [evidence(0.1).top_logprobs[0]] * 3
+        top = np.array([*doubts, evidence(9.0).top_logprobs[0]])
+        known = Evidence(range(4), tokens, top[:, 0], np.zeros((4, 4)), top)
+        return Generation(request.id, "".join(tokens), tuple(range(4)), "stop", 0.0, 1, known)
     gap = 9.0 if request.id.startswith("sure") else 0.1
     return Generation(request.id, " red ", (0,), "stop", 0.0, 1, evidence(gap))
 
@@ -175,6 +181,7 @@ def test_the_gate_goes_by_the_score_it_is_given():
         ("yes", "yes"),
         ("", "yes"),
         ("I say no", "yes"),
+        ("<think>Yes?</think> No.", "no"),
     ],
 )
 def test_the_router_says_no_when_its_words_start_with_no(reply, verdict):
@@ -325,6 +332,16 @@ def test_an_empty_draft_has_no_score_and_is_never_accepted():
     r = run(["silent-easy"], gate=Gate(0.0))["silent-easy"]
     assert (r.draft.status, r.draft.scores, r.draft.score_reason) == ("ok", None, "empty_answer")
     assert (r.decision, r.confidence, r.answer) == ("rejected", None, "blue")
+
+
+def test_a_drafts_thought_is_neither_in_its_answer_nor_in_its_confidence():
+    draft = ScriptedBackend(draft_says, SPEC)
+    results = run_drafts(samples("sure", "thinking"), backend=draft, prompts=PROMPTS, drafting=DRAFTING)
+    (plain, plain_evidence), (thinking, its_evidence) = results
+    assert (plain.answer, thinking.answer) == ("red", "red")
+    assert plain.scores == thinking.scores
+    assert its_evidence.n_tokens == plain_evidence.n_tokens == 1
+    assert (plain.n_tokens, thinking.n_tokens) == (1, 4)  # what it cost
 
 
 def test_an_agent_that_never_answers_keeps_the_rest_going():
