@@ -6,12 +6,13 @@ import json
 import re
 import sys
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..tasks.images import ImageSpec, Size
 
 NAME = "image_zoom_in_tool"
 MAX_CALL_CHARS = 2000  # a call is one short JSON object; anything longer is no call
+MAX_CALL_DEPTH = 20  # of lists and objects in each other; records hold about 150
 Box = tuple[float, float, float, float]
 BoxUnits = Literal["view_px", "thousandths"]  # of Qwen2.5-VL and of Qwen3-VL
 _CALL = re.compile(r"(?<=<tool_call>)(.*?)(?=</tool_call>|\Z)", re.DOTALL)
@@ -49,8 +50,8 @@ def parse_call(text: str) -> ZoomCall:
         call = json.loads(text)
         # what cannot be written back cannot be recorded: NaN, 1e999, half of a surrogate pair
         json.dumps(call, allow_nan=False, ensure_ascii=False).encode()
-        if not isinstance(call, dict):
-            raise ValueError("not an object")
+        if not isinstance(call, dict) or _depth(call) > MAX_CALL_DEPTH:
+            raise ValueError("not an object, or one that nests too deep to be recorded")
     except (ValueError, RecursionError) as e:
         raise CallError("malformed_call", "The call is not one valid JSON object.") from e
     if call.get("name") != NAME:
@@ -105,3 +106,9 @@ def oddities(call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[str, ...]:
 
 def _scaled(box: Box, sides: tuple[float, float], by: float) -> Box:
     return tuple(v * sides[i % 2] * by for i, v in enumerate(box))
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects lie in each other."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(_depth, inside), default=0)

@@ -19,7 +19,7 @@ from speceyes_lib.models.base import Generation, GenerationRequest
 from speceyes_lib.models.openai import ServerBackend
 from speceyes_lib.params import AgentParams, DraftParams
 from speceyes_lib.runs.reading import is_finished, read_stage
-from speceyes_lib.runs.records import AgentRecord, DraftRecord
+from speceyes_lib.runs.records import AgentRecord, DraftRecord, Trajectory
 from speceyes_lib.tasks.images import ImageSpec
 from speceyes_lib.tasks.registry import TASKS
 
@@ -65,7 +65,8 @@ def test_any_reply_is_a_generation_or_a_failure_that_can_be_stored():
         assert len(got) == len(bodies)
         assert 10 < sum(g.error is None for g in got) < len(bodies) - len(NO_REPLIES)
         for generation in got:
-            assert trajectory_of(generation).model_dump_json().encode()
+            stored = trajectory_of(generation).model_dump_json().encode()
+            assert Trajectory.model_validate_json(stored)
             assert (generation.finish_reason == "error") == (generation.error is not None)
             if generation.error:
                 assert len(generation.error.message.encode()) < 4096

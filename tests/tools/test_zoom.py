@@ -42,6 +42,10 @@ def test_a_good_call_keeps_its_box_and_its_json():
         (call([1, 2, 3, 4]).replace("4", "1e999"), "malformed_call"),
         (call([1, 2, 3, 4], label="\ud800"), "malformed_call"),
         ("[" * 1000, "malformed_call"),
+        (
+            call([1, 2, 3, 4], label=1).replace('"label": 1', f'"label": {"[" * 300 + "]" * 300}'),
+            "malformed_call",
+        ),
         (call([1, 2, 3, 4], label="x" * 3000), "malformed_call"),
         ('{"name": "python", "arguments": {"code": "1"}}', "unknown_tool"),
         ('{"arguments": {"bbox_2d": [1, 2, 3, 4]}}', "unknown_tool"),

@@ -33,6 +33,10 @@ TEXTS = [
     "<answer>B</answer>",
     '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1e999, "\\ud835", {}, null]}}</tool_call>',
     "<tool_call>" + "[" * DEEP + "</tool_call>",
+    '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": '
+    + "[" * 200
+    + "]" * 200
+    + "}}</tool_call>",
     "<answer>" * 1000,
     "\ud835",
     "\0\u2028",
