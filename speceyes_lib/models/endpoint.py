@@ -266,11 +266,11 @@ class _Replica:
         )
 
     def _failed(self, kind: FailureKind, what: str, status: int | None = None) -> EndpointError:
-        message = f"{self.endpoint.base_url} {what}"
-        return EndpointError(kind, storable(message[:MESSAGE_CHARS]), status)
+        message = self._without_key(f"{self.endpoint.base_url} {what}".encode("utf-8", "surrogatepass"))
+        return EndpointError(kind, message.decode("utf-8", "replace")[:MESSAGE_CHARS], status)
 
     def _without_key(self, body: bytes) -> bytes:
-        """The body of a reply; some servers repeat the key they refuse."""
+        """What a server sent, without its key; some servers repeat the key they refuse."""
         variable = self.endpoint.key_env
         return body.replace(self.openai.api_key.encode(), f"${variable}".encode()) if variable else body
 

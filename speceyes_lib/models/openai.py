@@ -421,16 +421,16 @@ def _logprobs(entries: Sequence[dict]) -> np.ndarray:
 
 
 def _alternatives(reply: Reply, requested: int) -> int:
-    """Number of alternatives that every token has, or the requested number without tokens.
+    """Number of alternatives that every token of the answer has, or the requested number without tokens.
 
     1 where they cannot be read, so that reading them gives the reason.
     """
     try:
-        entries = _entries(reply.choice)
-        if entries == [] and not reply.text:
-            return requested
-        return min((len(entry["top_logprobs"]) for entry in entries or ()), default=0)
-    except (ValueError, KeyError, TypeError):
+        if not (entries := _entries(reply.choice)):
+            return requested if entries == [] and not reply.text else 0
+        span, _ = answer_entries(entries, reply.text)
+        return min((len(entries[n].get("top_logprobs") or ()) for n in span), default=requested)
+    except (ValueError, TypeError):
         return 1
 
 

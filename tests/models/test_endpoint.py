@@ -337,6 +337,15 @@ def test_a_key_comes_from_the_environment_and_appears_in_no_message(monkeypatch)
     assert "secret" not in f"{error!r} {client.replicas[0].endpoint}"
 
 
+def test_a_key_that_a_redirect_repeats_appears_in_no_message(monkeypatch):
+    monkeypatch.setenv("TEST_SERVER_KEY", "sk-very-secret")
+    answer = (302, "", {"location": "http://h/?key=sk-very-secret"})
+    with scripted_server(lambda n, body: answer) as server:
+        error = failure(client_of(server, options="&key_env=TEST_SERVER_KEY"))
+    assert "http://h/?key=$TEST_SERVER_KEY" in str(error)
+    assert "secret" not in str(error)
+
+
 def test_a_key_for_another_service_is_not_sent_along(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-other")
