@@ -1,6 +1,6 @@
 """POPE (adversarial, popular, random) in its published layouts.
 
-pope/Full/<split>-00000-of-00001.parquet
+pope/Full/<split>-00000-of-00001.parquet      or in several such parts
 pope/coco_pope_<split>.json      as first published: JSON lines, pictures in val2014/
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import DataError
 from .benchmark import Benchmark, Split
 from .pictures import ImageRef, ParquetImage
-from .sample import Sample, _json_object, _need, _sample, _text, _yes_no
+from .sample import Sample, _json_object, _need, _sample, _text, _utf8, _yes_no
 
 _POPE_FIELDS = ("question_id", "question", "answer", "image")
 _POPE_PICTURES = ("val2014", "images", ".")  # where the COCO pictures of the JSON lines may lie
@@ -21,8 +21,15 @@ _POPE_PICTURES = ("val2014", "images", ".")  # where the COCO pictures of the JS
 def _read_pope(folder: Path, split: str) -> Iterator[Sample]:
     parquet = folder / "Full" / f"{split}-00000-of-00001.parquet"
     lines = folder / f"coco_pope_{split}.json"
-    if parquet.is_file():
-        yield from _read_pope_parquet(parquet, split)
+    if parts := sorted(parquet.parent.glob(f"{split}-[0-9]*-of-[0-9]*.parquet")):
+        names = [f"{split}-{i:05}-of-{len(parts):05}.parquet" for i in range(len(parts))]
+        if [part.name for part in parts] != names:
+            raise DataError(
+                f"{parquet.parent}: the parts of {split} are {', '.join(part.name for part in parts)}, which are not "
+                "all the parts of one file; fetch it again (speceyes fetch pope)"
+            )
+        for part in parts:
+            yield from _read_pope_parquet(part, split)
     elif lines.is_file():
         yield from _read_pope_lines(lines, split)
     else:
@@ -37,15 +44,23 @@ def _read_pope_parquet(path: Path, split: str) -> Iterator[Sample]:
 
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as e:
-        raise DataError(f"{path}: not a readable parquet file ({e})") from e
-    columns = file.schema_arrow.names
-    _need(columns, _POPE_FIELDS, str(path))
-    texts = [c for c in columns if c != "image"]
+        columns = file.schema_arrow.names
+        _need(columns, _POPE_FIELDS, str(path))
+        texts = [c for c in columns if c != "image"]
+        groups = [
+            file.read_row_group(group, columns=texts).to_pylist() for group in range(file.num_row_groups)
+        ]
+    except (pa.ArrowException, OSError, ValueError) as e:
+        remedy = "fetch it again (speceyes fetch pope)"
+        raise DataError(f"{path}: not a readable parquet file ({e}); {remedy}") from e
     number = 0
-    for group in range(file.num_row_groups):
-        for index, row in enumerate(file.read_row_group(group, columns=texts).to_pylist()):
+    for group, rows in enumerate(groups):
+        for index, row in enumerate(rows):
             where = f"{path}, row {number}"
+            # some writers store texts as bytes
+            row = {
+                k: _utf8(v, f"{where}, field {k!r}") if isinstance(v, bytes) else v for k, v in row.items()
+            }
             key = str(row["question_id"])
             source = str(row.get("image_source") or "")
             yield _sample(
@@ -73,6 +88,10 @@ def _read_pope_lines(path: Path, split: str) -> Iterator[Sample]:
         entry = _json_object(line, where)
         _need(entry, fields, where)
         name = _text(entry["image"], where, "image")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(
+                f"{where}: field 'image' is {name!r}, expected the name of a picture in {path.parent}"
+            )
         picture = next((p for d in _POPE_PICTURES if (p := path.parent / d / name).is_file()), None)
         if picture is None:
             raise DataError(

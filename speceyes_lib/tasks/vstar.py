@@ -5,7 +5,9 @@ vstar/<split>/NAME.jpg + NAME.json      {target_object, bbox, question, options}
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from .benchmark import Benchmark, Split
 from .pictures import ImageRef
 from .sample import LETTERS, Box, Sample, _json_object, _need, _sample, _text
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+# in the order in which they are taken where one question has several
+_PICTURES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
@@ -23,9 +26,16 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
         raise DataError(
             f"{folder}: this folder of V* (NAME.jpg, NAME.json) is missing; fetch it (speceyes fetch vstar)"
         )
-    # of several pictures with the same name the first in this order: .JPG, .jpg, .png
-    pictures = {p.stem: p for p in sorted(folder.iterdir(), reverse=True) if p.suffix.lower() in _PICTURES}
-    for path in sorted(folder.glob("*.json")):
+    images = [p for p in folder.iterdir() if p.suffix.lower() in _PICTURES and not p.name.startswith(".")]
+    images.sort(key=lambda p: (_PICTURES.index(p.suffix.lower()), p.suffix), reverse=True)
+    pictures = {p.stem: p for p in images}
+    # hidden files are those of a file system or an archive, such as ._photo.json
+    files = [p for p in folder.iterdir() if p.suffix.lower() == ".json" and not p.name.startswith(".")]
+    for path in sorted(files):
+        if path.stem not in pictures and not _asks(path):
+            raise DataError(
+                f"{path}: no question of V* and without a picture of that name; move it out of this folder"
+            )
         entry = _json_object(path.read_bytes(), str(path))
         _need(entry, ("question", "options"), str(path))
         options = entry["options"]
@@ -34,7 +44,7 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
         if path.stem not in pictures:
             raise DataError(
                 f"{path.with_suffix('.jpg')}: this picture is missing, but {path.name} asks about it; "
-                "fetch the benchmark again (speceyes fetch vstar)"
+                f"fetch the benchmark again (speceyes fetch vstar){_other_kind(path)}"
             )
         targets = entry.get("target_object") or []
         yield _sample(
@@ -48,6 +58,22 @@ def _read_vstar(folder: Path, split: str) -> Iterator[Sample]:
             boxes=_boxes(entry.get("bbox") or [], str(path)),
             meta={"targets": [targets] if isinstance(targets, str) else list(targets)},
         )
+
+
+def _asks(path: Path) -> bool:
+    try:
+        entry = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return True  # reading it as a question says what is wrong
+    return isinstance(entry, dict) and bool({"question", "options"} & entry.keys())
+
+
+def _other_kind(path: Path) -> str:
+    """What to do with a picture of that name whose kind is not read."""
+    others = [
+        p.name for p in sorted(path.parent.glob(f"{escape(path.stem)}.*")) if p.suffix.lower() != ".json"
+    ]
+    return f", or save {others[0]} as PNG or JPEG" if others else ""
 
 
 def _boxes(boxes: Any, where: str) -> tuple[Box, ...]:

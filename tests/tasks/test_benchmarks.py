@@ -129,6 +129,33 @@ def test_vstar_picture_that_is_missing_stops_before_the_run(tmp_path):
         only(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["._a.json", ".DS_Store", "Thumbs.db", "._a.jpg", "README.md"])
+def test_what_a_file_system_leaves_in_the_folder_is_no_question(tmp_path, name):
+    (vstar(tmp_path) / name).write_bytes(b"\0\5\x16\7")
+    assert only(tmp_path).image.open().size == (8, 6)
+
+
+def test_a_json_file_that_asks_nothing_is_refused_with_its_own_remedy(tmp_path):
+    (vstar(tmp_path) / "dataset_infos.json").write_text('{"version": 1}')
+    with pytest.raises(DataError, match=r"dataset_infos\.json: no question of V\*.*move it out"):
+        load_task("vstar/direct_attributes", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".bmp", ".TIFF", ".webp"])
+def test_a_vstar_question_and_its_picture_may_have_any_usual_suffix(tmp_path, suffix):
+    folder = vstar(tmp_path)
+    (folder / "a.jpg").rename(folder / f"a{suffix}")
+    (folder / "a.json").rename(folder / "a.JSON")
+    assert only(tmp_path).image.open().getpixel((0, 0)) == RED
+
+
+def test_a_picture_of_a_kind_that_is_not_read_is_named(tmp_path):
+    folder = vstar(tmp_path)
+    (folder / "a.jpg").rename(folder / "a.heic")
+    with pytest.raises(DataError, match=r"a\.jpg: this picture is missing.*or save a\.heic as PNG or JPEG"):
+        load_task("vstar/direct_attributes", tmp_path)
+
+
 def test_half_a_surrogate_pair_in_a_question_becomes_one_unknown_character(tmp_path):
     vstar(tmp_path, question="What colour is the \ud83d?")  # JSON can write it, UTF-8 cannot
     assert only(tmp_path).question == "What colour is the \ufffd?"
@@ -473,6 +500,80 @@ def test_pope_parquet_with_a_missing_column_names_it(tmp_path):
     path = pope(tmp_path, [pope_row(0)])
     pq.write_table(pa.table({"question_id": ["1"], "question": ["?"], "answer": ["yes"]}), path)
     with pytest.raises(DataError, match="field 'image' is missing"):
+        load_pope(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["string", "large_string", "string_view", "dictionary", "binary", "large_binary"]
+)
+@pytest.mark.parametrize("image", ["struct", "binary", "large_binary", "list of struct", "large struct"])
+def test_pope_parquet_of_any_legal_type_is_read(tmp_path, kind, image):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.dictionary(pa.int32(), pa.string()) if kind == "dictionary" else getattr(pa, kind)()
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = {
+        "struct": (struct, {"bytes": PICTURE, "path": None}),
+        "binary": (pa.binary(), PICTURE),
+        "large_binary": (pa.large_binary(), PICTURE),
+        "list of struct": (pa.list_(struct), [{"bytes": PICTURE, "path": "p.png"}]),
+        "large struct": (
+            pa.struct([("path", pa.large_string()), ("bytes", pa.large_binary())]),
+            {"bytes": PICTURE},
+        ),
+    }
+    path = pope(tmp_path, [pope_row(0)])
+    row = {"question_id": 7, "question": "Is there a star?", "answer": "no"}
+    fields = [("question_id", pa.int64()), ("question", text), ("answer", text), ("image", images[image][0])]
+    value = {k: v.encode() if "binary" in kind and isinstance(v, str) else v for k, v in row.items()}
+    columns = [pa.array([(value | {"image": images[image][1]})[name]], type_) for name, type_ in fields]
+    pq.write_table(pa.table(columns, schema=pa.schema(fields)), path)
+    (sample,) = load_pope(tmp_path)
+    assert (sample.key, sample.question, sample.answer) == ("7", "Is there a star?", "no")
+    assert sample.image.open().getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize(
+    "cell", ["p.png", [], [{"bytes": PICTURE}, {"bytes": PICTURE}], 7, {"path": "p.png"}]
+)
+def test_pope_with_an_image_of_no_known_form_loses_only_that_sample_and_names_it(tmp_path, cell):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = pope(tmp_path, [pope_row(0)])
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("image"), "image", pa.array([cell])), path)
+    (sample,) = load_pope(tmp_path)
+    with pytest.raises(DataError, match=r"row 0, field 'image': .*fetch this file again"):
+        sample.image.open()
+
+
+def test_pope_in_several_parts_is_read_in_order_and_only_whole(tmp_path):
+    path = pope(tmp_path, [pope_row(i) for i in range(3)])
+    first = path.rename(path.with_name("random-00000-of-00002.parquet"))
+    pope(tmp_path, [pope_row(i) for i in range(3, 5)]).rename(path.with_name("random-00001-of-00002.parquet"))
+    samples = load_pope(tmp_path)
+    assert [s.key for s in samples] == ["1", "2", "3", "4", "5"]
+    assert {s.image.open().size for s in samples} == {(8, 6)}
+    first.unlink()
+    with pytest.raises(DataError, match=r"random-00001-of-00002\.parquet.*not all the parts"):
+        load_pope(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:4] + b"\0" * 60 + b[64:], lambda b: b""])
+def test_a_damaged_parquet_file_is_refused_or_loses_its_pictures(tmp_path, damage):
+    path = pope(tmp_path, [pope_row(0), pope_row(1)])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"random-00000-of-00001\.parquet"):
+        [sample.image.open() for sample in load_pope(tmp_path)]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../other.jpg"])
+def test_a_picture_of_pope_is_looked_for_in_its_folder_alone(tmp_path, name):
+    (tmp_path / "pope").mkdir()
+    (tmp_path / "pope" / "coco_pope_random.json").write_text(json.dumps(LINE | {"image": name}))
+    with pytest.raises(DataError, match=r"line 1: field .image. .*expected the name of a picture"):
         load_pope(tmp_path)
 
 
