@@ -56,9 +56,9 @@ def serve(log: Path) -> None:
     written = log.open("a", buffering=1)
 
     class Logged(TransformersBackend):
-        def generate(self, requests):
+        def generate(self, requests, unwanted=None):
             start = time.perf_counter()
-            generations = super().generate(requests)
+            generations = super().generate(requests, unwanted)
             kinds = [KINDS.get(r.max_new_tokens, "turn") for r in requests]
             written.write(json.dumps({"kinds": kinds, "s": time.perf_counter() - start}) + "\n")
             return generations

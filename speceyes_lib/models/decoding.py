@@ -6,7 +6,7 @@ of decoding. That takes a good part of the time of a small model (benchmarks/ben
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def greedy(
     ends: Collection[int],
     stopped: Callable[[list[int]], bool] | None = None,
     recorder: EvidenceRecorder | None = None,
+    given_up: Callable[[], Iterable[int]] | None = None,
 ) -> list[tuple[list[int], bool]]:
     """Per row of the batch: the new tokens (at most `limit`, no end token), and whether the row ended by itself.
 
@@ -30,6 +31,7 @@ def greedy(
         further arguments of the first call, such as pictures.
     ends: tokens that end a row. stopped: called with the tokens of a row after each one; True ends the row.
     recorder: records the raw logits of every step, including those of rows that have ended.
+    given_up: called between two steps; the rows of the batch to end here, although they did not end by themselves.
     """
     import torch
 
@@ -41,8 +43,13 @@ def greedy(
     mask = None if bool(mask.all()) else torch.nn.functional.pad(mask, (0, limit), value=1)
     step = inputs | {"input_ids": ids[:, known:], "position_ids": positions[..., known:]}
     rows: list[list[int]] = [[] for _ in ids]
-    going = dict(enumerate(rows))
+    going, ended = dict(enumerate(rows)), set()
     for new in range(limit):
+        if new and given_up:
+            for i in given_up():
+                going.pop(i, None)
+            if not going:
+                break
         seen = None if mask is None else mask[:, : length + new]
         cached = {"attention_mask": seen, "past_key_values": cache, "use_cache": True}
         logits = model(**step, **cached, logits_to_keep=1).logits[:, -1]
@@ -56,11 +63,12 @@ def greedy(
                 if not (stopped and stopped(row)):
                     continue
             del going[i]
+            ended.add(i)
         if not going:
             break
         # rows that have ended are still fed; their tokens are not read
         step = {"input_ids": tokens[:, None], "position_ids": positions[..., -1:] + (new + 1)}
-    return [(row, i not in going) for i, row in enumerate(rows)]
+    return [(row, i in ended) for i, row in enumerate(rows)]
 
 
 class EvidenceRecorder:

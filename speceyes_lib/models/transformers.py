@@ -6,9 +6,9 @@ import contextlib
 import importlib.util
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -111,11 +111,16 @@ class TransformersBackend:
         # these functions do not refer to `self`, so that a model is freed with its last user
         tokenizer = self.tokenizer
         self._token_text = cache(lambda token: tokenizer.decode([token]))
-        self._last_tokens = cache(partial(_last_tokens, tokenizer, self.vocab_size))
+        self._last_tokens = lru_cache(64)(partial(_last_tokens, tokenizer, self.vocab_size))
 
     # ------------------------------------------------------------------------------------ the contract
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """The generations, in order; see `Backend.generate`. Requests with equal settings share a batch."""
+    def generate(
+        self, requests: Sequence[GenerationRequest], unwanted: Callable[[], Container[str]] | None = None
+    ) -> list[Generation]:
+        """The generations, in order; see `Backend.generate`. Requests with equal settings share a batch.
+
+        unwanted: called between two tokens of a batch; the ids of requests that end there, as if by their limit.
+        """
         k = max((r.evidence_k for r in requests), default=0)
         if k > self.vocab_size:
             raise UserError(
@@ -127,7 +132,9 @@ class TransformersBackend:
             batches.setdefault((r.max_new_tokens, r.stop, r.evidence_k, r.reuse), []).append(i)
         generations: dict[int, Generation] = {}
         for members in batches.values():
-            batch = generate_isolated(self._generate_batch, [requests[i] for i in members])
+            batch = generate_isolated(
+                partial(self._generate_batch, unwanted=unwanted), [requests[i] for i in members]
+            )
             generations.update(zip(members, batch, strict=True))
         return [generations[i] for i in range(len(requests))]
 
@@ -157,13 +164,28 @@ class TransformersBackend:
         }
 
     # ---------------------------------------------------------------------------------------- one batch
-    def _generate_batch(self, requests: list[GenerationRequest]) -> list[Generation]:
+    def _generate_batch(
+        self, requests: list[GenerationRequest], unwanted: Callable[[], Container[str]] | None
+    ) -> list[Generation]:
         first, rows = requests[0], [self.prepared_row(r) for r in requests]
         inputs = self.batch_tensors(rows, remember=first.reuse != "nothing")
         recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
         stopped = self._stopping(first.stop) if first.stop else None
+
+        def given_up() -> list[int]:
+            ids = unwanted()
+            return [i for i, r in enumerate(requests) if r.id in ids]
+
         with self._torch.inference_mode():
-            decoded = greedy(self.model, inputs, first.max_new_tokens, self.end_ids, stopped, recorder)
+            decoded = greedy(
+                self.model,
+                inputs,
+                first.max_new_tokens,
+                self.end_ids,
+                stopped,
+                recorder,
+                given_up if unwanted else None,
+            )
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
         generations = []
         for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, decoded, strict=True)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from speceyes_lib.agents import prompt_sets
+from speceyes_lib.demo import server
 from speceyes_lib.demo.server import serving
 from speceyes_lib.errors import UserError
 from speceyes_lib.models.base import GenerationRequest
@@ -147,10 +150,10 @@ def test_what_is_not_json_and_paths_that_do_not_exist_get_an_error_body_too(base
         assert answer["error"]["message"]
 
 
-def test_a_prompt_the_model_fails_on_fails_alone(base_url, dialogue):
+def test_a_prompt_the_model_cannot_read_fails_alone(base_url, dialogue):
     broken = [{"role": "user", "content": "no picture behind <|image_pad|>"}]
     status, answer = post(base_url, {"model": "draft", "messages": broken})
-    assert (status, answer["error"]["type"]) == (500, "server_error")
+    assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
     assert post(base_url, {"model": "draft", "messages": dialogue[1]})[0] == 200
 
 
@@ -163,3 +166,116 @@ def test_a_port_in_use_is_reported(base_url, tiny_draft):
 def test_the_command_says_how_models_are_named(capsys):
     assert main(["serve", "--model", "draft"]) == 2
     assert "NAME=FOLDER" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ limits
+def asked(url: str) -> dict:
+    return {
+        "model": "draft",
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}],
+    }
+
+
+def raw(base_url: str, lines: str, body: bytes = b"") -> tuple[int, dict]:
+    """Status and error of a request that is written byte by byte."""
+    port = int(base_url.split(":")[2].split("/")[0])
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        connection.sendall(f"{lines}\r\nconnection: close\r\n\r\n".encode() + body)
+        head, _, content = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(content)
+
+
+def jpeg_of_many_scans() -> str:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return "data:image/jpeg;base64," + base64.b64encode(data[:last] + data[last:-2] * 99 + data[-2:]).decode()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (data_url(Image.new("1", (17_800, 10_000))), "178000000 pixels"),
+        (data_url(Image.new("1", (6001, 6000))), "pixels"),
+        (jpeg_of_many_scans(), "scans"),
+        (data_url(Image.new("1", (9000, 1))), "messages"),
+    ],
+)
+def test_a_picture_that_is_much_work_is_refused_by_its_header(base_url, url, why):
+    status, answer = post(base_url, asked(url))
+    assert status == 400
+    assert why in answer["error"]["message"]
+
+
+def test_more_pictures_than_allowed_are_refused(base_url):
+    body = asked(data_url(Image.new("RGB", (2, 2))))
+    body["messages"][0]["content"] *= 33
+    status, answer = post(base_url, body)
+    assert (status, "33 pictures" in answer["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("words", [3000, 300_000])
+def test_a_prompt_longer_than_the_model_reads_is_refused(base_url, dialogue, words):
+    status, answer = post(
+        base_url, {"model": "draft", "messages": [{"role": "user", "content": "red " * words}]}
+    )
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert "2048" in answer["error"]["message"]
+    assert post(base_url, {"model": "draft", "messages": dialogue[1]})[0] == 200
+
+
+@pytest.mark.parametrize("size", ["content-length: 99999999999", "transfer-encoding: chunked"])
+def test_a_body_that_is_too_large_is_refused_before_all_of_it_is_read(base_url, monkeypatch, size):
+    monkeypatch.setattr(server, "MAX_BODY", 10_000)
+    chunks = b"2000\r\n" + bytes(0x2000) + b"\r\n2000\r\n" + bytes(0x2000) + b"\r\n0\r\n\r\n"
+    body = chunks if "chunked" in size else b""
+    status, answer = raw(base_url, f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n{size}", body)
+    assert (status, answer["error"]["type"]) == (413, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("localhost:8765", 200),
+        ("LOCALHOST", 200),
+        ("[::1]", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 403),
+        ("evil.example:8765", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost:evil", 403),
+        ("[::1", 403),
+        ("", 403),
+    ],
+)
+def test_only_names_of_this_machine_are_served(base_url, host, status):
+    got, answer = raw(base_url, f"GET /v1/models HTTP/1.1\r\nhost: {host}")
+    assert got == status
+    assert ("error" in answer) == (status != 200)
+
+
+def test_an_answer_that_nobody_waits_for_is_given_up(tiny_draft, dialogue):
+    given_up = threading.Event()
+
+    class Endless:
+        def __getattr__(self, name):
+            return getattr(tiny_draft, name)
+
+        def generate(self, requests, unwanted):
+            begun.set()
+            while requests[0].id not in unwanted():
+                pass
+            given_up.set()
+            return tiny_draft.generate(requests)
+
+    begun = threading.Event()
+    with serving({"draft": Endless()}) as url:
+        body = json.dumps({"model": "draft", "messages": dialogue[1]}).encode()
+        port = int(url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+            assert begun.wait(60)
+        assert given_up.wait(60)

@@ -105,9 +105,9 @@ def test_concurrent_requests_are_answered_as_batches(tiny_draft, scene_samples):
     requests = requests_for(scene_samples[:8], tiny_draft, max_new_tokens=2)
     sizes = []
 
-    def counting(batch, generate=tiny_draft.generate):
+    def counting(batch, unwanted, generate=tiny_draft.generate):
         sizes.append(len(batch))
-        return generate(batch)
+        return generate(batch, unwanted)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_draft, "generate", counting)

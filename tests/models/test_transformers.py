@@ -83,6 +83,13 @@ def test_batched_and_single_answers_are_identical_and_scores_agree_to_1e_4(tiny_
             assert a == pytest.approx(b, abs=1e-4)
 
 
+def test_requests_that_are_given_up_end_early_and_change_no_other(tiny_draft, requests, batched):
+    first, second = requests[:2]
+    ended, answered = tiny_draft.generate([first, second], lambda: {first.id})
+    assert (len(ended.token_ids), ended.finish_reason) == (1, "length")
+    assert (answered.text, answered.finish_reason) == (batched[1].text, "stop")
+
+
 def test_an_agents_turns_are_the_same_in_a_batch_of_different_lengths(tiny_agent, scene_samples):
     settings = {"max_new_tokens": 120, "stop": ("</tool_call>", "</answer>")}
     requests = requests_for(scene_samples[::9], tiny_agent, **settings)

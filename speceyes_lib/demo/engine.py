@@ -1,0 +1,212 @@
+"""Which waiting requests the embedded server answers next, and together, so that a long one does not hold short ones.
+
+A job's place in the line is its number of arrival plus its cost. So a job of cost c is overtaken by at most c later
+ones, and none waits for ever. An `Engine` computes the answers of one model. While a batch is generated, it answers
+jobs far enough in front of that batch between two tokens. Jobs whose future was cancelled are given up.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Container, Sequence
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from ..models.base import Generation, GenerationRequest
+
+T = TypeVar("T")
+
+MAX_BATCH = 16
+MAX_BATCH_TOKENS = (
+    8192  # of the prompts of a batch, padded to the longest: a batch's first step cannot be interrupted
+)
+GATHER_S = 0.004  # how long a request waits for others to share a batch
+LEAD = 256  # a batch is interrupted for jobs that are so many places in front of it
+MAX_INTERRUPTED = 4  # batches that wait at a time, each with its memory
+
+
+@dataclass(eq=False)
+class Job(Generic[T]):
+    """Work that waits, and the future of its result. place: see above."""
+
+    work: T
+    cost: int
+    place: int
+    future: Future
+
+
+class Line(Generic[T]):
+    """Waiting jobs by their places. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job[T]] = []
+        self._arrivals = itertools.count()
+        self._changed = threading.Condition()
+        self._is_closed = False
+
+    def put(self, work: T, cost: int) -> Future:
+        """The future result of new work."""
+        job = Job(work, cost, next(self._arrivals) + cost, Future())
+        with self._changed:
+            bisect.insort(self._jobs, job, key=lambda job: job.place)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Take no more work: `wait` returns False once the line is empty."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def wait(self, most: int = 1) -> bool:
+        """Wait for a job, and then `GATHER_S` for `most` jobs. False: the line is closed, and nothing is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._is_closed)
+            if most > 1:
+                self._changed.wait_for(lambda: len(self._jobs) >= most or self._is_closed, GATHER_S)
+            return bool(self._jobs)
+
+    def take(
+        self, fits: Callable[[list[Job[T]], Job[T]], bool], before: float = float("inf")
+    ) -> list[Job[T]]:
+        """The jobs to do next: the first one, and those behind it that fit to the ones taken.
+
+        fits: (jobs taken so far, a further job) -> whether it joins them.
+        before: only jobs with a lower place.
+        """
+        taken: list[Job[T]] = []
+        with self._changed:
+            if not self._jobs or self._jobs[0].place >= before:
+                return []
+            self._jobs = [job for job in self._jobs if not job.future.cancelled()]
+            for job in self._jobs:
+                if job.place >= before:
+                    break
+                if not taken or fits(taken, job):
+                    taken.append(job)
+            self._jobs = [job for job in self._jobs if job not in taken]
+        return taken
+
+
+class Workshop:
+    """One thread that calls functions, the cheapest first."""
+
+    def __init__(self) -> None:
+        self._line: Line[Callable[[], object]] = Line()
+        self._thread = threading.Thread(target=self._work, name="workshop", daemon=True)
+        self._thread.start()
+
+    def submit(self, function: Callable[[], T], cost: int) -> Future[T]:
+        """The future result of a function."""
+        return self._line.put(function, cost)
+
+    def close(self) -> None:
+        """Call what waits, then stop."""
+        self._line.close()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while self._line.wait():
+            for job in self._line.take(lambda taken, job: False):
+                try:
+                    result = job.work()
+                except BaseException as error:
+                    _fail(job, error)
+                else:
+                    _finish(job, result)
+
+
+class Generator(Protocol):
+    """What an engine needs of a model."""
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], unwanted: Callable[[], Container[str]]
+    ) -> list[Generation]:
+        """The generations in order. `unwanted` is called between two tokens: ids of requests to give up."""
+
+
+class Engine:
+    """One model and its thread.
+
+    Args:
+        generator: the model.
+        max_batch: requests per batch at most.
+        max_tokens: of prompt and answer together; at this length an answer ends.
+    """
+
+    def __init__(
+        self, generator: Generator, max_batch: int = MAX_BATCH, max_tokens: float = float("inf")
+    ) -> None:
+        self.generator, self.max_batch, self.max_tokens = generator, max_batch, max_tokens
+        self._line: Line[GenerationRequest] = Line()
+        self._interrupted = 0
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest, tokens: int) -> Future[Generation]:
+        """The future generation of a request with a prompt of so many tokens. Cancelling it gives the request up."""
+        return self._line.put(request, tokens)
+
+    def close(self) -> None:
+        """Answer the waiting requests, then stop."""
+        self._line.close()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while self._line.wait(self.max_batch):
+            self._answer(self._line.take(self._fits))
+
+    def _fits(self, batch: list[Job[GenerationRequest]], job: Job[GenerationRequest]) -> bool:
+        longest = max(job.cost, *(j.cost for j in batch))
+        return (
+            len(batch) < self.max_batch
+            and longest * (len(batch) + 1) <= MAX_BATCH_TOKENS
+            and _settings(job.work) == _settings(batch[0].work)
+        )
+
+    def _answer(self, batch: list[Job[GenerationRequest]]) -> None:
+        if not batch:
+            return
+        place, steps = batch[0].place, 0
+
+        def unwanted() -> set[str]:
+            nonlocal steps
+            steps += 1
+            # the longer a batch takes, the sooner it lets others go first
+            while self._interrupted < MAX_INTERRUPTED:
+                ahead = self._line.take(self._fits, before=place + steps - LEAD)
+                if not ahead:
+                    break
+                self._interrupted += 1
+                self._answer(ahead)
+                self._interrupted -= 1
+            return {
+                job.work.id for job in batch if job.future.cancelled() or job.cost + steps >= self.max_tokens
+            }
+
+        try:
+            generations = self.generator.generate([job.work for job in batch], unwanted)
+        except BaseException as error:
+            for job in batch:
+                _fail(job, error)
+        else:
+            for job, generation in zip(batch, generations, strict=True):
+                _finish(job, generation)
+
+
+def _settings(request: GenerationRequest) -> tuple:
+    return request.max_new_tokens, request.stop, request.evidence_k
+
+
+def _finish(job: Job, result: object) -> None:
+    with contextlib.suppress(InvalidStateError, CancelledError):  # it was cancelled
+        job.future.set_result(result)
+
+
+def _fail(job: Job, error: BaseException) -> None:
+    with contextlib.suppress(InvalidStateError, CancelledError):
+        job.future.set_exception(error)
