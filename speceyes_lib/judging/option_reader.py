@@ -87,8 +87,8 @@ _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _KEYED = re.compile(rf"\b(?:option|choice|answer|letter)\s+([a-z]){_NO_WORD_AFTER}", re.IGNORECASE)
 _LETTER_ALONE = re.compile(r"\W*([A-Za-z])\W*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:;\n\"“«‘•>)\]\-–—])\s*")
-# an article stands before a word of its line in Latin letters
-_NEXT_WORD = re.compile(r"[^\S\n]+(?=[0-9A-Za-zÀ-ɏ])")
+# an article stands before a word of its line in Latin letters, or a number
+_NEXT_WORD = re.compile(r"[^\S\n]+(?=[$£€+\-]?[0-9A-Za-zÀ-ɏ])")
 
 # "no" is a verdict when nothing or a clause follows, and a mere determiner before a noun ("no doubt")
 _YES_NO_WORD = re.compile(
@@ -103,10 +103,23 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
+def distinct(options: tuple[str, ...]) -> tuple[int, ...]:
+    """For each option the index of the first with the same text. "5" and "-5" have the same words, but are two."""
+    exact = [_exact_text(option) if words(option) else str(i) for i, option in enumerate(options)]
+    return tuple(map(exact.index, exact))
+
+
+def _exact_text(text: str) -> str:
+    """A text with form, case, blanks, quotes and the punctuation behind it folded, but not its signs ("-5", "C++")."""
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return folded.strip("\"'“”‘’«»「」()[]*_` ").rstrip(".,;:!?。 ")
+
+
 def named_option(text: str, options: tuple[str, ...] | None) -> Named:
     r"""The option that a reply names for certain, as (index or "yes"/"no"; None: none, the rule that decided).
 
-    Options of equal text are one option (the first of them). Thoughts and markup do not count, and where a reply has
+    Options of equal text are one option (the first of them). Where an option is itself a letter of the range ("B" on a
+    sign), no letter alone names one. Thoughts and markup do not count, and where a reply has
     text inside `\boxed{}`, only that text is read. The first rule that applies decides:
 
     - `empty`: the reply has no words.
@@ -220,16 +233,28 @@ _YES_NO = (_yes_no_alone, _yes_no_mentioned)
 @lru_cache(maxsize=4096)
 def _choice(options: tuple[str, ...]) -> tuple[Reader, Reader]:
     """(exact, mentioned): the two readers of replies to one set of options, built once per set."""
-    texts = [words(option) for option in options]
-    first = [texts.index(t) if t else i for i, t in enumerate(texts)]  # equal texts are one option
-    by_letter = {letter: first[i] for i, letter in enumerate(LETTERS[: len(options)])}
+    first, exact_texts = distinct(options), [_exact_text(option) for option in options]
+    letters = LETTERS[: len(options)]
+    # where an option is a letter itself ("A" on a sign), a letter in a reply may be meant either way
+    clash = any(text.upper() in letters for text in exact_texts if len(text) == 1)
+    texts = [() if text.upper() in letters else words(text) for text in exact_texts]
+    by_letter = {} if clash else {letter: first[i] for i, letter in enumerate(letters)}
+
+    def named_by(spelled: str, at: int) -> set[int]:
+        """The options with the words of option `at`; only the one that is spelled like this, if there is one."""
+        alike = {first[i] for i, t in enumerate(texts) if t == texts[at]}
+        same = {i for i in alike if exact_texts[i] == _exact_text(spelled)}
+        only_spelled = texts[at][0].upper() in letters and len(texts[at]) == 1  # "C" is not "C++"
+        return same if same or only_spelled else alike
 
     def exact(text: str) -> Named:
         reply = words(text)
-        by_text = {first[i] for i, t in enumerate(texts) if t and t == reply}
+        by_text = next((named_by(text, i) for i, t in enumerate(texts) if t and t == reply), set())
         alone = _LETTER_ALONE.fullmatch(text)
+        if clash and alone and alone[1].upper() in letters:
+            return None, "contradictory"
         letter = {by_letter[alone[1].upper()]} if alone and alone[1].upper() in by_letter else set()
-        return _exactly_one(by_text | letter, "option_text" if by_text else "letter")
+        return _exactly_one(by_text or letter, "option_text" if by_text else "letter")
 
     def mentioned(text: str) -> Named:
         tokens = list(_WORD.finditer(text))
@@ -240,8 +265,11 @@ def _choice(options: tuple[str, ...]) -> tuple[Reader, Reader]:
         for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
             width = len(texts[i])
             for start in range(len(reply) - width + 1 if width else 0):
-                if tuple(reply[start : start + width]) == texts[i]:
-                    named.add(first[i])
+                if tuple(reply[start : start + width]) != texts[i]:
+                    continue
+                spelled = _spelled(text, tokens[start].start(), tokens[start + width - 1].end())
+                if by_text := named_by(spelled, i):
+                    named |= by_text
                     for j in range(start, start + width):
                         inside_option[tokens[j].start()] = j == start
                         reply[j] = ""
@@ -257,6 +285,12 @@ def _choice(options: tuple[str, ...]) -> tuple[Reader, Reader]:
         return _exactly_one(named, "mention")
 
     return exact, mentioned
+
+
+def _spelled(text: str, start: int, end: int) -> str:
+    """A part of a text with the signs that touch it."""
+    signs = re.search(r"[^\w\s]*$", text[max(0, start - 8) : start])[0], re.match(r"[^\w\s]*", text[end:])[0]
+    return text[start:end].join(signs)
 
 
 def _letters(text: str, inside_option: dict[int, bool]) -> Iterator[tuple[str, int]]:

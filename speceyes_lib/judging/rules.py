@@ -16,7 +16,7 @@ from ..runs.records import VerdictValue
 from ..tasks.benchmark import PaperRule
 from ..tasks.registry import BENCHMARKS
 from ..tasks.sample import LETTERS, Sample
-from .option_reader import named_option, words
+from .option_reader import distinct, named_option
 
 Protocol = Literal["strict", "paper"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
@@ -60,9 +60,7 @@ def judge(
 def _right_name(sample: Sample) -> int | str:
     if sample.options is None:
         return sample.answer.casefold()
-    texts = [words(o) for o in sample.options]
-    index = LETTERS.index(sample.answer)
-    return texts.index(texts[index]) if texts[index] else index
+    return distinct(sample.options)[LETTERS.index(sample.answer)]
 
 
 # ----------------------------------------------------------------------------------------------- paper

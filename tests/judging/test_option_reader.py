@@ -226,6 +226,84 @@ def test_a_letter_inside_an_option_is_part_of_the_option():
 
 
 @pytest.mark.parametrize(
+    ("options", "reply", "name"),
+    [
+        (("-5", "5", "50", "0.5"), "5", "5"),
+        (("-5", "5", "50", "0.5"), "-5", "-5"),
+        (("-5", "5", "50", "0.5"), "The answer is -5.", "-5"),
+        (("-5", "5", "50", "0.5"), "It is 5, I think", "5"),
+        (("-5", "5", "50", "0.5"), "It is +5", None),  # one of two
+        (("$5", "5%", "6", "7"), "B. 5%", "5%"),
+        (("$5", "$6", "$7", "$8"), "5", "$5"),
+        (("C++", "C#", "Java", "Go"), "C#", "C#"),
+        (("C++", "C#", "Java", "Go"), "C. Java", "Java"),
+        (("C++", "C#", "Java", "Go"), "C", "Java"),
+        (("K", "A", "B", "M"), "A", None),  # the letter of an option, or the text of another
+        (("K", "A", "B", "M"), "It is K.", "K"),
+        (("A", "B", "C", "D"), "B", None),
+    ],
+)
+def test_options_that_differ_in_signs_or_are_letters(options, reply, name):
+    named = named_option(reply, options)[0]
+    assert (None if named is None else options[named]) == name
+
+
+SHARP = (
+    *(
+        "red",
+        "dark red",
+        "not red",
+        "no",
+        "none of the above",
+        "yes",
+        "left",
+        "on the left",
+        "1",
+        "10",
+        "10.5",
+        "0.5",
+    ),
+    *(
+        "The bin is left of the truck.",
+        "The truck is left of the bin.",
+        "$5",
+        "5%",
+        "-5",
+        "红色",
+        "深红色",
+        "maybe blue",
+    ),
+    *(
+        "cannot be determined",
+        "It is a red car",
+        "red car",
+        "U.S.",
+        "C++",
+        "c",
+        "b",
+        "5 cm",
+        "half-open",
+        "don't walk",
+    ),
+)
+
+
+def test_the_order_of_sharp_options_does_not_change_what_is_named():
+    rng = random.Random(1)
+    for _ in range(4_000):
+        options = tuple(rng.sample(SHARP, 4))
+        shown = tuple(rng.sample(options, 4))
+        first, second = rng.sample(options, 2)
+        template = rng.choice(
+            ["{x}", "It must be {x} because {t}", "{t} ({x})", "Not {t}", "{t} or {u}", *TEXT[:2], *TEXT[3:]]
+        )
+        names = [(fill(template, order, first, second), order) for order in (options, shown)]
+        read = [named_option(reply, order)[0] for reply, order in names]
+        texts = [None if i is None else order[i] for i, (_, order) in zip(read, names, strict=True)]
+        assert texts[0] == texts[1], names
+
+
+@pytest.mark.parametrize(
     ("reply", "name"),
     [
         ("Yes, there is no doubt a dog.", "yes"),
