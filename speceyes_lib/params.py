@@ -25,6 +25,7 @@ from .paths import is_run_name
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
 from .stats.resampling import Bootstrap
 from .tasks.hub import ITEMS
+from .tasks.images import Crop
 from .tasks.registry import HARD_BELOW, OPTION_TASKS, REPORTED_TASKS, TASKS
 
 # the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
@@ -326,6 +327,9 @@ class AgentParams(FunnelParams, GateParams):
     sandbox: Literal["enforced", "off"] = field(
         "enforced", "thyme: confine the programs it writes; off: only in a container of your own"
     )
+    crop: Crop = field(
+        "outwards", "how a box becomes pixels: outwards (none is lost), or original (the authors' truncation)"
+    )
     router_max_new_tokens: Count = field(10, "new tokens of the router at most", "gate.router_max_new_tokens")
     draft_max_new_tokens: DraftTokens = 20
     agent_batch_size: Count = field(
@@ -383,6 +387,8 @@ class AgentParams(FunnelParams, GateParams):
             "gated": ("specreason_threshold",),
         }[arm.run_mode]
         unused += () if AGENTS[self.agent].tool.needs_sandbox else ("sandbox",)
+        if self.crop == "outwards" or AGENTS[self.agent].tool.needs_sandbox:
+            unused += ("crop",)  # runs from before there was a choice have no such key
         config = {key: value for key, value in config.items() if key not in unused}
         return config | ({"threshold": threshold} if arm.run_mode == "gated" else {})
 

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ..runs.records import Failure, Turn
-from ..tasks.images import BoxError, crop_view
+from ..tasks.images import BoxError, Crop, crop_view
 from ..tools import zoom
 from .tagged import TaggedAgent
 
@@ -27,10 +27,12 @@ class DeepEyesAgent(TaggedAgent):
     Args:
         boxes: unit of the model's coordinates: pixels of `view` (Qwen2.5-VL, hence DeepEyes) or thousandths of its
             sides (Qwen3-VL).
+        crop: how a box becomes whole pixels of the original, see `map_box`.
     """
 
     tag = "tool_call"
     boxes: zoom.BoxUnits = "view_px"
+    crop: Crop = "outwards"
 
     def _use_tool(
         self, taken: dict[str, Any], written: str, complete: bool
@@ -40,10 +42,10 @@ class DeepEyesAgent(TaggedAgent):
         except zoom.CallError as e:
             error = Failure(type=e.type, message=str(e))
             return Turn(**taken, action="malformed", tool_call=e.call, error=error), error
-        notes = taken["notes"] + zoom.oddities(call, self.view.size, self.spec)
+        notes = taken["notes"] + zoom.oddities(call, self.view.size, self.spec, self.crop)
         taken = taken | {"action": "tool", "tool_call": call.raw, "box_px": call.box_px, "notes": notes}
         try:
-            crop, crop_px = crop_view(self.original, call.box_px, self.view.size, self.spec)
+            crop, crop_px = crop_view(self.original, call.box_px, self.view.size, self.spec, self.crop)
         except BoxError as e:
             error = Failure(type="bad_box", message=str(e))
             return Turn(**taken, error=error), error

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import ConfigError, nearest
+from ..tasks.images import Crop
 from ..tools import sandbox as code_sandbox
 from ..tools import zoom
 from ..tools.registry import TOOLS, Tool
@@ -42,7 +43,12 @@ AGENTS = {
 
 
 def agent_factory(
-    name: str, *, sandbox: Sandbox | None = None, specreason: SpecReason | None = None, **settings: Any
+    name: str,
+    *,
+    sandbox: Sandbox | None = None,
+    specreason: SpecReason | None = None,
+    crop: Crop = "outwards",
+    **settings: Any,
 ) -> Callable[..., Agent]:
     """What starts the agent of a sample: ``make(id, question_block, original, view, forbid_tool=False)``.
 
@@ -51,6 +57,7 @@ def agent_factory(
         sandbox: for agents whose tool needs one.
         specreason: steps are proposed by the small model. An answer without tool (forbid_tool) is one turn of the
             large one and stays as it is.
+        crop: for agents that zoom.
         settings: `spec`, `prompts`, `max_turns` and `max_new_tokens` of `TaggedAgent`.
 
     Raises:
@@ -64,6 +71,8 @@ def agent_factory(
         if sandbox is None:
             raise ValueError("an agent that writes code needs a sandbox")
         settings["sandbox"] = sandbox
+    elif kind.tool is TOOLS[zoom.NAME]:
+        settings["crop"] = crop
     start = partial(kind.start, **settings)
     if specreason is None:
         return start

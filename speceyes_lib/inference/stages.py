@@ -244,6 +244,7 @@ def _agents(
         max_turns=params.max_turns,
         max_new_tokens=params.max_new_tokens,
         sandbox=_sandbox(params),
+        crop=params.crop,
         specreason=SpecReason(small.image_spec, params.specreason_threshold) if specreason else None,
     )
     return run_funnel(

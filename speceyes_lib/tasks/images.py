@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image
 
 from ..errors import DataError
 
 Size = tuple[int, int]  # width, height in pixels
+# outwards: no pixel of the box is lost, and a small box grows; original: as the SpecEyes authors' program cuts
+Crop = Literal["outwards", "original"]
 
 
 class BoxError(DataError):
@@ -47,7 +50,11 @@ def resized_view(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 
 def map_box(
-    box_px: Sequence[float], view_px: Size, original_px: Size, min_side_px: float = 1
+    box_px: Sequence[float],
+    view_px: Size,
+    original_px: Size,
+    min_side_px: float = 1,
+    crop: Crop = "outwards",
 ) -> tuple[int, int, int, int]:
     """Map a box from the view a model saw to the original picture.
 
@@ -56,12 +63,14 @@ def map_box(
         view_px: size of the view.
         original_px: size of the original.
         min_side_px: a shorter side (view pixels) grows around its middle, moved inwards at the border.
+        crop: "original" cuts the digits after the point off all four sides, and no box grows.
 
     Returns:
         Whole pixels (x1, y1, x2, y2) of the original, rounded outwards, within it.
 
     Raises:
-        BoxError: not four finite numbers, a reversed or empty box, or one outside the view.
+        BoxError: not four finite numbers, a reversed or empty box, or one outside the view; for "original" also a box
+            without a whole pixel.
     """
     box = list(box_px)
     if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
@@ -73,11 +82,16 @@ def map_box(
         low, high = max(low, 0.0), min(high, float(view))
         if high <= low:
             raise BoxError(f"box {box} lies outside the picture of {view_px[0]} x {view_px[1]} px")
+        scale = original / view
+        # a hair of tolerance, so that float noise does not add a pixel to a box that ends on one, or take one away
+        if crop == "original":
+            sides.append((int(low * scale + 1e-6), int(high * scale + 1e-6)))
+            if sides[-1][0] == sides[-1][1]:
+                raise BoxError(f"box {box} holds no whole pixel of the picture")
+            continue
         side = min(max(high - low, min_side_px), view)
         low = min(max((low + high - side) / 2, 0.0), view - side) if side > high - low else low
         high = max(high, low + side)
-        scale = original / view
-        # a hair of tolerance, so that float noise does not add a pixel to a box that ends on one
         start = min(math.floor(low * scale + 1e-6), original - 1)
         sides.append((start, min(max(math.ceil(high * scale - 1e-6), start + 1), original)))
     (x1, x2), (y1, y2) = sides
@@ -85,14 +99,14 @@ def map_box(
 
 
 def crop_view(
-    image: Image.Image, box_px: Sequence[float], view_px: Size, spec: ImageSpec
+    image: Image.Image, box_px: Sequence[float], view_px: Size, spec: ImageSpec, crop: Crop = "outwards"
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
     """Zoom: the box (pixels of the view) cut out of the *original* and resized, and its pixels in the original.
 
-    Boxes smaller than one cell of the view (`spec.factor`) are grown to one. Raises BoxError as `map_box` does, and for
-    a crop too narrow for the model.
+    Boxes smaller than one cell of the view (`spec.factor`) are grown to one, unless `crop` is "original". Raises
+    BoxError as `map_box` does, and for a crop too narrow for the model.
     """
-    crop_px = map_box(box_px, view_px, image.size, min_side_px=spec.factor)
+    crop_px = map_box(box_px, view_px, image.size, spec.factor, crop)
     try:
         return resized_view(image.crop(crop_px), spec), crop_px
     except BoxError:

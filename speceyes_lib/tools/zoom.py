@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..tasks.images import ImageSpec, Size
+from ..tasks.images import Crop, ImageSpec, Size
 
 NAME = "image_zoom_in_tool"
 MAX_CALL_CHARS = 2000  # a call is one short JSON object; anything longer is no call
@@ -93,12 +93,14 @@ def rewritten(text: str, units: BoxUnits, wanted: BoxUnits, view_px: Size) -> st
     return _CALL.sub(convert, text)
 
 
-def oddities(call: ZoomCall, view_px: Size, spec: ImageSpec) -> tuple[str, ...]:
+def oddities(
+    call: ZoomCall, view_px: Size, spec: ImageSpec, crop: Crop = "outwards"
+) -> tuple[str, ...]:
     """Names of what is unusual about a call that is carried out, for the record."""
     x1, y1, x2, y2 = call.box_px
     seen = {
         "box_clamped": min(x1, y1) < 0 or x2 > view_px[0] or y2 > view_px[1],
-        "box_grown": 0 < min(x2 - x1, y2 - y1) < spec.factor,
+        "box_grown": crop == "outwards" and 0 < min(x2 - x1, y2 - y1) < spec.factor,
         "ignored_arguments": not set(call.raw["arguments"]) <= {"bbox_2d", "label"},
     }
     return tuple(name for name, is_so in seen.items() if is_so)

@@ -157,6 +157,15 @@ def test_the_same_refused_call_twice_in_a_row_ends_the_run():
     assert len(t.turns) == 2
 
 
+def test_an_agent_may_cut_as_the_original_does():
+    calls = tool_call(50, 50, 51.25, 51.25), tool_call(7, 7, 7.01, 40), "<answer>red</answer>"
+    _, t = run(*calls, crop="original")
+    assert t.turns[0].crop_px == (500, 500, 512, 512)
+    assert t.turns[0].notes == ()
+    assert t.turns[1].error.type == "bad_box"
+    assert t.status == "ok"
+
+
 def test_odd_turns_are_carried_out_and_noted():
     _, t = run(
         tool_call(48, 48, 96, 96, closed=False),

@@ -102,6 +102,40 @@ def test_a_tiny_box_grows_to_one_cell_around_its_middle_and_stays_inside():
     assert map_box((94, 0, 96, 2), (96, 96), (960, 960), 16) == (800, 0, 960, 160)
 
 
+@pytest.mark.parametrize(
+    ("box", "outwards", "original"),
+    [
+        ((10, 10, 50, 50), (33, 33, 167, 167), (33, 33, 166, 166)),  # 33.3 to 166.7
+        ((-5, 3.3, 40, 96), (0, 11, 134, 320), (0, 11, 133, 320)),
+        ((30, 30, 33, 33), (78, 78, 132, 132), (100, 100, 110, 110)),  # smaller than a cell of 16 px of the view
+        ((9, 9, 87, 120), (30, 30, 290, 320), (30, 30, 290, 320)),  # whole pixels: no difference
+    ],
+)
+def test_a_box_becomes_pixels_outwards_or_as_the_original_truncates(box, outwards, original):
+    image = Image.new("RGB", (320, 320))
+    assert crop_view(image, box, (96, 96), TINY)[1] == outwards
+    assert crop_view(image, box, (96, 96), TINY, "original")[1] == original
+
+
+@given(boxes_in_views())
+def test_truncation_takes_less_than_a_pixel_from_a_side_or_refuses_a_box_without_one(case):
+    box, view, original = case
+    try:
+        mapped = map_box(box, view, original, 16, "original")
+    except BoxError:
+        return
+    for axis in (0, 1):
+        scale = original[axis] / view[axis]
+        assert 0 <= mapped[axis] < mapped[axis + 2] <= original[axis]
+        for side, exact in ((axis, max(box[axis], 0)), (axis + 2, min(box[axis + 2], view[axis]))):
+            assert -1e-4 < exact * scale - mapped[side] < 1 + 1e-4
+
+
+def test_a_box_without_a_whole_pixel_is_refused_where_boxes_do_not_grow():
+    with pytest.raises(BoxError, match="no whole pixel"):
+        map_box((10, 10, 10.2, 50), (96, 96), (96, 96), 16, "original")
+
+
 def test_zooming_shows_the_original_s_detail_not_the_view_s():
     image = Image.new("RGB", (960, 960), "white")
     for x in range(0, 160, 8):  # stripes of 4 px: gone in a view that makes 96 px of 960

@@ -109,6 +109,9 @@ def test_an_arm_is_made_from_what_it_uses():
     )
     assert AgentParams(sandbox="off").arm_config("baseline") == AgentParams().arm_config("baseline")
     assert AgentParams(agent="thyme", sandbox="off").arm_config("baseline")["sandbox"] == "off"
+    assert "crop" not in AgentParams().arm_config("baseline")  # as runs that are older than the choice
+    assert AgentParams(crop="original").arm_config("baseline")["crop"] == "original"
+    assert "crop" not in AgentParams(agent="thyme", crop="original").arm_config("baseline")
     for arm, together in (("gated", False), ("gated_batched", True), ("collect", True)):
         assert AgentParams(concurrent=True).arm_config(arm, 0.9)["concurrent"] == together
     one, both = (AgentParams(router_small=small) for small in (False, True))
