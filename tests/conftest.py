@@ -8,6 +8,11 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at test time
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# no test depends on how busy the machine is
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 MODELS = Path(__file__).parents[1] / "data/demo/models"
 

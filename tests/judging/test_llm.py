@@ -549,7 +549,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
     def behave(answer: str, attempt: int) -> str:
         if int(answer.split()[-1]) % 3 == 2 and not hold.is_set():
             held.release()
-            hold.wait(30)
+            hold.wait(600)
             return "<close>"  # the process that sent the request is dead
         return "Judgement: 1"
 
@@ -563,7 +563,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
         for _ in range(6):  # until all six places are taken by requests that get no reply
             assert held.acquire(timeout=60)
         answered = server.replied.total()
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 120
         while count(cache) < answered and time.monotonic() < deadline_s:
             time.sleep(0.02)
         os.kill(child.pid, signal.SIGKILL)
@@ -578,7 +578,7 @@ def test_a_killed_session_loses_no_reply_and_pays_for_none_twice(runs):
 
 
 def count(cache) -> int:
-    with sqlite3.connect(cache, timeout=10) as db:
+    with sqlite3.connect(cache, timeout=120) as db:
         return db.execute("SELECT count(*) FROM replies").fetchone()[0]
 
 

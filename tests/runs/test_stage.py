@@ -139,9 +139,10 @@ def test_a_stage_done_in_sittings_equals_one_done_at_once(folder, tmp_path):
 
 
 WORKER = """
-import pathlib, sys, test_stage
+import pathlib, signal, sys, test_stage
 test_stage.StageStore.sync_every_s = 0.05
-test_stage.work(pathlib.Path(sys.argv[1]), pause_s=0.03)
+test_stage.work(pathlib.Path(sys.argv[1]), limit=9, pause_s=0.03)
+signal.pause()
 """
 
 
@@ -158,7 +159,7 @@ def test_killed_at_ten_random_moments_and_resumed_it_holds_the_same(folder):
         command, environment = python(WORKER, folder)
         began = (folder / "records.jsonl").stat().st_mtime_ns if folder.exists() else 0
         worker = subprocess.Popen(command, env=environment)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while worker.poll() is None and time.monotonic() < deadline:  # until it has begun to work
             if (folder / "records.jsonl").exists() and (folder / "records.jsonl").stat().st_mtime_ns > began:
                 break
