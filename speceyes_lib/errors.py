@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
+from unicodedata import category
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -12,7 +14,20 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 
 
-class UserError(Exception):
+def printable(text: str) -> str:
+    r"""A text with its control characters, and halves of surrogate pairs, as escapes such as \x1b."""
+    kept = (c if category(c)[0] != "C" or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return text if text.isprintable() else "".join(kept)
+
+
+class _Sentence(Exception):
+    """An error whose message people read: what it quotes from outside cannot control their terminal."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class UserError(_Sentence):
     """A mistake in input, configuration or order of work, shown as one sentence without a traceback.
 
     The message names the file and field, what was expected, and how to mend it.
@@ -56,7 +71,7 @@ class StageError(UserError):
     """A stage whose predecessor is missing, unfinished or from another schema version."""
 
 
-class JobError(Exception):
+class JobError(_Sentence):
     """A notebook that failed. Its executed copy holds the error."""
 
 
@@ -81,6 +96,11 @@ def build(model: type[M], values: Mapping[str, Any], source: str) -> M:
         raise ConfigError(f"{source}: {faults}") from None
 
 
+_SHORT = reprlib.Repr()  # an input may be endless
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlist = _SHORT.maxdict = 20
+
+
 def _fault(item: Mapping[str, Any], model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
@@ -90,7 +110,7 @@ def _fault(item: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"{where}: there is no such key{hint}; valid are {', '.join(model.model_fields)}"
     reason = item["msg"].removeprefix("Value error, ")
     return (
-        f"{where}: {reason}, got {item['input']!r}"
+        f"{where}: {reason}, got {_SHORT.repr(item['input'])}"
         if where and item["type"] != "missing"
         else f"{where}: {reason}"
     )

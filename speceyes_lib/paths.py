@@ -10,9 +10,10 @@ import os
 import re
 from pathlib import Path
 
-from .errors import UserError
+from .errors import DataError, UserError
 
 PACKAGE = Path(__file__).resolve().parent
+LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes that Linux takes
 # the stages that are not called as the notebook that writes them: first part of a stage's name -> notebook
 NOTEBOOK_OF_STAGE = {
     "00": "00_prepare_data",
@@ -44,9 +45,10 @@ def repo_root() -> Path:
 def resolve(path: str | Path) -> Path:
     """An absolute path; relative ones count from the repository root, `~` is the home folder.
 
-    Run folders are found wherever `SPECEYES_RUNS` has moved them, so that a path which `shown` gave leads back.
+    Run folders are found wherever `SPECEYES_RUNS` has moved them, so that a path which `shown` gave leads back. Raises
+    UserError as `possible` does.
     """
-    path = Path(path).expanduser()
+    path = possible(path)
     if path.parts[:2] == ("data", "runs"):
         return runs_dir().joinpath(*path.parts[2:])
     return _from_root(path)
@@ -54,6 +56,51 @@ def resolve(path: str | Path) -> Path:
 
 def _from_root(path: Path) -> Path:
     return path if path.is_absolute() else repo_root() / path
+
+
+def possible(path: str | Path) -> Path:
+    """A path with `~` replaced by the home folder. Raises UserError for a text that can be no path on any machine."""
+    text = str(path)
+    names = text.encode("utf-8", "surrogatepass").split(b"/")
+    if (
+        "\0" in text
+        or sum(map(len, names)) + len(names) > LONGEST_PATH
+        or max(map(len, names)) > LONGEST_NAME
+    ):
+        raise UserError(
+            f"{text[:60]!r}: no path is like this; it has at most {LONGEST_PATH} bytes, each name in it at most "
+            f"{LONGEST_NAME}, and none of them is NUL"
+        )
+    try:
+        os.fsencode(text)
+        return Path(path).expanduser()
+    except (RuntimeError, UnicodeEncodeError) as error:  # there is no such user; half of a surrogate pair
+        raise UserError(
+            f"{text!r}: this path cannot be found ({error}); write the folder's own name"
+        ) from None
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """The path of a file below `folder` by a name from outside: of a benchmark or a hub's listing.
+
+    Args:
+        folder: where it must lie.
+        name: relative, with "/" between folders.
+        where: file and field that hold the name, for the error.
+
+    Raises:
+        DataError: the name leads elsewhere, or no file can have it.
+    """
+    parts = name.split("/")
+    if (
+        "\\" in name
+        or not name.isprintable()
+        or any(p in ("", "..") or len(p.encode()) > LONGEST_NAME for p in parts)
+    ):
+        raise DataError(
+            f"{where}: {name[:80]!r} is no file of this folder; give a plain relative path without '..'"
+        )
+    return folder / name
 
 
 def shown(path: str | Path) -> str:

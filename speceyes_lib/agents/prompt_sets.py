@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import ConfigError, build, nearest
+from ..paths import possible
 from ..tasks.sample import LETTERS
 
 _FOLDER = resources.files(__package__) / "prompts"
@@ -107,7 +107,7 @@ def load(name_or_path: str) -> PromptSet:
     if name in available():
         file = _FOLDER / f"{name}.yaml"
     elif name.endswith((".yaml", ".yml")):
-        file = Path(name)
+        file = possible(name)
     else:
         raise ConfigError(
             f"prompts: no prompt set {name!r}{nearest(name, available())}; "
@@ -119,6 +119,6 @@ def load(name_or_path: str) -> PromptSet:
         raise ConfigError(
             f"{name}: cannot read the prompt file ({e.strerror}); give a readable YAML file"
         ) from e
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"{name}: not valid YAML: {e}") from e
     return build(PromptSet, values, f"prompts {name}")

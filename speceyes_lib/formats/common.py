@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError, UserError
-from ..paths import shown, stage_dir
+from ..paths import possible, shown, stage_dir
 from ..runs.arms import DRAFT_STAGE
 from ..runs.provenance import file_hash
 from ..runs.records import (
@@ -135,7 +135,7 @@ def files_of(paths: Iterable[Path], *suffixes: str) -> list[Path]:
     Raises DataError for a path that does not exist and for a folder that holds no such file.
     """
     files: list[Path] = []
-    for path in paths:
+    for path in map(possible, paths):
         inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in suffixes)
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError, UserError, nearest
-from ..paths import resolve, shown
+from ..paths import inside, resolve, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def check(name: str, deep: bool = False, endpoint: str | None = None) -> State:
         size_gb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / GB
         return State(name, "incomplete" if lacking else "complete", "", item.licence, size_gb, note)
     files = receipt["files"]
-    wrong = [f for f, facts in files.items() if _size(folder / f) != facts["size"]]
+    wrong = [f for f, facts in files.items() if _size(inside(folder, f, RECEIPT)) != facts["size"]]
     note = f"{len(files)} files"
     if deep:
         try:
@@ -173,7 +173,7 @@ def _shards_lacking(folder: Path) -> list[str]:
     if not index.is_file():
         return []
     shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    return sorted(s for s in shards if not (folder / s).is_file())
+    return sorted(s for s in shards if not inside(folder, s, shown(index)).is_file())
 
 
 def _names(files: list[str]) -> str:
@@ -207,6 +207,7 @@ def fetch(name: str, tell: Callable[[str], Any] = print, endpoint: str | None = 
         info = api.repo_info(item.repo, repo_type=item.kind, revision=revision)
         files = {"repo_type": item.kind, "revision": info.sha, "allow_patterns": list(item.files)}
         planned = api.snapshot_download(item.repo, local_dir=folder, dry_run=True, **files)
+        paths = {file.filename: inside(folder, file.filename, f"{name}, list of files") for file in planned}
         licence = str(getattr(info.card_data, "license", None) or "not stated on its page")
         to_come = sum(file.file_size for file in planned if file.will_download)
         tell(
@@ -222,9 +223,8 @@ def fetch(name: str, tell: Callable[[str], Any] = print, endpoint: str | None = 
         api.snapshot_download(item.repo, local_dir=folder, **files)
     if damaged := _damaged(name, item, folder, info.sha, endpoint):
         for file in damaged:
-            (folder / file).unlink()
+            inside(folder, file, f"{name}, list of files").unlink()
         raise UserError(f"{name}: files arrived damaged and were removed: {_names(damaged)}; fetch again")
-    paths = {file.filename: folder / file.filename for file in planned}
     facts = {name_: {"size": _size(path), "sha256": _sha256(path)} for name_, path in paths.items()}
     content = {"repo": item.repo, "kind": item.kind, "revision": info.sha, "licence": licence, "files": facts}
     (folder / RECEIPT).write_text(json.dumps(content, indent=1) + "\n", "utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
+from ..paths import inside
 from .benchmark import Benchmark, Split
 from .pictures import ImageRef, ParquetImage
 from .sample import Sample, _json_object, _need, _sample, _text, _utf8, _yes_no
@@ -88,11 +89,8 @@ def _read_pope_lines(path: Path, split: str) -> Iterator[Sample]:
         entry = _json_object(line, where)
         _need(entry, fields, where)
         name = _text(entry["image"], where, "image")
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(
-                f"{where}: field 'image' is {name!r}, expected the name of a picture in {path.parent}"
-            )
-        picture = next((p for d in _POPE_PICTURES if (p := path.parent / d / name).is_file()), None)
+        pictures = (inside(path.parent / d, name, f"{where}, field 'image'") for d in _POPE_PICTURES)
+        picture = next((p for p in pictures if p.is_file()), None)
         if picture is None:
             raise DataError(
                 f"{where}: the picture {name!r} is missing; put the COCO val2014 pictures into "

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
-from ..errors import JobError, UserError
+from ..errors import JobError, UserError, printable
 from ..paths import shown
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
         "serve", "serve models on 127.0.0.1 as an OpenAI-compatible server (default: the embedded pair)"
     )
     arg("--model", "a model; repeat for several", action="append", default=[], metavar="NAME=FOLDER")
-    arg("--port", "default: 8765; 0: any free one", type=int, default=8765, metavar="N")
+    arg("--port", "default: 8765; 0: any free one", type=_port, default=8765, metavar="N")
     arg("--max-logprobs", "largest number of alternatives per token", type=int, metavar="N")
     arg("--max-batch", "largest number of requests in a batch", type=int, metavar="N")
     arg("--dtype", "as models.dtype of a config (default: float32)", default="float32")
@@ -127,6 +127,13 @@ def parser() -> argparse.ArgumentParser:
     for name in ("notebook", "executed", "blob"):
         command.add_argument(name)
     return top
+
+
+def _port(text: str) -> int:
+    """A number that a port can have, for argparse."""
+    if not 0 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError("must be between 0 and 65535")
+    return int(text)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -268,7 +275,7 @@ def _import(given: argparse.Namespace) -> int:
     runs, problems = import_files(given.source, given.paths, given.run, given.data_root, given.replace)
     print("\n".join(import_report(runs)))
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(printable(str(problem)), file=sys.stderr)
     if problems:
         print(f"problems: {len(problems)}; everything else was kept", file=sys.stderr)
     return 1 if problems else 0

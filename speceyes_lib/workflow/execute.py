@@ -132,6 +132,8 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> fl
     # the environment's kernel and no other; no debugger notes among the outputs
     os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     papermill = _papermill()
+    from nbclient.exceptions import DeadKernelError
+
     executed.parent.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
     try:
@@ -148,6 +150,9 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> fl
         )
     except papermill.PapermillExecutionError as error:
         raise JobError(f"{error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        remedy = "what is done is kept; give it more memory if that was short, then run it again to resume"
+        raise JobError(f"the notebook's kernel was ended from outside; {remedy}") from None
     return time.monotonic() - began_s
 
 
@@ -161,7 +166,7 @@ def stage(name: str, settings: list[str]) -> Path:
             raise ConfigError(f"--set {setting}: write name=value")
         try:
             values[key.strip()] = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: brackets without end
             values[key.strip()] = text.strip()  # a plain word is a text
     values = checked_parameters(notebook, values)
     run = values.get("run") or parameters_of(notebook).get("run", ("str", "by_hand"))[1]

@@ -49,8 +49,10 @@ def load_config(path: str | Path) -> RunConfig:
         raise ConfigError(f"{where}: cannot be read ({reason}); there are {known}") from None
     try:
         values = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: sections inside sections without end; a config has two levels") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys with values, such as `name: demo`")
     # an empty section (`gate:` with nothing below) reads as null: it means the defaults

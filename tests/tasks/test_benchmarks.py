@@ -569,14 +569,6 @@ def test_a_damaged_parquet_file_is_refused_or_loses_its_pictures(tmp_path, damag
         [sample.image.open() for sample in load_pope(tmp_path)]
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../../other.jpg"])
-def test_a_picture_of_pope_is_looked_for_in_its_folder_alone(tmp_path, name):
-    (tmp_path / "pope").mkdir()
-    (tmp_path / "pope" / "coco_pope_random.json").write_text(json.dumps(LINE | {"image": name}))
-    with pytest.raises(DataError, match=r"line 1: field .image. .*expected the name of a picture"):
-        load_pope(tmp_path)
-
-
 LINE = {"question_id": 1, "image": "COCO_7.jpg", "text": "Is there a star in the image?", "label": "no"}
 
 
@@ -664,3 +656,16 @@ def test_an_empty_split_is_refused(tmp_path):
     for task in ("vstar/direct_attributes", "hr/hr_bench_4k", "pope/random"):
         with pytest.raises(DataError, match="is empty"):
             load_task(task, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..\\x.jpg", "a//x.jpg", "x" * 300, "a\0.jpg", "\ud800"],
+)
+def test_a_picture_outside_the_benchmark_is_refused_by_file_line_and_field(name, tmp_path):
+    (tmp_path / "pope").mkdir()
+    (tmp_path / "x.jpg").write_bytes(b"private")
+    line = {"question_id": 1, "image": name, "text": "Is there a star?", "label": "no"}
+    (tmp_path / "pope" / "coco_pope_random.json").write_text(json.dumps(line))
+    with pytest.raises(DataError, match=r"coco_pope_random\.json, line 1.*'image'"):
+        load_pope(tmp_path)

@@ -107,7 +107,11 @@ def test_a_tiny_box_grows_to_one_cell_around_its_middle_and_stays_inside():
     [
         ((10, 10, 50, 50), (33, 33, 167, 167), (33, 33, 166, 166)),  # 33.3 to 166.7
         ((-5, 3.3, 40, 96), (0, 11, 134, 320), (0, 11, 133, 320)),
-        ((30, 30, 33, 33), (78, 78, 132, 132), (100, 100, 110, 110)),  # smaller than a cell of 16 px of the view
+        (
+            (30, 30, 33, 33),
+            (78, 78, 132, 132),
+            (100, 100, 110, 110),
+        ),  # smaller than a cell of 16 px of the view
         ((9, 9, 87, 120), (30, 30, 290, 320), (30, 30, 290, 320)),  # whole pixels: no difference
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -59,6 +60,81 @@ def test_a_name_that_is_not_known_ends_with_code_2_and_the_valid_ones(arguments,
         cli.main(arguments)
     assert stop.value.code == 2
     assert named in capsys.readouterr().err
+
+
+LONG = "x" * 5000
+BAD_CONFIGS = {
+    "a list without end": "a: " + "[" * 5000,
+    "sections without end": "{a: " * 3000,
+    "a section in itself": "a: &a [*a]",
+    "a list of lists that doubles": "a: &a [x, x, x]\n"
+    + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}]\n" for a, b in pairwise("abcdefghi")),
+    "NUL": "name: a\0b",
+    "NUL, escaped": 'name: x\nmodels: {draft: "a\\0b"}',
+    "half of a surrogate pair": 'name: x\nmodels: {draft: "\\ud800"}',
+    "no date": "name: 2026-13-45",
+    "a number without end": "draft: {batch_size: " + "9" * 5000 + "}",
+    "a name without end": "name: " + LONG,
+    "a path without end": f"name: x\ndata: {{kind: check, root: {LONG}}}",
+    "a prompt set without end": f"name: x\nprompts: {LONG}.yaml",
+    "the home of no one": "name: x\ndata: {kind: check, root: ~nobody-here/x}",
+}
+
+
+@pytest.mark.parametrize("content", BAD_CONFIGS.values(), ids=BAD_CONFIGS)
+def test_a_config_that_can_be_none_is_refused_in_a_sentence(content, tmp_path, capsys):
+    config = tmp_path / "bad.yaml"
+    config.write_text(content)
+    assert cli.main(["check", str(config)]) == 2
+    printed = capsys.readouterr().err
+    assert "Error: " in printed
+    assert len(printed) < 2000
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    "text", ["a\0b", LONG, "\ud800", "../x", "~nobody-here/x"], ids=["NUL", "long", "half", "up", "home"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "?"],
+        ["stage", "?"],
+        ["stage", "study_reported_numbers", "--set", "run=?"],
+        ["index", "?"],
+        ["publish", "?"],
+        ["export", "?", "out"],
+        ["import", "deepeyes", "?", "--run", "imported"],
+        ["fetch", "?"],
+        ["serve", "--model", "draft=?"],
+        ["reproduce", "?"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_or_path_that_can_be_none_is_refused_in_a_sentence(
+    command, text, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    assert cli.main([word.replace("?", text) for word in command]) == 2
+    assert "Error: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_message_quotes_cannot_control_the_terminal(capsys):
+    assert cli.main(["fetch", "a\x1b]0;title\x07\x1b[8m\u202ex\rb ë"]) == 2
+    assert r"a\x1b]0;title\x07\x1b[8m\u202ex\rb ë" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "9" * 50])
+def test_a_number_that_no_port_has_is_refused(port):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["serve", "--port", port])
+
+
+def test_brackets_without_end_are_a_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    for text in ("[" * 6000, "-" * 100_000 + "1"):
+        assert cli.main(["stage", "study_reported_numbers", "--set", f"smallest_share={text}"]) == 2
 
 
 def test_the_version_is_the_packages(capsys):
