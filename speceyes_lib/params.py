@@ -539,6 +539,9 @@ class PositionBiasParams(ResampledParams):
     tasks: Annotated[list[str], _known("task", TASKS, if_empty=REPORTED_OPTION_TASKS)] = field(
         [], "benchmark/split, in this order; empty: those of the paper with options"
     )
+    draft_model: str = field(
+        "", "M_S where it was served: its endpoints (a run records none); empty: as recorded"
+    )
     orders: Annotated[list[str], _known("order", ORDERS)] = field(list(ORDERS), "beside as_published")
     option_seed: OptionSeed = 0
     protocol: Protocol = "strict"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -70,6 +71,51 @@ def imported_names(path: Path) -> set[tuple[str, str]]:
             module = [*parts[: len(parts) - node.level], *(node.module or "").split(".")]
             names |= {(module[0], alias.name) for alias in node.names}
     return names
+
+
+# ways from data to HTML and Markdown -> the files of the library that may use them, which escape
+HTML_WAYS = {
+    r"\.style\.(?!context|use)\w|\bStyler\(|\.to_html\(": {
+        *("report/columns.py", "report/outputs.py", "report/paper_table.py"),
+    },
+    r"\bHTML\(|_repr_html_|_repr_markdown_|text/html": {
+        *(
+            "explore/gating_explorer.py",
+            "explore/stills.py",
+            "explore/trace_explorer.py",
+        ),
+        *("explore/widgets.py", "report/sample_page.py", "workflow/notebook.py"),
+    },
+    r"\bMarkup\(": {"report/sample_page.py"},
+    r"\bMarkdown\(|text/markdown|Javascript\(|display_html|HTMLMath|description_allow_html": set(),
+}
+
+
+@pytest.mark.parametrize("way", HTML_WAYS)
+def test_text_becomes_html_only_where_it_is_escaped(way):
+    library = {
+        p.relative_to(PACKAGE).as_posix()
+        for p in PACKAGE.rglob("*.py")
+        if re.search(way, p.read_text("utf-8"))
+    }
+    assert library == HTML_WAYS[way]
+    for path in (PACKAGE.parent / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        assert not re.search(way, "\n".join(code)), path.name
+
+
+def test_templates_and_scripts_put_no_text_in_unescaped():
+    templates = PACKAGE / "report" / "templates"
+    raw = {
+        p.name: len(re.findall(r"\| *safe\b|autoescape", p.read_text("utf-8")))
+        for p in templates.glob("*.html")
+    }
+    assert {name: n for name, n in raw.items() if n} == {"page.html": 1}  # the page that nbconvert has made
+    for script in (PACKAGE / "explore" / "static").glob("*.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script.read_text("utf-8")
+        )
 
 
 @each_file

@@ -108,6 +108,8 @@ def drafting(params: PositionBiasParams, order: str) -> DraftParams:
             f"run: the drafts of {params.run} were imported and their model is not known; name a run that was run here"
         )
     known = {name: value for name, value in config.items() if name in DraftParams.model_fields}
+    if params.draft_model:
+        known["draft_model"] = params.draft_model
     published = build(DraftParams, known, f"stage 01 of run {params.run}")
     if published.option_order != PUBLISHED:
         raise ConfigError(

@@ -186,9 +186,8 @@ def sample_cards(samples: Sequence[Sample], root: str | Path) -> Figure:
             line[2].imshow(_small(image.crop((x, y, x + w, y + h))), interpolation="nearest")
             line[2].set_title(f"zoomed, {VIEW_PX} px", fontsize=8)
         options = f"  ({', '.join(sample.options)})" if sample.options else ""
-        line[0].set_title(
-            f"{sample.id}\n{sample.question}{options}\nright: {sample.standard}", fontsize=8, loc="left"
-        )
+        text = f"{sample.id}\n{sample.question}{options}\nright: {sample.standard}"
+        line[0].set_title(text, fontsize=8, loc="left", parse_math=False)
     return figure
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -105,15 +106,20 @@ def show(
         listed = TABLES[columns]
         columns = listed(frame) if callable(listed) else listed
     table = frame if columns is None else as_text(frame, columns)
-    styler = table.style.format(precision=digits, na_rep="", escape="html")
+    # pandas escapes nothing by default, and on request only what is a str: a list of options is none
+    write = partial(_escaped, digits=digits)
+    styler = table.style.format(write, na_rep="")
     for axis in (0, 1):
-        styler.format_index(escape="html", axis=axis, na_rep="")
+        styler.format_index(write, axis=axis, na_rep="").format_index_names(write, axis=axis)
     if table.index.names == [None] and isinstance(table.index, pd.RangeIndex):
         styler.hide(axis="index")
-    else:
-        styler.format_index_names(escape="html")
-    # pandas escapes cells and headers on request, a caption never; its table ids are random by default
+    # its table ids are random by default
     return styler.set_uuid("t").set_table_styles(RULES).set_caption(escape(caption))
+
+
+def _escaped(value: object, digits: int) -> str:
+    """A value as text that HTML shows as it is; floats with so many digits."""
+    return escape(f"{value:.{digits}f}" if isinstance(value, float) else str(value))
 
 
 def words(name: str) -> str:

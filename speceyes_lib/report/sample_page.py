@@ -452,9 +452,14 @@ def _template() -> jinja2.Template:
 
 
 def styled_page(*parts: str) -> str:
-    """Parts that are HTML already, with the style of samples and explorers before them."""
+    """Parts that are HTML already, with the style of samples and explorers before them.
+
+    Text of models is no formula: MathJax, which JupyterLab runs over HTML, passes over these classes.
+    """
     style = (TEMPLATES / "explore.css").read_text("utf-8")
-    return f"<style>{style}</style><div class='se-explorer'>{''.join(parts)}</div>"
+    return (
+        f"<style>{style}</style><div class='se-explorer mathjax_ignore tex2jax_ignore'>{''.join(parts)}</div>"
+    )
 
 
 def recorded_costs(

@@ -93,9 +93,7 @@ def rewritten(text: str, units: BoxUnits, wanted: BoxUnits, view_px: Size) -> st
     return _CALL.sub(convert, text)
 
 
-def oddities(
-    call: ZoomCall, view_px: Size, spec: ImageSpec, crop: Crop = "outwards"
-) -> tuple[str, ...]:
+def oddities(call: ZoomCall, view_px: Size, spec: ImageSpec, crop: Crop = "outwards") -> tuple[str, ...]:
     """Names of what is unusual about a call that is carried out, for the record."""
     x1, y1, x2, y2 = call.box_px
     seen = {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ..errors import build
 from ..params import ALL_NOTEBOOKS, Params
 from ..paths import resolve, shown
+from ..report import rendering
 from ..report.formatting import duration, size
 from .parameters_cell import given_names
 
@@ -43,6 +44,11 @@ def start(model: str | type[P], namespace: Mapping[str, Any]) -> P:
     """
     from ..runs.provenance import environment
 
+    if in_notebook():
+        import pandas as pd
+
+        # text in tables is text: a dollar sign begins no formula
+        pd.options.display.html.use_mathjax = pd.options.styler.html.mathjax = False
     if isinstance(model, str):
         model = ALL_NOTEBOOKS[model]
     # in a plain script there is no history of cells: any global of a parameter's name is taken
@@ -50,22 +56,21 @@ def start(model: str | type[P], namespace: Mapping[str, Any]) -> P:
     names = model.model_fields if history is None else given_names(history)
     values = {name: namespace[name] for name in names if name in namespace}
     params = build(model, values, "this notebook's parameters")
-    _display_markdown(provenance(params, environment()))
+    facts = provenance(environment())
+    values = {name: repr(value) for name, value in params.model_dump().items()}
+    _display(f"run {params.run} · {facts}", "header", params.run, facts, values)
     return params
 
 
-def provenance(params: Params, environment: Mapping[str, Any]) -> str:
-    """The header's text (Markdown): one line of provenance, the resolved parameters folded below it."""
+def provenance(environment: Mapping[str, Any]) -> str:
+    """Code, packages and environment in one line."""
     packages = environment["packages"]
     versions = [f"{name} {packages[name]}" for name in PACKAGES_SHOWN if name in packages]
     commit = f"commit {environment['commit'][:10] or 'unknown'}"
     hardware = [environment["gpu"], environment["cpu"], f"{environment['cores']} cores"]
     commit += " with uncommitted changes" if environment["dirty"] else ""
     python = ", ".join([f"Python {environment['python']}", *versions])
-    line = " · ".join([f"run **{params.run}**", commit, python, ", ".join(filter(None, hardware))])
-    rows = "\n".join(f"| {name} | `{value!r}` |" for name, value in params.model_dump().items())
-    table = f"| parameter | value |\n| --- | --- |\n{rows}"
-    return f"{line}\n\n<details><summary>parameters</summary>\n\n{table}\n\n</details>"
+    return " · ".join([commit, python, ", ".join(filter(None, hardware))])
 
 
 class Progress:
@@ -168,16 +173,17 @@ def handover(written: Sequence[Path | str], next_notebook: str | None = None) ->
     """
     lines = [_written_line(resolve(path)) for path in written]
     if next_notebook:
-        lines.append(f"Next: `{next_notebook}.ipynb`")
-    _display_markdown("\n".join(f"- {line}" for line in lines))
+        lines.append((f"{next_notebook}.ipynb", "", "Next: "))
+    _display("\n".join(f"- {before}`{code}`{rest}" for code, rest, before in lines), "handover", lines)
 
 
-def _written_line(path: Path) -> str:
+def _written_line(path: Path) -> tuple[str, str, str]:
+    """A path, what stands behind it, and what stands before it."""
     if not path.is_dir():
         content = f" ({size(path.stat().st_size)})" if path.exists() else ": nothing was written"
-        return f"`{shown(path)}`{content}"
+        return shown(path), content, ""
     files = [f"{p.name} ({size(p.stat().st_size)})" for p in sorted(path.glob("[!.]*")) if p.is_file()]
-    return f"`{shown(path)}/`: {', '.join(files) or 'empty'}"
+    return f"{shown(path)}/", f": {', '.join(files) or 'empty'}", ""
 
 
 def in_notebook() -> bool:
@@ -188,10 +194,12 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def _display_markdown(text: str) -> None:
-    if in_notebook():
-        from IPython.display import Markdown, display
-
-        display(Markdown(text))
-    else:
+def _display(text: str, macro: str, *values: Any) -> None:
+    """Print a text; in a notebook show a macro of templates/notebook.html, which escapes the values, in its place."""
+    if not in_notebook():
         print(text)
+        return
+    from IPython.display import display
+
+    html = str(getattr(rendering.environment().get_template("notebook.html").module, macro)(*values))
+    display({"text/html": html, "text/plain": text}, raw=True)

@@ -64,6 +64,20 @@ def test_cells_index_header_and_caption_are_escaped():
         assert html.count("&lt;script&gt;") >= 3
 
 
+def test_lists_numbers_and_names_of_both_axes_are_escaped_too():
+    """pandas escapes a cell only where it is a str."""
+    bad = "<script>alert(1)</script>"
+    cells = [[bad], {bad: bad}, (bad,), type("Odd", (), {"__str__": lambda self: bad})()]
+    names = pd.MultiIndex.from_product([[bad], [bad, "b"]], names=[bad, bad])
+    rows = pd.Index([(bad,), 2], name=bad, tupleize_cols=False)
+    frame = pd.DataFrame(dict(enumerate([cells[:2], cells[2:]])), rows).set_axis(names, axis=1)
+    for table in (frame, frame.reset_index(drop=True)):
+        html = show(table).to_html()
+        assert "<script" not in html
+        assert html.count("&lt;script&gt;") >= 6
+    assert "<i>" not in show(FRAME, [Column("value", "<i>", lambda _: "<i>")]).to_html()
+
+
 def test_the_same_table_gives_the_same_html():
     columns = [Column("value", "v", ".1f")]
     assert show(FRAME, columns, "c").to_html() == show(FRAME.copy(), columns, "c").to_html()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import nbformat
@@ -11,10 +12,11 @@ from matplotlib.figure import Figure
 from papermill.exceptions import PapermillExecutionError
 
 from speceyes_lib import paths
-from speceyes_lib.errors import ConfigError
+from speceyes_lib.errors import ConfigError, JobError
 from speceyes_lib.params import DraftParams
 from speceyes_lib.report import formatting
 from speceyes_lib.workflow import notebook
+from speceyes_lib.workflow.execute import execute
 
 HEAD = """
 import time
@@ -55,7 +57,7 @@ with Progress("drafted") as progress:
     for task in ("vstar/direct_attributes", "pope/random"):
         for done in range(6):
             progress(done, 5, task)
-            time.sleep(0.1)
+            time.sleep(0.01)
 """
     figure = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\naxes.plot([1, 2])\nshow_figure(figure)"
     mistake = "def load():\n    raise DataError('scene.json: field options is missing; add it')\nload()"
@@ -68,7 +70,7 @@ def test_progress_leaves_exactly_one_clean_line(executed):
         o.data["text/plain"] for o in executed[:-1] if "drafted" in o.get("data", {}).get("text/plain", "")
     ]
     assert len(lines) == 1
-    assert lines[0].startswith("drafted 10 of 10 samples in 1.")
+    assert re.match(r"drafted 10 of 10 samples in \d+\.\d s ", lines[0])
     assert not [o for o in executed[:-1] if o.output_type == "stream"]
 
 
@@ -88,10 +90,10 @@ def test_a_saved_figure_is_shown_from_its_file_as_wide_as_in_print(tmp_path, mon
 
 
 def test_the_header_shows_run_versions_and_parameters_but_no_machine_folder(executed):
-    text = next(o.data["text/markdown"] for o in executed[:-1] if "text/markdown" in o.get("data", {}))
-    assert text.startswith("run **demo** · commit ")
+    text = next(o.data["text/html"] for o in executed[:-1] if "text/html" in o.get("data", {}))
+    assert "run <b>demo</b> · commit " in text
     assert "torch 2.12.1" in text
-    assert "| batch_size | `8` |" in text
+    assert "<td>batch_size</td><td><code>8</code></td>" in text
     assert str(paths.resolve(".")) not in text
 
 
@@ -107,6 +109,17 @@ def test_a_misspelt_papermill_parameter_is_refused_with_the_nearest_name(tmp_pat
     (error,) = outputs(run_cells(tmp_path, HEAD, parameters={"batchsize": 4}))
     assert error.ename == "ConfigError"
     assert "batchsize: there is no such key (did you mean 'batch_size'?)" in error.evalue
+
+
+def test_a_kernel_that_is_ended_from_outside_is_a_failed_job_with_a_remedy(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell("n: int = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "dies.ipynb")
+    with pytest.raises(JobError, match=r"ended from outside; .* run it again to resume"):
+        execute(tmp_path / "dies.ipynb", tmp_path / "executed.ipynb", {})
 
 
 # ------------------------------------------------------------------ parameters

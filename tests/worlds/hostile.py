@@ -1,0 +1,116 @@
+"""A benchmark and a server whose every text tries to leave its place in a page."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+from servers import Server, completion, scripted_server
+
+TASKS = ["vstar/direct_attributes", "hr/hr_bench_4k", "pope/random"]
+ALTERNATIVES = 64
+# what each place tries: script, handlers, frames, styles, a comment that swallows the rest, Markdown, formulas
+ATTACKS = (
+    "<script>window.attacked='{0}'</script>",
+    "\"'><img src=x onerror=\"window.attacked='{0}'\">",
+    "</td></table></pre></code></details><iframe srcdoc='{0}'></iframe>",
+    "</title></textarea></style><style>body,.{0}{{display:none!important}}</style>",
+    "<svg/onload=window.attacked='{0}'><!--",
+    "`[{0}](javascript:window.attacked='{0}')` | <plaintext>",
+    r"$\phantom{{x}}$ \(\class{{{0}}}{{x}}\) $$\href{{javascript:window.attacked='{0}'}}{{y}}$$",
+)
+_numbers = itertools.count()
+
+
+def attack(place: str) -> str:
+    """The next attack of a place; the word "evil" and the place stand before it, to be looked for in a page."""
+    return f"evil-{place} " + ATTACKS[next(_numbers) % len(ATTACKS)].format(f"evil-{place}")
+
+
+def write_benchmark(root: Path, n: int = 4) -> None:
+    """`n` samples of each of TASKS, hostile in questions, options, names of files and of targets, and categories."""
+    picture = io.BytesIO()
+    Image.new("RGB", (80, 60), "grey").save(picture, "JPEG")
+    vstar, pope = root / "vstar" / "direct_attributes", root / "pope"
+    for folder in (vstar, pope / "val2014", root / "hr"):
+        folder.mkdir(parents=True)
+    rows, lines = [], []
+    for i in range(n):
+        name = f"evil-id{i} <img src=x onerror=window.attacked='id'> $x^2$"
+        (vstar / f"{name}.jpg").write_bytes(picture.getvalue())
+        options = ["red", "blue", attack("option"), "green"]
+        entry = {"target_object": [attack("target")], "bbox": [[4, 4, 30, 20]], "options": options}
+        (vstar / f"{name}.json").write_text(json.dumps(entry | {"question": f"{attack('question')} #{i}"}))
+        image = base64.b64encode(picture.getvalue()).decode()
+        question = f"{attack('question')} #{i}".replace('"', "&quot;")
+        rows.append([str(i), question, "A", "single", "red", "blue", "green", "white", str(i), image])
+        (pope / "val2014" / f"{name}.jpg").write_bytes(picture.getvalue())
+        line = {
+            "question_id": name,
+            "image": f"{name}.jpg",
+            "text": f"{attack('question')} #{i}",
+            "label": "yes",
+        }
+        lines.append(json.dumps(line))
+    head = ["index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image"]
+    (root / "hr" / "hr_bench_4k.tsv").write_text("\n".join("\t".join(row) for row in [head, *rows]))
+    (pope / "coco_pope_random.json").write_text("\n".join(lines))
+
+
+def _reply(n: int, body: dict) -> tuple[int, dict]:
+    """A draft, a routing, a turn of the agent or a verdict, by what the request asks for.
+
+    Drafts of the last sample of a task are refused, and turns of the agent for the one before.
+    """
+    if "judge" in body["model"]:
+        return 200, completion(f"{attack('judge')} Judgement: {n % 2}")
+    draft = "logprobs" in body and body["max_tokens"] > 10
+    if ("#3" if draft else "#2") in json.dumps(body["messages"]):
+        return 400, {"error": {"message": attack("error")}}
+    if "logprobs" in body:
+        # drafts are sure or unsure, right or wrong; the router's word is read from its first token
+        word, gap = ("A", "no", "A", "yes", "B")[n % 5], 1.0 + n % 7
+        texts = [word, f" {attack('answer')}" if draft or n % 3 else ""]
+        tokens = [
+            {"token": text, "logprob": -0.01, "top_logprobs": _alternatives(text, gap, body["top_logprobs"])}
+            for text in texts
+        ]
+        return 200, completion("".join(texts), logprobs={"content": tokens})
+    if body["max_tokens"] <= 10:
+        return 200, completion(("no ", "yes ")[n % 2] + attack("router"))
+    turns = sum(message["role"] == "assistant" for message in body["messages"])
+    box = [2, 2, 60, 40] if n % 2 else [attack("box"), 2, 3, 4]
+    call = {
+        "name": "image_zoom_in_tool" if n % 3 else attack("tool"),
+        "arguments": {"bbox_2d": box, "label": attack("label")},
+    }
+    thought = f"<think>{attack('thought')}</think>"
+    if turns == 0 or (turns == 1 and n % 2):
+        return 200, completion(f"{thought}<tool_call>{json.dumps(call)}</tool_call>")
+    return 200, completion(f"{thought}<answer>{'ABC'[n % 3]} {attack('answer')}</answer>")
+
+
+def _alternatives(text: str, gap: float, k: int) -> list[dict]:
+    others = [
+        {"token": attack("alternative"), "logprob": -gap - i / 9} for i in range(min(k, ALTERNATIVES) - 1)
+    ]
+    return [{"token": text, "logprob": -0.01}, *others]
+
+
+@contextlib.contextmanager
+def hostile_server() -> Iterator[Server]:
+    """A server of models "draft", "agent" and "judge"."""
+    with scripted_server(_reply) as server:
+        yield server
+
+
+def places(text: str) -> set[str]:
+    """The places whose text begins somewhere in a page."""
+    return set(re.findall(r"evil-([a-z]+)", text))
