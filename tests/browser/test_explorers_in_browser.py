@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pandas as pd
 import pytest
 from explore_run import store_run
@@ -184,9 +185,11 @@ def test_the_app_opens_the_explorers_without_network(home, browser):
         "--classic-tree",
         "--no-browser",
         "--Voila.ip=127.0.0.1",
+        "--Voila.tornado_settings={'allow_remote_access': False}",
         f"--port={port}",
     ]
     makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert re.search(r'^APP_HOSTS = "(.+)"$', makefile, re.MULTILINE)[1] == options[4]
     assert all(
         o in makefile for o in (options[0], options[1], options[3], "JUPYTER_PATH=$(CURDIR)/scripts/app")
     )
@@ -200,6 +203,9 @@ def test_the_app_opens_the_explorers_without_network(home, browser):
     command = [sys.executable, "-m", "voila", str(app), *options]
     address = f"http://127.0.0.1:{port}"
     with running(command, environment, address, home / "app.txt", ""):
+        for host, status in (("localhost", 200), ("somewhere.example", 403)):
+            with httpx2.Client(trust_env=False) as client:
+                assert client.get(address, headers={"Host": f"{host}:{port}"}).status_code == status
         page, foreign = offline_page(browser, address, 1300, HEIGHT)
         page.goto(address)
         page.get_by_text("The gate", exact=True).click()
