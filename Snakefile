@@ -36,5 +36,6 @@ for job in JOBS:
         resources:
             **({"gpu": job.gpus} if job.gpus else {}),
         shell:
-            # read when the job runs, after the loop: nothing of `job` may stand here
-            "exec \"${{SPECEYES_PYTHON:-python}}\" -m speceyes_lib job {params.command} {input[0]:q} {log:q} {params.blob}"
+            # read when the job runs, after the loop: nothing of `job` may stand here. $PPID is snakemake, without which
+            # a job must not begin
+            "SPECEYES_PARENT=$PPID exec \"${{SPECEYES_PYTHON:-python}}\" -m speceyes_lib job {params.command} {input[0]:q} {log:q} {params.blob}"

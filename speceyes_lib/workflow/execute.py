@@ -105,6 +105,13 @@ def _type(annotation: str) -> Any:
 # ------------------------------------------------------------------ running one notebook
 
 
+# for a kernel: `die_with_parent` without an import that costs a second
+_DIE_WITH_PARENT = (
+    "__import__('sys').platform == 'linux' and (__import__('ctypes').CDLL(None).prctl(1, 9), "
+    "__import__('os').getppid() == int(__import__('os').environ['JPY_PARENT_PID']) or __import__('os')._exit(1))"
+)
+
+
 def _papermill() -> ModuleType:
     """papermill, without two optional imports (a grammar of URLs, remote files) that cost every job a second."""
     unneeded = {"rfc3987_syntax", "pyarrow"} - sys.modules.keys()
@@ -144,7 +151,8 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> fl
             kernel_name="python3",
             progress_bar=False,
             cwd=str(repo_root()),
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no notes on its connections
+            # no notes on its connections; no kernel that works on when this process was killed
+            extra_arguments=["--IPKernelApp.log_level=ERROR", f"--IPKernelApp.exec_lines={_DIE_WITH_PARENT}"],
             # everything is on disk when the last cell has ended, and torch takes seconds to shut down by itself
             shutdown_kernel="immediate",
         )
@@ -225,7 +233,8 @@ def _values(notebook: str, blob: str) -> dict[str, Any]:
 
 def _as_a_job() -> None:
     """End when snakemake ends, and compute with the threads that the user set, not with one per core of the job."""
-    die_with_parent(signal.SIGKILL)
+    parent = os.environ.get("SPECEYES_PARENT")
+    die_with_parent(signal.SIGKILL, int(parent) if parent else None)
     os.environ |= dict.fromkeys(THREADS, os.environ.get("SPECEYES_THREADS", "1"))
 
 
@@ -233,8 +242,15 @@ def _relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def die_with_parent(signum: int) -> None:
-    """Ask the kernel for a signal when the parent ends, however it ends: no orphan continues to write (Linux)."""
+def die_with_parent(signum: int, parent: int | None = None) -> None:
+    """Ask the kernel for a signal when the parent ends, however it ends: no orphan continues to write (Linux).
+
+    Args:
+        signum: the signal.
+        parent: its process id, if known. Where it has ended already, the signal comes at once.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signum))
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), signum)

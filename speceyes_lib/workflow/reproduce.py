@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ..agents import prompt_sets
@@ -182,7 +183,7 @@ def _snakemake(
             text=True,
             pass_fds=[lock],
             env=os.environ | environment,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+            preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
         )
         ended = 0
         try:

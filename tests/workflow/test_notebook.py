@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -120,6 +125,62 @@ def test_a_kernel_that_is_ended_from_outside_is_a_failed_job_with_a_remedy(tmp_p
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "dies.ipynb")
     with pytest.raises(JobError, match=r"ended from outside; .* run it again to resume"):
         execute(tmp_path / "dies.ipynb", tmp_path / "executed.ipynb", {})
+
+
+def test_no_kernel_outlives_a_command_that_was_killed(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell("pid_file: str = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import os, time, pathlib\n"
+            "pathlib.Path(pid_file + '.new').write_text(str(os.getpid()))\n"
+            "os.rename(pid_file + '.new', pid_file)\n"
+            "time.sleep(600)"
+        ),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "works.ipynb")
+    pid_file = tmp_path / "pid"
+    code = (
+        # orphans become children of this process, as below a session's manager, and not of process 1
+        "import ctypes, os, pathlib, sys, time; from speceyes_lib.workflow.execute import execute\n"
+        "ctypes.CDLL(None).prctl(36, 1)\n"
+        "if os.fork():\n"
+        "    time.sleep(600)\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "(folder / 'command').write_text(str(os.getpid()))\n"
+        "execute(folder / 'works.ipynb', folder / 'out.ipynb', {'pid_file': str(folder / 'pid')})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as reaper:
+        try:
+            wait_for(pid_file.exists)
+            os.kill(int((tmp_path / "command").read_text()), signal.SIGKILL)
+            state = Path(f"/proc/{pid_file.read_text()}/stat")
+            wait_for(lambda: not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+        finally:
+            reaper.kill()
+
+
+def wait_for(so) -> None:
+    """Wait until something is so; fail when it is not after minutes."""
+    until_s = time.monotonic() + 240
+    while not so():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def test_a_job_whose_parent_has_ended_does_not_begin(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "speceyes_lib",
+        "job",
+        "notebook",
+        "a.ipynb",
+        str(tmp_path / "b.ipynb"),
+        "x",
+    ]
+    done = subprocess.run(command, env=os.environ | {"SPECEYES_PARENT": "1"}, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 # ------------------------------------------------------------------ parameters
