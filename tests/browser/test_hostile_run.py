@@ -141,10 +141,10 @@ def test_every_exported_page_shows_hostile_text_as_text(home, browser):
         page.close()
     assert {f"{name}" for name in NAMES} <= shown.keys()
     assert shown["00_prepare_data"] >= {"id", "question", "option"}
-    assert shown["01_small_model_inference"] >= {"question", "answer", "alternative", "error"}
+    assert shown["01_small_model_inference"] >= {"id", "question", "answer"}
     assert shown["02_gated_agent_eval"] >= {"router", "thought", "box", "label", "answer", "error"}
-    assert shown["03_judging"] >= {"question", "answer", "judge"}
-    assert shown["explore_gating"] >= {"author", "question", "option", "alternative", "thought"}
+    assert shown["03_judging"] >= {"question", "answer"}
+    assert shown["explore_gating"] >= {"author", "question", "option", "thought"}
     assert shown["explore_traces"] >= {"question", "thought", "answer"}
 
 
@@ -180,7 +180,7 @@ def test_what_a_cell_shows_in_jupyterlab_is_text_and_so_are_the_explorers(home, 
         assert page.evaluate(HIDDEN, root) == []
         assert page.evaluate("window.attacked") is None
         shown = hostile.places(root.inner_text())
-        assert shown >= {"id", "question", "option", "answer", "thought", "alternative", "judge", "error"}
-        assert hostile.places(explorers.nth(0).inner_text()) >= {"id", "question", "alternative", "thought"}
+        assert shown >= {"id", "question", "option", "answer", "thought", "judge", "error"}
+        assert hostile.places(explorers.nth(0).inner_text()) >= {"id", "question", "thought"}
         assert hostile.places(explorers.nth(1).inner_text()) >= {"id", "question", "thought"}
         assert foreign == []

@@ -660,7 +660,7 @@ def test_an_empty_split_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..\\x.jpg", "a//x.jpg", "x" * 300, "a\0.jpg", "\ud800"],
+    ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..\\x.jpg", "a//x.jpg", "x" * 300, "a\0.jpg"],
 )
 def test_a_picture_outside_the_benchmark_is_refused_by_file_line_and_field(name, tmp_path):
     (tmp_path / "pope").mkdir()

@@ -64,37 +64,38 @@ def write_benchmark(root: Path, n: int = 4) -> None:
     (pope / "coco_pope_random.json").write_text("\n".join(lines))
 
 
-def _reply(n: int, body: dict) -> tuple[int, dict]:
-    """A draft, a routing, a turn of the agent or a verdict, by what the request asks for.
+def _reply(_: int, body: dict) -> tuple[int, dict]:
+    """A draft, a routing, a turn of the agent or a verdict, by what the request asks for and its sample's number.
 
-    Drafts of the last sample of a task are refused, and turns of the agent for the one before.
+    The draft of sample 3 is refused, and so are the turns of the agent for sample 2.
     """
+    text = json.dumps([m["content"] for m in body["messages"] if m["role"] == "user"])
+    number = int(re.findall(r"#(\d)", text)[0]) if "#" in text else 0
     if "judge" in body["model"]:
-        return 200, completion(f"{attack('judge')} Judgement: {n % 2}")
-    draft = "logprobs" in body and body["max_tokens"] > 10
-    if ("#3" if draft else "#2") in json.dumps(body["messages"]):
-        return 400, {"error": {"message": attack("error")}}
-    if "logprobs" in body:
-        # drafts are sure or unsure, right or wrong; the router's word is read from its first token
-        word, gap = ("A", "no", "A", "yes", "B")[n % 5], 1.0 + n % 7
-        texts = [word, f" {attack('answer')}" if draft or n % 3 else ""]
-        tokens = [
-            {"token": text, "logprob": -0.01, "top_logprobs": _alternatives(text, gap, body["top_logprobs"])}
-            for text in texts
-        ]
+        return 200, completion(f"{attack('judge')} Judgement: {number % 2}")
+    routing, turns = body["max_tokens"] <= 10, sum(m["role"] == "assistant" for m in body["messages"])
+    if "logprobs" in body and not routing:
+        if number == 3:
+            return 400, {"error": {"message": attack("error")}}
+        word = ("A", "B")[number % 2] if "red" in text else ("yes", "no")[number % 2]
+        texts = [word, f" {attack('answer')}"]
+        k, gap = body["top_logprobs"], 8.0 - 3 * number
+        tokens = [{"token": t, "logprob": -0.01, "top_logprobs": _alternatives(t, gap, k)} for t in texts]
         return 200, completion("".join(texts), logprobs={"content": tokens})
-    if body["max_tokens"] <= 10:
-        return 200, completion(("no ", "yes ")[n % 2] + attack("router"))
-    turns = sum(message["role"] == "assistant" for message in body["messages"])
-    box = [2, 2, 60, 40] if n % 2 else [attack("box"), 2, 3, 4]
-    call = {
-        "name": "image_zoom_in_tool" if n % 3 else attack("tool"),
-        "arguments": {"bbox_2d": box, "label": attack("label")},
-    }
+    if routing:
+        texts = [("no", "yes")[number % 2], f" {attack('router')}"]
+        k = body.get("top_logprobs", 0)
+        tokens = [{"token": t, "logprob": -0.01, "top_logprobs": _alternatives(t, 3.0, k)} for t in texts]
+        return 200, completion("".join(texts), **({"logprobs": {"content": tokens}} if k else {}))
+    if number == 2:
+        return 400, {"error": {"message": attack("error")}}
     thought = f"<think>{attack('thought')}</think>"
-    if turns == 0 or (turns == 1 and n % 2):
+    box = [2, 2, 60, 40] if turns == 0 else [attack("box"), 2, 3, 4]
+    name = "image_zoom_in_tool" if turns < 2 else attack("tool")
+    call = {"name": name, "arguments": {"bbox_2d": box, "label": attack("label")}}
+    if turns < (1, 3)[number % 2]:
         return 200, completion(f"{thought}<tool_call>{json.dumps(call)}</tool_call>")
-    return 200, completion(f"{thought}<answer>{'ABC'[n % 3]} {attack('answer')}</answer>")
+    return 200, completion(f"{thought}<answer>{'AB'[number % 2]} {attack('answer')}</answer>")
 
 
 def _alternatives(text: str, gap: float, k: int) -> list[dict]:
