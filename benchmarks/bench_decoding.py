@@ -23,7 +23,7 @@ from bench_confidence import write_between_markers
 from PIL import Image
 
 from speceyes_lib.models.base import GenerationRequest
-from speceyes_lib.models.decoding import greedy
+from speceyes_lib.models.decoding import decode_batch
 from speceyes_lib.models.transformers import TransformersBackend, read_in_one_stream
 from speceyes_lib.paths import repo_root
 
@@ -62,7 +62,7 @@ def decode(backend: TransformersBackend, way: str, count: int) -> tuple[float, l
                 :, length:
             ].tolist()
         else:
-            tokens_by_row = [tokens for tokens, _ in greedy(backend.model, inputs, NEW_TOKENS, ends=())]
+            tokens_by_row = [tokens for tokens, _ in decode_batch(backend.model, inputs, NEW_TOKENS, ends=())]
         return time.perf_counter() - start, tokens_by_row
 
 

@@ -48,7 +48,7 @@ from speceyes_lib.gating.separability import (
     score_grid,
 )
 from speceyes_lib.models.base import GenerationRequest
-from speceyes_lib.models.decoding import EvidenceRecorder, greedy
+from speceyes_lib.models.decoding import EvidenceRecorder, decode_batch
 from speceyes_lib.models.transformers import TransformersBackend
 from speceyes_lib.paths import repo_root
 from speceyes_lib.tasks.images import resized_view
@@ -76,7 +76,7 @@ def ways(model, inputs: dict, ends: set[int]) -> Ways:
 
     def decode(recorder=None) -> list[list[int]]:
         fresh = inputs | {"past_key_values": transformers.DynamicCache(config=model.config)}
-        return [tokens for tokens, _ in greedy(model, fresh, NEW_TOKENS, ends, recorder=recorder)]
+        return [tokens for tokens, _ in decode_batch(model, fresh, NEW_TOKENS, ends, recorder=recorder)]
 
     def none():
         return decode(), None, 0

@@ -88,6 +88,7 @@ def reward(
     variant: Variant = "strict",
     crops: int = 0,
     data_source: str = "",
+    weights: Weights = RECIPE_WEIGHTS,
 ) -> Reward:
     """The reward of one trajectory.
 
@@ -96,7 +97,8 @@ def reward(
         is_right: answer -> its verdict, None where the judge failed. See `by_rule`.
         variant: the rules.
         crops: pictures that the tool gave back (`recipe` looks at tags instead).
-        data_source: of the sample; `original` scores THINKLITE without the tool.
+        data_source: of the sample; `original` scores THINKLITE with weights of its own, without the tool.
+        weights: points of the parts.
 
     Raises:
         UserError: there is no such variant.
@@ -105,7 +107,6 @@ def reward(
         raise UserError(
             f"reward {variant!r}: expected one of {', '.join(VARIANTS)}{nearest(variant, VARIANTS)}"
         )
-    weights = RECIPE_WEIGHTS
     if variant == "original" and data_source == THINKLITE:
         boxed, weights = _BOXED.findall(text), _THINKLITE_WEIGHTS
         answer, format_error = (boxed[-1].strip(), False) if boxed else (text, True)

@@ -23,7 +23,7 @@ NO_THOUGHTS = (
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A request for one assistant turn, decoded greedily.
+    """A request for one assistant turn.
 
     id: of the sample, for error messages.
     messages: chat messages, oldest first; image parts are ``{"type": "image", "image": PIL.Image}``. If the last
@@ -35,6 +35,7 @@ class GenerationRequest:
     reuse: what a backend may keep between requests with the same picture objects: the pictures' features, or the
         common beginning of the conversation. Answers do not depend on it.
     role: the model that an agent wants; a backend is one model and ignores it.
+    temperature: 0 decodes greedily. Above, tokens are sampled from the whole vocabulary; there is no evidence then.
     """
 
     id: str
@@ -45,6 +46,11 @@ class GenerationRequest:
     evidence_k: int = 0
     reuse: Reuse = "nothing"
     role: Literal["small", "large"] = "large"
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.temperature and self.evidence_k:
+            raise ValueError("evidence is that of greedy decoding; request it without a temperature")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Greedy decoding of a batch, one token per step, and the evidence that it keeps.
+"""Decoding of a batch, one token per step, and the evidence that it keeps.
 
 Tokens and logits are those of transformers' `generate` (tests compare them), without what it prepares for other ways
 of decoding. That takes a good part of the time of a small model (benchmarks/bench_decoding.py).
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def greedy(
+def decode_batch(
     model: PreTrainedModel,
     inputs: dict,
     limit: int,
@@ -23,6 +23,7 @@ def greedy(
     stopped: Callable[[list[int]], bool] | None = None,
     recorder: EvidenceRecorder | None = None,
     given_up: Callable[[], Iterable[int]] | None = None,
+    temperature: float = 0.0,
 ) -> list[tuple[list[int], bool]]:
     """Per row of the batch: the new tokens (at most `limit`, no end token), and whether the row ended by itself.
 
@@ -30,6 +31,7 @@ def greedy(
         time, row, column); past_key_values, a cache that may already hold the first tokens and is filled; and
         further arguments of the first call, such as pictures.
     ends: tokens that end a row. stopped: called with the tokens of a row after each one; True ends the row.
+    temperature: above 0, tokens are sampled by torch's global generator instead.
     recorder: records the raw logits of every step, including those of rows that have ended.
     given_up: called between two steps; the rows of the batch to end here, although they did not end by themselves.
     """
@@ -55,7 +57,10 @@ def greedy(
         logits = model(**step, **cached, logits_to_keep=1).logits[:, -1]
         if recorder:
             recorder.record(logits)
-        tokens = logits.argmax(-1)
+        if temperature:
+            tokens = torch.multinomial((logits.float() / temperature).softmax(-1), 1)[:, 0]
+        else:
+            tokens = logits.argmax(-1)
         chosen = tokens.tolist()
         for i, row in list(going.items()):
             if chosen[i] not in ends:

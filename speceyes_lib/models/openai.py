@@ -244,7 +244,7 @@ class ServerBackend:
                     for p in content
                 ]
             messages.append({"role": message["role"], "content": content})
-        body: dict = {"temperature": 0, "max_tokens": request.max_new_tokens}
+        body: dict = {"temperature": request.temperature or 0, "max_tokens": request.max_new_tokens}
         if request.stop:
             body["stop"] = list(request.stop)
         if request.evidence_k:

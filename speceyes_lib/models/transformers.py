@@ -22,7 +22,7 @@ from ..runs.provenance import folder_hash
 from ..tasks.hub import ITEMS
 from ..tasks.images import ImageSpec, resized_view
 from .base import BackendType, Generation, GenerationRequest, generate_isolated, grey_picture_request
-from .decoding import EvidenceRecorder, greedy
+from .decoding import EvidenceRecorder, decode_batch
 from .model_files import fault_of
 from .picture_memory import Kept, PictureMemory, Row
 
@@ -129,7 +129,8 @@ class TransformersBackend:
             )
         batches: dict[tuple, list[int]] = {}
         for i, r in enumerate(requests):
-            batches.setdefault((r.max_new_tokens, r.stop, r.evidence_k, r.reuse), []).append(i)
+            settings = (r.max_new_tokens, r.stop, r.evidence_k, r.reuse, r.temperature)
+            batches.setdefault(settings, []).append(i)
         generations: dict[int, Generation] = {}
         for members in batches.values():
             batch = generate_isolated(
@@ -177,7 +178,7 @@ class TransformersBackend:
             return [i for i, r in enumerate(requests) if r.id in ids]
 
         with self._torch.inference_mode():
-            decoded = greedy(
+            decoded = decode_batch(
                 self.model,
                 inputs,
                 first.max_new_tokens,
@@ -185,6 +186,7 @@ class TransformersBackend:
                 stopped,
                 recorder,
                 given_up if unwanted else None,
+                first.temperature,
             )
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
         generations = []
@@ -231,7 +233,7 @@ class TransformersBackend:
         return replace(row, kept=kept, start=kept.known(codes))
 
     def batch_tensors(self, rows: Sequence[Row], remember: bool = False) -> dict:
-        """The input of `greedy`: a batch padded on the left, in each row the known part before the new one.
+        """The input of `decode_batch`: a batch padded on the left, in each row the known part before the new one.
 
         padding  known  |  padding  new
         """
