@@ -192,7 +192,6 @@ BEHAVIOUR = {  # answer to be judged -> (what the server does about it, verdict,
     "refusal": ("I'm sorry, but I can't.", "unparsed", None),
     "always 429": ("<429>", "undecided", "rate_limited"),
     "always 500": ("<500>", "undecided", "server_error"),
-    "hangs": ("<hang>", "undecided", "timeout"),
     "closes": ("<close>", "undecided", "unreachable"),
     "garbage": ("<garbage>", "undecided", "bad_reply"),
     "no choices": ("<no choices>", "undecided", "bad_reply"),
@@ -207,7 +206,7 @@ def test_a_misbehaving_server_loses_nothing_and_everything_is_counted_where_it_b
 
     again = {f"{what} once": (None, "right", None) for what in ("429", "500", "close")}
     expected = BEHAVIOUR | again
-    with serving(behave) as server, judge_of(server, tmp_path, timeout_s=1.5) as model:
+    with serving(behave) as server, judge_of(server, tmp_path) as model:
         calls = ask(model, list(expected))
         assert {a: c.verdict for a, c in calls.items()} == {a: e[1] for a, e in expected.items()}
         failures = {a: c.failure.type if c.failure else None for a, c in calls.items()}
@@ -226,6 +225,16 @@ def test_a_misbehaving_server_loses_nothing_and_everything_is_counted_where_it_b
         }
         assert all(calls[a].verdict == "wrong" for a in asked_again)
         assert calls["right"].verdict == "right"
+
+
+def test_a_request_that_hangs_is_given_up_and_sent_again_in_the_next_session(tmp_path):
+    with serving(lambda answer, attempt: "<hang>") as server:
+        with judge_of(server, tmp_path, timeout_s=0.5, retries=0) as model:
+            (call,) = ask(model, ["red"]).values()
+        assert (call.verdict, call.failure.type) == ("undecided", "timeout")
+        server.behave = lambda answer, attempt: "Judgement: 1"
+        with judge_of(server, tmp_path) as model:
+            assert ask(model, ["red"])["red"].verdict == "right"
 
 
 def test_the_model_is_asked_at_temperature_0_with_the_concurrency_given(tmp_path):
