@@ -384,7 +384,7 @@ def _work_off(
         stopped = f", and work stopped after {GIVE_UP_AFTER} in a row" if gone else ""
         done = f"{len(store.records)} of {len(store.expected_ids)} samples are done"
         raise _HeldBack(
-            f"{shown(store.folder)}: {done}; {len(held)} were held back{stopped}, through no fault of theirs "
+            f"{shown(store.folder)}: {done}; {len(held)} held back{stopped}, through no fault of theirs "
             f"({kinds}; the first: {reason})",
             gone,
         )

@@ -18,6 +18,7 @@ from speceyes_lib.paths import PACKAGE
 from speceyes_lib.tasks.registry import TASKS
 from speceyes_lib.workflow import cli, reproduce
 from speceyes_lib.workflow.config import RunConfig, config_key
+from speceyes_lib.workflow.execute import ACCEPT_VARIABLE
 from speceyes_lib.workflow.parameters_cell import cell
 from speceyes_lib.workflow.plan import groups, load_config, plan
 
@@ -331,7 +332,7 @@ def test_a_shards_job_does_its_part_and_reports_it(home, monkeypatch, capsys):
     seen = []
 
     def work(params, progress, shard):
-        seen.append((params.tasks, str(shard)))
+        seen.append((params.tasks, str(shard), params.accept_failures))
         progress(1, 2, "pope/random")
         return []
 
@@ -341,7 +342,10 @@ def test_a_shards_job_does_its_part_and_reports_it(home, monkeypatch, capsys):
     )
     (home / job.executed).parent.mkdir(parents=True)
     assert cli.main(["job", job.command, job.notebook, job.executed, job.blob]) == 0
-    assert seen == [(["pope/random", "hr/hr_bench_4k"], "2of2")]
+    monkeypatch.setenv(ACCEPT_VARIABLE, "1")  # as `reproduce --accept-failures` sets it
+    assert cli.main(["job", job.command, job.notebook, job.executed, job.blob]) == 0
+    tasks = ["pope/random", "hr/hr_bench_4k"]
+    assert seen == [(tasks, "2of2", False), (tasks, "2of2", True)]
     assert "1 2 pope/random" in (home / job.executed).read_text()
     assert "small: 01_small_model_inference 2of2: done" in capsys.readouterr().out
 
