@@ -67,7 +67,9 @@ def check(config: RunConfig) -> None:
 def _check_data(config: RunConfig) -> None:
     keys = {config.validation.root: "validation.root", config.data.root: "data.root"}
     params = [job.params for job in plan(config) if not _finished(job)]
-    needed = {(p.data_root, task) for p in params if getattr(p, "data_root", "") in keys for task in p.tasks}
+    needed = {
+        (p.data_root, task) for p in params if getattr(p, "data_root", None) in keys for task in p.tasks
+    }
     for root, task in sorted(needed):
         try:
             load_task(task, root)[0].image.open()

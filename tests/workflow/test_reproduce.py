@@ -21,6 +21,7 @@ from speceyes_lib.workflow.config import RunConfig, config_key
 from speceyes_lib.workflow.execute import ACCEPT_VARIABLE
 from speceyes_lib.workflow.parameters_cell import cell
 from speceyes_lib.workflow.plan import groups, load_config, plan
+from tests.conftest import MODELS
 
 
 @pytest.fixture
@@ -174,6 +175,18 @@ def test_the_validation_set_is_shared_by_kernels_that_may_run_side_by_side(monke
 
 def test_a_complete_home_has_nothing_to_object_to(home):
     reproduce.check(load_config("configs/small.yaml"))
+
+
+def test_benchmarks_are_read_also_without_a_validation_set(home, benchmark_root, tmp_path):
+    text = (
+        "data: {{kind: check, root: {}}}\nvalidation: {{root: ''}}\ngate: {{threshold: 0.97}}\n"
+        f"models: {{{{draft: {MODELS / 'draft'}, agent: {MODELS / 'agent'}}}}}"
+    )
+    reproduce.check(config(home, text.format(benchmark_root)))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ConfigError, match=r"data\.root: "):
+        reproduce.check(config(home, text.format(empty)))
 
 
 @pytest.mark.parametrize(
