@@ -12,6 +12,7 @@ Sources: landlock(7), seccomp(2), user_namespaces(7), tmpfs(5), and the kernel's
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import io
@@ -210,7 +211,12 @@ def _check(result: int, what: str) -> None:
 
 
 def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """Set the limits of the kernel: processor time, address space, size of one file, open files, core dumps."""
+    """Set the limits of the kernel: processor time, address space, size of one file, open files, core dumps.
+
+    If the machine runs out of memory, the kernel ends this process before any other.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
     for name, value in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_AS, memory_bytes),

@@ -279,6 +279,9 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_sandbox_and_one_i
 def test_after_a_kill_from_outside_the_programs_run_once_more():
     with Session(picture(), LIMITS) as session:
         session.run("x = 6; open('note.txt', 'w').write('7')")
+        assert (
+            Path(f"/proc/{session.pid}/oom_score_adj").read_text() == "1000\n"
+        )  # it is the first to be killed
         os.kill(session.pid, signal.SIGKILL)
         result = session.run("print(x * 7, open('note.txt').read())")
     assert (result.text, result.error) == ("42 7", None)
