@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..errors import build
 from ..inference.stages import run_agent_stage, run_draft_stage
 from ..judging.stage import run_judging
 from ..params import AgentParams, DraftParams, FidelityParams, JudgingParams
@@ -133,13 +134,8 @@ def _alone(params: FidelityParams, agents: int) -> str:
 def _arms(params: FidelityParams) -> list[AgentParams]:
     """Everything that notebook 02 has to run: the instrumented pass, the agent alone, and every setting."""
     shared = set(AgentParams.model_fields) & set(FidelityParams.model_fields)
-    common = AgentParams(
-        **params.model_dump(include=shared),
-        arms=["collect"],
-        first_look=False,
-        router_small=True,
-        threshold=1.0,
-    )
+    instrumented = {"arms": ["collect"], "first_look": False, "router_small": True, "threshold": 1.0}
+    common = build(AgentParams, params.model_dump(include=shared) | instrumented, "this study's parameters")
     settings = settings_of(params)
     arms = [common]
     for agents in sorted({1} | {s.agent_batch_size for s in settings}):
@@ -147,7 +143,7 @@ def _arms(params: FidelityParams) -> list[AgentParams]:
         arms.append(common.model_copy(update=alone))
     for at, setting in enumerate(settings, 1):
         gated = asdict(setting) | {"run": _run_of(params, at), "arms": ["gated"]}
-        arms.append(AgentParams(**common.model_dump() | gated))
+        arms.append(build(AgentParams, common.model_dump() | gated, f"settings: {params.settings[at - 1]!r}"))
     return arms
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speceyes_lib.analysis import fidelity
-from speceyes_lib.errors import UserError
+from speceyes_lib.errors import ConfigError, UserError
 from speceyes_lib.params import FidelityParams
 from speceyes_lib.replay import replay_data, settings
 from speceyes_lib.report.plots import fidelity as fidelity_plot
@@ -158,3 +158,17 @@ def test_a_setting_reads_back_from_its_text(setting):
 def test_a_text_that_is_no_setting_is_an_error(text, part):
     with pytest.raises(UserError, match=re.escape(f"setting {text!r}: cannot read {part!r}")):
         settings.Setting.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"settings": ["min > 0.9, K 500"]}, r"settings: 'min > 0\.9, K 500'.*k = 500 is more than k_store"),
+        ({"k_store": 6}, "k = 64 is more than k_store = 6"),
+    ],
+)
+def test_a_setting_that_cannot_be_run_is_refused_before_anything_runs(given, named, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    with pytest.raises(ConfigError, match=named):
+        fidelity.run_fidelity(FidelityParams(**given))
+    assert list(tmp_path.iterdir()) == []
