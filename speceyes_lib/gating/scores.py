@@ -257,7 +257,10 @@ def combination(
     right = as_flags("right", right)
     table = features.to_numpy(dtype=np.float64)
     rows = np.flatnonzero(~np.isnan(table).all(axis=1))
-    table = _log_odds(table[rows])[:, ~np.isnan(table[rows]).all(axis=0)]
+    inside = np.clip(
+        table[rows], 1e-6, 1 - 1e-6
+    )  # scores in [0, 1] pile up at the ends; their log-odds do not
+    table = np.log(inside / (1 - inside))[:, ~np.isnan(inside).all(axis=0)]
     _, group_of = grouped(groups, len(right))
     group_of, truth = group_of[rows], right[rows]
     predicted = np.full(len(right), np.nan)
@@ -274,9 +277,3 @@ def combination(
             return np.full(len(right), np.nan)
         predicted[rows[test]] = model.fit(table[train], truth[train]).predict_proba(table[test])[:, 1]
     return predicted
-
-
-def _log_odds(share: NDArray, end: float = 1e-6) -> NDArray[np.float64]:
-    """Scores in [0, 1] pile up at the ends; their log-odds do not."""
-    inside = np.clip(share, end, 1 - end)
-    return np.log(inside / (1 - inside))

@@ -54,13 +54,9 @@ def judge(
     named, rule = named_option(text, sample.options)
     if named is None:
         return Judgement("unparsed" if rule == "empty" else "undecided", rule)
-    return Judgement("right" if named == _right_name(sample) else "wrong", rule)
-
-
-def _right_name(sample: Sample) -> int | str:
-    if sample.options is None:
-        return sample.answer.casefold()
-    return distinct(sample.options)[LETTERS.index(sample.answer)]
+    names = distinct(sample.options) if sample.options is not None else None
+    right = names[LETTERS.index(sample.answer)] if names else sample.answer.casefold()
+    return Judgement("right" if named == right else "wrong", rule)
 
 
 # ----------------------------------------------------------------------------------------------- paper

@@ -257,6 +257,7 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
                 agent[id_] = _agent_code(record, verdicts[id_])
     evidence = recorded.all_evidence()
     top, offsets = _flat(evidence, ids) if evidence else (None, None)
+    scores = pd.DataFrame([(r.draft.scores if r.draft else None) or {} for r in records], dtype=np.float64)
     return ReplayData(
         ids=np.array(ids, dtype=object),
         tasks=np.array(tasks_of, dtype=object),
@@ -267,7 +268,7 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
         agent=np.array([agent[r.id] for r in records], dtype=np.int8),
         top_logprobs=top,
         offsets=offsets,
-        recorded=_recorded_scores(records),
+        recorded={name: scores[name].to_numpy() for name in PAPER_SCORES if name in scores},
         recorded_k=config.get("k", DEFAULT_K),  # imported runs name only what differs from the paper
         recorded_slope=config.get("slope", DEFAULT_SLOPE),
         cost=fit(arms, ids, tasks_of, routers),
@@ -327,11 +328,6 @@ def _routed(output: RouterRecord | None, record: AgentRecord) -> int:
         return int(output.verdict == "yes")
     # no router runs on a picture that cannot be read
     return 0 if record.status == "error" and record.trajectory is None else ABSENT
-
-
-def _recorded_scores(records: Sequence[AgentRecord]) -> dict[str, NDArray[np.float64]]:
-    scores = pd.DataFrame([(r.draft.scores if r.draft else None) or {} for r in records], dtype=np.float64)
-    return {mode: scores[mode].to_numpy() for mode in PAPER_SCORES if mode in scores}
 
 
 def _flat(

@@ -113,7 +113,7 @@ def table1_latex(long: pd.DataFrame, caption: str, label: str) -> str:
 
 def _styler(table: pd.DataFrame, kind: str, caption: str) -> Styler:
     """The rows of `layout` as cells of text, a row per block and method; `kind`: html or latex."""
-    clean = escape if kind == "html" else _tex
+    clean = escape if kind == "html" else lambda text: text.translate(str.maketrans(_TEX))
     splits = [split_label(s) for s in (*TASKS, AVERAGE) if s in set(table["split"])]
     columns = pd.MultiIndex.from_product([map(clean, splits), [ACCURACY, SPEEDUP]])
     names = {}
@@ -175,7 +175,3 @@ def legend(table: pd.DataFrame) -> str:
 
 _TEX = {"\\": r"\textbackslash{}", "†": r"$^\dagger$", "↓": r"$\downarrow$", "≥": r"$\ge$"}
 _TEX |= {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-
-
-def _tex(text: str) -> str:
-    return text.translate(str.maketrans(_TEX))

@@ -10,9 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import StageError, UserError
 from ..paths import notebook_of, recorded_mark, repo_root, run_dir, runs_dir, shown, stage_dir, validation_run
@@ -22,9 +20,6 @@ from ..runs.summary_file import read_summary, summary_file
 from .figures import FIGURES, PUBLISHED
 from .formatting import duration
 from .rendering import render
-
-if TYPE_CHECKING:
-    from nbconvert import HTMLExporter
 
 # what the page shows of the table "headline"; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
@@ -51,11 +46,6 @@ def headline_text(summary: Mapping) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
 
 
-def headline_markdown(summary: Mapping) -> str:
-    """The headline for the README."""
-    return _markdown(headline_rows(summary))
-
-
 def figures_markdown() -> str:
     """The table of all figures for figures/README.md."""
     rows = [(f"`{name}`", f"`{notebook_of(f.stage)}`", f.caption) for name, f in FIGURES.items()]
@@ -69,7 +59,9 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def fill_readme(run: str = "demo", readme: Path | None = None) -> Path:
     """Put the run's headline between the README's markers. Raises UserError when the markers are not there."""
-    return fill_block(readme or repo_root() / "README.md", "headline", headline_markdown(read_summary(run)))
+    return fill_block(
+        readme or repo_root() / "README.md", "headline", _markdown(headline_rows(read_summary(run)))
+    )
 
 
 def fill_block(path: Path, name: str, content: str) -> Path:
@@ -185,6 +177,7 @@ def _notebook(path: Path) -> tuple[str, str, str]:
 
 def _notebook_body(path: Path) -> str:
     import nbformat
+    from nbconvert import HTMLExporter
 
     from .formulas import formulas_as_pictures
 
@@ -198,13 +191,6 @@ def _notebook_body(path: Path) -> str:
         for output in cell.get("outputs", ()):
             # a live control needs a kernel: its line of text stays, and the still view follows
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    body, _ = _exporter().from_notebook_node(notebook, {"metadata": {"path": str(repo_root())}})
-    return body
-
-
-@cache
-def _exporter() -> HTMLExporter:
-    from nbconvert import HTMLExporter
-
     # the "basic" template is the bare content: no styles, fonts or scripts from elsewhere
-    return HTMLExporter(template_name="basic", embed_images=True)
+    exporter = HTMLExporter(template_name="basic", embed_images=True)
+    return exporter.from_notebook_node(notebook, {"metadata": {"path": str(repo_root())}})[0]

@@ -28,7 +28,6 @@ import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -208,7 +207,8 @@ class Session:
 
     # ------------------------------------------------------------------------------------ the other process
     def _start(self) -> None:
-        folders = _package_folders()
+        specs = {name: importlib.util.find_spec(name) for name in PACKAGES}  # imports none of them
+        folders = {name: next(iter(spec.submodule_search_locations)) for name, spec in specs.items() if spec}
         # wheels keep shared libraries in a folder beside their packages
         libraries = {str(path) for f in folders.values() for path in Path(f).parent.glob("*.libs")}
         row_bytes = -(-self.picture.width * 3 // 4) * 4
@@ -439,13 +439,6 @@ def _refused(why: str) -> SandboxError:
 def _plain(text: str, most: int) -> str:
     """The text cut to a length, in a form that can be recorded and shown."""
     return storable(text[:most])
-
-
-@cache
-def _package_folders() -> dict[str, str]:
-    """The folders of the offered packages, found without importing them."""
-    specs = {name: importlib.util.find_spec(name) for name in PACKAGES}
-    return {name: next(iter(spec.submodule_search_locations)) for name, spec in specs.items() if spec}
 
 
 def _end_all(processes: list[_Process]) -> None:

@@ -84,13 +84,12 @@ def test_headline_of_a_run_without_the_batched_arms_is_shorter():
     assert len(site.headline_rows({**SUMMARY, "arms": arms})) == 1 + 2
 
 
-def test_terminal_readme_and_index_show_the_same_cells(run):
+def test_terminal_readme_and_index_show_the_same_cells(run, tmp_path):
     cells = [cell for row in site.headline_rows(SUMMARY) for cell in row if cell]
-    for text in (
-        site.headline_text(SUMMARY),
-        site.headline_markdown(SUMMARY),
-        site.write_index("tiny").read_text(),
-    ):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- headline:start -->\n<!-- headline:end -->\n")
+    shown = [site.fill_readme("tiny", readme).read_text(), site.write_index("tiny").read_text()]
+    for text in (site.headline_text(SUMMARY), *shown):
         assert all(cell in text for cell in cells)
 
 
