@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import threading
 import time
 import weakref
@@ -95,12 +96,12 @@ def is_endpoint(model: str) -> bool:
 
 
 def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
-    """The endpoints in a text, one per line (or separated by blanks).
+    """The endpoints in a text, one per line (or separated by blanks). The path of a processor may hold blanks itself.
 
     Raises:
         ConfigError: an option is unknown, missing, given twice or has a wrong value.
     """
-    endpoints = tuple(_parse(part) for part in text.split())
+    endpoints = tuple(_parse(part) for part in re.split(r"\s+(?=https?://)", text.strip()) if part)
     if not endpoints:
         raise ConfigError("no endpoint given; write http://HOST:PORT/v1?model=NAME")
     for name in ("model", "processor"):
@@ -124,7 +125,9 @@ def _parse(text: str) -> Endpoint:
         raise ConfigError(
             f"{base_url}: the address must not hold a user or password; name an environment variable in key_env"
         )
-    options = parse_qsl(url.query, keep_blank_values=True)
+    options = parse_qsl(url.query.replace("+", "%2B"), keep_blank_values=True)  # of a path, not a blank
+    if apart := [word for name, value in options if name != "processor" for word in value.split()[1:]]:
+        raise ConfigError(f"{apart[0]}: not a server's address; write http://HOST:PORT/v1?model=NAME")
     values = {"base_url": base_url, **dict(options)}
     if len(values) <= len(options):
         raise ConfigError(f"{base_url}: an option is given twice in {url.query!r}")

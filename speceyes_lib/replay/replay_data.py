@@ -257,7 +257,13 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
                 agent[id_] = _agent_code(record, verdicts[id_])
     evidence = recorded.all_evidence()
     top, offsets = _flat(evidence, ids) if evidence else (None, None)
-    scores = pd.DataFrame([(r.draft.scores if r.draft else None) or {} for r in records], dtype=np.float64)
+    # files of the original hold the confidence of a rejected draft without its text
+    gate = [
+        {} if r.confidence is None or "score" not in config else {config["score"]: r.confidence}
+        for r in records
+    ]
+    scores = [(r.draft and r.draft.scores) or known for r, known in zip(records, gate, strict=True)]
+    scores = pd.DataFrame(scores, dtype=np.float64)
     return ReplayData(
         ids=np.array(ids, dtype=object),
         tasks=np.array(tasks_of, dtype=object),

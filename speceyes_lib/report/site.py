@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from ..errors import StageError, UserError
 from ..paths import notebook_of, recorded_mark, repo_root, run_dir, runs_dir, shown, stage_dir, validation_run
@@ -183,7 +184,7 @@ def _notebook_body(path: Path) -> str:
 
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
-    up = os.path.relpath(repo_root(), path.parent)
+    up = quote(os.path.relpath(repo_root(), path.parent))  # a blank or a bracket would end the link
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # its paths start from notebooks/, the page lies in the run's folder
             text = cell.source.replace("](../figures/", "](figures/")  # pictures are embedded

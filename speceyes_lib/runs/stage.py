@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
-from pydantic_core import PydanticSerializationError
-
 from ..errors import StageError
 from ..paths import notebook_of, shown, stage_dir
 from ..texts import storable, to_cell
@@ -460,7 +458,7 @@ def _as_line(record: R) -> tuple[R, bytes]:
     """A record and its line; texts of models and data that no file can hold are made storable."""
     try:
         return record, record.model_dump_json().encode() + b"\n"
-    except (PydanticSerializationError, UnicodeEncodeError):
+    except ValueError:  # of pydantic and of UTF-8 alike
         record = type(record).model_validate(storable(record.model_dump()))
         return record, record.model_dump_json().encode() + b"\n"
 

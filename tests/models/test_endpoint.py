@@ -64,6 +64,12 @@ def test_several_lines_are_replicas_of_one_model():
     assert Client(endpoints).max_in_flight == 18
 
 
+def test_the_path_of_a_processor_may_hold_blanks_and_quotes():
+    path = "/home/Zoë O'Neil (thesis)/spec eyes+1/model"
+    line = f"http://a/v1?model=m&processor={path}"
+    assert [e.processor for e in parse_endpoints(f"{line}\n{line}&concurrency=2")] == [path] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -79,6 +85,7 @@ def test_several_lines_are_replicas_of_one_model():
         ("http://h/v1?model=m&timeout_s=inf", "timeout_s: .* finite"),
         ("http://h/v1?model=m&model=n", "given twice"),
         ("http://h/v1?model=m http://i/v1?model=n", "the same model"),
+        ("http://h/v1?model=m i:8000/v1?model=m", "i:8000.*: not a server's address"),
         ("http://h/v1?model=m&processor=a http://i/v1?model=m&processor=b", "the same processor"),
     ],
 )

@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 from unittest.mock import Mock
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -199,5 +200,5 @@ def test_pictures_of_the_repository_are_embedded_and_links_to_it_lead_there(run)
     page = run / "notebooks" / "03_judging.html"
     assert 'src="data:image/png;base64,' in page.read_text("utf-8")
     (link,) = re.findall(r'href="([^"]+glossary\.md)"', page.read_text("utf-8"))
-    assert (page.parent / link).is_file()
+    assert (page.parent / unquote(link)).is_file()
     assert 'alt="x &gt; 0"' in page.read_text("utf-8")

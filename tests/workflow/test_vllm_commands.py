@@ -75,7 +75,7 @@ def test_replicas_get_a_command_each_and_folders_none(tmp_path, capsys):
 
 def test_a_model_in_a_folder_is_served_from_there_by_its_name(tmp_path):
     line = f"http://127.0.0.1:8001/v1?model=draft&processor={MODELS / 'draft'}"
-    (server,) = vllm_commands.servers(config_of(tmp_path, f"models: {{draft: '{line}'}}\n"))
+    (server,) = vllm_commands.servers(config_of(tmp_path, f"models: {{draft: {json.dumps(line)}}}\n"))
     given = options(server)
     assert (given["serve"], given["--served-model-name"]) == (str(MODELS / "draft"), "draft")
     assert json.loads(given["--mm-processor-kwargs"])["size"]["longest_edge"] == 9300
