@@ -51,9 +51,9 @@ APP_PICTURES = sed 's|(\.\./figures/|(figures/|'
 # else Voila serves any Host, and a page elsewhere could read runs by a name of its own that leads here
 APP_HOSTS = "--Voila.tornado_settings={'allow_remote_access': False}"
 app: env ## serve the explorers as a small app in the browser, for this machine only (finished runs, no models)
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && ln -s $(CURDIR)/figures "$$folder" && \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && ln -s "$$PWD/figures" "$$folder" && \
 		for name in explore_gating explore_traces; do $(APP_PICTURES) notebooks/$$name.ipynb >"$$folder/$$name.ipynb"; done && \
-		SPECEYES_HOME=$(CURDIR) JUPYTER_PATH=$(CURDIR)/scripts/app $(OFFLINE) $(BIN)/voila "$$folder" \
+		SPECEYES_HOME="$$PWD" JUPYTER_PATH="$$PWD/scripts/app" $(OFFLINE) $(BIN)/voila "$$folder" \
 		--template=explorers --classic-tree --Voila.ip=127.0.0.1 $(APP_HOSTS) $(ARGS)
 
 serve: env ## serve the embedded models as an OpenAI-compatible server on 127.0.0.1 (ARGS="--port 8001")

@@ -166,3 +166,11 @@ def test_citation_names_the_paper_and_the_suite():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert citation["version"] == __import__("speceyes_lib").__version__
     assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2603.23483"
+
+
+def test_recipes_of_the_makefile_can_run_in_a_folder_of_any_name():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert (
+        "$(CURDIR)" not in makefile
+    )  # make would write it into the recipe, blanks, quotes and brackets included
+    assert not re.findall(r'(?<!")\$\$PWD', makefile)
