@@ -44,6 +44,7 @@ _WRAPPED = re.compile(r"[A-Za-z_][\w.]*\((.*)\)$")  # np.float64(2.5), tensor(2.
 _REPLY = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
 _CALL = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
 _FAILED = ("Error", "Unknown function", "Invalid JSON")  # how the tool's reply to a failed call begins
+_NOTHING = pd.DataFrame({"step": np.array([], np.int64), "key": [], "value": np.array([], np.float64)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +268,7 @@ def _from_events(files: Iterable[Path], problems: Problems) -> Iterator[pd.DataF
 
 def _stitched(parts: Iterable[pd.DataFrame], problems: Problems) -> pd.DataFrame:
     """The files of one kind below each other: a later file counts from its first step on."""
-    whole = pd.DataFrame({"step": np.array([], np.int64), "key": [], "value": np.array([], np.float64)})
+    whole = _NOTHING
     for part in parts:
         if len(part):
             kept = whole[whole["step"] < part["step"].min()]
@@ -282,7 +283,7 @@ def _joined(tables: dict[str, pd.DataFrame], root: Path) -> pd.DataFrame:
         DataError: they disagree in most numbers, so that they are of different runs.
     """
     if not tables:
-        return pd.DataFrame({"step": np.array([], np.int64), "key": [], "value": np.array([], np.float64)})
+        return _NOTHING
     names = list(tables)
     for first, second in itertools.pairwise(names):
         both = tables[first].merge(tables[second], on=["step", "key"], suffixes=("", "_other")).dropna()
@@ -305,7 +306,7 @@ def read_rollouts(files: Iterable[Path], problems: Problems) -> pd.DataFrame:
 
     Returns:
         A row per trajectory: step; set ("val" where the dump holds `reward`, else "train"); group (number of its prompt
-        within the step, nan where equal prompts cannot be told apart); input, output, gts; score; right, format_error,
+        within the step, nan where equal prompts cannot be separated); input, output, gts; score; right, format_error,
         tool (`rewards.decompose`); calls_written, replies and failed_replies (tool calls and tool replies in the text);
         and every further field of the dumps.
     """
@@ -354,5 +355,5 @@ def _groups(table: pd.DataFrame, file: Path, problems: Problems) -> pd.Series:
     if (sizes > usual).any():
         n = groups[sizes > usual].nunique()
         what = f"{n} prompts occur more than {usual} times: equal questions about different pictures"
-        problems.add(file, f"{what}, whose groups cannot be told apart")
+        problems.add(file, f"{what}, whose groups cannot be separated")
     return groups.mask(sizes > usual)

@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from ..errors import StageError, UserError
@@ -178,7 +180,6 @@ def _notebook(path: Path) -> tuple[str, str, str]:
 
 def _notebook_body(path: Path) -> str:
     import nbformat
-    from nbconvert import HTMLExporter
 
     from .formulas import formulas_as_pictures
 
@@ -192,6 +193,12 @@ def _notebook_body(path: Path) -> str:
         for output in cell.get("outputs", ()):
             # a live control needs a kernel: its line of text stays, and the still view follows
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    return _exporter().from_notebook_node(notebook, {"metadata": {"path": str(repo_root())}})[0]
+
+
+@cache
+def _exporter() -> Any:
+    from nbconvert import HTMLExporter
+
     # the "basic" template is the bare content: no styles, fonts or scripts from elsewhere
-    exporter = HTMLExporter(template_name="basic", embed_images=True)
-    return exporter.from_notebook_node(notebook, {"metadata": {"path": str(repo_root())}})[0]
+    return HTMLExporter(template_name="basic", embed_images=True)

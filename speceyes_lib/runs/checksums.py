@@ -51,13 +51,9 @@ def altered_records(lines: Iterable[bytes], sums: Mapping[str, Sums]) -> list[st
     """The lines of the records that are not as they were written, as "line 3 (vstar/direct_attributes/7)"."""
     altered = []
     for number, line in enumerate(lines, 1):
-        try:
-            id_ = json.loads(line)["id"]
-        except (ValueError, KeyError, TypeError):
-            altered.append(f"line {number} (unreadable)")
-            continue
+        id_ = _id(line)
         if id_ not in sums or sums[id_].record != digest(line):
-            altered.append(f"line {number} ({id_})")
+            altered.append(f"line {number} ({id_ or 'unreadable'})")
     return altered
 
 

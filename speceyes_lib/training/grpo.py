@@ -29,9 +29,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from ..agents import prompt_sets
 from ..agents.registry import agent_factory
+from ..analysis import training_curves
 from ..demo import scenes
 from ..errors import StageError
 from ..judging.rewards import RECIPE_WEIGHTS, Reward, Variant, Weights, reward
@@ -212,10 +214,9 @@ def group_advantages(scores: np.ndarray, divide_by_std: bool = True) -> np.ndarr
         scores: float [groups, group_size].
         divide_by_std: by the standard deviation (of n - 1), plus 1e-6. A group of one keeps its score, as in verl.
     """
-    if scores.shape[1] == 1:
-        return scores.astype(np.float64)
-    off = scores - scores.mean(axis=1, keepdims=True)
-    return off / (scores.std(axis=1, ddof=1, keepdims=True) + 1e-6) if divide_by_std else off
+    groups = np.repeat(np.arange(len(scores)), scores.shape[1])
+    table = pd.DataFrame({"set": "train", "step": 0, "group": groups, "score": scores.ravel()})
+    return training_curves.advantages(table, divide_by_std)["advantage"].to_numpy().reshape(scores.shape)
 
 
 def token_losses(

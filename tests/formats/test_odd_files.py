@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from odd_replies import ODD_JSON
 
 from speceyes_lib.errors import DataError, UserError
 from speceyes_lib.formats import speceyes
@@ -18,35 +19,9 @@ from speceyes_lib.runs.records import AgentRecord
 from speceyes_lib.workflow.cli import main
 
 ODD = (
-    *(
-        "null",
-        "true",
-        "-1",
-        "1e999",
-        "NaN",
-        "-Infinity",
-        "9" * 400,
-        "-" + "9" * 5000,
-        "[]",
-        "{}",
-        '""',
-        "0.5",
-    ),
-    *(
-        '"\\ud835"',
-        '"\\u0000"',
-        '"' + "x" * 3000 + '"',
-        "[[[]]]",
-        '[{"role": 1}]',
-        '{"role": "assistant"}',
-        '"1"',
-    ),
-    *(
-        "[" * 700 + "]" * 700,
-        '{"a":' * 700 + "1" + "}" * 700,
-        "[" * 100_000 + "]" * 100_000,
-        '[null, 1, "a"]',
-    ),
+    *ODD_JSON,
+    *("-" + "9" * 5000, '"' + "x" * 3000 + '"', "[[[]]]", '[{"role": 1}]', '{"role": "assistant"}'),
+    *("[" * 700 + "]" * 700, '{"a":' * 700 + "1" + "}" * 700, '[null, 1, "a"]'),
 )
 RESULT = {"image": "sa_0.jpg", "question": "What color is it?", "answer": "red", "pred_ans": "A"}
 MESSAGES = [

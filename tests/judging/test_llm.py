@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 from judge_server import serving
+from odd_replies import ODD_JSON
 from synthetic_run import make_samples, write_answers, write_vstar
 
 from speceyes_lib.errors import ConfigError, StageError, UserError, build
@@ -344,30 +345,7 @@ def odd_bodies() -> list[bytes]:
     """A few hundred replies that a server should not send, each different from the others."""
     rng = random.Random(0)
     good = json.dumps(completion({"content": "Judgement: 1"}))
-    values = (
-        *(
-            "null",
-            "true",
-            "-1",
-            "1e999",
-            "NaN",
-            "-Infinity",
-            "9" * 400,
-            "[]",
-            "{}",
-            '""',
-            '"\\ud835"',
-            '"\\u0000"',
-        ),
-        *(
-            "[" * 100_000 + "]" * 100_000,
-            '{"a":' * 3_000 + "1" + "}" * 3_000,
-            '"1"',
-            "[[]]",
-            '["Judgement: 1"]',
-            "0.5",
-        ),
-    )
+    values = (*ODD_JSON, '{"a":' * 3_000 + "1" + "}" * 3_000, "[[]]", '["Judgement: 1"]')
     texts = [*values, "", "\ufeff" + good, good + good, good[:-9], "data: " + good, "<html></html>", "\0"]
     for part in (
         '"Judgement: 1"',

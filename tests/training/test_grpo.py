@@ -25,14 +25,6 @@ AGENT = Path(__file__).parents[2] / "data" / "demo" / "models" / "agent"
 SMALL = Settings(steps=2, prompts=2, group_size=2, save_every=1, warm_up=1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def learner():
     return Learner(TransformersBackend(AGENT, "agent", dtype="float32"), SMALL)

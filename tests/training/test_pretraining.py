@@ -30,14 +30,6 @@ FILES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("which", ["draft", "agent"])
 def test_a_smoke_run_writes_the_whole_folder_and_leaves_nothing_beside_it(which: str, tmp_path) -> None:
     out = tmp_path / which

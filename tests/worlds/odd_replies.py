@@ -23,6 +23,11 @@ ODD_TEXTS = {
     "<other half>": '"\\udc00"',
     "<nul>": '"\\u0000"',
 }
+# values of JSON that a field of a file or a reply may hold, as they are written
+ODD_JSON = (
+    *("null", "true", "-1", "0.5", "1e999", "NaN", "-Infinity", "9" * 400, "[]", "{}"),
+    *('""', '"1"', '"\\ud835"', '"\\u0000"', "[" * 100_000 + "]" * 100_000),
+)
 ODD_VALUES = [None, True, False, 0, -1, 3.5, 10**18, "", "x", "1", [], [[]], {}, {"a": 1}, [None], *ODD_TEXTS]
 TEXTS = [
     "B",
