@@ -200,5 +200,4 @@ def _notebook_body(path: Path) -> str:
 def _exporter() -> Any:
     from nbconvert import HTMLExporter
 
-    # the "basic" template is the bare content: no styles, fonts or scripts from elsewhere
-    return HTMLExporter(template_name="basic", embed_images=True)
+    return HTMLExporter(template_name="basic", embed_images=True)  # the bare content, nothing from elsewhere
