@@ -191,7 +191,7 @@ def test_the_app_opens_the_explorers_without_network(home, browser):
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert re.search(r'^APP_HOSTS = "(.+)"$', makefile, re.MULTILINE)[1] == options[4]
     assert all(
-        o in makefile for o in (options[0], options[1], options[3], "JUPYTER_PATH=$(CURDIR)/scripts/app")
+        o in makefile for o in (options[0], options[1], options[3], 'JUPYTER_PATH="$$PWD/scripts/app"')
     )
     pictures = re.search(r"^APP_PICTURES = sed '(.+)'$", makefile, re.MULTILINE)[1]
     app = home / "app"
