@@ -5,6 +5,7 @@ from ..exports import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "gaia": ("load_gaia",),
         "hub": ("fetch", "list_downloads"),
         "registry": ("BENCHMARKS", "load_task"),
     },

@@ -38,6 +38,7 @@ class Item:
         None  # of the files that are fetched, where known beforehand (weights: 2 bytes a parameter)
     )
     licence: str = ""  # as its page states it
+    gated: bool = False  # its page asks for consent first; needs the user's access token
 
     @property
     def folder(self) -> str:
@@ -58,6 +59,7 @@ ITEMS = {
     "vstar": Item("craigwu/vstar_bench", "dataset", VSTAR_FILES, VSTAR),
     "hr-bench": Item("DreamMr/HR-Bench", "dataset", ("*.tsv", "README.md")),
     "pope": Item("lmms-lab/POPE", "dataset", ("Full/*.parquet", "README.md")),
+    "gaia": Item("gaia-benchmark/GAIA", "dataset", ("2023/*", "README.md"), gated=True),
 }
 
 
@@ -256,6 +258,12 @@ def _hub_errors(name: str, item: Item) -> Iterator[None]:
     except OfflineModeIsEnabled:
         raise UserError(f"{name}: HF_HUB_OFFLINE is set; unset it to reach the hub") from None
     except HfHubHTTPError as error:
+        if item.gated and error.response is not None and error.response.status_code in (401, 403):
+            raise UserError(
+                f"{name}: {item.repo} asks for consent; accept its terms at https://huggingface.co/"
+                f"{'datasets/' if item.kind == 'dataset' else ''}{item.repo}, then set HF_TOKEN to an access token of "
+                "the same account (it is not stored), or run hf auth login"
+            ) from None
         reason = getattr(error, "server_message", None) or str(error).splitlines()[0]
         raise UserError(f"{name}: the hub refuses {item.repo}: {reason}") from None
     except (OSError, httpx2.HTTPError) as error:

@@ -31,6 +31,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.files = dict(FILES)
         self.requests: list[str] = []
+        self.gated = False  # lists its files to anyone, gives them only to those who bring the token
         hub_ = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,6 +59,9 @@ class FakeHub:
                     data = hub_.files[observed[1]]
                     etag = hub_.facts(observed[1])["blobId"]
                     headers = {"etag": f'"{etag}"', "x-repo-commit": COMMIT, "accept-ranges": "bytes"}
+                    if hub_.gated and self.headers.get("authorization") != "Bearer hf_mine":
+                        self.send(401, b"{}", {"x-error-code": "GatedRepo"}, body)
+                        return
                     self.send(200, data, headers, body)
                 else:
                     error = {"x-error-code": "RepoNotFound", "x-error-message": "Repository not found"}
@@ -221,6 +225,21 @@ def test_a_hub_that_refuses_or_is_not_there_is_reported_in_one_line(fake, monkey
     fake.http.server_close()
     with pytest.raises(UserError, match=r"cannot be fetched|the hub refuses"):
         hub.fetch("tiny", tell=lambda line: None, endpoint="http://127.0.0.1:9")
+
+
+def test_a_gated_item_is_fetched_with_the_users_token_and_without_it_the_remedy_is_named(
+    fake, monkeypatch, folder
+):
+    fake.gated = True
+    monkeypatch.setitem(hub.ITEMS, "tiny", hub.Item(REPO, revision=COMMIT, gated=True))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(UserError, match=rf"accept its terms at \S+{REPO}, then set HF_TOKEN"):
+        quietly(fake)
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    assert quietly(fake).state == "complete"
+    assert not any(
+        "hf_mine" in path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def test_offline_is_reported_with_the_variable_that_makes_it_so(fake, monkeypatch):
