@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "stage": ("preview_verdicts", "run_judging"),
         "verdict_frames": ("agreement", "model_replies", "verdicts"),
+        "gaia": ("compare_protocols",),
         "option_reader": ("named_option",),
         "benchmark_measures": ("benchmark_metrics",),
         "scorer_comparison": ("accuracy_by_scorer", "compare_scorers", "corrections", "pope_by_scorer"),
