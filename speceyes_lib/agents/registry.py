@@ -13,7 +13,7 @@ from ..errors import ConfigError, nearest
 from ..tasks.images import Crop
 from ..tools import sandbox as code_sandbox
 from ..tools import zoom
-from ..tools.registry import TOOLS, Tool
+from ..tools.registry import TOOLS, AgentTool
 from ..tools.sandbox import Sandbox
 from .base import Agent
 from .deepeyes import DeepEyesAgent
@@ -33,7 +33,7 @@ class AgentType:
 
     label: str
     start: Callable[..., Agent]
-    tool: Tool
+    tool: AgentTool
 
 
 AGENTS = {

@@ -1,1 +1,1 @@
-"""The tools of agents: calls of the zoom, and programs in a sandbox."""
+"""What agents use: tools by declaration, calls of the zoom, and programs in a sandbox."""

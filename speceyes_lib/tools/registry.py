@@ -8,7 +8,7 @@ from . import sandbox, zoom
 
 
 @dataclass(frozen=True)
-class Tool:
+class AgentTool:
     """What is known of a tool before it is called.
 
     Attributes:
@@ -25,6 +25,6 @@ class Tool:
 
 # name, as calls and records have it -> tool
 TOOLS = {
-    zoom.NAME: Tool("zoom into the picture"),
-    sandbox.NAME: Tool("Python in a sandbox", side_effects=True, needs_sandbox=True),
+    zoom.NAME: AgentTool("zoom into the picture"),
+    sandbox.NAME: AgentTool("Python in a sandbox", side_effects=True, needs_sandbox=True),
 }

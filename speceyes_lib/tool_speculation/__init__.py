@@ -1,0 +1,10 @@
+"""Tool calls made in advance: a speculator guesses the call that the actor is about to make, and it is carried out."""
+
+from ..exports import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "records": ("Guess", "MadeCall", "Step", "TaskRun", "append_run", "read_runs"),
+    },
+)
