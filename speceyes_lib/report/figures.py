@@ -65,6 +65,20 @@ FIGURES = {
          "accuracy of the drafts by the order of their options"),
         ("replay_fidelity", "study_replay_fidelity", "fidelity.replay_fidelity",
          "predicted beside measured speedup and accuracy"),
+        ("training_curves", "study_deepeyes_recipe", "training.training_curves",
+         "metrics over the steps of training, with seeds and early warnings"),
+        ("score_parts", "study_deepeyes_recipe", "training.score_parts",
+         "what the mean score of each step consists of"),
+        ("right_by_tool", "study_deepeyes_recipe", "training.right_by_tool",
+         "answers that are right, with the tool and without it"),
+        ("phase_path", "study_deepeyes_recipe", "training.phase_path",
+         "tool use against what the tool goes with, step after step"),
+        ("learning_signal", "study_deepeyes_recipe", "training.learning_signal",
+         "which part of the reward separates the trajectories of a group"),
+        ("group_advantages", "study_deepeyes_recipe", "training.group_advantages",
+         "the advantage of each trajectory, prompt by prompt"),
+        ("accuracy_bounds", "read_training_run", "training.accuracy_bounds",
+         "the accuracies that mean scores allow"),
     )
 }  # fmt: skip
 # the stages whose figures are redrawn and published, in the order they run

@@ -52,6 +52,8 @@ METHOD_COLORS, METHOD_MARKERS = ({name: look[at] for name, look in _METHODS.item
 PHASE_COLORS, PHASE_LABELS = ({name: look[at] for name, look in _PHASES.items()} for at in (0, 1))
 # of what is neither a method nor a verdict (palette "muted" of Tol): colour and marker
 SERIES = ((INK, "s"), ("#332288", "o"), ("#44AA99", "^"), ("#999933", "D"), ("#CC6677", "v"))
+# of the parts of a reward
+PART_COLORS = {"accuracy": SERIES[2][0], "format": SERIES[4][0], "tool": SERIES[1][0]}
 # of scores that no method of the paper is named after; the others have their method's colour
 SCORE_COLORS = {
     "min_prob": "#B15928",

@@ -1,0 +1,90 @@
+"""Figures of training runs draw the numbers of their frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from training_runs import write_runs
+
+from speceyes_lib.analysis import training_views as views
+from speceyes_lib.formats import read_training_runs
+from speceyes_lib.report.plots import training as plots
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return read_training_runs(write_runs(tmp_path_factory.mktemp("t"), ("bonus", "rate_too_high"), seeds=2))
+
+
+def titles(figure) -> list[str]:
+    return [ax.get_title(loc="left") for ax in figure.axes]
+
+
+def test_curves_have_a_panel_per_metric_a_line_per_arm_and_the_warnings(runs):
+    metrics = pd.concat([runs.metrics.astype({"key": object}), views.dump_metrics(runs.rollouts)])
+    bands = views.curve_bands(metrics, list(plots.TITLES))
+    alarms = views.alarm_table(runs.metrics, runs.rollouts)
+    figure = plots.training_curves(bands, alarms)
+    keys = list(bands["key"].unique())
+    assert titles(figure)[: len(keys)] == [plots.TITLES[key] for key in keys]
+    score = figure.axes[0]
+    expected = bands[(bands["key"] == keys[0]) & (bands["arm"] == "bonus")]["value"]
+    assert score.lines[0].get_ydata().tolist() == expected.tolist()
+    assert len(score.collections) == 2  # a band per arm
+    lane = figure.axes[-1]
+    assert [label.get_text() for label in lane.get_yticklabels()] == list(alarms["name"].unique())
+    assert sum(len(line.get_xdata()) for line in lane.lines) == len(alarms) > 0
+    assert len(plots.training_curves(bands[bands["key"] == keys[0]]).axes) == 1
+
+
+def test_bars_of_a_score_end_where_its_line_is(runs):
+    parts = views.score_parts(runs.rollouts)
+    ax = plots.score_parts(parts).axes[0]
+    tops = np.array([bar.get_y() + bar.get_height() for bar in ax.containers[1]])
+    below = np.array([bar.get_height() for bar in ax.containers[2]])
+    assert tops + below == pytest.approx(ax.lines[0].get_ydata())
+
+
+def test_shares_right_with_and_without_the_tool_are_two_lines(runs):
+    parts = views.score_parts(runs.rollouts)
+    ax = plots.right_by_tool(parts).axes[0]
+    bonus = parts[parts["arm"] == "bonus"]
+    assert ax.lines[0].get_ydata() == pytest.approx(bonus["right_with_tool"].to_numpy(), nan_ok=True)
+    assert ax.lines[1].get_ydata() == pytest.approx(bonus["right_without_tool"].to_numpy(), nan_ok=True)
+
+
+def test_the_phase_path_begins_hollow_and_ends_large(runs):
+    path = views.phase_path(runs.rollouts)
+    ax = plots.phase_path(path).axes[0]
+    drawn = next(line for line in ax.lines if line.get_label() == "bonus")
+    bonus = path[path["arm"] == "bonus"]
+    assert drawn.get_xdata().tolist() == bonus["tool_rate"].tolist()
+    sizes = {float(line.get_markersize()) for line in ax.lines if line.get_marker() == "s"}
+    assert len(sizes) == 3
+
+
+def test_advantages_are_drawn_once_each_and_flat_groups_are_shaded():
+    table = pd.DataFrame(
+        {"group": [0.0, 0.0, 1.0, 1.0], "group_size": 2, "group_mean": [0.0, 0.0, 1.4, 1.4],
+         "flat": [True, True, False, False], "advantage": [0.0, 0.0, -0.7, 0.7],
+         "right": [0.0, 0.0, np.nan, 1.0], "used_tool": [False, False, False, True]}
+    )  # fmt: skip
+    ax = plots.group_advantages(table).axes[0]
+    drawn = np.concatenate([line.get_ydata() for line in ax.lines if line.get_linewidth() == 0])
+    assert sorted(drawn) == [-0.7, 0.0, 0.0, 0.7]
+    assert len(ax.patches) == 1
+
+
+def test_signal_and_bounds_have_a_panel_per_arm(runs):
+    assert titles(plots.learning_signal(views.learning_signal(runs.rollouts))) == ["bonus", "rate_too_high"]
+    figure = plots.accuracy_bounds(views.bounds_by_step(runs.metrics))
+    assert titles(figure) == ["bonus", "rate_too_high"]
+    assert len(figure.axes[0].collections) == 2  # seeds
+
+
+def test_a_figure_without_numbers_says_why():
+    empty = pd.DataFrame(columns=["arm", "step", "key", "group", "tool_rate", "difference"])
+    for draw in (plots.training_curves, plots.score_parts, plots.right_by_tool, plots.phase_path,
+                 plots.learning_signal, plots.group_advantages, plots.accuracy_bounds):  # fmt: skip
+        assert draw(empty).axes[0].texts[0].get_text()
