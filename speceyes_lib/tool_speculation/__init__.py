@@ -5,6 +5,9 @@ from ..exports import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "gate": ("Gate", "least_probability"),
+        "matching": ("STRATEGIES", "strategy_of"),
+        "models": ("PacedPolicy", "ScriptedPolicy"),
         "records": ("Guess", "MadeCall", "Step", "TaskRun", "append_run", "read_runs"),
     },
 )
