@@ -17,8 +17,7 @@ from ..errors import ConfigError, nearest
 JACCARD_THRESHOLD = 0.7  # of the original, where it is fixed
 # words without meaning of their own, which the original leaves out
 _STOP_WORDS = frozenset(
-    ("the", "a", "an", "and", "or", "but", "in", "on", "at", "to", "for", "of", "with", "by", "from")
-    + ("as", "is", "was", "are")
+    re.findall(r"\w+", "the a an and or but in on at to for of with by from as is was are")
 )
 
 
