@@ -8,6 +8,8 @@ __getattr__, __dir__, __all__ = exports(
         "gate": ("Gate", "least_probability"),
         "matching": ("STRATEGIES", "strategy_of"),
         "models": ("PacedPolicy", "ScriptedPolicy"),
+        "episode": ("Assignment", "Episode"),
+        "settings": ("BASELINE", "SpeculationSettings", "comparison_arms"),
         "records": ("Guess", "MadeCall", "Step", "TaskRun", "append_run", "read_runs"),
     },
 )

@@ -44,7 +44,7 @@ def value_tokens(call: CallComplete) -> list[ValueToken]:
         begins.append(position)
         position += len(token.text)
     spans = value_spans(call.text)
-    values = []
+    owners = []
     for index, (token, begin) in enumerate(zip(call.tokens, begins, strict=True)):
         end = begin + len(token.text)
         # an empty value lies between its quotes and belongs to the token that holds the second one
@@ -52,8 +52,12 @@ def value_tokens(call: CallComplete) -> list[ValueToken]:
             (o for o, a, b in spans if (begin < b and a < end) or (a == b and begin <= a < end)), None
         )
         if owner is not None:
-            values.append(ValueToken(index, owner, _separability(token), token.logprob))
-    return values
+            owners.append((index, owner))
+    separability = _separability([call.tokens[index] for index, _ in owners])
+    return [
+        ValueToken(index, owner, value, call.tokens[index].logprob)
+        for (index, owner), value in zip(owners, separability, strict=True)
+    ]
 
 
 def value_spans(text: str) -> list[tuple[str, int, int]]:
@@ -166,9 +170,11 @@ def least_probability(saving_s: float, cost: float, seconds_per_cost: float = 1.
     return price / (price + saving_s)
 
 
-def _separability(token: Token) -> float | None:
-    if not token.top_logprobs or len(token.top_logprobs) < 2:
-        return None
-    row = -np.sort(-np.asarray([token.top_logprobs], np.float64))
-    value = float(token_separability(row, min(DEFAULT_K, row.shape[1]))[0])
-    return -value if token.rank else value
+def _separability(tokens: Sequence[Token]) -> list[float | None]:
+    """Separability of tokens, with a minus for those that the model did not prefer."""
+    k = min((len(token.top_logprobs or ()) for token in tokens), default=0)
+    if k < 2:
+        return [None] * len(tokens)
+    rows = -np.sort(-np.array([token.top_logprobs[:k] for token in tokens], np.float64))
+    values = token_separability(rows, min(DEFAULT_K, k)).tolist()
+    return [-value if token.rank else value for token, value in zip(tokens, values, strict=True)]

@@ -44,6 +44,8 @@ class Guess(Stored):
         outcome: used (ready when the actor made the call), awaited (in flight then), cancelled, unused (executed, and
             never needed), refused, failed (the tool did).
         result_error: what the tool reported.
+        same_as: [step, index] of an earlier guess of the same call, which was executed for both. Its seconds are
+            repeated here.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Guess(Stored):
     tool_s: float | None = None
     outcome: Outcome = "unused"
     result_error: str | None = None
+    same_as: tuple[int, int] | None = None
 
 
 class MadeCall(Stored):
