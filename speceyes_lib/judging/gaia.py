@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from ..errors import UserError, nearest
+from ..tasks.gaia import WITHHELD
 
 _AROUND = re.compile(r"\s*([,;.!?])\s*")
 _UNITS = str.maketrans("", "", "$%,")
@@ -58,7 +59,7 @@ PROTOCOLS: dict[str, Callable[[str, str | None], bool]] = {
 }
 
 
-def is_right(truth: str | None, predicted: str | None, protocol: str = "official") -> bool | None:
+def is_right(truth: str, predicted: str | None, protocol: str = "official") -> bool | None:
     """Whether the answer is right by this protocol; None where the truth is withheld.
 
     Raises:
@@ -68,14 +69,14 @@ def is_right(truth: str | None, predicted: str | None, protocol: str = "official
         raise UserError(
             f"protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}{nearest(protocol, PROTOCOLS)}"
         )
-    return None if truth is None else PROTOCOLS[protocol](truth, predicted)
+    return None if truth == WITHHELD else PROTOCOLS[protocol](truth, predicted)
 
 
-def compare_protocols(truths: Mapping[str, str | None], answers: Mapping[str, str | None]) -> pd.DataFrame:
+def compare_protocols(truths: Mapping[str, str], answers: Mapping[str, str | None]) -> pd.DataFrame:
     """Every answer under both protocols, those that they score differently first.
 
     Args:
-        truths: task_id -> right answer, None where it is withheld: such a task is left out.
+        truths: task_id -> right answer; a task whose answer is withheld ("?") is left out.
         answers: task_id -> answer, None or absent where there is none.
 
     Returns:
@@ -84,7 +85,7 @@ def compare_protocols(truths: Mapping[str, str | None], answers: Mapping[str, st
     """
     rows = {}
     for task, truth in truths.items():
-        if truth is not None:
+        if truth != WITHHELD:
             answer = answers.get(task)
             rows[task] = (
                 truth,

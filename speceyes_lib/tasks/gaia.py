@@ -23,7 +23,7 @@ from ..texts import storable
 from .hub import ITEMS
 
 LEVELS = (1, 2, 3)
-WITHHELD = "?"  # stands for the right answer in the test split
+WITHHELD = "?"  # stands for a right answer that is not published
 POINTER = b"version https://git-lfs.github.com/spec/"  # how a file begins that only names the real one
 LAYOUTS = "level1/example_000/metadata.json, metadata.jsonl or metadata.parquet"
 # field of a task -> its name in the folder layout and in the official ones
@@ -42,7 +42,7 @@ class ToolTask:
     task_id: str
     level: int  # 1 to 3
     question: str
-    answer: str | None  # None where it is withheld
+    answer: str  # WITHHELD ("?") in the test split
     folder: Path  # where the attachment lies; it may hold right answers too, so an agent gets `workspace`
     attachment: str = ""  # name of the file, "" if there is none
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -200,7 +200,7 @@ def _task(path: Path, where: str, row: Any) -> ToolTask:
         task_id=task_id,
         level=_level(fields["level"], where),
         question=question,
-        answer=None if answer is None or str(answer).strip() == WITHHELD else str(answer),
+        answer=WITHHELD if answer is None else str(answer),
         folder=_folder(path, attachment, row.get("file_path")),
         attachment=attachment,
         metadata=dict(metadata) if isinstance(metadata, Mapping) else {},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from speceyes_lib.errors import UserError
 from speceyes_lib.judging import compare_protocols
 from speceyes_lib.judging.gaia import PROTOCOLS, is_right, official_right, original_right
+from speceyes_lib.tasks.gaia import WITHHELD
 
 # truth, answer, right by the original, right by the official protocol
 CASES = [
@@ -53,7 +54,7 @@ def test_rules_and_edges(truth, answer, original, official):
 
 
 def test_the_frame_names_what_the_protocols_score_differently_first():
-    truths = {"a": "17", "b": "5", "c": None, "d": "x, y"}
+    truths = {"a": "17", "b": "5", "c": WITHHELD, "d": "x, y"}
     frame = compare_protocols(truths, {"a": "17", "b": "$5", "c": "?"})
     assert frame.index.tolist() == ["b", "a", "d"]
     assert frame["differ"].tolist() == [True, False, False]
@@ -63,7 +64,7 @@ def test_the_frame_names_what_the_protocols_score_differently_first():
 
 
 def test_a_withheld_truth_is_no_verdict_and_an_unknown_protocol_is_refused():
-    assert is_right(None, "?") is None
+    assert is_right(WITHHELD, "?") is None
     assert is_right("5", "$5") is True
     with pytest.raises(UserError, match=r"none of original, official \(did you mean 'official'\?\)"):
         is_right("5", "5", "offical")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from speceyes_lib.errors import DataError
-from speceyes_lib.tasks.gaia import load_gaia, missing_attachments
+from speceyes_lib.tasks.gaia import WITHHELD, load_gaia, missing_attachments
 
 ROWS = [
     {
@@ -65,7 +65,7 @@ def test_all_layouts_give_the_same_tasks(tmp_path, write):
     assert facts == [
         ("t1", 1, "How heavy is Korvan?", "17", "t1.csv"),
         ("t2", 2, "Who made Belin?", "Ann, Bob", ""),
-        ("t3", 3, "Which is third?", None, ""),
+        ("t3", 3, "Which is third?", WITHHELD, ""),
     ]
     assert tasks[0].metadata == {"Number of steps": "3"}
     assert tasks[0].attachment_path.read_text() == "a,b\n1,2\n"
