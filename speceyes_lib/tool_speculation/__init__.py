@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = exports(
         "matching": ("STRATEGIES", "strategy_of"),
         "models": ("PacedPolicy", "ScriptedPolicy"),
         "episode": ("Assignment", "Episode"),
+        "served": ("served_pair", "settings_of"),
         "settings": ("BASELINE", "SpeculationSettings", "comparison_arms"),
         "records": ("Guess", "MadeCall", "Step", "TaskRun", "append_run", "read_runs"),
     },
