@@ -84,7 +84,8 @@ class Recipe:
     rows: int  # packed rows a step
     vision_images: int = 48  # images a step in `vision` phases
     adamw_rate: float = 1.5e-3
-    muon_rate: float = 3e-3
+    muon_rate: float = 3e-3  # 0: AdamW trains the matrices too
+    bfloat16: bool = True  # of forward and backward; Muon computes in it in any case
     label_smoothing: float = 0.0
     max_attempts: int = 3
 
@@ -162,15 +163,15 @@ class Trainer:
     def _optimizers(self) -> None:
         matrices, others = [], list(self.probes.parameters())
         for name, parameter in self.model.named_parameters():
-            (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
+            by_muon = self.recipe.muon_rate and parameter.ndim == 2 and "embed" not in name
+            (matrices if by_muon else others).append(parameter)
         self.parameters = matrices + others
-        self.optimizers = (
-            (
-                torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-                self.recipe.muon_rate,
-            ),
-            (torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01), self.recipe.adamw_rate),
-        )
+        self.optimizers = [
+            (torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01), self.recipe.adamw_rate)
+        ]
+        if matrices:
+            muon = torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.insert(0, (muon, self.recipe.muon_rate))
 
     def run(self, progress: Callable[[int, int, str], None] = lambda *_: None) -> Iterator[dict]:
         """Train through all phases, yielding what each step measured. Raises Stalled."""
@@ -202,7 +203,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
         log: dict[str, float] = {}
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
             if phase.task == "vision":
                 looks = [self.curriculum.vision_look() for _ in range(self.recipe.vision_images)]
                 loss = self._vision_loss(self._see(looks)[0], looks, log)
