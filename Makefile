@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce recorded test trials lab app serve figures fidelity position-bias reported-numbers lint format lock clean
+.PHONY: help env reproduce recorded test trials lab app serve figures fidelity position-bias rl reported-numbers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ fidelity: env ## really run the funnel at several settings, beside what replay p
 
 position-bias: env ## draft the finished run's samples again with their options in other orders
 	@$(OFFLINE) $(BIN)/speceyes stage study_position_bias
+
+rl: env ## train the tiny agent from rewards, with and without a bonus for its tool; continues (ARGS="--seeds 0 1 2")
+	@$(OFFLINE) $(BIN)/speceyes rl $(ARGS)
 
 reported-numbers: env ## check the reported numbers against each other (seconds, no run needed)
 	@$(OFFLINE) $(BIN)/speceyes stage study_reported_numbers

@@ -9,8 +9,11 @@ groups without spread. The vision tower is frozen. Everything else has verl's na
 that differ say so.
 
 A run is a folder: `settings.json`, `metrics.jsonl` and `console.log` (as verl's loggers write them), verl's dumps
-`rollouts/<step>.jsonl`, `checkpoints/<step>` (`save_pretrained`, and the optimiser's state). After a kill it resumes at
-its last checkpoint. Every step then repeats what it would have been: its random numbers follow from seed and step.
+`rollouts/<step>.jsonl`, `checkpoints/<step>` (`save_pretrained`; the last two hold the optimiser's state too). After a
+kill it resumes at its last checkpoint. Every step then repeats what it would have been: its random numbers follow from
+seed and step.
+
+The file is above 500 lines because the whole loop stands in one place, to be read from top to bottom.
 
 Source: arXiv:2402.03300 (GRPO), arXiv:2503.14476 (token mean, clip-higher), arXiv:2505.14362 (the reward and the tool).
 """
@@ -18,11 +21,12 @@ Source: arXiv:2402.03300 (GRPO), arXiv:2503.14476 (token mean, clip-higher), arX
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +44,7 @@ from ..judging.rewards import RECIPE_WEIGHTS, Reward, Variant, Weights, reward
 from ..models.base import Generation, GenerationRequest
 from ..models.transformers import TransformersBackend
 from ..paths import shown
+from ..runs.files import write_atomically
 from ..runs.records import Trajectory
 from ..tasks.images import iou, resized_view
 from .curriculum import KIND_WEIGHTS
@@ -143,6 +148,17 @@ class Rollout:
     def path(self) -> Trajectory:
         """The agent's turns."""
         return self.agent.trajectory()
+
+    @property
+    def boxes(self) -> list[tuple[float, ...]]:
+        """Those that the tool cut out, in pixels of the view."""
+        return [turn.box_px for turn in self.path.turns if turn.crop_px is not None]
+
+    @property
+    def first_box_iou(self) -> float | None:
+        """How well the first crop agrees with the teacher's box (intersection over union); None: there is no crop."""
+        boxes = self.boxes
+        return iou(boxes[0], scenes.teacher_box(self.prompt.scene)) if boxes else None
 
 
 # ------------------------------------------------------------------------------------------------ rollouts
@@ -409,11 +425,28 @@ def train(
         progress: called with steps done, steps in total, and a line on the last one.
 
     Raises:
-        StageError: the folder holds a run with other settings.
+        StageError: the folder holds a run with other settings, or another process trains there.
         UserError: there is no model in `start`.
     """
     folder = Path(out)
-    first = _prepared(folder, Path(start), settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "run.lock").open("a") as lock:  # goes with the process, however it ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(
+                f"{shown(folder)}: another process trains here; wait for it or stop it"
+            ) from None
+        _continue(folder, Path(start), settings, progress)
+    return folder / f"checkpoints/{settings.steps}"
+
+
+def _continue(
+    folder: Path, start: Path, settings: Settings, progress: Callable[[int, int, str], None]
+) -> None:
+    first = _prepared(folder, start, settings)
+    if first >= settings.steps:
+        return
     backend = TransformersBackend(
         folder / f"checkpoints/{first}" if first else start, "agent", dtype="float32"
     )
@@ -422,8 +455,6 @@ def train(
         learner.load_optimizer(folder / f"checkpoints/{first}")
     for step in range(first + 1, settings.steps + 1):
         metrics, dump = run_step(learner, step)
-        if step % settings.save_every == 0 or step == settings.steps:
-            learner.save(folder / f"checkpoints/{step}")
         (folder / f"rollouts/{step}.jsonl").write_text(
             "".join(json.dumps(row) + "\n" for row in dump), "utf-8"
         )
@@ -432,8 +463,13 @@ def train(
             console.write(line + "\n")
         with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": step, "data": metrics}) + "\n")
+        # last, so that a run killed here repeats the step instead of missing its lines
+        if step % settings.save_every == 0 or step == settings.steps:
+            learner.save(folder / f"checkpoints/{step}")
+            states = sorted((folder / "checkpoints").glob("[0-9]*/optimizer.safetensors"), key=_step_of)
+            for state in states[:-2]:
+                state.unlink()
         progress(step, settings.steps, f"score {metrics['critic/score/mean']:.2f}")
-    return folder / f"checkpoints/{settings.steps}"
 
 
 def run_step(learner: Learner, step: int) -> tuple[dict[str, float], list[dict]]:
@@ -442,16 +478,10 @@ def run_step(learner: Learner, step: int) -> tuple[dict[str, float], list[dict]]
 
     settings, began_s = learner.settings, time.perf_counter()
     torch.manual_seed((settings.seed << 32) + step)
-    rollouts = list(rollouts_of(learner.backend, settings, step))
+    rollouts = rollouts_of(learner.backend, settings, step)
     play(learner.backend, rollouts, settings.temperature)
     sampled_s = time.perf_counter()
-    weights = Weights(RECIPE_WEIGHTS.accuracy, RECIPE_WEIGHTS.format, settings.tool_bonus)
-    for rollout in rollouts:
-        truth, crops = rollout.prompt.question.answer, sum(t.crop_px is not None for t in rollout.path.turns)
-        rollout.paid = reward(
-            rollout.response, lambda answer, t=truth: answer.casefold() == t, variant=settings.variant,
-            crops=crops, weights=weights,
-        )  # fmt: skip
+    pay(rollouts, settings)
     scores = np.array([rollout.paid.score for rollout in rollouts])
     advantages = group_advantages(scores.reshape(-1, settings.group_size), settings.divide_by_std).ravel()
     pairs = [(s, a) for rollout, a in zip(rollouts, advantages, strict=True) for s in rollout.sequences]
@@ -471,8 +501,21 @@ def run_step(learner: Learner, step: int) -> tuple[dict[str, float], list[dict]]
     return metrics, [_dumped(rollout, step, n) for n, rollout in enumerate(rollouts)]
 
 
-def rollouts_of(backend: TransformersBackend, settings: Settings, step: int) -> Iterator[Rollout]:
+def rollouts_of(backend: TransformersBackend, settings: Settings, step: int) -> list[Rollout]:
     """The agents of a step at their first turn, group after group."""
+    numbers = range(settings.prompts)
+    prompts = [draw_prompt(settings.seed, step, number, settings.hard_share) for number in numbers]
+    return openings(backend, settings, prompts, settings.group_size, f"step {step}, prompt")
+
+
+def openings(
+    backend: TransformersBackend,
+    settings: Settings,
+    questions: Iterable[Prompt],
+    group_size: int = 1,
+    name: str = "prompt",
+) -> list[Rollout]:
+    """Agents at their first turn: `group_size` for each prompt, one after the other."""
     prompts = prompt_sets.load("demo")
     make = agent_factory(
         "deepeyes",
@@ -481,15 +524,26 @@ def rollouts_of(backend: TransformersBackend, settings: Settings, step: int) -> 
         max_turns=settings.max_turns,
         max_new_tokens=settings.max_new_tokens,
     )
-    for number in range(settings.prompts):
-        prompt = draw_prompt(settings.seed, step, number, settings.hard_share)
+    rollouts = []
+    for number, prompt in enumerate(questions):
         question = prompt.question
         block = prompts.question_block(question.text, None if question.kind == "exist" else question.options)
         view = resized_view(prompt.picture, backend.image_spec)
-        for member in range(settings.group_size):
-            yield Rollout(
-                prompt, number, make(f"step {step}, prompt {number}.{member}", block, prompt.picture, view)
-            )
+        for member in range(group_size):
+            agent = make(f"{name} {number}.{member}", block, prompt.picture, view)
+            rollouts.append(Rollout(prompt, number, agent))
+    return rollouts
+
+
+def pay(rollouts: Sequence[Rollout], settings: Settings) -> None:
+    """Give every trajectory its reward. Answers are judged by rule: the scene's own answer is right."""
+    weights = Weights(RECIPE_WEIGHTS.accuracy, RECIPE_WEIGHTS.format, settings.tool_bonus)
+    for rollout in rollouts:
+        truth = rollout.prompt.question.answer
+        rollout.paid = reward(
+            rollout.response, lambda answer, t=truth: answer.casefold() == t, variant=settings.variant,
+            crops=len(rollout.boxes), weights=weights,
+        )  # fmt: skip
 
 
 def _described(name: str, values: np.ndarray) -> dict[str, float]:
@@ -499,13 +553,8 @@ def _described(name: str, values: np.ndarray) -> dict[str, float]:
 def _measured(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """What verl has no names for, as `speceyes/...`; a share of nothing is left out."""
     right = np.array([bool(r.paid.right) for r in rollouts])
-    crops = [[t for t in r.path.turns if t.crop_px is not None] for r in rollouts]
-    used = np.array([bool(turns) for turns in crops])
-    boxes = [
-        iou(turns[0].box_px, scenes.teacher_box(rollout.prompt.scene))
-        for rollout, turns in zip(rollouts, crops, strict=True)
-        if turns
-    ]
+    used = np.array([bool(r.boxes) for r in rollouts])
+    overlaps = [overlap for r in rollouts if (overlap := r.first_box_iou) is not None]
     shares = {
         "acc": right,
         "acc_tool": right[used],
@@ -513,13 +562,12 @@ def _measured(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "tool_rate": used,
         "format_error": np.array([r.paid.format_error for r in rollouts]),
         "failed_call": np.array([any(t.error and t.tool_call for t in r.path.turns) for r in rollouts]),
-        "box_iou": np.array(boxes),
+        "box_iou": np.array(overlaps),
     }
     return {f"speceyes/{name}": float(np.mean(values)) for name, values in shares.items() if len(values)}
 
 
 def _dumped(rollout: Rollout, step: int, number: int) -> dict[str, Any]:
-    boxes = [list(t.box_px) for t in rollout.path.turns if t.crop_px is not None]
     return {
         "input": rollout.agent.block,
         "output": rollout.response,
@@ -527,34 +575,38 @@ def _dumped(rollout: Rollout, step: int, number: int) -> dict[str, Any]:
         "score": rollout.paid.score,
         "step": step,
         "uid": f"{step}-{rollout.group}_{number}_0",
-        "boxes": boxes,
+        "boxes": [list(box) for box in rollout.boxes],
         "teacher_box": list(scenes.teacher_box(rollout.prompt.scene)),
         "w": rollout.prompt.scene.w,
         "kind": rollout.prompt.question.kind,
     }
 
 
+def _step_of(file: Path) -> int:
+    return int(file.parent.name)
+
+
 def _prepared(folder: Path, start: Path, settings: Settings) -> int:
     """The step to continue after; what was written beyond the last checkpoint is removed, to be repeated."""
     wanted = json.loads(json.dumps(asdict(settings) | {"start": shown(start)}))
     file = folder / "settings.json"
-    if file.is_file() and (other := json.loads(file.read_text("utf-8"))) != wanted:
-        changed = ", ".join(key for key in wanted if other.get(key) != wanted[key])
+    other = json.loads(file.read_text("utf-8")) if file.is_file() else wanted
+    # `steps` may differ: a longer run begins with the steps of a shorter one
+    if changed := ", ".join(key for key in wanted if key != "steps" and other.get(key) != wanted[key]):
         raise StageError(
             f"{shown(folder)} holds a run with other settings ({changed}); name another folder, or remove this one"
         )
     (folder / "rollouts").mkdir(parents=True, exist_ok=True)
     (folder / "checkpoints").mkdir(exist_ok=True)
-    file.write_text(json.dumps(wanted, indent=1) + "\n", "utf-8")
+    write_atomically(file, json.dumps(wanted, indent=1).encode() + b"\n")
     done = max((int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()), default=0)
     for log, step_of in {
         folder / "metrics.jsonl": lambda line: json.loads(line)["step"],
         folder / "console.log": lambda line: int(line.split(" ", 1)[0].removeprefix("step:")),
     }.items():
         lines = log.read_text("utf-8").splitlines(keepends=True) if log.is_file() else []
-        log.write_text(
-            "".join(line for line in lines if line.endswith("\n") and step_of(line) <= done), "utf-8"
-        )
+        kept = "".join(line for line in lines if line.endswith("\n") and step_of(line) <= done)
+        write_atomically(log, kept.encode())
     for dump in (folder / "rollouts").glob("*.jsonl"):
         if int(dump.stem) > done:
             dump.unlink()

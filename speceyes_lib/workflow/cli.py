@@ -122,6 +122,21 @@ def parser() -> argparse.ArgumentParser:
     arg("--threads", "CPU threads (default: 1)", type=int, default=1, metavar="N")
     arg("--smoke", "two steps per phase, to check that everything runs", action="store_true")
 
+    arg = add("rl", "train the embedded agent from rewards, as DeepEyes was, with several arms and seeds")
+    arg(
+        "--out",
+        "folder of the runs (default: data/runs/recipe)",
+        default="data/runs/recipe",
+        metavar="FOLDER",
+    )
+    arms, both = NamesOf("..training.miniature", "ARMS"), ["bonus", "no_bonus"]
+    about = "bonus, no_bonus or rate_too_high (default: bonus no_bonus)"
+    arg("--arms", about, nargs="+", default=both, choices=arms, metavar="ARM")
+    arg("--seeds", "default: 0", nargs="+", type=int, default=[0], metavar="N")
+    arg("--steps", "of each run (default: 32)", type=_count, default=32, metavar="N")
+    arg("--held-out", "questions before and after (default: 100)", type=_count, default=100, metavar="N")
+    arg("--processes", "runs at once, each with one thread (default: 2)", type=_count, default=2, metavar="N")
+
     command = commands.add_parser("job", description="one job of the Snakefile")
     command.add_argument("kind", help="notebook, or shard:I/N")
     for name in ("notebook", "executed", "blob"):
@@ -133,6 +148,13 @@ def _port(text: str) -> int:
     """A number that a port can have, for argparse."""
     if not 0 <= int(text) <= 65_535:
         raise argparse.ArgumentTypeError("must be between 0 and 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    """A number of things that there is at least one of, for argparse."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
     return int(text)
 
 
@@ -209,6 +231,10 @@ def run(given: argparse.Namespace) -> int:
             extra = {"recipe": smoke_recipe(given.which), "held_out": 10} if given.smoke else {}
             report = partial(print, flush=True)  # progress as it happens
             train(given.which, given.seed, given.out, threads=given.threads, report=report, **extra)
+        case "rl":
+            from .recipe import train_and_compare
+
+            train_and_compare(given)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from dataclasses import replace
@@ -146,5 +147,16 @@ def test_a_run_is_read_as_verls_and_resumes_to_the_same_numbers(tmp_path):
     assert metrics_of(resumed) == metrics_of(whole)
     first, second = (folder / "checkpoints/2/model.safetensors" for folder in (whole, resumed))
     assert first.read_bytes() == second.read_bytes()
+    longer = grpo.train(AGENT, resumed, replace(SMALL, steps=3))
+    assert (longer.name, len(metrics_of(resumed))) == ("3", 3)
+    assert not (resumed / "checkpoints/1/optimizer.safetensors").exists()
+    assert (resumed / "checkpoints/1/model.safetensors").is_file()
     with pytest.raises(StageError, match=r"other settings \(seed\)"):
         grpo.train(AGENT, resumed, replace(SMALL, seed=1))
+
+
+def test_two_processes_do_not_train_one_run(tmp_path):
+    with (tmp_path / "run.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StageError, match="another process trains here"):
+            grpo.train(AGENT, tmp_path, SMALL)
