@@ -14,6 +14,7 @@ from ..errors import DataError
 Size = tuple[int, int]  # width, height in pixels
 # outwards: no pixel of the box is lost, and a small box grows; original: as the SpecEyes authors' program cuts
 Crop = Literal["outwards", "original"]
+MAX_RATIO = 200  # of the sides of a picture
 
 
 class BoxError(DataError):
@@ -30,17 +31,27 @@ class ImageSpec:
 
 
 def view_size(width: int, height: int, spec: ImageSpec) -> Size:
-    """Width and height (px) at which a model sees a picture of this size (Qwen's `smart_resize`).
+    """Width and height (px) at which a model sees a picture of this size.
+
+    The rule is `smart_resize` of Qwen's processors. A side has at least one cell, also where a long thin picture then
+    has more pixels than `max_pixels`.
 
     Raises:
         DataError: one side is more than 200 times the other.
     """
-    from qwen_vl_utils import smart_resize  # imports torch
-
-    try:
-        h, w = smart_resize(height, width, **vars(spec))
-    except ValueError as e:
-        raise DataError(f"a picture of {width} x {height} px is too narrow for the model: {e}") from e
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise DataError(
+            f"a picture of {width} x {height} px is too narrow for the model: one side is more than {MAX_RATIO} times "
+            "the other"
+        )
+    f, sides = spec.factor, (width, height)
+    w, h = (max(f, round(side / f) * f) for side in sides)
+    if w * h > spec.max_pixels:
+        shrink = math.sqrt(width * height / spec.max_pixels)
+        w, h = (max(f, math.floor(side / shrink / f) * f) for side in sides)
+    elif w * h < spec.min_pixels:
+        grow = math.sqrt(spec.min_pixels / (width * height))
+        w, h = (math.ceil(side * grow / f) * f for side in sides)
     return w, h
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,10 +16,24 @@ QWEN = ImageSpec(factor=28, min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28)
 TINY = ImageSpec(factor=16, min_pixels=9000, max_pixels=9300)
 
 sides = st.integers(28, 4000)
-slow_start = settings(deadline=None)  # the first call imports torch
+specs = st.builds(
+    lambda factor, least, more: ImageSpec(factor, least, least + more),
+    st.sampled_from([14, 16, 28, 32]),
+    st.integers(1, 2_000_000),
+    st.integers(0, 2_000_000),
+)
 
 
-@slow_start
+@given(st.integers(1, 6000), st.integers(1, 6000), st.one_of(st.just(TINY), specs))
+@example(5037, 74, TINY)
+def test_views_have_the_sizes_of_the_models_processors_and_no_side_of_zero(width, height, spec):
+    from qwen_vl_utils import smart_resize
+
+    assume(max(width, height) <= 200 * min(width, height))
+    view, (h, w) = view_size(width, height, spec), smart_resize(height, width, **vars(spec))
+    assert view == (max(w, spec.factor), max(h, spec.factor))
+
+
 @given(sides, sides)
 def test_view_sides_are_multiples_of_the_factor_within_the_area_limits(width, height):
     w, h = view_size(width, height, QWEN)
@@ -27,7 +41,6 @@ def test_view_sides_are_multiples_of_the_factor_within_the_area_limits(width, he
     assert QWEN.min_pixels <= w * h <= QWEN.max_pixels
 
 
-@slow_start
 @given(sides, sides)
 def test_a_view_is_not_resized_a_second_time_by_the_processor(width, height):
     view = view_size(width, height, QWEN)
