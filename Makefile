@@ -38,8 +38,9 @@ recorded: env ## unpack the embedded run as it was recorded before, and write it
 test: env ## run all tests, a process per core (ARGS="-n 0 -k gate" to choose)
 	@$(OFFLINE) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-TRIALS = tests/inference/test_held_back.py tests/models/test_odd_replies.py tests/tools/test_sandbox_limits.py
-trials: env ## longer trials of what tests try briefly: servers that die, odd replies, hostile programs (ARGS="-k killed" to choose)
+TRIALS = tests/inference/test_held_back.py tests/models/test_odd_replies.py tests/tools/test_sandbox_limits.py \
+	tests/demo/test_front.py
+trials: env ## longer trials of what tests try briefly: servers that die, odd replies, hostile programs, a flood of requests (ARGS="-k killed" to choose)
 	@$(OFFLINE) SPECEYES_TRIALS=10 $(BIN)/python -m pytest -n 0 $(TRIALS) $(ARGS)
 
 lab: env ## open JupyterLab on the repository, for this machine only

@@ -1,6 +1,7 @@
 """The supported part of OpenAI's chat completions: requests, their limits, and answers.
 
-A request is read in two steps: `to_prompt` finds out how large it is, and `to_request` decodes its pictures.
+A request is read in two steps: `to_prompt` finds out how large it is, and `to_request` decodes its pictures. Nothing
+here needs a model: what is known of it is a `ModelFacts`.
 """
 
 from __future__ import annotations
@@ -8,30 +9,58 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal
 
-from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import JSONResponse
 
-from ..errors import UserError, nearest
+from ..errors import DataError, nearest
 from ..models.base import Generation, GenerationRequest
 from ..models.openai import EXCLUDED
-from ..models.transformers import TransformersBackend
 from ..runs.evidence import Evidence
-from ..tasks.images import resized_view
-from .engine import MAX_BATCH, Engine
+from ..tasks.images import ImageSpec, resized_view
 
 MAX_TOKENS = 512  # default for a request without a limit
 MAX_PICTURES = 32  # per request
 MAX_PIXELS = 36_000_000  # of all pictures of a request: one of 8K
 MAX_PASSES = 12  # over the pixels of a picture; a progressive JPEG has about 10
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the protocol needs of a model.
+
+    Attributes:
+        image_spec: its picture sizes.
+        max_tokens: of prompt and answer together, as the model's config says.
+        max_chars: no prompt of more characters can have fewer tokens.
+        texts: of all tokens of the vocabulary.
+    """
+
+    image_spec: ImageSpec
+    max_tokens: int
+    max_chars: int
+    texts: Sequence[str]
+
+    def too_long(self, what: str) -> ApiError:
+        """The refusal of a prompt that is longer than the model reads."""
+        message = f"messages: {what}; this model reads fewer than {self.max_tokens} tokens"
+        return ApiError(400, message, "messages", "context_length_exceeded")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is served: facts of the models by name, and the most alternatives per token."""
+
+    models: Mapping[str, ModelFacts]
+    max_logprobs: int
 
 
 class _Strict(BaseModel):
@@ -93,6 +122,10 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.param, self.code, self.again = status, param, code, again
+
+    def __reduce__(self) -> tuple:
+        """It travels between processes."""
+        return ApiError, (self.status, str(self), self.param, self.code, self.again)
 
     def response(self) -> JSONResponse:
         """The error as the body of a reply."""
@@ -171,14 +204,14 @@ def _readable() -> Iterator[None]:
 
 @dataclass
 class Prompt:
-    """A request of which only the headers of its pictures were read. cost: of preparing it, in places of a line."""
+    """A request of which only the headers of its pictures were read. cost: of decoding them, in places of a line."""
 
     chat: ChatRequest
     pictures: list[_Picture]
     cost: int
 
 
-def to_prompt(body: bytes, models: Mapping[str, ServedModel], max_logprobs: int) -> Prompt:
+def to_prompt(body: bytes, models: Mapping[str, ModelFacts], max_logprobs: int) -> Prompt:
     """The request in a body. Raises ApiError if it is not supported, or more than the server reads."""
     chat = _parsed(body, max_logprobs)
     if chat.model not in models:
@@ -200,30 +233,42 @@ def to_prompt(body: bytes, models: Mapping[str, ServedModel], max_logprobs: int)
         raise ApiError(
             400, f"image_url: {pixels} pixels in all pictures; at most {MAX_PIXELS} are read", "image_url"
         )
-    cost = sum(p.work // 2**14 + 4 for p in pictures) + len(chat.messages) + text // 2**6
-    return Prompt(chat, pictures, cost)
+    return Prompt(chat, pictures, sum(p.work // 2**14 + 4 for p in pictures))
 
 
-def to_request(prompt: Prompt, model: ServedModel) -> tuple[GenerationRequest, int]:
-    """A request in the form of the backends, with its pictures decoded, and the number of tokens of its prompt.
+@dataclass
+class Question:
+    """A request in the form of the backends. cost: its tokens, estimated; chat: as it came, without its messages."""
 
-    Raises:
-        ApiError: a picture cannot be read, or the prompt is longer than the model reads.
-    """
-    chat, pictures, spec = prompt.chat, iter(prompt.pictures), model.backend.image_spec
+    chat: ChatRequest
+    request: GenerationRequest
+    cost: int
+
+
+def to_request(prompt: Prompt, model: ModelFacts) -> Question:
+    """A request whose pictures are decoded. Raises ApiError if one of them cannot be read."""
+    chat, pictures, spec = prompt.chat, iter(prompt.pictures), model.image_spec
     messages: list[dict] = []
+    cost = 0
     for message in chat.messages:
         content: Any = message.content
-        if not isinstance(content, str):
+        if isinstance(content, str):
+            cost += len(content) // 4
+        else:
             content = []
             for part in message.content:
                 if isinstance(part, _TextPart):
                     content.append({"type": "text", "text": part.text})
+                    cost += len(part.text) // 4
                     continue
                 picture = next(pictures).decoded()
                 if picture.width * picture.height > spec.max_pixels:
-                    picture = resized_view(picture, spec)  # while it waits, only this is held
+                    try:
+                        picture = resized_view(picture, spec)  # while it waits, only this is held
+                    except DataError as error:
+                        raise ApiError(400, f"messages: {error}", "messages") from None
                 content.append({"type": "image", "image": picture})
+                cost += math.ceil(picture.width * picture.height / spec.factor**2)
         messages.append({"role": message.role, "content": content})
     stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
     request = GenerationRequest(
@@ -233,41 +278,14 @@ def to_request(prompt: Prompt, model: ServedModel) -> tuple[GenerationRequest, i
         stop=tuple(s for s in stop if s),
         evidence_k=max(chat.top_logprobs or 0, 1) if chat.logprobs else 0,
     )
-    try:
-        tokens = len(model.backend.prepared_row(request).ids)
-    except (UserError, ValueError) as error:
-        raise ApiError(400, f"messages: {error}", "messages") from None
-    if tokens >= model.max_tokens:
-        raise model.too_long(f"{tokens} tokens")
-    return request, tokens
+    return Question(chat.model_copy(update={"messages": []}), request, cost)
 
 
 # ------------------------------------------------------------------ answers
 
 
-class ServedModel:
-    """A model, and its engine.
-
-    Attributes:
-        max_tokens: of prompt and answer together, as the model's config says.
-        max_chars: no prompt of more characters can have fewer tokens.
-    """
-
-    def __init__(self, backend: TransformersBackend, max_batch: int = MAX_BATCH) -> None:
-        self.backend = backend
-        self.max_tokens: int = backend.model.config.get_text_config().max_position_embeddings
-        self.max_chars = self.max_tokens * max(map(len, backend.tokenizer.get_vocab()))
-        self.text_of = cache(lambda token: backend.tokenizer.decode([token]))
-        self.engine = Engine(backend, max_batch, self.max_tokens)
-
-    def too_long(self, what: str) -> ApiError:
-        """The refusal of a prompt that is longer than the model reads."""
-        message = f"messages: {what}; this model reads fewer than {self.max_tokens} tokens"
-        return ApiError(400, message, "messages", "context_length_exceeded")
-
-
 def completion(
-    chat: ChatRequest, request: GenerationRequest, prompt: int, generation: Generation, model: ServedModel
+    chat: ChatRequest, request: GenerationRequest, prompt: int, generation: Generation, model: ModelFacts
 ) -> JSONResponse:
     """A generation as a chat completion. prompt: tokens of the prompt."""
     stop = next(
@@ -296,17 +314,13 @@ def completion(
     return JSONResponse(body)
 
 
-def _logprobs(evidence: Evidence, k: int, model: ServedModel) -> list[dict]:
+def _logprobs(evidence: Evidence, k: int, model: ModelFacts) -> list[dict]:
     def entry(text: str, logprob: float) -> dict:
         return {"token": text, "logprob": max(float(logprob), EXCLUDED), "bytes": list(text.encode())}
 
     return [
         entry(text, chosen)
-        | {
-            "top_logprobs": [
-                entry(model.text_of(int(i)), p) for i, p in zip(ids[:k], logprobs[:k], strict=True)
-            ]
-        }
+        | {"top_logprobs": [entry(model.texts[i], p) for i, p in zip(ids[:k], logprobs[:k], strict=True)]}
         for text, chosen, ids, logprobs in zip(
             evidence.token_texts,
             evidence.chosen_logprobs,

@@ -2,7 +2,9 @@
 
 A job's place in the line is its number of arrival plus its cost. So a job of cost c is overtaken by at most c later
 ones, and none waits for ever. An `Engine` computes the answers of one model. While a batch is generated, it answers
-jobs far enough in front of that batch between two tokens. Jobs whose future was cancelled are given up.
+jobs far enough in front of that batch between two tokens. Jobs whose future was cancelled are given up. Prompts become
+tokens in the engine's thread, when it is their turn: a second thread that holds the interpreter makes each operation
+of the model wait for it.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from ..models.base import Generation, GenerationRequest
 T = TypeVar("T")
 
 MAX_BATCH = 16
-MAX_BATCH_TOKENS = (
-    8192  # of the prompts of a batch, padded to the longest: a batch's first step cannot be interrupted
-)
+# of the prompts of a batch, padded to the longest. Its first step cannot be interrupted, so a long prompt is alone: a
+# batch would not be faster, because one such prompt keeps the processor busy
+MAX_BATCH_TOKENS, ALONE_TOKENS = 8192, 1024
 GATHER_S = 0.004  # how long a request waits for others to share a batch
 LEAD = 256  # a batch is interrupted for jobs that are so many places in front of it
 MAX_INTERRUPTED = 4  # batches that wait at a time, each with its memory
@@ -31,7 +33,7 @@ MAX_INTERRUPTED = 4  # batches that wait at a time, each with its memory
 
 @dataclass(eq=False)
 class Job(Generic[T]):
-    """Work that waits, and the future of its result. place: see above."""
+    """Work that waits, and the future of its result. place: see above; cost: as estimated, later as measured."""
 
     work: T
     cost: int
@@ -92,34 +94,6 @@ class Line(Generic[T]):
         return taken
 
 
-class Workshop:
-    """One thread that calls functions, the cheapest first."""
-
-    def __init__(self) -> None:
-        self._line: Line[Callable[[], object]] = Line()
-        self._thread = threading.Thread(target=self._work, name="workshop", daemon=True)
-        self._thread.start()
-
-    def submit(self, function: Callable[[], T], cost: int) -> Future[T]:
-        """The future result of a function."""
-        return self._line.put(function, cost)
-
-    def close(self) -> None:
-        """Call what waits, then stop."""
-        self._line.close()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while self._line.wait():
-            for job in self._line.take(lambda taken, job: False):
-                try:
-                    result = job.work()
-                except BaseException as error:
-                    _fail(job, error)
-                else:
-                    _finish(job, result)
-
-
 class Generator(Protocol):
     """What an engine needs of a model."""
 
@@ -134,22 +108,31 @@ class Engine:
 
     Args:
         generator: the model.
+        measure: number of tokens of a request's prompt. What it raises is the request's result.
         max_batch: requests per batch at most.
         max_tokens: of prompt and answer together; at this length an answer ends.
     """
 
     def __init__(
-        self, generator: Generator, max_batch: int = MAX_BATCH, max_tokens: float = float("inf")
+        self,
+        generator: Generator,
+        measure: Callable[[GenerationRequest], int],
+        max_batch: int = MAX_BATCH,
+        max_tokens: float = float("inf"),
     ) -> None:
-        self.generator, self.max_batch, self.max_tokens = generator, max_batch, max_tokens
+        self.generator, self.measure = generator, measure
+        self.max_batch, self.max_tokens = max_batch, max_tokens
         self._line: Line[GenerationRequest] = Line()
         self._interrupted = 0
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: GenerationRequest, tokens: int) -> Future[Generation]:
-        """The future generation of a request with a prompt of so many tokens. Cancelling it gives the request up."""
-        return self._line.put(request, tokens)
+    def submit(self, request: GenerationRequest, cost: int) -> Future[tuple[int, Generation]]:
+        """The future number of tokens of the prompt, and generation. Cancelling it gives the request up.
+
+        cost: the number of tokens, estimated.
+        """
+        return self._line.put(request, cost)
 
     def close(self) -> None:
         """Answer the waiting requests, then stop."""
@@ -158,12 +141,28 @@ class Engine:
 
     def _work(self) -> None:
         while self._line.wait(self.max_batch):
-            self._answer(self._line.take(self._fits))
+            self._answer_all(self._line.take(self._fits))
+
+    def _answer_all(self, jobs: list[Job[GenerationRequest]]) -> None:
+        """Measure jobs that were taken together, and answer them in as few batches as they fit into."""
+        batch: list[Job[GenerationRequest]] = []
+        for job in jobs:
+            try:
+                job.cost = self.measure(job.work)
+            except BaseException as error:
+                _fail(job, error)
+                continue
+            if batch and not self._fits(batch, job):
+                self._answer(batch)
+                batch = []
+            batch.append(job)
+        self._answer(batch)
 
     def _fits(self, batch: list[Job[GenerationRequest]], job: Job[GenerationRequest]) -> bool:
         longest = max(job.cost, *(j.cost for j in batch))
         return (
             len(batch) < self.max_batch
+            and longest < ALONE_TOKENS
             and longest * (len(batch) + 1) <= MAX_BATCH_TOKENS
             and _settings(job.work) == _settings(batch[0].work)
         )
@@ -182,7 +181,7 @@ class Engine:
                 if not ahead:
                     break
                 self._interrupted += 1
-                self._answer(ahead)
+                self._answer_all(ahead)
                 self._interrupted -= 1
             return {
                 job.work.id for job in batch if job.future.cancelled() or job.cost + steps >= self.max_tokens
@@ -195,7 +194,7 @@ class Engine:
                 _fail(job, error)
         else:
             for job, generation in zip(batch, generations, strict=True):
-                _finish(job, generation)
+                _finish(job, (job.cost, generation))
 
 
 def _settings(request: GenerationRequest) -> tuple:

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     config = {"metavar": "CONFIG", "help": "a file such as configs/demo.yaml"}
     arg = add("reproduce", "run every job of a config that is not finished, then print the headline")
     arg("config", **config)
-    arg("--cores", "number of cores that jobs may use (default: all)", type=int, metavar="N")
+    arg("--cores", "number of cores that jobs may use (default: all)", type=_whole(1), metavar="N")
     arg("--profile", "a Snakemake profile, such as profiles/slurm", metavar="FOLDER")
     arg("--accept-failures", **(accept := {"help": ACCEPTED, "action": "store_true"}))
     add("check", "check config, notebooks, models, data and servers before anything runs")("config", **config)
@@ -91,9 +91,9 @@ def parser() -> argparse.ArgumentParser:
         "serve", "serve models on 127.0.0.1 as an OpenAI-compatible server (default: the embedded pair)"
     )
     arg("--model", "a model; repeat for several", action="append", default=[], metavar="NAME=FOLDER")
-    arg("--port", "default: 8765; 0: any free one", type=_port, default=8765, metavar="N")
-    arg("--max-logprobs", "largest number of alternatives per token", type=int, metavar="N")
-    arg("--max-batch", "largest number of requests in a batch", type=int, metavar="N")
+    arg("--port", "default: 8765; 0: any free one", type=_whole(0, 65_535), default=8765, metavar="N")
+    arg("--max-logprobs", "largest number of alternatives per token", type=_whole(1), metavar="N")
+    arg("--max-batch", "largest number of requests in a batch", type=_whole(1), metavar="N")
     arg("--dtype", "as models.dtype of a config (default: float32)", default="float32")
     arg("--device", "as models.device of a config (default: auto)", default="auto")
 
@@ -117,9 +117,9 @@ def parser() -> argparse.ArgumentParser:
 
     arg = add("train", "train one of the embedded models from scratch")
     arg("which", "the model to train", choices=("draft", "agent"))
-    arg("--seed", "seed of the training (default: 0)", type=int, default=0, metavar="N")
+    arg("--seed", "seed of the training (default: 0)", type=_whole(0), default=0, metavar="N")
     arg("--out", "folder to write; replaced when the training is done", required=True, metavar="FOLDER")
-    arg("--threads", "CPU threads (default: 1)", type=int, default=1, metavar="N")
+    arg("--threads", "CPU threads (default: 1)", type=_whole(1), default=1, metavar="N")
     arg("--smoke", "two steps per phase, to check that everything runs", action="store_true")
 
     arg = add("rl", "train the embedded agent from rewards, as DeepEyes was, with several arms and seeds")
@@ -144,11 +144,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _port(text: str) -> int:
-    """A number that a port can have, for argparse."""
-    if not 0 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError("must be between 0 and 65535")
-    return int(text)
+def _whole(least: int, most: float = float("inf")) -> Callable[[str], int]:
+    """A type for argparse: whole numbers within limits."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and text.isascii()) or not least <= int(text) <= most:
+            limits = f"from {least} to {most}" if most < float("inf") else f"of at least {least}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
+        return int(text)
+
+    return read
 
 
 def _count(text: str) -> int:

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from speceyes_lib.agents import prompt_sets
-from speceyes_lib.demo import server
+from speceyes_lib.demo.front import MAX_BODY
 from speceyes_lib.demo.server import serving
 from speceyes_lib.errors import UserError
-from speceyes_lib.models.base import GenerationRequest
+from speceyes_lib.models.base import GenerationRequest, failed
 from speceyes_lib.tasks.images import resized_view
 from speceyes_lib.workflow.cli import main
 
@@ -168,6 +168,57 @@ def test_the_command_says_how_models_are_named(capsys):
     assert "NAME=FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "wrong", [["--max-batch", "-3"], ["--max-batch", "0"], ["--max-logprobs", "many"], ["--port", "70000"]]
+)
+def test_limits_that_cannot_be_are_refused_by_the_command(capsys, wrong):
+    with pytest.raises(SystemExit):
+        main(["serve", *wrong])
+    option, value = wrong
+    message = capsys.readouterr().err
+    assert option in message
+    assert f"'{value}' is not a whole number" in message
+
+
+@pytest.mark.parametrize("limit", ["max_batch", "max_logprobs"])
+def test_limits_below_one_are_refused(tiny_draft, limit):
+    with (
+        pytest.raises(UserError, match=f"{limit}: 0 is less than 1"),
+        serving({"draft": tiny_draft}, **{limit: 0}),
+    ):
+        pass
+
+
+class Faulty:
+    """A model whose calls fail in one way."""
+
+    def __init__(self, sound, **failure) -> None:
+        self.sound, self.failure = sound, failure
+
+    def __getattr__(self, name):
+        return getattr(self.sound, name)
+
+    def generate(self, requests, unwanted):
+        if not self.failure:
+            raise RuntimeError("a bug")
+        return [failed(r, "it failed", 0.0, **self.failure) for r in requests]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "again"),
+    [({"means": ""}, 400, "false"), ({"means": "out_of_memory"}, 503, "true"), ({}, 500, "false")],
+)
+def test_the_status_of_a_failed_generation_says_whose_fault_it_is(
+    tiny_draft, dialogue, failure, status, again
+):
+    with serving({"draft": Faulty(tiny_draft, **failure)}) as url:
+        data = json.dumps({"model": "draft", "messages": dialogue[1]}).encode()
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(url + "/chat/completions", data), timeout=60)
+    assert (error.value.code, error.value.headers["x-should-retry"]) == (status, again)
+    assert json.load(error.value)["error"]["message"] == ("it failed" if failure else "RuntimeError: a bug")
+
+
 # ------------------------------------------------------------------ limits
 def asked(url: str) -> dict:
     return {
@@ -225,11 +276,10 @@ def test_a_prompt_longer_than_the_model_reads_is_refused(base_url, dialogue, wor
     assert post(base_url, {"model": "draft", "messages": dialogue[1]})[0] == 200
 
 
-@pytest.mark.parametrize("size", ["content-length: 99999999999", "transfer-encoding: chunked"])
-def test_a_body_that_is_too_large_is_refused_before_all_of_it_is_read(base_url, monkeypatch, size):
-    monkeypatch.setattr(server, "MAX_BODY", 10_000)
-    chunks = b"2000\r\n" + bytes(0x2000) + b"\r\n2000\r\n" + bytes(0x2000) + b"\r\n0\r\n\r\n"
-    body = chunks if "chunked" in size else b""
+@pytest.mark.parametrize("size", [f"content-length: {'9' * 11}", "transfer-encoding: chunked"])
+def test_a_body_that_is_too_large_is_refused_before_all_of_it_is_read(base_url, size):
+    half = b"%x\r\n" % (MAX_BODY // 2 + 1) + bytes(MAX_BODY // 2 + 1) + b"\r\n"
+    body = half * 2 if "chunked" in size else b""  # the end never comes
     status, answer = raw(base_url, f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n{size}", body)
     assert (status, answer["error"]["type"]) == (413, "invalid_request_error")
 
