@@ -11,6 +11,8 @@ __getattr__, __dir__, __all__ = exports(
         "episode": ("Assignment", "Episode"),
         "served": ("served_pair", "settings_of"),
         "settings": ("BASELINE", "SpeculationSettings", "comparison_arms"),
+        "local": ("LocalPolicy",),
+        "run": ("ToolSetup", "run_batch", "run_task"),
         "records": ("Guess", "MadeCall", "Step", "TaskRun", "append_run", "read_runs"),
     },
 )

@@ -12,7 +12,7 @@ All times come from the event loop, so that tests can run on a clock of their ow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,6 +70,7 @@ class Episode:
         workspace: what they work on.
         settings: how it is run.
         arm: name of the settings, for the record.
+        observe: called with every step when it is over.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Episode:
         workspace: Workspace,
         settings: SpeculationSettings,
         arm: str = "",
+        observe: Callable[[Step], object] = lambda step: None,
     ) -> None:
+        self.observe = observe
         self.task, self.actor, self.toolbox, self.workspace = task, actor, toolbox, workspace
         self.settings, self.arm = settings, arm
         self.speculator = None if settings.policy == "off" else speculator
@@ -101,15 +104,15 @@ class Episode:
         """
         self._clock = asyncio.get_running_loop().time
         self._origin_s = self._clock()
-        started, answer, error = datetime.now(UTC).isoformat(timespec="seconds"), None, None
+        started, answer, error, cause = datetime.now(UTC).isoformat(timespec="seconds"), None, None, ""
         try:
             answer = await self._conversation()
             if answer is None:
-                error = f"no answer after {self.settings.max_steps} steps"
+                error, cause = f"no answer after {self.settings.max_steps} steps", "limit"
         except UserError:
             raise
         except Exception as e:  # whatever a model does is a result of its task
-            error = _words(e)
+            error, cause = _words(e), "model"
         finally:
             seconds = self._now()
             await self._end()
@@ -122,6 +125,7 @@ class Episode:
             settings=self.settings.recorded(),
             answer=answer,
             error=error,
+            cause=cause,
             seconds=seconds,
             steps=self.steps,
             messages=_with_system(self.actor, self.messages),
@@ -149,6 +153,7 @@ class Episode:
             self.messages.append({"role": "assistant", "content": turn})
             calls = [] if last else parse_calls(turn)
             await self._carry_out(step, calls)
+            self.observe(step)
             answer = None if calls else final_answer(turn)
             if answer is not None or last:
                 return answer

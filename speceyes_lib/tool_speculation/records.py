@@ -6,6 +6,7 @@ All times are seconds since the task's start, by the clock of its event loop.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DataError
 from ..paths import shown
-from ..runs.files import StoreError
+from ..runs.files import StoreError, write_atomically
 
 Source = Literal["executed", "used", "awaited", "cached"]
+Cause = Literal["", "limit", "model", "task"]
 Outcome = Literal["used", "awaited", "cancelled", "unused", "refused", "failed"]
 
 
@@ -127,6 +129,8 @@ class TaskRun(Stored):
         arm: name of the way it was run; settings: what that means.
         answer: of the actor; None if there is none.
         error: why the run ended early.
+        cause: of the error: limit (no answer within the steps), model (the actor or its server failed), task (its files
+            cannot be read). A batch that is resumed does the last two again.
         seconds: from start to answer.
         messages: the conversation, {role, content, name?}.
         models: names of actor and speculator.
@@ -141,6 +145,7 @@ class TaskRun(Stored):
     settings: dict[str, Any] = {}
     answer: str | None = None
     error: str | None = None
+    cause: Cause = ""
     seconds: float = 0.0
     steps: list[Step] = []
     messages: list[dict[str, Any]] = []
@@ -193,6 +198,22 @@ def append_run(path: str | Path, run: TaskRun) -> None:
             f"{shown(path)}: cannot be written ({error.strerror or error}); mend that and run it again; what is "
             "stored stays"
         ) from None
+
+
+def keep_runs(path: str | Path, keep: Callable[[TaskRun], bool]) -> list[TaskRun]:
+    """Take out of a file the runs that are to be done again; returns those that stay.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    runs = read_runs(path)
+    kept = [run for run in runs if keep(run)]
+    if len(kept) < len(runs):
+        write_atomically(path, b"".join(run.model_dump_json().encode() + b"\n" for run in kept))
+    return kept
 
 
 def _cut_unfinished(file: Any) -> None:
