@@ -30,6 +30,8 @@ from .tasks.registry import HARD_BELOW, OPTION_TASKS, REPORTED_TASKS, TASKS
 
 # the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
 OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
+RECORDED_TRAINING = "data/demo/recorded_recipe.tar.xz"  # runs of the recipe in miniature
+RECIPE_ARMS = ("bonus", "no_bonus", "rate_too_high")
 
 
 def field(default: Any, description: str, key: str | None = "", **limits: Any) -> Any:
@@ -598,6 +600,54 @@ class TraceExplorerParams(NotebookParams):
     other_arm: str = field("baseline", "arm of the run beside it")
 
 
+class TrainingRunParams(NotebookParams):
+    """What the notebooks about reinforcement learning have in common: where the runs' logs are."""
+
+    path: str = field(
+        RECORDED_TRAINING,
+        "logs of verl, or a folder of runs <arm>-<seed>",
+        min_length=1,
+    )
+
+
+class ReadTrainingParams(TrainingRunParams):
+    """read_training_run: what the logs of any run of verl say."""
+
+    shown = ("run", "path", "window", "smooth", "step")
+
+    run: Run = "training"
+    window: Count = field(4, "steps that warnings and phases are averaged over")
+    smooth: Count = field(1, "steps of the moving mean of curves; 1: none")
+    step: int = field(0, "step whose groups are shown; 0: the last one", ge=0)
+
+
+class RecipeParams(TrainingRunParams):
+    """study_deepeyes_recipe: the recipe in miniature, as recorded or trained here."""
+
+    shown = ("run", "path", "train", "arms", "seeds", "steps", "held_out", "processes")
+
+    run: Run = "recipe"
+    train: bool = field(False, "train here (minutes) instead of showing the runs of path")
+    arms: Annotated[list[str], _known("arm", RECIPE_ARMS)] = field(
+        list(RECIPE_ARMS), "ways to train; rate_too_high destroys the agent"
+    )
+    seeds: list[int] = field(
+        [0, 1, 2], "seeds of prompts and sampling; a run for each arm and seed", min_length=1
+    )
+    steps: Count = field(32, "steps of each run")
+    held_out: Count = field(100, "questions that are answered before and after training")
+    processes: Count = field(2, "runs that are trained at once, each on one core")
+
+
+class TrainingExplorerParams(TrainingRunParams):
+    """explore_training: where to begin."""
+
+    run: Run = "training"
+    arm: str = field("", "arm to begin with; empty: the first")
+    seed: int = field(0, "seed of the run to begin with", ge=0)
+    step: int = field(1, "step to begin with", ge=0)
+
+
 # ------------------------------------------------------------------ which notebook has which parameters
 
 # the notebooks that a config runs, in their order
@@ -619,5 +669,8 @@ BY_HAND: dict[str, type[Params]] = {
     "train_demo_models": TrainParams,
     "explore_gating": GatingExplorerParams,
     "explore_traces": TraceExplorerParams,
+    "study_deepeyes_recipe": RecipeParams,
+    "read_training_run": ReadTrainingParams,
+    "explore_training": TrainingExplorerParams,
 }
 ALL_NOTEBOOKS: dict[str, type[Params]] = {**NOTEBOOKS, **BY_HAND}

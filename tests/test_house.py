@@ -83,6 +83,7 @@ HTML_WAYS = {
             "explore/gating_explorer.py",
             "explore/stills.py",
             "explore/trace_explorer.py",
+            "explore/training_explorer.py",
         ),
         *("explore/widgets.py", "report/sample_page.py", "workflow/notebook.py"),
     },

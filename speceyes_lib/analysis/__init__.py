@@ -14,5 +14,17 @@ __getattr__, __dir__, __all__ = exports(
         "results": ("auroc_results",),
         "run_result": ("summarised",),
         "sample_frame": ("routed", "samples"),
+        "training_views": (
+            "alarm_table",
+            "all_metrics",
+            "bounds_by_step",
+            "curve_bands",
+            "group_ledger",
+            "held_out_results",
+            "learning_signal",
+            "phase_path",
+            "reward_variants",
+            "score_parts",
+        ),
     },
 )

@@ -12,10 +12,15 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from ..stats import paired, proportions
 from ..tasks.images import iou
 from . import training_curves
 
 RUN = ["arm", "seed"]
+HELD_OUT_COLUMNS = [
+    *("sampling", "arm", "seeds", "n", "accuracy_pct", "low_pct", "high_pct", "hard_pct"),
+    *("zoom_hard_pct", "zoom_easy_pct", "box_iou", "diff_pp", "low_pp", "high_pp", "p_value"),
+]
 NO_ALARMS = pd.DataFrame(columns=[*RUN, "name", "key", "step", "value", "limit"])
 
 
@@ -46,12 +51,13 @@ def dump_metrics(rollouts: pd.DataFrame) -> pd.DataFrame:
     """What trajectories add to the metrics of a run.
 
     Returns:
-        arm, seed, step, key, value. Keys: dump/right, dump/tool_rate, dump/format_errors, dump/flat_groups (rates),
-        dump/responses (characters), and where the dumps hold boxes dump/box_iou and dump/crop_px2 (see `crops`).
+        arm, seed, step, key, value. Keys: dump/score (points), dump/right, dump/tool_rate, dump/format_errors,
+        dump/flat_groups (rates), dump/response_chars, and where the dumps hold boxes dump/box_iou and dump/crop_px2
+        (see `crops`).
     """
     parts = []
     for (arm, seed), run in _training(rollouts).groupby(RUN, sort=False):
-        steps = training_curves.by_step(run)[["right", "tool_rate", "format_errors"]]
+        steps = training_curves.by_step(run)[["score", "right", "tool_rate", "format_errors"]]
         steps = steps.join(training_curves.contrasts(run)["flat"].rename("flat_groups"))
         steps["response_chars"] = run.groupby("step")["output"].agg(lambda texts: texts.str.len().mean())
         if len(boxes := crops(run)):
@@ -61,6 +67,15 @@ def dump_metrics(rollouts: pd.DataFrame) -> pd.DataFrame:
     columns = [*RUN, "step", "key", "value"]
     empty = pd.DataFrame(columns=columns).astype({"seed": "int64", "step": "int64", "value": "float64"})
     return pd.concat(parts, ignore_index=True)[columns] if parts else empty
+
+
+def all_metrics(metrics: pd.DataFrame, rollouts: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of runs, and below them those of their dumps (the score only where no log holds it)."""
+    dumped = dump_metrics(rollouts)
+    if (metrics["key"] == "critic/score/mean").any():
+        dumped = dumped[dumped["key"] != "dump/score"]
+    tables = [t.astype({"key": object}) for t in (metrics, dumped) if len(t)]
+    return pd.concat(tables, ignore_index=True) if tables else dumped
 
 
 def crops(rollouts: pd.DataFrame) -> pd.DataFrame:
@@ -185,6 +200,39 @@ def reward_variants(rollouts: pd.DataFrame) -> pd.DataFrame:
         row["without_crop"] = int(audit[["without_a_call", "failed_only"]].sum().sum())
         rows.append(row | {"zero_pct": 100 * (run["score"] == 0).mean()})
     return pd.DataFrame(rows)
+
+
+def held_out_results(held_out: pd.DataFrame, start: str = "start") -> pd.DataFrame:
+    """What agents do on held-out questions before and after training.
+
+    Args:
+        held_out: arm, seed, sampling ("greedy" or "sampled"), sample, hard, right, tool, box_iou.
+        start: the arm that was not trained.
+
+    Returns:
+        A row per sampling and arm, over its seeds: sampling, arm, seeds, n, accuracy_pct with low_pct and high_pct
+        (questions are drawn, with their seeds), hard_pct (accuracy on small targets), zoom_hard_pct, zoom_easy_pct,
+        box_iou, and against the start on the same questions diff_pp with low_pp and high_pp, p_value (McNemar's, which
+        takes seeds for independent; nan for the start).
+    """
+    rows = []
+    for (sampling, arm), part in held_out.groupby(["sampling", "arm"], sort=False):
+        hard = part["hard"].astype(bool)
+        right, tool = part["right"].astype(bool), part["tool"].astype(bool)
+        share = proportions.accuracy(right, part["sample"])
+        row = {"sampling": sampling, "arm": arm, "seeds": part["seed"].nunique(), "n": len(part)}
+        row |= {"accuracy_pct": share.value, "low_pct": share.low, "high_pct": share.high}
+        row |= {"hard_pct": 100 * right[hard].mean(), "zoom_hard_pct": 100 * tool[hard].mean()}
+        row |= {"zoom_easy_pct": 100 * tool[~hard].mean(), "box_iou": part["box_iou"].mean()}
+        before = held_out[(held_out["arm"] == start) & (held_out["sampling"] == sampling)]
+        both = part.merge(before[["sample", "right"]], on="sample", suffixes=("", "_before"))
+        if arm != start and len(both):
+            test = paired.paired_test(
+                both["right"].astype(bool), both["right_before"].astype(bool), both["sample"]
+            )
+            row |= {key: test.as_dict()[key] for key in ("diff_pp", "low_pp", "high_pp", "p_value")}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=HELD_OUT_COLUMNS)
 
 
 def _training(rollouts: pd.DataFrame) -> pd.DataFrame:

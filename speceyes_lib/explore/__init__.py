@@ -7,5 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "gating_explorer": ("GatingExplorer",),
         "trace_explorer": ("TraceExplorer",),
+        "training_explorer": ("TrainingExplorer",),
+        "training_groups": ("GroupView",),
     },
 )

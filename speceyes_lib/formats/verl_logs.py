@@ -25,7 +25,7 @@ import pandas as pd
 
 from ..errors import DataError
 from ..judging.rewards import decompose
-from ..paths import resolve, shown
+from ..paths import shown
 from .common import Problems, finite, json_lines
 from .event_files import read_scalars
 
@@ -37,7 +37,6 @@ RENAMED = {
 }
 DUMP_FIELDS = ("input", "output", "gts", "score", "step")
 LONGEST_LINE = 1 << 24  # bytes; what has longer ones is no log
-_ARM_AND_SEED = re.compile(r"(.+)-(\d+)")  # the folder of a run among several
 _STEP = re.compile(rb"(?<![\w/@.])step:(\d+) - ")
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _REPEATED = re.compile(r"\s*\[repeated \d+x across cluster\].*$", re.DOTALL)
@@ -105,50 +104,6 @@ def read_training(path: str | Path) -> TrainingLog:
     return TrainingLog(
         metrics, rollouts, sorted({f for of_kind in kinds.values() for f in of_kind}), problems
     )
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingRuns:
-    """Several training runs, or one, below each other.
-
-    Attributes:
-        metrics: as of `TrainingLog`, with arm and seed in front.
-        rollouts: as of `TrainingLog`, with arm and seed in front.
-        problems: of all of them.
-        files: of all of them.
-    """
-
-    metrics: pd.DataFrame
-    rollouts: pd.DataFrame
-    problems: Problems
-    files: list[Path]
-
-
-def read_training_runs(path: str | Path) -> TrainingRuns:
-    """Read a folder of runs, each in a folder `<arm>-<seed>`; anything else is read as one run, of seed 0.
-
-    Raises:
-        DataError: as of `read_training`.
-    """
-    root = resolve(path)
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    named = {folder: _ARM_AND_SEED.fullmatch(folder.name) for folder in folders if folder.is_dir()}
-    runs = {folder: (match[1], int(match[2])) for folder, match in named.items() if match}
-    metrics, rollouts, problems, files = [], [], Problems(), []
-    for folder, (arm, seed) in sorted((runs or {root: (root.name, 0)}).items(), key=lambda run: run[1]):
-        log = read_training(folder)
-        metrics.append(log.metrics.assign(arm=arm, seed=seed))
-        rollouts.append(log.rollouts.assign(arm=arm, seed=seed))
-        problems += log.problems
-        files += log.files
-    tables = [
-        pd.concat([t for t in parts if len(t)] or parts[:1], ignore_index=True)
-        for parts in (metrics, rollouts)
-    ]
-    ordered = [
-        table[["arm", "seed", *table.columns.difference(["arm", "seed"], sort=False)]] for table in tables
-    ]
-    return TrainingRuns(*ordered, problems, files)
 
 
 def _kind(file: Path) -> str | None:
@@ -357,7 +312,8 @@ def read_rollouts(files: Iterable[Path], problems: Problems) -> pd.DataFrame:
     """
     parts = [part for file in files if len(part := _dump(file, problems))]
     if not parts:
-        return pd.DataFrame(columns=["step", "set", "group", *DUMP_FIELDS[:-1]])
+        counts = ("right", "format_error", "tool", "calls_written", "replies", "failed_replies")
+        return pd.DataFrame(columns=["step", "set", "group", *DUMP_FIELDS[:-1], *counts])
     table = pd.concat(parts, ignore_index=True).sort_values(["set", "step"], kind="stable", ignore_index=True)
     return pd.concat([table, decompose(table["score"]).drop(columns="score")], axis=1)
 

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = exports(
         "formatting": ("chance", "interval", "p_value"),
         "outputs": (
             "open_album",
+            "training_album",
             "write_confidence_stage",
             "write_figures_stage",
             "write_reported_numbers",

@@ -42,6 +42,12 @@ def open_album(params: StageParams, stage: str) -> Album:
     return Album(run_dir(params.run) / "figures", origin)
 
 
+def training_album(run: str, stage: str, files: Sequence[Path]) -> Album:
+    """The figure folder of a training run; the origin of its figures is the content of the files that were read."""
+    digest = text_hash(json.dumps([file_hash(file) for file in files]))
+    return Album(run_dir(run) / "figures", {"run": run, "stage": stage, "inputs_sha256": digest})
+
+
 def write_threshold_stage(
     params: ThresholdParams, frame: pd.DataFrame, here: OperatingPoint, figures: Album
 ) -> Path:

@@ -12,6 +12,7 @@ import pandas as pd
 from ..gating.certificates import Rule
 from ..gating.scores import SCORES
 from ..judging.benchmark_measures import MEASURES, OVERALL
+from ..judging.rewards import VARIANTS
 from .columns import Column, words
 from .formatting import p_value
 from .labels import method_label, rule_labels, split_label
@@ -134,5 +135,36 @@ TABLES: dict[str, Sequence[Column] | Callable[[pd.DataFrame], Sequence[Column]]]
         Column("diff_pp", "difference [95 %]", "+.1f", ("diff_low_pp", "diff_high_pp"), unit=" pp"),
         Column("p_value", "p", p_value),
         Column("changed", format=COUNT),
+    ),
+    # training_views.alarm_table
+    "alarms": (
+        Column("arm"),
+        Column("seed"),
+        Column("step", "first step"),
+        Column("name", "warning"),
+        Column("key", "looks at"),
+        Column("value", "mean there", ".3g"),
+        Column("limit", format=".3g"),
+    ),
+    # training_views.held_out_results
+    "held_out": (
+        *map(Column, ("sampling", "arm", "seeds", "n")),
+        _pct("accuracy_pct", "accuracy %"),
+        Column("hard_pct", "on small targets %", ".1f"),
+        Column("zoom_hard_pct", "zooms, small %", ".1f"),
+        Column("zoom_easy_pct", "zooms, large %", ".1f"),
+        Column("box_iou", "IoU", ".2f"),
+        Column("diff_pp", "less the start's [95 %]", "+.1f", ("low_pp", "high_pp"), unit=" pp"),
+        P_VALUE,
+    ),
+    # training_views.reward_variants
+    "reward_variants": (
+        Column("arm"),
+        Column("n", "trajectories"),
+        Column("score", "as recorded", ".3f"),
+        *(Column(name, format=".3f") for name in VARIANTS),
+        Column("paid", "bonuses"),
+        Column("without_crop", "of them without a crop"),
+        Column("zero_pct", "scores of 0, %", ".1f"),
     ),
 }

@@ -9,5 +9,7 @@ __getattr__, __dir__, __all__ = exports(
         "evaluation": ("held_out_samples",),
         "plots": ("three_views", "training_curves"),
         "pretraining": ("run_training",),
+        "prompt_pictures": ("pictures_of_prompts",),
+        "recipe_runs": ("runs_of_recipe",),
     },
 )

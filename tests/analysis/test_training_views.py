@@ -116,3 +116,24 @@ def test_runs_without_dumps_give_empty_frames():
     for frame in (views.dump_metrics, views.score_parts, views.phase_path, views.learning_signal):
         assert len(frame(nothing)) == 0
     assert len(views.reward_variants(nothing)) == 0
+
+
+def test_held_out_answers_are_compared_with_the_start_on_the_same_questions():
+    rows = [
+        {"sampling": "greedy", "arm": arm, "seed": seed, "sample": sample, "hard": sample < 2, "right": right,
+         "tool": arm == "bonus", "box_iou": 0.5 if arm == "bonus" else None}
+        for arm, seed, answers in (("start", 0, [0, 1, 1, 0]), ("bonus", 0, [1, 1, 1, 0]), ("bonus", 1, [1, 1, 1, 1]))
+        for sample, right in enumerate(answers)
+    ]  # fmt: skip
+    start, bonus = views.held_out_results(pd.DataFrame(rows)).to_dict("records")
+    assert (start["accuracy_pct"], start["hard_pct"], start["zoom_easy_pct"], start["n"]) == (50, 50, 0, 4)
+    assert np.isnan(start["diff_pp"])
+    assert (bonus["seeds"], bonus["accuracy_pct"], bonus["hard_pct"], bonus["zoom_hard_pct"]) == (
+        2,
+        87.5,
+        100,
+        100,
+    )
+    assert (bonus["diff_pp"], bonus["box_iou"]) == (37.5, 0.5)
+    assert bonus["low_pp"] < 37.5 < bonus["high_pp"]
+    assert len(views.held_out_results(pd.DataFrame(columns=["arm", "seed", "sampling"]))) == 0

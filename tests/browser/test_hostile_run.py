@@ -73,6 +73,7 @@ def home(tmp_path_factory) -> Path:
     needs_chromium()
     home = tmp_path_factory.mktemp("hostile")
     hostile.write_benchmark(home / "data")
+    hostile.write_training(home / "training")
     with pytest.MonkeyPatch.context() as patch, hostile.hostile_server() as server:
         patch.setenv("SPECEYES_RUNS", str(home / "runs"))
         model = f"{server.base_url}?model={{}}&processor=qwen2_5_vl".format
@@ -86,7 +87,12 @@ def home(tmp_path_factory) -> Path:
                 "repeats": 2,
                 "validation_root": "",
             },
-            **{"orders": ["rotated_1"], "settings": ["min > 0.9"], "author": hostile.attack("author")},
+            **{
+                "path": str(home / "training"),
+                "orders": ["rotated_1"],
+                "settings": ["min > 0.9"],
+                "author": hostile.attack("author"),
+            },
         }
         whole, cells_of = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BEGIN)]), {}
         for name in NAMES:
@@ -106,7 +112,7 @@ def cells(name: str, values: dict) -> list[nbformat.NotebookNode]:
     given = {key: value for key, value in values.items() if key in ALL_NOTEBOOKS[name].model_fields}
     if name == "study_replay_fidelity":  # it runs the models once per setting, under a name of its own
         given |= {"run": f"{RUN}_fidelity", "limit": 2}
-    if name.startswith("study_"):
+    if name.startswith("study_") and "tasks" in ALL_NOTEBOOKS[name].model_fields:
         given["tasks"] = hostile.TASKS[:1]
     code = [c for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
     lines = "\n".join(f"{key} = {value!r}" for key, value in given.items())
@@ -145,6 +151,8 @@ def test_every_exported_page_shows_hostile_text_as_text(home, browser):
     assert shown["02_gated_agent_eval"] >= {"router", "thought", "box", "label", "answer", "error"}
     assert shown["03_judging"] >= {"question", "answer"}
     assert shown["explore_gating"] >= {"author", "question", "option", "thought"}
+    assert shown["explore_training"] >= {"question", "thought", "answer"}
+    assert shown["read_training_run"] >= {"metric"}
     assert shown["explore_traces"] >= {"question", "thought", "answer"}
 
 

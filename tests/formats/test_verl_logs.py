@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from speceyes_lib.errors import DataError
 from speceyes_lib.formats.event_files import read_scalars
-from speceyes_lib.formats.verl_logs import read_training, read_training_runs
+from speceyes_lib.formats.verl_logs import read_training
 
 WRITTEN = Path(__file__).parent / "verl"  # event files that TensorBoard 2.21 wrote
 TRUTH = {
@@ -276,17 +276,3 @@ def test_a_table_with_a_column_per_key(tmp_path):
     shutil.copy(sorted(WRITTEN.iterdir())[0], tmp_path)
     wide = read_training(tmp_path).wide()
     assert wide["num_turns/mean"].to_dict() == {1: 3.0, 2: 4.0, 3: 5.0}
-
-
-def test_runs_of_several_arms_and_seeds_are_read_from_one_folder_and_a_single_run_too(tmp_path):
-    for name, value in {"bonus-0": 1.0, "bonus-1": 2.0, "no_bonus-0": 3.0, "notes": 9.0}.items():
-        (tmp_path / "all" / name).mkdir(parents=True)
-        (tmp_path / "all" / name / "run.log").write_text(f"step:1 - a:{value}\n")
-    write_dump(tmp_path / "all" / "bonus-1" / "rollouts", 1, [trajectory()])
-    runs = read_training_runs(tmp_path / "all")
-    assert runs.metrics[["arm", "seed", "value"]].to_numpy().tolist() == [
-        ["bonus", 0, 1.0], ["bonus", 1, 2.0], ["no_bonus", 0, 3.0],
-    ]  # fmt: skip
-    assert runs.rollouts[["arm", "seed", "score"]].to_numpy().tolist() == [["bonus", 1, 0.8]]
-    one = read_training_runs(tmp_path / "all" / "notes")
-    assert one.metrics[["arm", "seed", "value"]].to_numpy().tolist() == [["notes", 0, 9.0]]

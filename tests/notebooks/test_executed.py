@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from training_runs import write_runs
 
 from speceyes_lib.report import site
 from speceyes_lib.workflow.execute import JobError, execute
@@ -73,6 +74,7 @@ def executed(runs, benchmark_root) -> dict[str, nbformat.NotebookNode]:
         ),
         ("study_position_bias", {"tasks": TASKS_OF_FEW, "orders": ["rotated_1"], "bootstrap": 200}),
         ("study_reported_numbers", {}),
+        ("study_deepeyes_recipe", {"path": str(write_runs(runs / "logs", seeds=1, steps=6))}),
     ]
     done = {}
     for name, parameters in steps:

@@ -25,7 +25,7 @@ def test_curves_have_a_panel_per_metric_a_line_per_arm_and_the_warnings(runs):
     metrics = pd.concat([runs.metrics.astype({"key": object}), views.dump_metrics(runs.rollouts)])
     bands = views.curve_bands(metrics, list(plots.TITLES))
     alarms = views.alarm_table(runs.metrics, runs.rollouts)
-    figure = plots.training_curves(bands, alarms)
+    figure = plots.training_metrics(bands, alarms)
     keys = list(bands["key"].unique())
     assert titles(figure)[: len(keys)] == [plots.TITLES[key] for key in keys]
     score = figure.axes[0]
@@ -35,12 +35,12 @@ def test_curves_have_a_panel_per_metric_a_line_per_arm_and_the_warnings(runs):
     lane = figure.axes[-1]
     assert [label.get_text() for label in lane.get_yticklabels()] == list(alarms["name"].unique())
     assert sum(len(line.get_xdata()) for line in lane.lines) == len(alarms) > 0
-    assert len(plots.training_curves(bands[bands["key"] == keys[0]]).axes) == 1
+    assert len(plots.training_metrics(bands[bands["key"] == keys[0]]).axes) == 1
 
 
 def test_bars_of_a_score_end_where_its_line_is(runs):
     parts = views.score_parts(runs.rollouts)
-    ax = plots.score_parts(parts).axes[0]
+    ax = plots.parts_of_score(parts).axes[0]
     tops = np.array([bar.get_y() + bar.get_height() for bar in ax.containers[1]])
     below = np.array([bar.get_height() for bar in ax.containers[2]])
     assert tops + below == pytest.approx(ax.lines[0].get_ydata())
@@ -56,7 +56,7 @@ def test_shares_right_with_and_without_the_tool_are_two_lines(runs):
 
 def test_the_phase_path_begins_hollow_and_ends_large(runs):
     path = views.phase_path(runs.rollouts)
-    ax = plots.phase_path(path).axes[0]
+    ax = plots.tool_phases(path).axes[0]
     drawn = next(line for line in ax.lines if line.get_label() == "bonus")
     bonus = path[path["arm"] == "bonus"]
     assert drawn.get_xdata().tolist() == bonus["tool_rate"].tolist()
@@ -70,21 +70,21 @@ def test_advantages_are_drawn_once_each_and_flat_groups_are_shaded():
          "flat": [True, True, False, False], "advantage": [0.0, 0.0, -0.7, 0.7],
          "right": [0.0, 0.0, np.nan, 1.0], "used_tool": [False, False, False, True]}
     )  # fmt: skip
-    ax = plots.group_advantages(table).axes[0]
+    ax = plots.advantages_by_prompt(table).axes[0]
     drawn = np.concatenate([line.get_ydata() for line in ax.lines if line.get_linewidth() == 0])
     assert sorted(drawn) == [-0.7, 0.0, 0.0, 0.7]
     assert len(ax.patches) == 1
 
 
 def test_signal_and_bounds_have_a_panel_per_arm(runs):
-    assert titles(plots.learning_signal(views.learning_signal(runs.rollouts))) == ["bonus", "rate_too_high"]
-    figure = plots.accuracy_bounds(views.bounds_by_step(runs.metrics))
+    assert titles(plots.signal_by_part(views.learning_signal(runs.rollouts))) == ["bonus", "rate_too_high"]
+    figure = plots.possible_accuracy(views.bounds_by_step(runs.metrics))
     assert titles(figure) == ["bonus", "rate_too_high"]
     assert len(figure.axes[0].collections) == 2  # seeds
 
 
 def test_a_figure_without_numbers_says_why():
     empty = pd.DataFrame(columns=["arm", "step", "key", "group", "tool_rate", "difference"])
-    for draw in (plots.training_curves, plots.score_parts, plots.right_by_tool, plots.phase_path,
-                 plots.learning_signal, plots.group_advantages, plots.accuracy_bounds):  # fmt: skip
+    for draw in (plots.training_metrics, plots.parts_of_score, plots.right_by_tool, plots.tool_phases,
+                 plots.signal_by_part, plots.advantages_by_prompt, plots.possible_accuracy):  # fmt: skip
         assert draw(empty).axes[0].texts[0].get_text()

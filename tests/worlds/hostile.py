@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 from servers import Server, completion, scripted_server
+from training_runs import write_run
 
 TASKS = ["vstar/direct_attributes", "hr/hr_bench_4k", "pope/random"]
 ALTERNATIVES = 64
@@ -62,6 +63,20 @@ def write_benchmark(root: Path, n: int = 4) -> None:
     head = ["index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image"]
     (root / "hr" / "hr_bench_4k.tsv").write_text("\n".join("\t".join(row) for row in [head, *rows]))
     (pope / "coco_pope_random.json").write_text("\n".join(lines))
+
+
+def write_training(folder: Path) -> None:
+    """A training run, hostile in the names of metrics and data sources, in prompts, outputs and truths."""
+    run = write_run(folder / "evil-arm <img src=x onerror=window.attacked='arm'>-0", "bonus", 0, steps=2)
+    for dump in run.glob("rollouts/*.jsonl"):
+        rows = [json.loads(line) for line in dump.read_text("utf-8").splitlines()]
+        for row in rows:
+            row["input"] += f" {attack('question')}"
+            row["output"] = f"<think>{attack('thought')}</think>{row['output']}{attack('answer')}"
+            row["gts"] = attack("answer")
+        dump.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with (run / "console.log").open("a", encoding="utf-8") as log:
+        log.write(f"step:2 - val-core/{attack('metric')}/acc/mean@1:0.5 - {attack('metric')}\n")
 
 
 def _reply(_: int, body: dict) -> tuple[int, dict]:

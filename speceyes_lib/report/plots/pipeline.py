@@ -25,6 +25,9 @@ BOXES = {
     "study_reported_numbers": (54, 2, 13, 4, "reported numbers"),
     "explore_gating": (76, 2, 11, 4, "the gate"),
     "explore_traces": (88, 2, 11, 4, "trajectories"),
+    "study_deepeyes_recipe": (15, -5, 14, 4, "recipe by RL"),
+    "read_training_run": (31, -5, 14, 4, "a run of training"),
+    "explore_training": (47, -5, 14, 4, "its trajectories"),
 }
 _ARROWS = (  # from (x, y) to (x, y)
     ((11, 15), (15, 15)),
@@ -34,8 +37,12 @@ _ARROWS = (  # from (x, y) to (x, y)
     ((84.5, 15), (88.5, 15)),
     ((20.5, 6), (20.5, 11)),
 )
-_CAPTIONS = ((48.5, "studies, started by hand"), (87.5, "explorers of a finished run"))  # x, text
-_HEIGHT = 20  # of the drawing, in the same unit
+_CAPTIONS = (  # x, y, text
+    (48.5, 7.8, "studies, started by hand"),
+    (87.5, 7.8, "explorers of a finished run"),
+    (38, 0.5, "how such an agent is trained"),
+)
+_BOTTOM, _TOP = -6, 20  # of the drawing, in the same unit
 
 
 @drawn
@@ -50,10 +57,10 @@ def pipeline(stage: str) -> Figure:
     """
     if stage not in BOXES:
         raise KeyError(f"{stage}: no box in {__name__}.BOXES; add a line for it")
-    figure, ax = plt.subplots(figsize=(PAGE_IN, PAGE_IN * _HEIGHT / 100))
+    figure, ax = plt.subplots(figsize=(PAGE_IN, PAGE_IN * (_TOP - _BOTTOM) / 100))
     ax.set_axis_off()
     ax.set_xlim(0, 100)
-    ax.set_ylim(0, _HEIGHT)
+    ax.set_ylim(_BOTTOM, _TOP)
     for name, (*place, text) in BOXES.items():
         marked, color = name == stage, METHOD_COLORS["speceyes_min"]
         look = {"facecolor": color if marked else "white", "edgecolor": color if marked else MUTED}
@@ -61,6 +68,6 @@ def pipeline(stage: str) -> Figure:
         box(ax, place, text, look, 0.8, fontsize=6.5, **font)
     for begin, end in _ARROWS:
         ax.add_patch(FancyArrowPatch(begin, end, arrowstyle="-|>", mutation_scale=7, color=INK, shrinkA=0))
-    for x, text in _CAPTIONS:
-        ax.text(x, 7.8, text, ha="center", va="center", fontsize=6.5, color=MUTED)
+    for x, y, text in _CAPTIONS:
+        ax.text(x, y, text, ha="center", va="center", fontsize=6.5, color=MUTED)
     return figure

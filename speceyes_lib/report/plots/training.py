@@ -23,6 +23,7 @@ TITLES = {
     "timing_s/step": "seconds a step",
     "timing_s/gen": "seconds of sampling",
     "timing_s/update_actor": "seconds of the update",
+    "dump/score": "score, points",
     "dump/right": "right, share",
     "dump/tool_rate": "tool used, share",
     "dump/format_errors": "format errors, share",
@@ -35,7 +36,7 @@ NO_DUMPS = "No trajectories were dumped."
 
 
 @drawn
-def training_curves(bands: pd.DataFrame, alarms: pd.DataFrame | None = None) -> Figure:
+def training_metrics(bands: pd.DataFrame, alarms: pd.DataFrame | None = None) -> Figure:
     """A panel per metric over the steps, a line per arm, its seeds as a band, and early warnings below.
 
     Args:
@@ -87,7 +88,7 @@ def _alarm_lane(ax: Axes, alarms: pd.DataFrame, names: list, arms: list, steps: 
 
 
 @drawn
-def score_parts(parts: pd.DataFrame) -> Figure:
+def parts_of_score(parts: pd.DataFrame) -> Figure:
     """The mean score of each step as the sum of its parts, an arm a panel.
 
     Args:
@@ -140,7 +141,7 @@ def right_by_tool(parts: pd.DataFrame) -> Figure:
 
 
 @drawn
-def phase_path(path: pd.DataFrame) -> Figure:
+def tool_phases(path: pd.DataFrame) -> Figure:
     """Tool use against what the tool goes with, a point per window, from the hollow first to the large last one.
 
     Args:
@@ -175,7 +176,7 @@ def phase_path(path: pd.DataFrame) -> Figure:
 
 
 @drawn
-def learning_signal(signal: pd.DataFrame) -> Figure:
+def signal_by_part(signal: pd.DataFrame) -> Figure:
     """Which part of the reward separates the trajectories of a group, and the share of groups that teach nothing.
 
     Args:
@@ -197,7 +198,7 @@ def learning_signal(signal: pd.DataFrame) -> Figure:
 
 
 @drawn
-def group_advantages(ledger: pd.DataFrame) -> Figure:
+def advantages_by_prompt(ledger: pd.DataFrame) -> Figure:
     """The advantage of each trajectory of a step, a column per prompt; flat groups are shaded.
 
     Args:
@@ -234,7 +235,7 @@ def group_advantages(ledger: pd.DataFrame) -> Figure:
 
 
 @drawn
-def accuracy_bounds(bounds: pd.DataFrame) -> Figure:
+def possible_accuracy(bounds: pd.DataFrame) -> Figure:
     """Between which limits the accuracy lies by the mean score alone.
 
     Args:

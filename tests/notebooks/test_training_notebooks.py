@@ -1,0 +1,94 @@
+"""The notebooks about reinforcement learning run on any logs of verl: complete ones, a console log, dumps alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from PIL import Image
+from training_runs import write_runs
+
+from speceyes_lib.errors import DataError
+from speceyes_lib.workflow.execute import execute
+from tests.notebooks.test_executed import outputs, text_of
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory) -> Path:
+    """Runs of two arms, and parts of one of them as users have them."""
+    folder = tmp_path_factory.mktemp("logs")
+    write_runs(folder / "all", ("bonus", "rate_too_high"), seeds=2, steps=8)
+    for part in ("console.log", "metrics.jsonl", "rollouts"):
+        source, target = folder / "all/bonus-0" / part, folder / part.split(".")[0] / part
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    return folder
+
+
+@pytest.fixture
+def quick_figures(monkeypatch) -> None:
+    """Figures take most of the time: they are drawn, but not laid out, and saved as blank pictures."""
+
+    def save(self, target, **_) -> None:
+        kind = "PDF" if str(target).endswith("pdf") else "PNG"
+        Image.new("RGB", (96, 96)).save(target, kind, dpi=(96, 96))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
+    monkeypatch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def cells_run(name: str, **parameters) -> dict:
+    """What the code cells of a notebook leave behind, run in this process: a kernel of its own takes seconds."""
+    names = dict(parameters)
+    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            exec(compile(cell.source, name, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize(("name", "figures"), [("read_training_run", 7), ("explore_training", 0)])
+def test_it_runs_by_papermill_without_error_or_warning(name, figures, logs, tmp_path):
+    execute(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", {"path": str(logs / "all")})
+    shown = outputs(nbformat.read(tmp_path / f"{name}.ipynb", 4))
+    for output in shown:
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+        assert str(NOTEBOOKS.parent) not in text_of(output)
+        assert "Warning" not in text_of(output)
+    assert sum("image/png" in output.get("data", {}) for output in shown) == figures
+    live = [o for o in shown if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert len(live) == (name == "explore_training")
+    # a trajectory is shown, and as text
+    assert ("&lt;answer&gt;" in "\n".join(map(text_of, shown))) == (name != "read_training_run")
+
+
+@pytest.mark.parametrize(
+    ("what", "bands", "trajectories"),
+    [("all", 11, 512), ("console", 6, 0), ("metrics", 6, 0), ("rollouts", 6, 128)],
+)
+def test_a_part_of_the_logs_is_enough(what, bands, trajectories, logs, runs, quick_figures):
+    names = cells_run("read_training_run", path=str(logs / what))
+    assert names["bands"]["key"].nunique() == bands
+    assert len(names["runs"].rollouts) == trajectories
+    assert len(list((runs / "training/figures").glob("*.png"))) == 7
+    explored = cells_run("explore_training", path=str(logs / what))
+    assert len(explored["explorer"].samples.rows) == (4 if trajectories else 0)
+    assert bool(explored["explorer"].message.value) == (not trajectories)
+    studied = cells_run("study_deepeyes_recipe", path=str(logs / what))
+    assert len(studied["results"]) == 0
+
+
+@pytest.mark.parametrize("name", ["read_training_run", "explore_training", "study_deepeyes_recipe"])
+def test_a_folder_that_holds_no_run_is_one_sentence(name, tmp_path):
+    with pytest.raises(DataError, match=r"there is no such file or folder"):
+        cells_run(name, path=str(tmp_path / "none"))
