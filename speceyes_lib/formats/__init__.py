@@ -9,5 +9,12 @@ __getattr__, __dir__, __all__ = exports(
         "speceyes_export": ("export",),
         "training_runs": ("TrainingRuns", "read_training_runs"),
         "verl_logs": ("TrainingLog", "read_training"),
+        "spec_tool_call": (
+            "original_pairs",
+            "original_summary",
+            "read_tool_results",
+            "tool_run_of",
+            "write_tool_results",
+        ),
     },
 )
