@@ -13,6 +13,17 @@ __getattr__, __dir__, __all__ = exports(
         "reported": ("read_reported", "reported_points"),
         "results": ("auroc_results",),
         "run_result": ("summarised",),
+        "guess_gate": (
+            "calibrate_guesses",
+            "certified_waste",
+            "compare_guess_scores",
+            "gate_front",
+            "least_waste",
+            "predictor_baselines",
+            "thresholds_by_value",
+        ),
+        "tool_arms": ("audit_arms", "audit_findings", "compare_all", "compare_arms", "tool_latency"),
+        "tool_ledger": ("ceiling_losses", "guess_ledger", "hit_at_k", "ledger_by"),
         "sample_frame": ("routed", "samples"),
         "training_views": (
             "alarm_table",

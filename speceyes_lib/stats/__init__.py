@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "intervals": ("Estimate", "proportion", "wilson"),
         "resampling": ("Bootstrap", "bootstrap_ratio", "bootstrap_statistic", "linearised_ratio"),
         "proportions": ("accuracy", "funnel_shares", "mean", "share", "yes_no_scores"),
-        "paired": ("paired_test", "speedup"),
+        "paired": ("paired_test", "sign_flip_test", "speedup"),
         "ranking": ("auroc", "risk_coverage", "rolling_accuracy"),
         "calibration": ("reliability",),
     },

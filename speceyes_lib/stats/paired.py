@@ -104,3 +104,38 @@ def speedup(
         if len(bad):
             raise UserError(f"{name}[{bad[0]}] is {values[bad[0]]}; expected seconds of at least 0.")
     return replace(bootstrap_ratio(*times.values(), groups, bootstrap), unit="x")
+
+
+def sign_flip_test(differences: ArrayLike, draws: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of paired differences being symmetric around 0, by flipping their signs; nan without any.
+
+    Up to 2^12 sign patterns are all counted, otherwise `draws` are drawn.
+
+    Args:
+        differences: one per pair [pairs], such as seconds of two arms on a task.
+        draws: patterns to draw.
+        seed: of the draws.
+
+    Raises:
+        UserError: a difference is not finite.
+
+    Source: Fisher (1935), The Design of Experiments, section 21 (randomisation test).
+    """
+    values = as_numbers("differences", differences)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise UserError(
+            f"differences[{bad[0]}] is {values[bad[0]]}; expected numbers. Leave out pairs without both."
+        )
+    if not len(values):
+        return math.nan
+    observed = abs(float(values.sum()))
+    if len(values) <= 12:
+        signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
+        extra = 0
+    else:
+        signs = 1 - 2 * np.random.default_rng(seed).integers(0, 2, (draws, len(values)))
+        extra = 1  # the observed pattern is one of those possible
+    slack = 1e-12 * float(np.abs(values).sum())  # sums of the same numbers may round differently
+    as_large = int((np.abs(signs @ values) >= observed - slack).sum())
+    return (as_large + extra) / (len(signs) + extra)

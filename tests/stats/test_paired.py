@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.errors import UserError
-from speceyes_lib.stats.paired import paired_test, speedup
+from speceyes_lib.stats.paired import paired_test, sign_flip_test, speedup
 from speceyes_lib.stats.proportions import accuracy
 from speceyes_lib.stats.ranking import auroc
 from speceyes_lib.stats.resampling import Bootstrap
@@ -91,3 +91,19 @@ def test_a_single_group_has_no_interval():
     for estimate in (auroc(score, right, ["a"] * 20), speedup(score, score, ["a"] * 20)):
         assert math.isfinite(estimate.value)
         assert str(estimate).endswith("[no interval] (n=20)")
+
+
+def test_sign_flips_of_few_pairs_are_all_counted():
+    assert sign_flip_test([1, 2, 3]) == 2 / 8
+    assert sign_flip_test([1, -1]) == 1.0
+    assert sign_flip_test([0, 0]) == 1.0
+    assert np.isnan(sign_flip_test([]))
+    with pytest.raises(UserError, match=r"differences\[1\] is nan"):
+        sign_flip_test([1, np.nan])
+
+
+def test_sign_flips_of_many_pairs_are_drawn():
+    rng = np.random.default_rng(0)
+    assert sign_flip_test(rng.normal(1, 1, 40)) < 0.001
+    p_values = [sign_flip_test(rng.normal(0, 1, 20), 500, seed) for seed in range(200)]
+    assert 0.02 < np.mean(np.array(p_values) < 0.1) < 0.2
