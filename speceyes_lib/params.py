@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from .agents.registry import AGENTS
 from .errors import ConfigError, nearest
@@ -23,6 +23,8 @@ from .models.endpoint import parse_endpoints
 from .models.registry import backend_type
 from .paths import is_run_name
 from .runs.arms import ARMS, BATCHED, DEFAULT_ARMS, ROUTERS, Arm
+from .runs.own_scores import names_of_scores
+from .runs.recorded_run import tasks_of
 from .stats.resampling import Bootstrap
 from .tasks.hub import ITEMS
 from .tasks.images import Crop
@@ -49,19 +51,32 @@ def field(default: Any, description: str, key: str | None = "", **limits: Any) -
 
 def _known(what: str, valid: Collection[str], if_empty: Collection[str] | None = None) -> AfterValidator:
     """Accepts a known name, or a list of different ones. An empty list stands for `if_empty`; None refuses it."""
+    return AfterValidator(lambda value: _checked(value, what, valid, if_empty))
 
-    def check(value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        for name in names:
-            if name not in valid:
-                raise ValueError(f"no {what} {name!r}{nearest(name, valid)}; valid are {', '.join(valid)}")
-        if len(set(names)) < len(names):
-            raise ValueError(f"a {what} is named twice")
-        if not names and if_empty is None:
-            raise ValueError(f"name at least one {what}")
-        return value or list(if_empty)
 
-    return AfterValidator(check)
+def _checked(value: Any, what: str, valid: Collection[str], if_empty: Collection[str] | None) -> Any:
+    names = [value] if isinstance(value, str) else value
+    for name in names:
+        if name not in valid:
+            raise ValueError(f"no {what} {name!r}{nearest(name, valid)}; valid are {', '.join(valid)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a {what} is named twice")
+    if not names and if_empty is None:
+        raise ValueError(f"name at least one {what}")
+    return value or list(if_empty)
+
+
+def _task_of_run(value: list[str], info: ValidationInfo) -> list[str]:
+    """Tasks of the benchmarks, or of the run. None: the paper's, or the run's where it has none of the benchmarks'."""
+    held = tasks_of(info.data["run"]) if "run" in info.data else []
+    own = [task for task in held if task not in TASKS]
+    return _checked(value, "task", (*TASKS, *own), own if own == held and own else REPORTED_TASKS)
+
+
+def _score_of_run(value: str, info: ValidationInfo) -> str:
+    """A score of the evidence, or one that was added to the run."""
+    own = names_of_scores(info.data["run"]) if "run" in info.data else ()
+    return _checked(value, "score", (*GATE_SCORES, *own), None)
 
 
 def _plain_name(name: str) -> str:
@@ -107,6 +122,14 @@ AgentsTogether = Annotated[
 Arms = Annotated[list[str], _known("arm", ARMS), field(..., "ways to run; _batched: many at once", "arms")]
 Score = Annotated[
     str, _known("score", GATE_SCORES), field(..., "score that is compared with the threshold", "gate.score")
+]
+ScoreOfRun = Annotated[
+    str, AfterValidator(_score_of_run), field(..., "score that is compared with the threshold", "gate.score")
+]
+TasksOfRun = Annotated[
+    list[str],
+    AfterValidator(_task_of_run),
+    field([], "benchmark/split, in this order; empty: those of the paper", "data.tasks"),
 ]
 K = Annotated[int, field(..., "alternatives in the separability (the paper's K)", "gate.k", ge=2)]
 Slope = Annotated[float, field(..., "slope of the sigmoid (the paper's a)", "gate.slope", gt=0)]
@@ -425,8 +448,9 @@ class JudgingParams(AskingParams):
 class CollectParams(StageParams):
     """What the notebooks that analyse the instrumented arm of a finished run have in common."""
 
+    tasks: TasksOfRun = []
     arm: Literal["collect"] = field("collect", "the instrumented arm that is analysed", key=None)
-    score: Score = "min"
+    score: ScoreOfRun = "min"
     delta_pp: float = field(
         0.0,
         "accuracy in points the gate may cost when the threshold is chosen",
@@ -464,7 +488,18 @@ class ConfidenceParams(GateAnalysisParams, ResampledParams):
     )
 
 
-class CertifiedParams(GateAnalysisParams):
+class CertifyingParams(CollectParams):
+    """What the notebooks that certify thresholds have in common."""
+
+    risk_target: Share = field(0.05, "certified: share of wrong ones among accepted drafts, at most")
+    loss_target: Share = field(0.015, "certified: share of samples accepted and wrong, at most")
+    pass_target: Share = field(0.2, "certified: share of wrong drafts that are accepted, at most")
+    delta: Share = field(0.1, "how often a bound that is certified with probability may fail")
+    repeats: Count = field(20, "random halves that rules are tried on")
+    seed: Seed = 0
+
+
+class CertifiedParams(GateAnalysisParams, CertifyingParams):
     """04_certified_thresholds: what the threshold in use gains and loses, and which thresholds hold on unseen data."""
 
     shown = (
@@ -472,11 +507,12 @@ class CertifiedParams(GateAnalysisParams):
         *("delta", "repeats", "seed"),
     )
 
-    risk_target: Share = field(0.05, "certified: share of wrong ones among accepted drafts, at most")
-    loss_target: Share = field(0.015, "certified: share of samples accepted and wrong, at most")
-    pass_target: Share = field(0.2, "certified: share of wrong drafts that are accepted, at most")
-    delta: Share = field(0.1, "how often a bound that is certified with probability may fail")
-    repeats: Count = field(20, "random halves that rules are tried on")
+
+class OwnResultsParams(CertifyingParams):
+    """study_own_results: a gate judged from a table of results, with as few as three columns."""
+
+    section = "own_results"
+    shown = ("run", "tasks", "score", "risk_target", "loss_target", "delta", "repeats", "seed")
 
 
 class CostsParams(GateAnalysisParams):
@@ -489,6 +525,7 @@ class FiguresParams(ResampledParams):
     """05_paper_figures: summary, tables and figures of this run, of the reported numbers, or of both."""
 
     section = "figures"
+    tasks: TasksOfRun = []
     shown = ("run", "tasks", "arms", "source", "more_runs", "score", "threshold_from", "bootstrap", "seed")
 
     arms: Arms = list(DEFAULT_ARMS)
@@ -496,7 +533,7 @@ class FiguresParams(ResampledParams):
         "both", "numbers shown: of this run, as reported in the paper, or both"
     )
     more_runs: list[str] = field([], "further finished runs for the table, another agent's for example")
-    score: Score = "min"
+    score: ScoreOfRun = "min"
     threshold_from: ThresholdFrom = OPERATING_POINT
     hard_below: float = field(
         HARD_BELOW, "a sample is hard when its target is under this share of the side", gt=0, le=1
@@ -665,6 +702,7 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
 BY_HAND: dict[str, type[Params]] = {
     "study_replay_fidelity": FidelityParams,
     "study_position_bias": PositionBiasParams,
+    "study_own_results": OwnResultsParams,
     "study_reported_numbers": ReportedNumbersParams,
     "train_demo_models": TrainParams,
     "explore_gating": GatingExplorerParams,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ..models.base import Generation, GenerationRequest
 from ..runs.records import Trajectory
+from ..tools.agent_tool import AgentTool
 
 
 @runtime_checkable
@@ -32,3 +35,18 @@ class Agent(Protocol):
 
     def trajectory(self) -> Trajectory:
         """All turns so far, as a record."""
+
+
+@dataclass(frozen=True)
+class AgentType:
+    """How the large model works.
+
+    Attributes:
+        label: name for readers.
+        start: (id, question_block, original, view, ...) -> an agent at its first turn.
+        tool: what it may use.
+    """
+
+    label: str
+    start: Callable[..., Agent]
+    tool: AgentTool

@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from PIL import Image
 
 from ..errors import ConfigError, nearest
+from ..plugins import contributed
 from ..tasks.images import Crop
 from ..tools import sandbox as code_sandbox
 from ..tools import zoom
-from ..tools.registry import TOOLS, AgentTool
+from ..tools.registry import TOOLS
 from ..tools.sandbox import Sandbox
-from .base import Agent
+from .base import Agent, AgentType
 from .deepeyes import DeepEyesAgent
 from .specreason import SpecReason, SpecReasonAgent
 from .thyme import ThymeAgent
-
-
-@dataclass(frozen=True)
-class AgentType:
-    """How the large model works.
-
-    Attributes:
-        label: name for readers.
-        start: (id, question_block, original, view, ...) -> an agent at its first turn.
-        tool: what it may use.
-    """
-
-    label: str
-    start: Callable[..., Agent]
-    tool: AgentTool
-
 
 AGENTS = {
     "deepeyes": AgentType("DeepEyes", DeepEyesAgent, TOOLS[zoom.NAME]),
     "thyme": AgentType("Thyme", ThymeAgent, TOOLS[code_sandbox.NAME]),
 }
+AGENTS |= contributed("AGENTS", AGENTS)
 
 
 def agent_factory(

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..errors import StageError
 from ..gating import calibration_samples, certificates, scores
 from ..gating.gate import accepts
-from ..gating.scores import GATE_SCORES, SCORES
+from ..gating.scores import GATE_SCORES
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
 from ..gating.threshold import OperatingPoint
-from ..params import GateAnalysisParams
+from ..params import ConfidenceParams, GateAnalysisParams
 from ..replay import outcomes, payoff, replay_data
 from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, simulate_fleet
 from ..replay.replay_data import ABSENT, NotRecorded, ReplayData
@@ -125,7 +126,7 @@ class ConfidenceData:
         drafts = self.drafts
         columns = ("promised_pct", "accuracy_pct", "low_pct", "high_pct", "n_bin")
         parts = [pd.DataFrame(columns=["score", *columns])]
-        for name in (group[0] for group in self.identical if SCORES[group[0]].is_probability):
+        for name in (group[0] for group in self.identical if scores.score_of(group[0]).is_probability):
             bins = calibration.reliability(drafts[name], drafts["right"], n_bins)
             parts.append(pd.DataFrame({"score": name, **{c: getattr(bins, c) for c in columns}}))
         return pd.concat(parts[1:] or parts, ignore_index=True)
@@ -236,6 +237,11 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     recorded = recorded_run.open(params.run, tasks=params.tasks)
     frame = sample_frame.samples(recorded, [params.arm], scores=[params.score])
     data = replay_data.load(recorded)
+    own = f"notebooks/study_own_results.ipynb shows what run {params.run} allows"
+    if (data.agent == ABSENT).all():
+        raise StageError(f"run {params.run}: no answer of an agent is recorded to compare with; {own}")
+    if isinstance(params, ConfidenceParams) and not {*params.modes} & {*data.score_names}:
+        raise StageError(f"run {params.run}: none of the scores {', '.join(params.modes)} is recorded; {own}")
     config = recorded.config(f"02_{params.arm}")
     k, slope = config.get("k") or DEFAULT_K, config.get("slope") or DEFAULT_SLOPE
     setting = Setting(
@@ -263,6 +269,8 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
         missing["times and speedups"] = "the run was not timed"
     if (data.agent == ABSENT).any():
         missing["some of the agent's answers"] = f"{int((data.agent == ABSENT).sum())} are not recorded"
+    for name, of_id in recorded.own_scores.items():
+        table[name] = frame["id"].map(of_id).to_numpy(dtype=np.float64)
     table.index = frame.index
     seen, right = frame["draft_verdict"].notna(), sample_frame.right_of(frame, "draft")
     learned = scores.combination(table[seen], right[seen].to_numpy(), frame["group"][seen], seed=params.seed)

@@ -15,7 +15,7 @@ from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, flatte
 from ..runs.arms import DRAFT_STAGE
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import PHASES, AgentRecord, JudgedRecord, VerdictValue
-from ..tasks.registry import place_of
+from ..tasks.registry import place_of, task_of
 
 ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
 
@@ -25,7 +25,7 @@ def assemble(
 ) -> pd.DataFrame:
     """Join the records of the arms with their verdicts, both arm -> id -> record; columns: see `samples`."""
     facts = {id_: record for records in judged.values() for id_, record in records.items()}
-    ids = sorted(facts, key=lambda id_: (place_of(id_.rsplit("/", 1)[0]), id_))
+    ids = sorted(facts, key=lambda id_: (place_of(task_of(id_)), id_))
     index = {id_: i for i, id_ in enumerate(ids)}
     frame = pd.DataFrame({"id": ids})
     parts = frame["id"].str.split("/", n=2, expand=True).reindex(columns=range(3))
@@ -242,7 +242,9 @@ def samples(
         }
     frame = assemble(records, judged)
     for name in scores if "collect" in arms else ():
-        if name not in PAPER_SCORES:
+        if name in recorded.own_scores:
+            frame[f"score_{name}"] = frame["id"].map(recorded.own_scores[name]).astype("float64")
+        elif name not in PAPER_SCORES:
             frame[f"score_{name}"] = _score_of_evidence(recorded, frame["id"], name)
     # a word and a few numbers only: pandas copies attrs deeply on every operation
     frame.attrs["protocol"] = protocol

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
-from ..gating.scores import EQUAL_SCORES, SCORES
+from ..gating.scores import EQUAL_SCORES, score_of
 from ..stats.calibration import CalibrationBins, brier_terms
 from ..stats.checks import as_flags, as_scores
 from ..stats.ranking import Ranking
@@ -70,7 +70,7 @@ def compare_scores(
         row: dict[str, Any] = {
             "score": name,
             "n": int((~np.isnan(values[name])).sum()),
-            "is_probability": name in SCORES and SCORES[name].is_probability,
+            "is_probability": score_of(name).is_probability,
         }
         for key, drawn in result.items():
             low, high = interval_of(drawn[1:], bootstrap.level)
@@ -84,7 +84,7 @@ def _measures_of(
 ) -> Callable[[NDArray], dict[str, NDArray]]:
     """A function from sample weights [draws, n] to every measure of the score by name: float64 [draws]."""
     ranking = Ranking(score, right)
-    is_probability = name in SCORES and SCORES[name].is_probability
+    is_probability = score_of(name).is_probability
     if is_probability:
         bins = CalibrationBins(score, right, n_bins)
         squares = np.nan_to_num(brier_terms(score, right))

@@ -11,6 +11,7 @@ import pandas as pd
 from ..report.sample_page import VERDICT_COLORS, VERDICT_SIGNS, recorded_sample, short_id
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord, JudgedRecord, Turn
+from ..tasks.registry import task_of
 from .state import ALL, TraceView, in_task
 
 COLUMNS = ("id", "task", "question", "answer", "verdict", "turns", "tool_errors", "ms", "decision")
@@ -49,7 +50,7 @@ def trace_table(run: RecordedRun, arm: str) -> pd.DataFrame:
         rows.append(
             {
                 "id": id_,
-                "task": id_.rsplit("/", 1)[0],
+                "task": task_of(id_),
                 "question": judged.question if judged else "",
                 "answer": record.answer,
                 "verdict": verdicts.get("final"),

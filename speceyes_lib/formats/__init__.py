@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "importing": ("READERS", "import_files", "import_report"),
         "speceyes_export": ("export",),
+        "tables": ("import_table",),
         "training_runs": ("TrainingRuns", "read_training_runs"),
         "verl_logs": ("TrainingLog", "read_training"),
         "spec_tool_call": (

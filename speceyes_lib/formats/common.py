@@ -18,6 +18,7 @@ from typing import Any, Literal
 from ..errors import DataError, UserError
 from ..paths import possible, shown, stage_dir
 from ..runs.arms import DRAFT_STAGE
+from ..runs.evidence import Evidence
 from ..runs.provenance import file_hash
 from ..runs.records import (
     AgentRecord,
@@ -99,6 +100,7 @@ class ImportedStage:
         verdicts: source ("final", "draft", "agent") -> id -> (verdict, rule). Empty when nothing was judged.
         wall_s: seconds of the whole split; None when no file holds them.
         judged: the other fields of a judge's file.
+        evidence: id -> the log-probabilities of its draft, where the files hold them.
     """
 
     stage: str
@@ -112,6 +114,7 @@ class ImportedStage:
     files: list[Path] = field(default_factory=list)
     wall_s: float | None = None
     judged: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
 
     def add(self, record: DraftRecord | AgentRecord, facts: ImportedSample) -> None:
         """Add a record. Raises LineError for a sample that was read before: the first one counts."""
@@ -411,7 +414,7 @@ def write(run: str, parts: Iterable[ImportedStage], source: str, if_changed: IfC
             ) as store:
                 for id_, record in records.items():
                     if id_ not in store.done_ids:
-                        store.append(record)
+                        store.append(record, part.evidence.get(id_) if kind is DraftRecord else None)
                 store.finish(timing, environment={"imported_from": source})
 
 

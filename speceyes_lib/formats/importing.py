@@ -16,12 +16,14 @@ from ..tasks.registry import SIZES
 from . import deepeyes, lmms_vlmevalkit, speceyes
 from .common import Finder, ImportedStage, Problems, write
 
+# of other programs; a table of one's own is read by `tables.import_table`
 READERS = {
     "speceyes": speceyes.read,
     "deepeyes": lambda *given: {"": deepeyes.read(*given)},
     "lmms-eval": lambda *given: {"": lmms_vlmevalkit.read_lmms_eval(*given)},
     "vlmevalkit": lambda *given: {"": lmms_vlmevalkit.read_vlmevalkit(*given)},
 }
+SOURCES = ("table", *READERS)
 
 
 def import_files(
@@ -65,7 +67,8 @@ def import_report(runs: dict[str, list[ImportedStage]]) -> list[str]:
     lines = []
     for name, part in ((name, part) for name, parts in runs.items() for part in parts):
         failed = sum(record.status == "error" for record in part.records.values())
-        judged = "" if part.stage == DRAFT_STAGE else f", {len(part.verdicts.get('final', ()))} judged"
+        verdicts = part.verdicts.get("final") or part.verdicts.get("draft", ())
+        judged = "" if part.stage == DRAFT_STAGE else f", {len(verdicts)} judged"
         published = f" of {SIZES[part.task]:,}" if part.task in SIZES else ""
         counts = f"{len(part.records):,}{published} samples, {failed} failed{judged}"
         lines.append(f"run {name}: {part.stage} {part.task}: {counts}")

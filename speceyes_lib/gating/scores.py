@@ -9,46 +9,23 @@ S depends on K and slope, so scores are compared by ranking and at equal coverag
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import UserError, nearest
+from ..errors import ConfigError, UserError, nearest
+from ..plugins import contributed
 from ..runs.evidence import Evidence
 from ..stats.checks import as_flags
 from ..stats.resampling import grouped
 from ..tasks.sample import LETTERS
+from .score import Score, Tokens
 from .separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, score_grid, token_separability
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Tokens(NamedTuple):
-    """What per-token scores are computed from, arrays [all tokens]."""
-
-    first: NDArray[np.float64]  # the two highest log-probabilities
-    second: NDArray[np.float64]
-    separability: NDArray[np.float64]  # sigmoid(slope * S), nan where unreadable
-    top: NDArray  # the K highest log-probabilities [all tokens, K]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One way to say how sure a draft is."""
-
-    name: str  # as parameters, columns and records call it
-    label: str  # for tables
-    short: str  # for figures
-    needs: str = "evidence"  # what it is computed from. With "evidence" alone the gate can use it
-    is_probability: bool = False  # its value claims to be the probability of being right
-    # value of every token [all tokens]; None for scores that are not pooled from tokens here
-    of_tokens: Callable[[Tokens], NDArray[np.float64]] | None = None
-    pool: np.ufunc = np.minimum  # how an answer's tokens are pooled
-    finish: Callable[[NDArray], NDArray] = np.asarray  # applied to the pooled value
 
 
 def _probability(t: Tokens) -> NDArray[np.float64]:
@@ -91,9 +68,22 @@ SCORES = {
         Score("combination", "combination, cross-fitted", "combination", "verdicts", is_probability=True),
     )
 }
+for _name, _added in contributed("SCORES", SCORES).items():
+    if not isinstance(_added, Score) and not callable(_added):
+        raise ConfigError(f"score {_name!r} of a plugin must be a function of an answer's log-probabilities")
+    SCORES[_name] = (
+        _added
+        if isinstance(_added, Score)
+        else Score(_name, _name, _name.replace("_", " "), of_answer=_added)
+    )
 # what the live gate, replay, the choice of a threshold and the explorer offer
 GATE_SCORES = tuple(name for name, score in SCORES.items() if score.needs == "evidence")
 EQUAL_SCORES = 1e-9  # scores that differ by less are the same: rounding alone moves them by about 1e-15
+
+
+def score_of(name: str) -> Score:
+    """What is known of a score; of one that was added to a run, its name."""
+    return SCORES.get(name) or Score(name, name.replace("_", " "), name.replace("_", " "), "the run")
 
 
 def check_score(name: str) -> None:
@@ -135,9 +125,27 @@ def score_answers(
         first, second = top[:, 0].astype(np.float64), top[:, 1].astype(np.float64)
         tokens = Tokens(first, second, separability, top[:, :k])
         for score in others:
+            if score.of_answer is not None:
+                scores[score.name] = _by_answer(score, tokens.top, bounds)
+                continue
             values = np.where(np.isnan(separability), np.nan, score.of_tokens(tokens))
             scores[score.name] = score.finish(_pooled(score.pool, values, bounds))
     return scores
+
+
+def _by_answer(score: Score, top: NDArray, bounds: NDArray) -> NDArray[np.float64]:
+    """A score that is a function of one answer; nan for an answer without tokens."""
+    values = np.full(len(bounds) - 1, np.nan)
+    for i in np.flatnonzero(np.diff(bounds)):
+        answer = top[bounds[i] : bounds[i + 1]].astype(np.float64)
+        try:
+            values[i] = score.of_answer(answer)
+        except Exception as error:
+            raise UserError(
+                f"score {score.name!r} failed on an answer of {len(answer)} tokens and {top.shape[1]} alternatives "
+                f"({type(error).__name__}: {error}); it must return a number, or nan for no score"
+            ) from error
+    return values
 
 
 def smallest_margin(top_logprobs: ArrayLike, offsets: ArrayLike) -> NDArray[np.float64]:

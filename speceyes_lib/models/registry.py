@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .. import plugins
 from . import openai, transformers
 from .base import BackendType
 
 # The first that takes the text of a config opens the model. A folder's backend takes every text, so it is the last.
 BACKENDS: list[BackendType] = [
+    *plugins.backends(),
     openai.BACKEND,
     transformers.BACKEND,
 ]

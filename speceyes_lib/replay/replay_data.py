@@ -280,7 +280,7 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
         cost=fit(arms, ids, tasks_of, routers),
         protocol=protocol,
         name=recorded.name,
-    )
+    ).with_scores({name: [of.get(id_, np.nan) for id_ in ids] for name, of in recorded.own_scores.items()})
 
 
 def _verdicts(recorded: RecordedRun, arm: str, protocol: str | None) -> tuple[dict[str, JudgedRecord], str]:

@@ -49,9 +49,11 @@ class Album:
         """
         if name not in FIGURES:
             raise UserError(
-                f"figure {name!r} is not listed; add a line for it in speceyes_lib/report/figures.py"
+                f"figure {name!r} is not listed; add a line for it in speceyes_lib/report/figures.py, or in a plugin"
             )
-        figure = getattr(plots, FIGURES[name].draw.split(".")[1])(*data, **options)
+        draw = FIGURES[name].draw
+        draw = getattr(plots, draw.split(".")[1]) if isinstance(draw, str) else draw
+        figure = draw(*data, **options)
         numbers = data[0] if saved is None else saved
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = [self.folder / f"{name}.{ending}" for ending in ("pdf", "png", "csv", "json")]

@@ -6,16 +6,8 @@ and `speceyes figures` lists it in figures/README.md.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class ListedFigure(NamedTuple):
-    """A figure of a stage's notebook, and the file and function in `plots/` that draw it."""
-
-    stage: str
-    draw: str
-    caption: str
-
+from ..plugins import contributed
+from .listed_figure import ListedFigure
 
 # name, as of its files -> the figure
 FIGURES = {
@@ -81,5 +73,6 @@ FIGURES = {
          "the accuracies that mean scores allow"),
     )
 }  # fmt: skip
+FIGURES |= contributed("FIGURES", FIGURES)
 # the stages whose figures are redrawn and published, in the order they run
 PUBLISHED = tuple(dict.fromkeys(f.stage for f in FIGURES.values() if f.stage.startswith(("04_", "05_"))))

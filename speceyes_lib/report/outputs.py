@@ -14,9 +14,9 @@ from ..analysis.summary import funnel_at, operating_point_in_use, protocol_of, r
 from ..gating.threshold import FILE as OPERATING_POINT_FILE
 from ..gating.threshold import OperatingPoint
 from ..params import (
+    CollectParams,
     ConfidenceParams,
     FiguresParams,
-    GateAnalysisParams,
     ReportedNumbersParams,
     StageParams,
     ThresholdParams,
@@ -82,7 +82,7 @@ def write_confidence_stage(
 
 
 def write_tables_stage(
-    params: GateAnalysisParams, stage: str, tables: Mapping[str, pd.DataFrame], n: int, figures: Album
+    params: CollectParams, stage: str, tables: Mapping[str, pd.DataFrame], n: int, figures: Album
 ) -> Path:
     """Write each table as `<name>.csv`, and the manifest; returns the stage's folder. `n`: samples of the run."""
     files = {f"{name}.csv": table for name, table in tables.items()}
@@ -115,7 +115,7 @@ def write_figures_stage(
 
 
 def _finish(
-    params: ThresholdParams | GateAnalysisParams | FiguresParams,
+    params: CollectParams | FiguresParams,
     stage: str,
     files: Mapping[str, Any],
     n: int,

@@ -33,6 +33,7 @@ from ..runs.evidence import Evidence
 from ..runs.records import PHASES, AgentRecord, DraftRecord, JudgedRecord, Trajectory, Verdict
 from ..tasks.images import iou
 from ..tasks.pictures import ImageRef
+from ..tasks.registry import task_of
 from ..tasks.sample import LETTERS, Sample, shown_as
 from .labels import split_label
 from .plots.style import PHASE_COLORS, PHASE_LABELS, RIGHT, WRONG
@@ -56,8 +57,8 @@ VERDICT_SIGNS = {"right": "✓", "wrong": "✗", "unparsed": "?", "undecided": "
 
 def short_id(id_: str) -> str:
     """The split as tables call it, and the key."""
-    task, key = id_.rsplit("/", 1)
-    return f"{split_label(task)} · {key}"
+    task = task_of(id_)
+    return f"{split_label(task)} · {id_.removeprefix(f'{task}/')}"
 
 
 # ------------------------------------------------------------------ picture

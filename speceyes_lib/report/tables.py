@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from ..gating.certificates import Rule
-from ..gating.scores import SCORES
+from ..gating.scores import score_of
 from ..judging.benchmark_measures import MEASURES, OVERALL
 from ..judging.rewards import VARIANTS
 from .columns import Column, words
@@ -55,7 +55,7 @@ def score_columns(table: pd.DataFrame) -> list[Column]:
 
     coverages = [c for c in table if c.startswith("accuracy_at_") and not c.endswith(("_low", "_high"))]
     return [
-        Column("scores", "score", lambda names: " = ".join(SCORES[name].label for name in names)),
+        Column("scores", "score", lambda names: " = ".join(score_of(name).label for name in names)),
         Column("n"),
         *cell("auroc", "AUROC"),
         *cell("auroc_gain", "less that of min", "+.3f"),

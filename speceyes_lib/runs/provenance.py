@@ -16,6 +16,7 @@ from glob import glob
 from importlib import import_module, metadata
 from pathlib import Path
 
+from .. import plugins
 from ..exports import EXPORTED
 from ..paths import PACKAGE, repo_root
 
@@ -30,8 +31,8 @@ EDGE_BYTES = 1 << 20
 GPUS = "/proc/driver/nvidia/gpus/*/information"
 # modules that carry values about without shaping a result; a change in them does not make records stale
 PLUMBING = {
-    "errors.py", "exports.py", "params.py", "paths.py", "runs/checksums.py", "runs/files.py", "runs/provenance.py",
-    "runs/reading.py", "runs/recorded_run.py", "runs/shards.py", "runs/stage.py",
+    "errors.py", "exports.py", "params.py", "paths.py", "plugins.py", "runs/checksums.py", "runs/files.py",
+    "runs/provenance.py", "runs/reading.py", "runs/recorded_run.py", "runs/shards.py", "runs/stage.py",
 }  # fmt: skip
 
 
@@ -96,7 +97,9 @@ def code_hash(*modules: str) -> str:
     files = library_files("\n".join(f"import speceyes_lib.{module}" for module in modules))
     names = sorted(f.relative_to(PACKAGE).as_posix() for f in files if f.name != "__init__.py")
     counted = [f for f in names if f not in PLUMBING]
-    return text_hash(part for f in counted for part in (f, _meaning((PACKAGE / f).read_text("utf-8"))))
+    parts = [(f, _meaning((PACKAGE / f).read_text("utf-8"))) for f in counted]
+    parts += [(f.name, _meaning(f.read_text("utf-8"))) for f in plugins.sources()]
+    return text_hash(part for named in parts for part in named)
 
 
 def _follow(modules: Iterable[tuple[str, ...]], files: set[Path]) -> None:

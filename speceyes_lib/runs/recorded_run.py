@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from ..errors import DataError, StageError
 from ..paths import notebook_of, resolve, run_dir, runs_dir, stage_dir
-from ..tasks.registry import TASKS, load_task, place_of
+from ..tasks.registry import load_task, place_of, task_of
 from ..tasks.sample import Sample
 from .arms import ARMS, DRAFT_STAGE
 from .checksums import Sums, digest, read_sums
 from .evidence import Evidence
 from .files import EVIDENCE, MANIFEST, RECORDS
+from .own_scores import read_scores
 from .reading import StageData, is_finished, read_evidence, read_manifest, read_stage
 from .records import AgentRecord, DraftRecord, JudgedRecord, Manifest, Record
 
@@ -40,13 +41,19 @@ def open(run: str, *, tasks: Sequence[str] = (), strict: bool = True) -> Recorde
     Raises:
         StageError: strict, and the run has no task.
     """
-    folders = (path for stage in _stages_of(run) for path in run_dir(run).glob(f"{stage}/*/*"))
-    held = {f"{path.parent.name}/{path.name}" for path in folders if path.is_dir()}
     if not (strict and tasks):
-        tasks = [task for task in tasks or TASKS if task in held]
+        held = tasks_of(run)
+        tasks = [task for task in tasks or held if task in held]
     if strict and not tasks:
         raise StageError(_nothing_in(run))
     return RecordedRun(run, tasks, strict)
+
+
+def tasks_of(run: str) -> list[str]:
+    """The tasks that a run has folders of, those of the benchmarks first."""
+    folders = (path for stage in _stages_of(run) for path in run_dir(run).glob(f"{stage}/[!.]*/[!.]*"))
+    held = {f"{path.parent.name}/{path.name}" for path in folders if path.is_dir()}
+    return sorted(held, key=lambda task: (place_of(task), task))
 
 
 def list_runs() -> list[str]:
@@ -155,6 +162,11 @@ class RecordedRun:
         return "unknown agent"
 
     # ------------------------------------------------------------------ records
+
+    @cached_property
+    def own_scores(self) -> dict[str, dict[str, float]]:
+        """Scores that were added to the run: name -> sample id -> value."""
+        return read_scores(self.name)
 
     def drafts(self) -> dict[str, DraftRecord]:
         """Drafts of stage 01 by sample id."""
@@ -277,7 +289,7 @@ class RecordedRun:
         Raises:
             StageError, DataError: strict, and the benchmark is unknown or cannot be read. Otherwise None.
         """
-        task = id_.rsplit("/", 1)[0]
+        task = task_of(id_)
         if task not in self._samples:
             stages = [*(f"03_judging/{arm}" for arm in self.arms), *_stages_of(self.name)]
             configs = (self.manifest(s, task).config for s in stages if self._is_finished(s, task))
@@ -295,7 +307,7 @@ class RecordedRun:
 
     def _evidence(self, id_: str) -> Evidence | None:
         """Evidence of a draft; None where none is kept or its stage is unfinished. Raises StageError if it changed."""
-        task = id_.rsplit("/", 1)[0]
+        task = task_of(id_)
         finished = self._is_finished(DRAFT_STAGE, task)
         if not finished or EVIDENCE not in self.manifest(DRAFT_STAGE, task).outputs:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,11 +23,15 @@ class BoxError(DataError):
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a family of models wants its pictures: sides multiples of `factor` px, area within the limits."""
+    """How a family of models wants its pictures: sides multiples of `factor` px, area within the limits.
+
+    resize: (width, height) -> width and height of the view, for models with another rule, such as tiles.
+    """
 
     factor: int
     min_pixels: int
     max_pixels: int
+    resize: Callable[[int, int], Size] | None = None
 
 
 def view_size(width: int, height: int, spec: ImageSpec) -> Size:
@@ -39,6 +43,8 @@ def view_size(width: int, height: int, spec: ImageSpec) -> Size:
     Raises:
         DataError: one side is more than 200 times the other.
     """
+    if spec.resize is not None:
+        return spec.resize(width, height)
     if max(width, height) > MAX_RATIO * min(width, height):
         raise DataError(
             f"a picture of {width} x {height} px is too narrow for the model: one side is more than {MAX_RATIO} times "

@@ -12,8 +12,9 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from ..errors import DataError, nearest
+from ..errors import ConfigError, DataError, nearest
 from ..paths import resolve
+from ..plugins import contributed
 from .benchmark import Benchmark
 from .sample import Sample
 
@@ -22,6 +23,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (import_module(f".{file}", __package__).BENCHMARK for file in FILES)
 }
+BENCHMARKS |= contributed("BENCHMARKS", BENCHMARKS)
+if _misnamed := [name for name, benchmark in BENCHMARKS.items() if name != benchmark.name]:
+    raise ConfigError(
+        f"benchmark {_misnamed[0]!r} of a plugin calls itself {BENCHMARKS[_misnamed[0]].name!r}"
+    )
 SPLITS_BY_TASK = {f"{b.name}/{name}": split for b in BENCHMARKS.values() for name, split in b.splits.items()}
 TASKS = tuple(SPLITS_BY_TASK)  # every "benchmark/split" that can be run
 REPORTED_TASKS = tuple(f"{b.name}/{split}" for b in BENCHMARKS.values() if b.reported for split in b.splits)
@@ -72,6 +78,11 @@ def _folder(benchmark: Benchmark, root: Path) -> Path:
 def _natural(key: str) -> list[tuple[int, int, str]]:
     """Sort key by which "9" comes before "10"; total on all strings."""
     return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", key) if p]
+
+
+def task_of(id_: str) -> str:
+    """The task of a sample's id "benchmark/split/key"; keys may hold "/" themselves."""
+    return "/".join(id_.split("/", 2)[:2])
 
 
 def place_of(task: str) -> int:

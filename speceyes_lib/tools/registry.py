@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..plugins import contributed
 from . import sandbox, zoom
-
-
-@dataclass(frozen=True)
-class AgentTool:
-    """What is known of a tool before it is called.
-
-    Attributes:
-        label: its name for readers.
-        side_effects: a call changes something that a later call can see, so that calls must not be made in advance or
-            twice. Programs of one sample share variables and files.
-        needs_sandbox: it runs code that a model wrote.
-    """
-
-    label: str
-    side_effects: bool = False
-    needs_sandbox: bool = False
-
+from .agent_tool import AgentTool
 
 # name, as calls and records have it -> tool
 TOOLS = {
     zoom.NAME: AgentTool("zoom into the picture"),
     sandbox.NAME: AgentTool("Python in a sandbox", side_effects=True, needs_sandbox=True),
 }
+TOOLS |= contributed("TOOLS", TOOLS)

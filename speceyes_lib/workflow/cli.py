@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from .. import __version__
+from .. import __version__, plugins
 from ..errors import JobError, UserError, printable
-from ..paths import shown
+from ..paths import resolve, shown
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 ACCEPTED = (
@@ -97,13 +97,21 @@ def parser() -> argparse.ArgumentParser:
     arg("--dtype", "as models.dtype of a config (default: float32)", default="float32")
     arg("--device", "as models.device of a config (default: auto)", default="auto")
 
-    arg = add("import", "turn result files of another program into a run")
-    programs = NamesOf("..formats.importing", "READERS")
-    arg("source", "speceyes, deepeyes, lmms-eval or vlmevalkit", choices=programs, metavar="PROGRAM")
+    arg = add("import", "turn result files of another program, or a table of your own, into a run")
+    programs = NamesOf("..formats.importing", "SOURCES")
+    arg("source", "table, speceyes, deepeyes, lmms-eval or vlmevalkit", choices=programs, metavar="SOURCE")
     arg("paths", "its files, or folders of them", nargs="+", type=Path, metavar="PATH")
     arg("--run", "name of the new run", required=True)
     arg("--data-root", "the benchmarks in their official layouts", metavar="FOLDER")
+    arg("--map", **(columns := {"help": "a column of the table; repeat for several", "action": "append"}),
+        default=[], metavar="OURS=COLUMN")  # fmt: skip
     arg("--replace", "replace an existing run of that name", action="store_true")
+    arg = add("add-score", "add a score of your own to a run, from a table with the columns id and value")
+    arg("run", "name of the run", metavar="RUN")
+    arg("path", "a .csv, .tsv, .jsonl or .parquet file", type=Path, metavar="FILE")
+    arg("--name", "of the score (default: that of the file)")
+    arg("--map", **columns, default=[], metavar="OURS=COLUMN")
+    arg("--replace", "replace a score of that name", action="store_true")
     arg = add("export", "write a run as result files of the original")
     arg("run", "name of the run", metavar="RUN")
     arg("folder", "folder to write", type=Path, metavar="FOLDER")
@@ -170,6 +178,8 @@ def run(given: argparse.Namespace) -> int:
         UserError: a mistake of the user's.
         JobError: a notebook failed.
     """
+    if path := getattr(given, "config", None):
+        _use_plugins(path)
     match given.command:
         case "reproduce":
             from .reproduce import run_all
@@ -223,6 +233,8 @@ def run(given: argparse.Namespace) -> int:
             serve(given.model, given.port, dtype=given.dtype, device=given.device, **limits)
         case "import":
             return _import(given)
+        case "add-score":
+            return _add_score(given)
         case "export":
             from ..formats.speceyes_export import export
 
@@ -241,6 +253,19 @@ def run(given: argparse.Namespace) -> int:
 
             train_and_compare(given)
     return 0
+
+
+def _use_plugins(config: str) -> None:
+    """Load what a config lists under `plugins` before the registries are built; `load_config` reports other faults."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(resolve(config).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, UserError, yaml.YAMLError, ValueError, RecursionError):
+        return
+    names = values.get("plugins") if isinstance(values, dict) else None
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        plugins.use(names, shown(config))
 
 
 def _about_config(command: str, path: str) -> None:
@@ -303,8 +328,53 @@ def _fetch(names: list[str], only_check: bool) -> int:
 def _import(given: argparse.Namespace) -> int:
     from ..formats.importing import import_files, import_report
 
-    runs, problems = import_files(given.source, given.paths, given.run, given.data_root, given.replace)
-    print("\n".join(import_report(runs)))
+    if given.source == "table":
+        from ..formats.tables import import_table
+
+        columns = _columns(given.map)
+        stages, notes, problems = import_table(given.paths, given.run, columns, given.replace)
+        print("\n".join([*import_report({given.run: stages}), *notes, *_own_results(given.run)]))
+    else:
+        runs, problems = import_files(given.source, given.paths, given.run, given.data_root, given.replace)
+        print("\n".join(import_report(runs)))
+    return _report(problems)
+
+
+def _own_results(run: str) -> list[str]:
+    """What an imported table says at once, and the command that shows the rest."""
+    from ..analysis.own_results import gather_own_results
+    from ..params import OwnResultsParams
+    from ..runs.own_scores import names_of_scores
+
+    score = next(iter(names_of_scores(run)), "min")
+    params = OwnResultsParams(run=run, score=score, repeats=1)
+    return [
+        *gather_own_results(params).sentences(params),
+        f"more: speceyes stage study_own_results --set run={run} --set score={score}",
+    ]
+
+
+def _add_score(given: argparse.Namespace) -> int:
+    from ..formats.tables import import_score
+    from ..runs import recorded_run
+
+    drafts = recorded_run.open(given.run).drafts()
+    name, columns = given.name or given.path.stem, _columns(given.map)
+    sentence, problems = import_score(given.path, given.run, name, drafts, columns, given.replace)
+    print(sentence)
+    return _report(problems)
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    """The columns of `--map OURS=COLUMN`."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--map {pair}: write OURS=COLUMN, such as --map confidence=my_score")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _report(problems: Sequence[object]) -> int:
+    """Print what was left out; returns the exit code."""
     for problem in problems:
         print(printable(str(problem)), file=sys.stderr)
     if problems:

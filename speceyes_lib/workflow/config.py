@@ -66,6 +66,8 @@ def _config_fields() -> dict[str, Any]:
 class RunConfig(create_model("RunConfigKeys", __config__=_STRICT, **_config_fields())):
     """A checked config: `config.data.root`, `config.gate.threshold`, …; every key has its default."""
 
+    plugins: list[str] = Field([], description="modules or Python files that add scores, benchmarks, ...")
+
     def params(self, model: type[P], **decided: Any) -> P:
         """The parameters of one notebook as this config has them; `decided` are those that the plan decides."""
         keys = {name: key for name in model.model_fields if (key := config_key(model, name))}

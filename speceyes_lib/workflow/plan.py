@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from .. import plugins
 from ..errors import ConfigError, build
 from ..judging.human import checks_path
 from ..models.registry import backend_type
@@ -58,6 +59,7 @@ def load_config(path: str | Path) -> RunConfig:
     # an empty section (`gate:` with nothing below) reads as null: it means the defaults
     values = {key: {} if value is None and key in SECTIONS else value for key, value in values.items()}
     config = build(RunConfig, values, where)
+    plugins.use(config.plugins, where)
     try:
         plan(config)
     except ConfigError as error:

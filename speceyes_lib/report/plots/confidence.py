@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.special import logit
 
-from ...gating.scores import SCORES
+from ...gating.scores import score_of
 from . import style
 
 
 def short_label(name: str) -> str:
     """A score's short label; the words of a name that is no score."""
-    return SCORES[name].short if name in SCORES else name.replace("_", " ")
+    return score_of(name).short
 
 
 @style.drawn
@@ -161,7 +161,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
         look = {"fmt": "o-", "ms": 3, "lw": 1, "elinewidth": 0.7, "color": style.score_color(name)}
         ax.errorbar(part["promised_pct"], part["accuracy_pct"], yerr=style.errors(part), **look)
         low = max(0, 10 * np.floor(part[["promised_pct", "low_pct"]].min().min() / 10))
-        ax.set(title=SCORES[name].label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
+        ax.set(title=score_of(name).label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
     axes.flat[0].set_ylabel("came true, %")
     return figure
 

@@ -191,8 +191,7 @@ def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
     A dot per repeat, hollow where nothing was certified; the bar is the mean, the cross the target.
     """
     labels = rule_labels(rules)
-    order = list(labels)
-    figure, axes = plt.subplots(1, 4, figsize=(style.PAGE_IN, 0.29 * len(order) + 0.95), sharey=True)
+    order = [rule for rule in labels if rule in set(points["rule"])]
     measures = (
         ("risk_pct", "risk bounded, %"),
         ("coverage_pct", "accepted, %"),
@@ -200,7 +199,10 @@ def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
         ("speedup", "speedup"),
     )
     table = points.assign(gain_pp=points["accuracy_pct"] - points["agent_pct"])
-    for ax, (measure, label) in zip(axes, measures, strict=True):
+    measures = [one for one in measures if np.isfinite(table[one[0]].astype(float)).any()]
+    size = (style.PAGE_IN * (len(measures) + 1) / 5, 0.29 * len(order) + 0.95)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False)
+    for ax, (measure, label) in zip(axes[0], measures, strict=True):
         for y, rule in enumerate(order):
             part = table[table["rule"] == rule]
             values = part[measure].to_numpy(dtype=float)
@@ -217,9 +219,11 @@ def certified_points(points: pd.DataFrame, rules: Sequence[Rule]) -> Figure:
         ax.set_xlabel(label)
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    axes[0].set_yticks(range(len(order)), [labels[rule] for rule in order])
-    axes[0].set_ylim(len(order) - 0.5, -0.5)
-    axes[2].axvline(0, color=style.MUTED, lw=0.8)
-    axes[3].axvline(1, color=style.MUTED, lw=0.8)
-    axes[3].xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
+        if measure == "gain_pp":
+            ax.axvline(0, color=style.MUTED, lw=0.8)
+        elif measure == "speedup":
+            ax.axvline(1, color=style.MUTED, lw=0.8)
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
+    axes[0, 0].set_yticks(range(len(order)), [labels[rule] for rule in order])
+    axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
     return figure

@@ -20,6 +20,7 @@ BOXES = {
     "04_costs": (74, 11, 10.5, 3.7, "04 costs"),
     "05_paper_figures": (88.5, 11, 10.5, 8, "05\ntables, figures"),
     "train_demo_models": (15, 2, 11, 4, "train models"),
+    "study_own_results": (1, 2, 10, 4, "own results"),
     "study_position_bias": (29.5, 2, 11, 4, "position bias"),
     "study_replay_fidelity": (42, 2, 11, 4, "replay fidelity"),
     "study_reported_numbers": (54, 2, 13, 4, "reported numbers"),
