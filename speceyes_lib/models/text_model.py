@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WrittenToken:
-    """A generated token: its id, the text that it completes, and its most probable alternatives, itself first."""
+    """A generated token.
+
+    id: in the vocabulary. text: what it completes.
+    top_ids, top_logprobs: its most probable alternatives, itself first. top_texts: of the first two of them.
+    """
 
     id: int
     text: str
     top_ids: tuple[int, ...] = ()
     top_logprobs: tuple[float, ...] = ()
+    top_texts: tuple[str, ...] = ()
 
 
 class TextModel:
@@ -77,6 +82,10 @@ class TextModel:
         self._kept: list[tuple[list[int], DynamicCache]] = []
         self._lock = threading.Lock()
 
+    def limit_threads(self, count: int) -> None:
+        """Compute with so many threads of the processor, in all of this process."""
+        self._torch.set_num_threads(count)
+
     def prompt(self, messages: Sequence[dict], schemas: Sequence[dict] = ()) -> list[int]:
         """The token ids of a conversation, up to where the model's turn begins."""
         text = self.tokenizer.apply_chat_template(
@@ -84,9 +93,33 @@ class TextModel:
         )
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def ids_of(self, text: str) -> list[int]:
-        """The token ids of a text alone."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def turn(
+        self,
+        messages: Sequence[dict],
+        schemas: Sequence[dict],
+        prefix: Sequence[int | str],
+        limit: int,
+        alternatives: int = 0,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[WrittenToken]:
+        """The tokens of the model's next turn in a conversation.
+
+        Args:
+            messages: the conversation.
+            schemas: of the tools.
+            prefix: what the turn begins with, as token ids or texts.
+            limit: as in `write`.
+            alternatives: as in `write`.
+            stopped: as in `write`.
+        """
+        prompt = self.prompt(messages, schemas)
+        for part in prefix:
+            prompt += (
+                [part]
+                if isinstance(part, int)
+                else self.tokenizer(part, add_special_tokens=False)["input_ids"]
+            )
+        yield from self.write(prompt, limit, alternatives, stopped)
 
     def write(
         self,
@@ -132,14 +165,11 @@ class TextModel:
                 written.append(token)
                 new = [token]
                 text, shown_up_to = self._completed(written, *shown_up_to)
-                yield WrittenToken(token, text, tuple(top_ids), tuple(logprobs))
+                texts = tuple(self.tokenizer.decode([i]) for i in top_ids[:2])
+                yield WrittenToken(token, text, tuple(top_ids), tuple(logprobs), texts)
         finally:
             with self._lock:
                 self._kept = [*self._kept[-1:], (ids[:known], cache)]
-
-    def text_of(self, token: int) -> str:
-        """The text of one token."""
-        return self.tokenizer.decode([token])
 
     def _completed(self, written: list[int], begin: int, end: int) -> tuple[str, tuple[int, int]]:
         """The text that the last token completes. A character of several tokens comes with the last of them."""

@@ -14,13 +14,15 @@ from .models import CallReader, Event, Finished, PolicyError, Token
 
 if TYPE_CHECKING:
     from ..models.text_model import TextModel
+    from ..models.text_process import TextProcess
 
 
 class LocalPolicy:
     """A model folder on this machine. Tools are described by the tokenizer's chat template.
 
     Args:
-        model: folder, or a loaded model.
+        model: folder, which is loaded into this process, or a loaded model. With two models that shall not wait for
+            each other, give each a `TextProcess`.
         system: system prompt.
         max_tokens: of one turn.
         alternatives: per token, for gate and forks; 0 for an actor.
@@ -29,7 +31,7 @@ class LocalPolicy:
 
     def __init__(
         self,
-        model: str | Path | TextModel,
+        model: str | Path | TextModel | TextProcess,
         system: str = "",
         max_tokens: int = 1024,
         alternatives: int = 0,
@@ -42,6 +44,11 @@ class LocalPolicy:
         self.model, self.system, self.max_tokens, self.alternatives = model, system, max_tokens, alternatives
         self.name = name or model.folder.name
         self.can_fork = alternatives > 1
+
+    async def close(self) -> None:
+        """End the process of the model, if it has one."""
+        if hasattr(self.model, "close"):
+            self.model.close()
 
     async def stream(
         self, messages: Sequence[dict], toolbox: Toolbox, workspace: Workspace, prefix: Sequence[Token] = ()
@@ -80,9 +87,8 @@ class LocalPolicy:
     def _tokens(
         self, messages: Sequence[dict], toolbox: Toolbox, prefix: Sequence[Token], stop: threading.Event
     ) -> Iterator[Token]:
-        prompt = self.model.prompt(messages, toolbox.schemas())
-        for token in prefix:
-            prompt += [token.top_ids[token.rank]] if token.top_ids else self.model.ids_of(token.text)
-        for written in self.model.write(prompt, self.max_tokens, self.alternatives, stop.is_set):
-            texts = tuple(map(self.model.text_of, written.top_ids[:2]))
-            yield Token(written.text, written.top_logprobs or None, texts, written.top_ids)
+        begun = [token.top_ids[token.rank] if token.top_ids else token.text for token in prefix]
+        for written in self.model.turn(
+            messages, toolbox.schemas(), begun, self.max_tokens, self.alternatives, stop.is_set
+        ):
+            yield Token(written.text, written.top_logprobs or None, written.top_texts, written.top_ids)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
 from speceyes_lib.errors import ConfigError, UserError
 from speceyes_lib.models.text_model import TextModel
+from speceyes_lib.models.text_process import TextProcess
 
 WORDS = ["<pad>", "<end>", "<unk>", "<user>", "<assistant>", *"abcdefghij", " ", "é"]
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -105,3 +108,31 @@ def test_folders_without_such_a_model_are_named(tmp_path, folder):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(ConfigError, match="chat template"):
         TextModel(tmp_path)
+
+
+def test_in_a_process_of_its_own_it_writes_the_same(folder, model, tmp_path):
+    process = TextProcess(folder)
+    try:
+        turns = [(user("abc"), [], [], 6, 3), (user("ab"), [], ["c", 7], 6, 0), (user("abc"), [], [], 6, 0)]
+        for turn in turns:
+            here, there = list(model.turn(*turn)), list(process.turn(*turn))
+            assert [(t.id, t.text, t.top_ids, t.top_texts) for t in here] == [
+                (t.id, t.text, t.top_ids, t.top_texts) for t in there
+            ]
+        first, second = (process.turn(user("abc"), [], [], 8) for _ in "ab")
+        assert [a.id for a, _ in zip(first, second, strict=True)] == [
+            t.id for t in model.turn(user("abc"), [], [], 8)
+        ]
+        left = process.turn(user("abc"), [], [], 8)
+        next(left)
+        left.close()
+        assert list(process.turn(user("abc"), [], [], 8, 0, lambda: True)) == []
+        with pytest.raises(RuntimeError, match="Error"):
+            list(process.turn(user("abc"), [], [10**6], 8))  # no such token
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises((RuntimeError, OSError), match="ended"):
+            list(process.turn(user("abc"), [], [], 8))
+    finally:
+        process.close()
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        TextProcess(tmp_path)

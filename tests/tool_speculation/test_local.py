@@ -24,21 +24,11 @@ class ToyModel:
     folder = Path("toy")
 
     def __init__(self, texts):
-        self.texts, self.prompts, self.left = texts, [], threading.Event()
+        self.texts, self.prefixes, self.left = texts, [], threading.Event()
 
-    def prompt(self, messages, schemas):
-        self.tools = [s["function"]["name"] for s in schemas]
-        return [sum(m["role"] == "assistant" for m in messages)]
-
-    def ids_of(self, text):
-        return list(map(ord, text))
-
-    def text_of(self, token):
-        return chr(token)
-
-    def write(self, prompt, limit, alternatives=0, stopped=lambda: False):
-        self.prompts.append(prompt)
-        text = self.texts[min(prompt[0], len(self.texts) - 1)]
+    def turn(self, messages, schemas, prefix, limit, alternatives=0, stopped=lambda: False):
+        self.prefixes.append(prefix)
+        text = self.texts[min(sum(m["role"] == "assistant" for m in messages), len(self.texts) - 1)]
         if isinstance(text, Exception):
             raise text
         if text == "endless":
@@ -46,9 +36,9 @@ class ToyModel:
                 yield WrittenToken(ord("a"), "a")
             self.left.set()
             return
-        for c in text[len(prompt) - 1 :]:
-            ids = (ord(c), ord(c) + 1) if alternatives else ()
-            yield WrittenToken(ord(c), c, ids, (-0.1, -2.0) if alternatives else ())
+        for c in text[len(prefix) :]:
+            more = ((ord(c), ord(c) + 1), (-0.1, -2.0), (c, chr(ord(c) + 1))) if alternatives else ()
+            yield WrittenToken(ord(c), c, *more)
 
 
 def events(policy, prefix=()):
@@ -78,7 +68,7 @@ def test_a_fork_goes_on_after_the_runner_up():
     place = search("oil").index("oil")
     stream = events(LocalPolicy(model, alternatives=2), [*turn[:place], turn[place].runner_up()])
     assert stream[-1] == Finished(search("pil"))
-    assert model.prompts[0][1:] == [*map(ord, search("oil")[:place]), ord("p")]
+    assert model.prefixes[0] == [*map(ord, search("oil")[:place]), ord("p")]
 
 
 def test_a_model_that_fails_and_one_that_is_left():
