@@ -187,13 +187,14 @@ class Models:
 # ------------------------------------------------------------------ HTTP
 
 
-class _Door:
+class Door:
     """Lets in requests that name this machine as their host, and only so many at a time."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app, self.n_inside = app, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
         name, _, port = host.rpartition(":") if host[-1:] != "]" and ":" in host else (host, "", "")
         refusal = None
@@ -308,7 +309,7 @@ def create_app(models: Models, setup: Setup) -> Starlette:
             Route("/v1/models", listed),
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         ],
-        middleware=[Middleware(_Door)],
+        middleware=[Middleware(Door)],
         exception_handlers={ApiError: refused, HTTPException: other, Exception: broken},
     )
 

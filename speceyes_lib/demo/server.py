@@ -3,6 +3,8 @@
     speceyes serve                                     the embedded pair, on 127.0.0.1:8765
     speceyes serve --model draft=FOLDER --port 8001    any model the transformers backend loads
 
+Text models are served by `text_server.py` instead, with tools and streams.
+
 /v1/models and /v1/chat/completions with pictures (data URLs), stop strings and up to `--max-logprobs` alternatives
 per token, computed from the real logits. Requests that wait at the same time are answered as one batch; `engine.py`
 decides which. It decodes greedily, and refuses what it does not support instead of ignoring it. It also supports vLLM's
@@ -33,6 +35,7 @@ from ..models.transformers import TransformersBackend
 from ..paths import PACKAGE, resolve
 from .completions import ApiError, ModelFacts, Setup
 from .engine import MAX_BATCH, Engine
+from .text_server import are_text_models, serve_text
 
 HOST, PORT = "127.0.0.1", 8765
 EMBEDDED = {"draft": "data/demo/models/draft", "agent": "data/demo/models/agent"}
@@ -193,6 +196,9 @@ def serve(
     if wrong := [text for text in model_folders if not all(text.partition("="))]:
         raise UserError(f"--model {wrong[0]}: write NAME=FOLDER")
     folders = dict(text.split("=", 1) for text in model_folders) or dict(EMBEDDED)
+    if are_text_models(list(folders.values())):
+        serve_text(folders, port, device)
+        return
     models = {
         name: TransformersBackend(resolve(folder), name, dtype, device) for name, folder in folders.items()
     }

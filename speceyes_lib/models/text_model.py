@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ class WrittenToken:
     """A generated token.
 
     id: in the vocabulary. text: what it completes.
-    top_ids, top_logprobs: its most probable alternatives, itself first. top_texts: of the first two of them.
+    top_ids, top_logprobs: its most probable alternatives, itself first. top_texts: their texts.
     """
 
     id: int
@@ -79,6 +80,10 @@ class TextModel:
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = {*ends, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id} - {None}
         self.vocab_size = self.model.config.get_text_config().vocab_size
+        tokenizer = (
+            self.tokenizer
+        )  # without a reference to `self`, so that a model is freed with its last user
+        self._token_text = cache(lambda token: tokenizer.decode([token]))
         self._kept: list[tuple[list[int], DynamicCache]] = []
         self._lock = threading.Lock()
 
@@ -137,7 +142,7 @@ class TextModel:
             stopped: asked before each token; True ends the turn.
         """
         torch, ids = self._torch, list(prompt)
-        known, cache = self._take(ids)
+        known, states = self._take(ids)
         new, written, shown_up_to = ids[known:], [], (0, 0)
         k = min(alternatives, self.vocab_size)
         try:
@@ -147,7 +152,7 @@ class TextModel:
                 with torch.inference_mode():
                     logits = self.model(
                         input_ids=torch.tensor([new], device=self.device),
-                        past_key_values=cache,
+                        past_key_values=states,
                         use_cache=True,
                         logits_to_keep=1,
                     ).logits[0, -1]
@@ -165,11 +170,11 @@ class TextModel:
                 written.append(token)
                 new = [token]
                 text, shown_up_to = self._completed(written, *shown_up_to)
-                texts = tuple(self.tokenizer.decode([i]) for i in top_ids[:2])
+                texts = tuple(map(self._token_text, top_ids))
                 yield WrittenToken(token, text, tuple(top_ids), tuple(logprobs), texts)
         finally:
             with self._lock:
-                self._kept = [*self._kept[-1:], (ids[:known], cache)]
+                self._kept = [*self._kept[-1:], (ids[:known], states)]
 
     def _completed(self, written: list[int], begin: int, end: int) -> tuple[str, tuple[int, int]]:
         """The text that the last token completes. A character of several tokens comes with the last of them."""
@@ -188,13 +193,13 @@ class TextModel:
             best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
             if best is None or lengths[best] < 1:
                 return 0, DynamicCache(config=self.model.config)
-            kept, cache = self._kept.pop(best)
+            kept, states = self._kept.pop(best)
         known = min(lengths[best], len(ids) - 1)
-        if any(layer.is_sliding for layer in cache.layers):
+        if any(layer.is_sliding for layer in states.layers):
             return 0, DynamicCache(config=self.model.config)
         if known < len(kept):
-            cache.crop(known - len(kept))
-        return known, cache
+            states.crop(known - len(kept))
+        return known, states
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from pathlib import Path
 
 import pytest
 import toy_tools as toys
 from tool_episodes import answer, search
+from toy_text_model import ToyModel
 
-from speceyes_lib.models.text_model import WrittenToken
 from speceyes_lib.tool_speculation.episode import Assignment, Episode
 from speceyes_lib.tool_speculation.local import LocalPolicy
 from speceyes_lib.tool_speculation.models import CallComplete, Finished, PolicyError, Token
@@ -16,29 +14,6 @@ from speceyes_lib.tool_speculation.settings import SpeculationSettings
 from speceyes_lib.tools.declared import Toolbox, Workspace
 
 BOX = Toolbox([toys.SEARCH])
-
-
-class ToyModel:
-    """Writes a text one character at a time. Token ids are code points; the runner-up is the next letter."""
-
-    folder = Path("toy")
-
-    def __init__(self, texts):
-        self.texts, self.prefixes, self.left = texts, [], threading.Event()
-
-    def turn(self, messages, schemas, prefix, limit, alternatives=0, stopped=lambda: False):
-        self.prefixes.append(prefix)
-        text = self.texts[min(sum(m["role"] == "assistant" for m in messages), len(self.texts) - 1)]
-        if isinstance(text, Exception):
-            raise text
-        if text == "endless":
-            while not stopped():
-                yield WrittenToken(ord("a"), "a")
-            self.left.set()
-            return
-        for c in text[len(prefix) :]:
-            more = ((ord(c), ord(c) + 1), (-0.1, -2.0), (c, chr(ord(c) + 1))) if alternatives else ()
-            yield WrittenToken(ord(c), c, *more)
 
 
 def events(policy, prefix=()):
