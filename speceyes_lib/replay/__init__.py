@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = exports(
         "payoff": ("break_even", "phase_seconds"),
         "tool_steps": ("flatten_runs",),
         "tool_playing": ("ToolSetting", "tool_grid"),
-        "tool_speculation": ("ceiling", "replay_task_times", "replay_tools"),
+        "tool_speculation": ("ceiling", "over_tool_share", "replay_task_times", "replay_tools"),
         "fleet": ("Fleet", "agent_workload", "funnel_workload", "simulate_fleet"),
     },
 )

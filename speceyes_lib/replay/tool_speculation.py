@@ -10,7 +10,7 @@ have done with it is not recorded: such a task ends at that step, and the settin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..stats.intervals import LEVEL, Estimate
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_ratio, linearised_ratio
 from .tool_playing import (
@@ -137,6 +138,41 @@ def replay_tools(
             ceilings[key] = float(hideable_s(steps, played.call_s, never).sum())
         rows.append(asdict(setting) | _summary(steps, played, ceilings[key], level))
     return pd.DataFrame(rows)
+
+
+def over_tool_share(
+    steps: ToolSteps,
+    settings: Mapping[str, ToolSetting],
+    shares: Sequence[float] = (0.05, 0.2, 0.36, 0.5, 0.6, 0.75),
+    never: Collection[str] = NEVER,
+) -> pd.DataFrame:
+    """Every setting at other tool times: all recorded ones by one factor, so that the tools have a given share.
+
+    Args:
+        steps: of one arm.
+        settings: name -> setting; its `tool_scale` is replaced.
+        shares: of the tools in the time without speculation, fractions.
+        never: as in `ceiling`.
+
+    Returns:
+        Columns: setting (its name), tool_share_pct, tool_scale, speedup, low, high, ceiling (of one step).
+
+    Raises:
+        UserError: the recorded tools took no time.
+    """
+    actor_s, tools_s = float(steps.actor_s.sum()), float(steps.latencies[RECORDED][0].sum())
+    if not tools_s:
+        raise UserError("The recorded tools took no time, so no factor gives them a share.")
+    rows = []
+    for share in shares:
+        scale = share / (1 - share) * actor_s / tools_s
+        scaled = [replace(setting, tool_scale=scale) for setting in settings.values()]
+        best = ceiling(steps, tool_scale=scale, never=never, bootstrap=Bootstrap(draws=2)).one_step.value
+        replayed = replay_tools(steps, scaled, never)[["speedup", "low", "high"]]
+        place = {"tool_share_pct": 100.0 * share, "tool_scale": scale}
+        rows.append(replayed.assign(setting=list(settings), **place, ceiling=best))
+    columns = ["setting", "tool_share_pct", "tool_scale", "speedup", "low", "high", "ceiling"]
+    return pd.concat(rows, ignore_index=True)[columns]
 
 
 def _summary(steps: ToolSteps, played: Played, ceiling_s: float, level: float) -> dict[str, Any]:

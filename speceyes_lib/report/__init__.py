@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = exports(
             "write_threshold_stage",
         ),
         "paper_table": ("missing_rows", "table1", "table1_latex"),
+        "trace_format": ("trace_events", "write_trace"),
         "sample_page": ("SampleView", "sample_view"),
     },
 )

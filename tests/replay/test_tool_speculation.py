@@ -12,7 +12,13 @@ from tool_runs import Simulated, made_call, made_guess, recorded_runs
 
 from speceyes_lib.errors import UserError
 from speceyes_lib.replay.tool_playing import SOURCES, ToolSetting, play, tool_grid
-from speceyes_lib.replay.tool_speculation import ceiling, client_bound, replay_task_times, replay_tools
+from speceyes_lib.replay.tool_speculation import (
+    ceiling,
+    client_bound,
+    over_tool_share,
+    replay_task_times,
+    replay_tools,
+)
 from speceyes_lib.replay.tool_steps import flatten_runs
 from speceyes_lib.tool_speculation.records import Step, TaskRun
 
@@ -242,3 +248,16 @@ def test_no_setting_of_ours_without_failures_is_slower_and_none_is_beyond_the_ce
     steps = flatten_runs(runs)
     row = replay_tools(steps, ToolSetting(guesses=k), never=()).iloc[0]
     assert -1e-9 <= row["saved_s"] <= ceiling(steps, never=()).saved_s + 1e-9
+
+
+def test_tool_times_are_scaled_to_a_share_of_the_time_without_speculation():
+    steps = flatten_runs([one_step(guesses=[HIT])])
+    table = over_tool_share(
+        steps, {"exact": ToolSetting(), "original": ToolSetting(policy="original")}, (0.2, 0.5)
+    )
+    assert table["tool_share_pct"].tolist() == [20, 20, 50, 50]
+    assert table["tool_scale"].tolist() == pytest.approx([1 / 3, 1 / 3, 4 / 3, 4 / 3])
+    assert table["ceiling"].tolist() == pytest.approx([1.25, 1.25, 2, 2])
+    assert table["speedup"].tolist() == pytest.approx([1.25, 1.25, 1.6, 1.6])
+    with pytest.raises(UserError, match="took no time"):
+        over_tool_share(flatten_runs([one_step(t=0)]), {"exact": ToolSetting()})
