@@ -145,6 +145,8 @@ def parser() -> argparse.ArgumentParser:
     arg("--held-out", "questions before and after (default: 100)", type=_count, default=100, metavar="N")
     arg("--processes", "runs at once, each with one thread (default: 2)", type=_count, default=2, metavar="N")
 
+    _verl_commands(add)
+
     command = commands.add_parser("job", description="one job of the Snakefile")
     command.add_argument("kind", help="notebook, or shard:I/N")
     for name in ("notebook", "executed", "blob"):
@@ -169,6 +171,44 @@ def _count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return int(text)
+
+
+def _verl_commands(add: Callable[..., Callable[..., object]]) -> None:
+    """The commands for real training runs with verl."""
+    arg = add(
+        "verl-config", "write launch script, judge server and tool for a real run of the DeepEyes recipe"
+    )
+    arg(
+        "out", "folder to write; the run's logs, dumps and checkpoints go there too", type=Path, metavar="OUT"
+    )
+    arg("--model", "model to train: its folder, or its name on the hub", required=True)
+    arg(
+        "--data",
+        "folder with train.parquet and val.parquet (speceyes verl-data)",
+        required=True,
+        metavar="FOLDER",
+    )
+    arg("--verl-folder", "checkout of verl with its submodules", required=True, metavar="FOLDER")
+    arg("--verl", "version of verl (default: 0.7.1)", default="0.7.1", metavar="VERSION")
+    arg("--judge", "address of the judging server", default="http://127.0.0.1:18901/v1", metavar="URL")
+    arg("--judge-model", "model that judges", default="Qwen/Qwen2.5-72B-Instruct", metavar="MODEL")
+    arg(
+        "--judge-server", "program that serves it (default: vllm)", choices=("vllm", "sglang"), default="vllm"
+    )
+    arg("--gpus", "of each node (default: 8)", type=_count, default=8, metavar="N")
+    arg("--nodes", "default: 1", type=_count, default=1, metavar="N")
+    arg("--prompts", "per step (default: 128)", type=_count, default=128, metavar="N")
+    arg("--group-size", "trajectories of each prompt (default: 8)", type=_count, default=8, metavar="N")
+    arg("--name", "name of the experiment (default: deepeyes)", default="deepeyes")
+    arg = add("verl-data", "turn the three published files of DeepEyes into train.parquet and val.parquet")
+    arg("raw", "folder with the published files", nargs="?", type=Path, metavar="RAW")
+    arg("out", "folder to write", nargs="?", type=Path, metavar="OUT")
+    arg("--validation", "rows for validation (default: 1000)", type=_count, default=1000, metavar="N")
+    arg("--seed", "of the split (default: 0)", type=int, default=0, metavar="N")
+    arg("--charts", "keep the charts, whose crops need much memory", action="store_true")
+    arg("--self-test", "prepare generated files and check the result", action="store_true")
+    arg = add("verl-check", "check judge, data, paths, memory and logging before a real run starts")
+    arg("folder", "folder that verl-config wrote", type=Path, metavar="OUT")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -242,6 +282,10 @@ def run(given: argparse.Namespace) -> int:
             names = {role: name for role, name in names.items() if name is not None}
             written = export(given.run, given.folder, given.arms, given.tasks, given.data_root, names)
             print(f"run {given.run}: {len(written)} files in {shown(given.folder)}")
+        case "verl-config" | "verl-data" | "verl-check":
+            return {"verl-config": _verl_config, "verl-data": _verl_data, "verl-check": _verl_check}[
+                given.command
+            ](given)
         case "train":
             from ..training.pretraining import smoke_recipe, train
 
@@ -282,6 +326,54 @@ def _about_config(command: str, path: str) -> None:
     else:
         act = {"jobs": reproduce.list_jobs, "status": reproduce.status, "headline": reproduce.headline}
         act[command](config)
+
+
+def _verl_config(given: argparse.Namespace) -> int:
+    from ..training.verl_config import VerlPlan, version_warnings, write_verl_config
+
+    names = (
+        "model",
+        "judge",
+        "judge_model",
+        "judge_server",
+        "gpus",
+        "nodes",
+        "prompts",
+        "group_size",
+        "name",
+    )
+    folders = {"data": str(Path(given.data).resolve()), "verl": str(Path(given.verl_folder).resolve())}
+    plan = VerlPlan(**{name: getattr(given, name) for name in names}, **folders, version=given.verl)
+    for path in write_verl_config(plan, given.out):
+        print(shown(path))
+    for warning in version_warnings(plan.version):
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _verl_data(given: argparse.Namespace) -> int:
+    import tempfile
+
+    from ..training import verl_data
+
+    if given.self_test:
+        with tempfile.TemporaryDirectory() as folder:
+            print("\n".join(f"ok: {what}" for what in verl_data.self_test(Path(folder))))
+        return 0
+    if given.raw is None or given.out is None:
+        raise UserError("verl-data: name the folder with the published files, and the folder to write")
+    counts = verl_data.prepare(given.raw, given.out, given.validation, given.seed, given.charts)
+    print(f"{shown(given.out)}: {counts['train']} rows to train on, {counts['val']} for validation")
+    return 0
+
+
+def _verl_check(given: argparse.Namespace) -> int:
+    from ..training.verl_preflight import preflight
+
+    checks = preflight(given.folder)
+    for check in checks:
+        print(printable(f"{check.state:7}  {check.name}: {check.text}"))
+    return 1 if any(check.state == "fault" for check in checks) else 0
 
 
 def _recorded(action: str) -> None:

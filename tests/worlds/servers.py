@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -36,8 +36,8 @@ def completion(text: str = "red", **choice) -> dict:
 
 
 @contextlib.contextmanager
-def scripted_server(script: Callable[[int, dict], Answer]) -> Iterator[Server]:
-    """Serve `script` on a free port of this machine."""
+def scripted_server(script: Callable[[int, dict], Answer], models: Sequence[str] = ()) -> Iterator[Server]:
+    """Serve `script` on a free port of this machine; `models` are what it lists, if any are named."""
     server = Server(script)
     lock, in_flight = threading.Lock(), 0
 
@@ -75,6 +75,16 @@ def scripted_server(script: Callable[[int, dict], Answer]) -> Iterator[Server]:
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            if not models:
+                self.send_error(501)
+                return
+            data = json.dumps({"data": [{"id": name} for name in models]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
             pass
