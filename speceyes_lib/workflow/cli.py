@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     arg("--accept-failures", **(accept := {"help": ACCEPTED, "action": "store_true"}))
     add("check", "check config, notebooks, models, data and servers before anything runs")("config", **config)
     add("jobs", "list the notebook runs of a config")("config", **config)
-    add("status", "show which jobs of a config are finished")("config", **config)
+    arg = add("status", "show which jobs of a config are finished")
+    arg("config", **config)
+    arg("--watch", "show the progress of the jobs at work, until all are finished", action="store_true")
     add("headline", "print the result of a finished run and where its files are")("config", **config)
     add("serve-commands", "print the commands that start vLLM for a config's endpoints")("config", **config)
 
@@ -226,7 +228,8 @@ def run(given: argparse.Namespace) -> int:
 
             return run_all(given.config, given.cores, given.profile, given.accept_failures)
         case "check" | "jobs" | "status" | "headline" | "serve-commands":
-            _about_config(given.command, given.config)
+            watched = getattr(given, "watch", False)
+            _about_config("watch" if watched else given.command, given.config)
         case "job":
             from .execute import run_job, run_shard
 
@@ -324,7 +327,12 @@ def _about_config(command: str, path: str) -> None:
     elif command == "serve-commands":
         print(vllm_commands.text(config), end="")
     else:
-        act = {"jobs": reproduce.list_jobs, "status": reproduce.status, "headline": reproduce.headline}
+        act = {
+            "jobs": reproduce.list_jobs,
+            "status": reproduce.status,
+            "watch": reproduce.watch,
+            "headline": reproduce.headline,
+        }
         act[command](config)
 
 

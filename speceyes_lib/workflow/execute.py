@@ -12,10 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import ConfigDict, create_model
 
@@ -24,6 +23,7 @@ from ..params import ALL_NOTEBOOKS, NOTEBOOKS, Params
 from ..paths import repo_root, resolve, run_dir, shown
 from ..report.formatting import duration
 from ..runs.shards import Shard
+from . import live
 from .parameters_cell import cells_of, plain_type, read_cell, shown_fields
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -191,7 +191,8 @@ def run_job(notebook: str, executed: str, blob: str) -> int:
     label = f"{resolve(executed).parents[1].name}: {Path(executed).stem}"
     began_s = time.monotonic()
     try:
-        seconds = execute(resolve(notebook), resolve(executed), _values(Path(notebook).stem, blob))
+        with live.as_job(resolve(executed).parents[1].name, Path(executed).stem):
+            seconds = execute(resolve(notebook), resolve(executed), _values(Path(notebook).stem, blob))
     except JobError as error:
         spent = duration(time.monotonic() - began_s)
         print(f"{label}: failed after {spent}: {error} (executed notebook: {shown(executed)})", flush=True)
@@ -210,9 +211,10 @@ def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
     params = build(NOTEBOOKS[name], _values(name, blob), name)
     label = f"{params.run}: {name} {part}"
     began_s = time.monotonic()
-    with resolve(log).open("w") as file:
+    with resolve(log).open("w") as file, live.as_job(params.run, Path(log).stem):
+        leg = _Leg(file)
         try:
-            folders = work(params, partial(print, file=file, flush=True), shard=part)
+            folders = work(params, leg, shard=part)
         except UserError as error:
             print(f"{type(error).__name__}: {error}", file=file)
             print(f"{label}: failed: {error}", flush=True)
@@ -220,6 +222,19 @@ def run_shard(shard: str, notebook: str, log: str, blob: str) -> int:
         print("finished:", *map(shown, folders), file=file)
     print(f"{label}: done in {duration(time.monotonic() - began_s)}", flush=True)
     return 0
+
+
+class _Leg:
+    """The progress of a shard: a line of its log, and its file for those who watch."""
+
+    def __init__(self, log: TextIO) -> None:
+        self.log, self.text, self.start, self.began_s = log, "", 0, time.monotonic()
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        print(done, total, text, file=self.log, flush=True)
+        if text != self.text:
+            self.text, self.start, self.began_s = text, done, time.monotonic()
+        live.write("did", done, total, self.start, text, time.monotonic() - self.began_s)
 
 
 def _values(notebook: str, blob: str) -> dict[str, Any]:

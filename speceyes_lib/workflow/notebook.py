@@ -18,6 +18,7 @@ from ..params import ALL_NOTEBOOKS, Params
 from ..paths import resolve, shown
 from ..report import rendering
 from ..report.formatting import duration, size
+from . import live
 from .parameters_cell import given_names
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Progress:
         if done < total and now_s - self._shown_s < SECONDS_BETWEEN_UPDATES:
             return
         self._shown_s, spent_s = now_s, now_s - self._leg_began_s
+        live.write(self.verb, done, total, self.start, text, spent_s)
         parts = [f"{self.verb} {done} of {total}", *filter(None, [text])]
         if done > self.start and spent_s > 0:
             rate = (done - self.start) / spent_s

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ..report.formatting import duration
 from ..runs.provenance import usable_cores
 from ..runs.summary_file import read_summary
 from ..tasks.registry import load_task
+from . import live
 from .config import RunConfig
 from .execute import ACCEPT_VARIABLE, check_notebook, die_with_parent, find_notebook
 from .plan import Job, load_config, plan
@@ -134,12 +135,17 @@ def run_all(
         for file in (*job.outputs, job.executed):
             resolve(file).parent.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
-    print(f"run {config.name}: {len(jobs)} jobs; finished ones are kept", flush=True)
+    log = run_dir(config.name) / "workflow.log"
+    print(
+        f"run {config.name}: {len(jobs)} jobs; finished ones are kept; messages: {shown(log)}; "
+        f"in another terminal: speceyes status {path} --watch",
+        flush=True,
+    )
     with _only_one() as lock:
         where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or usable_cores())]
         code, ran = _snakemake(path, config, where, lock, accept_failures)
     if code == INTERRUPTED:
-        print("interrupted; run the same command to resume", file=sys.stderr)
+        print(f"interrupted; {_kept(jobs)}; run the same command to resume", file=sys.stderr)
         return code
     if code:
         remedy = "fix what failed, then run the same command to resume"
@@ -187,11 +193,13 @@ def _snakemake(
             env=os.environ | environment,
             preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
         )
-        ended = 0
+        ended, jobs = 0, plan(config)
+        runs = list(dict.fromkeys(job.params.run for job in jobs))
         try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                ended += 1
+            with live.LiveLine(lambda: live.line(runs, sum(map(_finished, jobs)), len(jobs))) as shown_line:
+                for line in process.stdout:
+                    shown_line.print(line.rstrip("\n"))
+                    ended += 1
             code = process.wait()
         except KeyboardInterrupt:  # snakemake and its jobs got the same signal
             process.wait()
@@ -215,6 +223,30 @@ def _only_one() -> Iterator[int]:
 
 
 # ------------------------------------------------------------------ reporting
+
+
+def _kept(jobs: Sequence[Job]) -> str:
+    """What an interrupted run keeps."""
+    runs = dict.fromkeys(job.params.run for job in jobs)
+    unfinished = [
+        path
+        for run in runs
+        for path in run_dir(run).glob("0[12]_*/*/*/records.jsonl")
+        if not path.with_name("manifest.json").exists()
+    ]
+    records = sum(path.read_bytes().count(b"\n") for path in unfinished)
+    finished = f"{sum(map(_finished, jobs))} of {len(jobs)} jobs are finished"
+    return f"{finished}, and {records} samples of unfinished ones are kept" if records else finished
+
+
+def watch(config: RunConfig) -> None:
+    """Show what the jobs of a config are doing until all are finished; Ctrl-C ends the watching only."""
+    jobs = plan(config)
+    runs = list(dict.fromkeys(job.params.run for job in jobs))
+    with live.LiveLine(lambda: live.line(runs, sum(map(_finished, jobs)), len(jobs)), every_s=5.0):
+        while not all(map(_finished, jobs)):
+            time.sleep(live.SECONDS_BETWEEN_UPDATES)
+    status(config)
 
 
 def status(config: RunConfig) -> None:

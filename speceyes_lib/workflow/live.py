@@ -1,0 +1,173 @@
+"""A run that can be watched: jobs write how far they are, and one line shows it.
+
+A job's progress is a small file in `.progress/` of its run, replaced as it advances and removed when the job ends. Who
+watches (`speceyes reproduce`, `speceyes status --watch`) reads these files and the records, and disturbs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self, TextIO
+
+from ..errors import UserError
+from ..paths import run_dir, stage_dir
+from ..report.formatting import duration
+from ..runs.arms import DRAFT_STAGE
+from ..runs.files import RECORDS
+
+VARIABLE = "SPECEYES_PROGRESS"  # the file of a job's progress
+FOLDER = ".progress"
+SECONDS_BETWEEN_LINES = 60.0  # where the line cannot be replaced: in a log
+SECONDS_BETWEEN_UPDATES = 1.0
+FAILED = b'"status":"error"'
+
+
+@dataclass(frozen=True)
+class Advance:
+    """How far a job is in one leg, such as a task of an arm.
+
+    Attributes:
+        job: name of the executed notebook.
+        verb: what is done with the samples.
+        done, total, start: samples; `start` of them were done before this session.
+        text: "task" or "task · arm".
+        began_s, now_s: clock at the beginning of the leg, and of this report.
+    """
+
+    job: str
+    verb: str
+    done: int
+    total: int
+    start: int
+    text: str
+    began_s: float
+    now_s: float
+
+    @property
+    def rate(self) -> float:
+        """Samples per second of this session; 0 before the first."""
+        return (self.done - self.start) / max(self.now_s - self.began_s, 1e-9)
+
+
+def file_of(run: str, job: str) -> Path:
+    """Where a job writes its progress."""
+    return run_dir(run) / FOLDER / f"{job}.json"
+
+
+def write(verb: str, done: int, total: int, start: int, text: str, spent_s: float) -> None:
+    """Write this job's progress where its file is named by the environment; a full disk is no fault of the job."""
+    if not (name := os.environ.get(VARIABLE)):
+        return
+    path, now_s = Path(name), time.time()
+    advance = Advance(path.stem, verb, done, total, start, text, now_s - spent_s, now_s)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(asdict(advance)), "utf-8")
+        part.replace(path)
+
+
+def advances(run: str) -> list[Advance]:
+    """What the jobs of a run report now, the latest first; what cannot be read is left out."""
+    found = []
+    for path in (run_dir(run) / FOLDER).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(Advance(**json.loads(path.read_text("utf-8"))))
+    return sorted(found, key=lambda advance: -advance.now_s)
+
+
+def failures(run: str, advance: Advance) -> int:
+    """Failed samples among the records of the task and arm that a job works on."""
+    task, _, arm = advance.text.partition(" · ")
+    stage = f"02_{arm}" if arm else DRAFT_STAGE
+    with contextlib.suppress(OSError, UserError):
+        return (stage_dir(run, stage, task) / RECORDS).read_bytes().count(FAILED)
+    return 0
+
+
+def sentence(run: str, advance: Advance) -> str:
+    """One job's progress: run, task, arm, n of N, samples per second, time left, failed samples."""
+    parts = [run, advance.text or advance.job, f"{advance.verb} {advance.done} of {advance.total}"]
+    if advance.done > advance.start:
+        left_s = (advance.total - advance.done) / advance.rate
+        parts += [f"{advance.rate:.2g}/s", f"{duration(left_s)} left"]
+    if failed := failures(run, advance):
+        parts.append(f"{failed} failed")
+    return " · ".join(parts)
+
+
+def line(runs: Sequence[str], jobs_done: int, jobs: int) -> str:
+    """What the runs are doing now, for a terminal: jobs that are finished, and the progress of those at work."""
+    working = [sentence(run, advance) for run in runs for advance in advances(run)]
+    return " | ".join([f"{jobs_done} of {jobs} jobs", *working])
+
+
+class LiveLine:
+    """Shows a line that is replaced as it changes; in a log, as a line now and then. Use as a context manager.
+
+    Args:
+        text: called for the line.
+        out: where it is shown.
+        every_s: seconds between two lines of a log.
+    """
+
+    def __init__(
+        self, text: Callable[[], str], out: TextIO | None = None, every_s: float = SECONDS_BETWEEN_LINES
+    ) -> None:
+        self.text, self.out, self.every_s = text, out or sys.stdout, every_s
+        self.lock, self.over = threading.Lock(), threading.Event()
+        self.replaces = self.out.isatty()
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._show, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self._thread.join()
+        self._clear()
+
+    def print(self, text: str) -> None:
+        """Print a line that stays, above the live one."""
+        with self.lock:
+            self._clear()
+            print(text, file=self.out, flush=True)
+
+    def _clear(self) -> None:
+        if self._shown and self.replaces:
+            print("\r\x1b[K", end="", file=self.out, flush=True)
+        self._shown = False
+
+    def _show(self) -> None:
+        wait_s = SECONDS_BETWEEN_UPDATES if self.replaces else self.every_s
+        while not self.over.wait(wait_s):
+            text = self.text()
+            with self.lock:
+                if self.replaces:
+                    width = os.get_terminal_size(self.out.fileno()).columns
+                    print(f"\r\x1b[K{text[: width - 1]}", end="", file=self.out, flush=True)
+                else:
+                    print(text, file=self.out, flush=True)
+                self._shown = True
+
+
+@contextlib.contextmanager
+def as_job(run: str, job: str) -> Iterator[None]:
+    """Within this block progress of this process and of its kernels goes to the job's file, which is then removed."""
+    path = file_of(run, job)
+    os.environ[VARIABLE] = str(path)
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        path.unlink(missing_ok=True)

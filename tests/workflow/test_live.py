@@ -1,0 +1,70 @@
+"""A run is watched by what its jobs write while they work."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+
+from speceyes_lib.paths import run_dir, stage_dir
+from speceyes_lib.runs.records import AgentRecord, Failure
+from speceyes_lib.workflow import live
+from speceyes_lib.workflow.notebook import Progress
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+
+
+def test_a_job_reports_how_far_it_is_and_leaves_no_file():
+    with live.as_job("r", "02_gated_agent_eval"):
+        with Progress("answered") as progress:
+            progress(10, 40, "vstar/direct_attributes · gated")
+            progress(40, 40, "vstar/direct_attributes · gated")
+        (advance,) = live.advances("r")
+        assert (advance.job, advance.verb) == ("02_gated_agent_eval", "answered")
+        assert (advance.done, advance.total, advance.start) == (40, 40, 10)
+    assert live.advances("r") == []
+    with Progress("answered") as progress:  # by hand: nobody watches
+        progress(1, 2)
+    assert not list(run_dir("r").rglob("*.json"))
+
+
+def test_the_line_has_rate_time_left_and_failed_samples():
+    folder = stage_dir("r", "02_gated", "vstar/direct_attributes")
+    folder.mkdir(parents=True)
+    failed = AgentRecord(
+        id="vstar/direct_attributes/1", run_mode="gated", status="error",
+        error=Failure(type="image", message="x"), decision="rejected", used="large", answer=None,
+    )  # fmt: skip
+    (folder / "records.jsonl").write_text(f"{failed.model_dump_json()}\n" * 2, "utf-8")
+    text = "vstar/direct_attributes · gated"
+    advance = live.Advance("02", "answered", 30, 90, 10, text, began_s=100.0, now_s=110.0)
+    sentence = live.sentence("r", advance)
+    assert sentence == f"r · {text} · answered 30 of 90 · 2/s · 30 s left · 2 failed"
+    before = live.Advance("02", "answered", 10, 90, 10, text, began_s=100.0, now_s=110.0)
+    assert live.sentence("r", before) == f"r · {text} · answered 10 of 90 · 2 failed"
+
+
+def test_files_that_are_no_reports_are_left_out():
+    for name, content in (("a", "{"), ("b", "[]"), ("c", '{"job": 1}')):
+        path = live.file_of("r", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+    assert live.line(["r", "none"], 3, 8) == "3 of 8 jobs"
+
+
+def test_a_log_gets_whole_lines_in_between():
+    out, asked = io.StringIO(), threading.Event()
+
+    def text() -> str:
+        asked.set()
+        return "1 of 2 jobs"
+
+    with live.LiveLine(text, out, every_s=0.001) as line:
+        assert asked.wait(60)
+        line.print("a: done in 1 s")
+    assert "a: done in 1 s" in out.getvalue().splitlines()
+    assert "\x1b" not in out.getvalue()
