@@ -23,6 +23,7 @@ from ..texts import storable
 from .hub import ITEMS
 
 LEVELS = (1, 2, 3)
+FILES = "Files"  # annotation of the embedded tasks: names of all files of a task, when a question leads to a second one
 WITHHELD = "?"  # stands for a right answer that is not published
 POINTER = b"version https://git-lfs.github.com/spec/"  # how a file begins that only names the real one
 LAYOUTS = "level1/example_000/metadata.json, metadata.jsonl or metadata.parquet"
@@ -69,7 +70,7 @@ class ToolTask:
         return path
 
     def workspace(self, folder: Path) -> Path:
-        """A folder that holds the attachment and nothing else: no right answer, no file of another task.
+        """A folder that holds the files of the task and nothing else: no right answer, no file of another task.
 
         Args:
             folder: made if it does not exist.
@@ -81,6 +82,13 @@ class ToolTask:
         folder.mkdir(parents=True, exist_ok=True)
         if path is not None:
             shutil.copyfile(path, folder / self.attachment)
+        for name in str(self.metadata.get(FILES, "")).split():  # of the embedded tasks
+            further = inside(self.folder, name, f"task {self.task_id}, {FILES}")
+            if not further.is_file():
+                raise DataError(
+                    f"{shown(further)}: a file of task {self.task_id} is missing; write the tasks again"
+                )
+            shutil.copyfile(further, folder / further.name)
         return folder
 
 
