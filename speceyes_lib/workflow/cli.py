@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     arg("--draft-name", "the small model's name in file names", metavar="NAME")
 
     arg = add("train", "train one of the embedded models from scratch")
-    arg("which", "the model to train", choices=("draft", "agent"))
+    arg("which", "the model to train", choices=("draft", "agent", "tools-actor", "tools-speculator"))
     arg("--seed", "seed of the training (default: 0)", type=_whole(0), default=0, metavar="N")
     arg("--out", "folder to write; replaced when the training is done", required=True, metavar="FOLDER")
     arg("--threads", "CPU threads (default: 1)", type=_whole(1), default=1, metavar="N")
@@ -289,6 +289,13 @@ def run(given: argparse.Namespace) -> int:
             return {"verl-config": _verl_config, "verl-data": _verl_data, "verl-check": _verl_check}[
                 given.command
             ](given)
+        case "train" if given.which.startswith("tools-"):
+            from ..training.tool_pair import smoke_tool_recipe, train_tool_model
+
+            role = given.which.removeprefix("tools-")
+            extra = {"recipe": smoke_tool_recipe(role), "per_level": 3} if given.smoke else {}
+            report = partial(print, flush=True)
+            train_tool_model(role, given.seed, given.out, threads=given.threads, report=report, **extra)
         case "train":
             from ..training.pretraining import smoke_recipe, train
 
