@@ -82,6 +82,7 @@ HTML_WAYS = {
         *(
             "explore/gating_explorer.py",
             "explore/stills.py",
+            "explore/tool_explorer.py",
             "explore/trace_explorer.py",
             "explore/training_explorer.py",
         ),

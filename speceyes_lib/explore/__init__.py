@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "gating_explorer": ("GatingExplorer",),
+        "tool_explorer": ("ToolExplorer", "ToolView"),
         "trace_explorer": ("TraceExplorer",),
         "training_explorer": ("TrainingExplorer",),
         "training_groups": ("GroupView",),

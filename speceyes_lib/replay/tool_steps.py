@@ -20,6 +20,7 @@ from ..tool_speculation.matching import STRATEGIES
 from ..tool_speculation.records import TaskRun
 
 RECORDED = "recorded"  # name of the latencies that the run had
+SHORTEST_S = 1e-6  # by which a cancelled guess would have run longer at least
 # (name of the tool, canonical call, recorded seconds) -> seconds
 Latency = Callable[[str, str, float], float]
 
@@ -45,7 +46,7 @@ class ToolSteps:
         allowed: may be executed: it was not refused [n, K].
         failed: the tool reported an error for the guess, which is then never served [n, K].
         estimated: the guess was not executed to its end, so its seconds are those of an equal call, or else the median
-            of its tool [n, K].
+            of its tool, but no less than it ran [n, K].
         silent_s: when the speculator had ended, for steps without a guess [n].
         scores: name -> float64 [n, K], nan where there is none.
         latencies: name -> (seconds of the calls [n, M], seconds of the guesses [n, K]).
@@ -185,6 +186,11 @@ def flatten_runs(runs: Sequence[TaskRun], latencies: Mapping[str, Latency] | Non
     call_s = _of(calls, lambda c: c.tool_s, 0.0)
     measured_s = _of(guesses, lambda g: np.nan if g.tool_s is None else g.tool_s, 0.0)
     tool_s = _estimated(names, canonicals, call_s, guess_names, guess_canonicals, measured_s)
+    began = (
+        _of(guesses, lambda g: np.nan if g.tool_start_s is None else g.tool_start_s, np.nan) - start[:, None]
+    )
+    unended = np.isnan(measured_s) & ~np.isnan(began)  # it was still running when it was cancelled
+    tool_s = np.where(unended, np.fmax(tool_s, actor_s[:, None] - began + SHORTEST_S), tool_s)
     kinds = {
         name for step in steps for guess in step.guesses for name, v in guess.scores.items() if _number(v)
     }

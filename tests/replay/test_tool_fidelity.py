@@ -34,9 +34,9 @@ class Script:
             guesses.append(" ".join(turn) or "I do not know.")
         self.actor = [f"I think. {' '.join(own)}" for own in calls] + [answer("4")]
         self.speculator = guesses
-        self.actor_s = [rng.randint(8, 64) / 16 for _ in self.actor]
-        self.guess_s = [rng.randint(1, 40) / 16 for _ in guesses]
-        self.tool_s = {word: rng.randint(1, 64) / 16 + rng.random() / 64 for word in WORDS}
+        self.actor_s = [rng.uniform(0.5, 4) for _ in self.actor]  # no two events at the same moment
+        self.guess_s = [rng.uniform(0.1, 2.5) for _ in guesses]
+        self.tool_s = {word: rng.uniform(0.1, 4) for word in WORDS}
 
     @staticmethod
     def call(rng: random.Random) -> str:

@@ -133,7 +133,7 @@ def test_an_expected_value_can_be_a_score():
 
 
 def test_other_latencies_and_a_guess_that_was_never_executed():
-    guess = made_guess("web_search", "y", 0, 1, 0, tool_s=None)
+    guess = made_guess("web_search", "y", 0, 1, 0, tool_s=None, tool_start_s=None, tool_end_s=None)
     steps = flatten_runs(
         [one_step(guesses=[guess])], {"slow": lambda name, call, s: 10 * s if "x" in call else s}
     )
@@ -142,6 +142,13 @@ def test_other_latencies_and_a_guess_that_was_never_executed():
     rows = replay_tools(steps, tool_grid(latency=["recorded", "slow"], policy="original"))
     assert rows["seconds"].tolist() == [7.0, 34.0]
     assert rows["estimated"].tolist() == [1, 1]
+
+
+def test_a_cancelled_guess_would_have_run_longer_than_it_did():
+    cancelled = made_guess("web_search", "y", 0, 0.5, 0, tool_s=None, tool_end_s=None)
+    row = replayed(one_step(t=1.0, guesses=[cancelled]), policy="original")
+    assert row["seconds"] == pytest.approx(4.0 + 1.0, abs=1e-5)  # 0.5 + 3.5, though the tool's median is 1
+    assert row["wasted_s"] == pytest.approx(3.5, abs=1e-5)
 
 
 @pytest.mark.parametrize(
