@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..errors import DataError
@@ -48,12 +49,19 @@ class TrainingRuns:
     files: list[Path]
 
     def counts(self) -> pd.DataFrame:
-        """A row per run: arm, seed, steps, first and last step, metrics (different keys), trajectories."""
+        """How much each run holds.
+
+        Returns:
+            A row per run: arm, seed, steps, first and last step, metrics (different keys), trajectories, not_finite
+            (values that are NaN or infinite, which no curve shows).
+        """
         keys = ["arm", "seed"]
         steps = pd.concat([table[[*keys, "step"]] for table in (self.metrics, self.rollouts) if len(table)])
         counts = steps.groupby(keys)["step"].agg(steps="nunique", first="min", last="max")
         counts["metrics"] = self.metrics.groupby(keys)["key"].nunique()
         counts["trajectories"] = self.rollouts.groupby(keys).size()
+        odd = self.metrics[~np.isfinite(self.metrics["value"].astype("float64"))]
+        counts["not_finite"] = odd.groupby(keys).size()
         return counts.fillna(0).astype(int).reset_index()
 
 

@@ -26,8 +26,8 @@ import pandas as pd
 from ..errors import DataError
 from ..judging.rewards import decompose
 from ..paths import shown
+from ..runs.event_files import read_scalars
 from .common import Problems, finite, json_lines
-from .event_files import read_scalars
 
 # name in some version -> name here; a name that ends in "/" or "_" stands for all that begin so
 RENAMED = {
@@ -120,6 +120,9 @@ def _kind(file: Path) -> str | None:
 # ------------------------------------------------------------------------------------------------ metrics
 
 
+Part = tuple[Path, pd.DataFrame]  # a file, and the metrics that it holds
+
+
 class _Rows:
     """Metrics in reading order. A line that repeats a step takes everything from that step on with it."""
 
@@ -175,7 +178,7 @@ def _renamed(key: str) -> str:
     return key
 
 
-def _from_consoles(files: Iterable[Path], problems: Problems) -> Iterator[pd.DataFrame]:
+def _from_consoles(files: Iterable[Path], problems: Problems) -> Iterator[Part]:
     for file in sorted(files, key=lambda f: (f.stat().st_mtime, f.name)):
         rows = _Rows(file)
         with file.open("rb") as lines:
@@ -197,7 +200,7 @@ def _from_consoles(files: Iterable[Path], problems: Problems) -> Iterator[pd.Dat
                     problems.add(file, "ends within a line; its last value was left out", number)
                     pairs.pop()
                 rows.add(int(step[1]), pairs, problems, number)
-        yield rows.frame()
+        yield file, rows.frame()
 
 
 def _pairs(text: str) -> tuple[list[tuple[str, float]], str]:
@@ -226,7 +229,7 @@ def _number(text: str) -> float | None:
         return _number(wrapped[1]) if wrapped else None
 
 
-def _from_lines(files: Iterable[Path], problems: Problems) -> Iterator[pd.DataFrame]:
+def _from_lines(files: Iterable[Path], problems: Problems) -> Iterator[Part]:
     for file in files:
         rows = _Rows(file)
         for number, entry in json_lines(file, problems):
@@ -240,7 +243,7 @@ def _from_lines(files: Iterable[Path], problems: Problems) -> Iterator[pd.DataFr
             if odd := [key for key, value in numbers.items() if value is None]:
                 problems.add(file, f"{len(odd)} values are no numbers, the first is of {odd[0]!r}", number)
             rows.add(step, [(k, v) for k, v in numbers.items() if v is not None], problems, number)
-        yield rows.frame()
+        yield file, rows.frame()
 
 
 def _plain(value: object) -> float | None:
@@ -252,7 +255,7 @@ def _plain(value: object) -> float | None:
         return None
 
 
-def _from_events(files: Iterable[Path], problems: Problems) -> Iterator[pd.DataFrame]:
+def _from_events(files: Iterable[Path], problems: Problems) -> Iterator[Part]:
     began = []
     for file in files:
         rows, first_s = _Rows(file), None
@@ -262,17 +265,24 @@ def _from_events(files: Iterable[Path], problems: Problems) -> Iterator[pd.DataF
                 rows.add(scalar.step, [(scalar.tag, scalar.value)], problems, None)
         except (EOFError, ValueError) as error:
             problems.add(file, f"{error}; what comes before it was read")
-        began.append((first_s or 0.0, file.name, rows.frame()))
-    yield from (frame for *_, frame in sorted(began, key=lambda item: item[:2]))
+        began.append((first_s or 0.0, file.name, file, rows.frame()))
+    yield from ((file, frame) for *_, file, frame in sorted(began, key=lambda item: item[:2]))
 
 
-def _stitched(parts: Iterable[pd.DataFrame], problems: Problems) -> pd.DataFrame:
+def _stitched(parts: Iterable[Part], problems: Problems) -> pd.DataFrame:
     """The files of one kind below each other: a later file counts from its first step on."""
     whole = _NOTHING
-    for part in parts:
-        if len(part):
-            kept = whole[whole["step"] < part["step"].min()]
-            whole = pd.concat([kept.astype({"key": object}), part.astype({"key": object})], ignore_index=True)
+    for file, part in parts:
+        if not len(part):
+            continue
+        kept = whole[whole["step"] < part["step"].min()]
+        if n := whole["step"].nunique() - kept["step"].nunique():
+            problems.add(
+                file,
+                f"begins at step {part['step'].min()}, and {n} steps of earlier files from there on were left out, as "
+                "after a restart; if the files are of two runs, name one of them",
+            )
+        whole = pd.concat([kept.astype({"key": object}), part.astype({"key": object})], ignore_index=True)
     return whole
 
 
@@ -309,8 +319,21 @@ def read_rollouts(files: Iterable[Path], problems: Problems) -> pd.DataFrame:
         within the step, nan where equal prompts cannot be separated); input, output, gts; score; right, format_error,
         tool (`rewards.decompose`); calls_written, replies and failed_replies (tool calls and tool replies in the text);
         and every further field of the dumps.
+
+    Raises:
+        DataError: two files hold the same step, so that they are of two runs.
     """
-    parts = [part for file in files if len(part := _dump(file, problems))]
+    parts, seen = [], {}
+    for file in files:
+        if not len(part := _dump(file, problems)):
+            continue
+        parts.append(part)
+        for key in part[["set", "step"]].drop_duplicates().itertuples(index=False, name=None):
+            if (other := seen.setdefault(key, file)) != file:
+                raise DataError(
+                    f"{shown(file)} and {shown(other)} both hold trajectories of step {key[1]}: they are of two runs; "
+                    "name the folder of one of them"
+                )
     if not parts:
         counts = ("right", "format_error", "tool", "calls_written", "replies", "failed_replies")
         return pd.DataFrame(columns=["step", "set", "group", *DUMP_FIELDS[:-1], *counts])

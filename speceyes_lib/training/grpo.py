@@ -8,10 +8,10 @@ Left out, compared with verl: several devices, a value model, batches that wait 
 groups without spread. The vision tower is frozen. Everything else has verl's names, formulas and defaults; the defaults
 that differ say so.
 
-A run is a folder: `settings.json`, `metrics.jsonl` and `console.log` (as verl's loggers write them), verl's dumps
-`rollouts/<step>.jsonl`, `checkpoints/<step>` (`save_pretrained`; the last two hold the optimiser's state too). After a
-kill it resumes at its last checkpoint. Every step then repeats what it would have been: its random numbers follow from
-seed and step.
+A run is a folder: `settings.json`, `metrics.jsonl`, `console.log` and `tensorboard/` (as verl's loggers write them),
+dumps `rollouts/<step>.jsonl`, `checkpoints/<step>` (`save_pretrained`; the last two hold the optimiser's state too).
+After a kill it resumes at its last checkpoint. Every step then repeats what it would have been: its random numbers
+follow from seed and step.
 
 The file is above 500 lines because the whole loop stands in one place, to be read from top to bottom.
 
@@ -44,6 +44,7 @@ from ..judging.rewards import RECIPE_WEIGHTS, Reward, Variant, Weights, reward
 from ..models.base import Generation, GenerationRequest
 from ..models.transformers import TransformersBackend
 from ..paths import shown
+from ..runs.event_files import append_scalars
 from ..runs.files import write_atomically
 from ..runs.records import Trajectory
 from ..tasks.images import iou, resized_view
@@ -453,6 +454,8 @@ def _continue(
     learner = Learner(backend, settings)
     if first:
         learner.load_optimizer(folder / f"checkpoints/{first}")
+    # a file per start, as TensorBoard's own writer does: the later one counts from its first step on
+    events = folder / f"tensorboard/events.out.tfevents.{time.time_ns()}.speceyes"
     for step in range(first + 1, settings.steps + 1):
         metrics, dump = run_step(learner, step)
         (folder / f"rollouts/{step}.jsonl").write_text(
@@ -463,6 +466,7 @@ def _continue(
             console.write(line + "\n")
         with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": step, "data": metrics}) + "\n")
+        append_scalars(events, time.time(), step, metrics)
         # last, so that a run killed here repeats the step instead of missing its lines
         if step % settings.save_every == 0 or step == settings.steps:
             learner.save(folder / f"checkpoints/{step}")

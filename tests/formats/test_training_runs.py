@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 def test_runs_of_several_arms_and_seeds_are_read_from_one_folder(folder):
     runs = read_training_runs(folder)
     assert runs.counts().to_numpy().tolist() == [
-        [arm, seed, 3, 1, 3, 7, 48] for arm in ("bonus", "no_bonus") for seed in (0, 1)
+        [arm, seed, 3, 1, 3, 7, 48, 0] for arm in ("bonus", "no_bonus") for seed in (0, 1)
     ]
     assert not runs.problems
     assert runs.held_out[["arm", "seed", "right"]].to_numpy().tolist() == [

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.errors import DataError
-from speceyes_lib.formats.event_files import read_scalars
 from speceyes_lib.formats.verl_logs import read_training
+from speceyes_lib.runs.event_files import read_scalars
 
 WRITTEN = Path(__file__).parent / "verl"  # event files that TensorBoard 2.21 wrote
 TRUTH = {
@@ -250,6 +250,23 @@ def test_odd_rows_of_a_dump_are_named_and_the_rest_is_kept(tmp_path):
     assert len(log.rollouts) == 1
     assert [p.line for p in log.problems] == [2, 3, 4, None]
     assert "holds no trajectory" in str(log.problems[-1])
+
+
+def test_a_file_that_begins_again_names_what_was_left_out(tmp_path):
+    for i, name in enumerate(("a.log", "b.log")):
+        (tmp_path / name).write_text("".join(console_line(s, {"a": float(s)}) + "\n" for s in (1, 2, 3)))
+        os.utime(tmp_path / name, (i, i))
+    log = read_training(tmp_path)
+    assert numbers(log) == {step: {"a": float(step)} for step in (1, 2, 3)}
+    assert "b.log: begins at step 1, and 3 steps of earlier files" in str(log.problems[0])
+    assert "if the files are of two runs, name one of them" in str(log.problems[0])
+
+
+def test_dumps_of_two_runs_are_refused(tmp_path):
+    for name in ("one", "two"):
+        write_dump(tmp_path / name, 4, [trajectory(step=4)])
+    with pytest.raises(DataError, match=r"two/4\.jsonl and .*one/4\.jsonl both hold trajectories of step 4"):
+        read_training(tmp_path)
 
 
 def test_validation_dumps_are_kept_apart(tmp_path):

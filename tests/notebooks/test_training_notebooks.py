@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from PIL import Image
-from training_runs import write_runs
+from training_runs import write_run, write_runs
 
 from speceyes_lib.errors import DataError
 from speceyes_lib.workflow.execute import execute
@@ -92,3 +92,47 @@ def test_a_part_of_the_logs_is_enough(what, bands, trajectories, logs, runs, qui
 def test_a_folder_that_holds_no_run_is_one_sentence(name, tmp_path):
     with pytest.raises(DataError, match=r"there is no such file or folder"):
         cells_run(name, path=str(tmp_path / "none"))
+
+
+def test_damaged_logs_are_read_as_far_as_they_go_and_every_fault_is_named(
+    tmp_path, runs, quick_figures, capsys
+):
+    folder = write_run(tmp_path / "run", "bonus", 0, steps=6)
+    (folder / "rollouts/7.jsonl").touch()
+    (folder / "rollouts/8.jsonl").write_text('{"output": "x", "score": 2.0, "step": 8}\nprose\n')
+    metrics = (folder / "metrics.jsonl").read_text().splitlines()
+    metrics += [
+        '{"step": 5, "data": {"critic/score/mean": 1.0}}',
+        '{"step": 6, "data": {"actor/entropy": null}}',
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join([*metrics, '{"step": 7, "da']))
+    with (folder / "console.log").open("a") as console:
+        console.write(
+            "step:7 - actor/entropy:nan - actor/grad_norm:inf - critic/score/mean:0.5 - actor/lr:1e"
+        )
+    names = cells_run("read_training_run", path=str(folder))
+    faults = [str(problem) for problem in names["runs"].problems]
+    for part in (
+        "7.jsonl: holds no trajectory",
+        "8.jsonl, line 2: not valid JSON",
+        "metrics.jsonl, line 7: step 5 comes again after step 6: the run was restarted, and the later lines count",
+        "metrics.jsonl, line 9: not valid JSON",
+        "console.log, line 7: ends within a line",
+    ):
+        assert [fault for fault in faults if part in fault], part
+    count = names["runs"].counts().iloc[0]
+    assert (count["last"], count["trajectories"], count["not_finite"]) == (8, 97, 3)
+    assert f"{len(faults)} problems" in capsys.readouterr().out
+    assert (runs / "training/figures/training_metrics.png").is_file()
+
+
+def test_two_runs_in_one_folder_and_logs_of_other_programs_are_one_sentence(logs, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(logs / "rollouts/rollouts", tmp_path / "both" / name)
+    with pytest.raises(DataError, match="are of two runs; name the folder of one of them"):
+        cells_run("read_training_run", path=str(tmp_path / "both"))
+    (tmp_path / "other.log").write_text("Epoch 1/3: loss 0.25\n")
+    with pytest.raises(
+        DataError, match=r"other\.log: holds no metrics and no trajectories.*expected console lines"
+    ):
+        cells_run("read_training_run", path=str(tmp_path / "other.log"))

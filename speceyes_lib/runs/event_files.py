@@ -1,4 +1,4 @@
-"""Scalars of TensorBoard event files, without TensorBoard.
+"""Scalars of TensorBoard event files, read and written without TensorBoard.
 
 An event file is a sequence of records (length, checksum, an `Event` message, checksum). Of an event only its time, its
 step and its scalars are read: `simple_value`, as torch writes it, or a tensor with one number, as newer writers do.
@@ -10,7 +10,7 @@ Source: TensorFlow's record format, and event.proto, summary.proto, tensor.proto
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +50,56 @@ def read_scalars(path: Path) -> Iterator[Scalar]:
             if struct.unpack("<I", body[length:])[0] != _masked_crc32c(data):
                 raise ValueError(f"the record at byte {at} is damaged")
             yield from _scalars(data)
+
+
+def append_scalars(path: Path, wall_time_s: float, step: int, values: Mapping[str, float]) -> None:
+    """Add the numbers of a step to an event file, which TensorBoard shows; a new file begins with its version.
+
+    Args:
+        path: its name must hold ".tfevents." for TensorBoard to find it.
+        wall_time_s: seconds since 1970.
+        step: of the run.
+        values: tag -> number, kept as float32.
+    """
+    new = not path.is_file() or not path.stat().st_size
+    time_field = _key(1, 1) + struct.pack("<d", wall_time_s)
+    texts = ((tag.encode("utf-8"), value) for tag, value in values.items())
+    entries = (_key(1, 2) + _sized(tag) + _key(2, 5) + _float32(value) for tag, value in texts)
+    summary = b"".join(_key(1, 2) + _sized(entry) for entry in entries)
+    event = time_field + _key(2, 0) + _written_varint(step & (1 << 64) - 1) + _key(5, 2) + _sized(summary)
+    version = time_field + _key(3, 2) + _sized(b"brain.Event:2")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(b"".join(map(_record, (version, event) if new else (event,))))
+
+
+def _record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    checks = [struct.pack("<I", _masked_crc32c(part)) for part in (length, data)]
+    return length + checks[0] + data + checks[1]
+
+
+def _key(number: int, kind: int) -> bytes:
+    return bytes([number << 3 | kind])
+
+
+def _sized(content: bytes) -> bytes:
+    return _written_varint(len(content)) + content
+
+
+def _float32(value: float) -> bytes:
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:  # beyond float32
+        return struct.pack("<f", float("inf") if value > 0 else float("-inf"))
+
+
+def _written_varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 127:
+        written.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*written, value])
 
 
 def _scalars(event: bytes) -> Iterator[Scalar]:
