@@ -1,8 +1,9 @@
 """Tool functions in processes that can be killed: what may run long or end badly runs here and not in a thread.
 
-A worker is a Python of its own that runs one function at a time and is used again afterwards. Cancelling the call kills
-the process with all that it has started, so nothing of it writes later. Linux ends a worker when the process that
-started it dies. This file is both sides: imported, it starts workers; run as a program, it is one.
+A worker is a Python of its own. For each call it forks a process, which has all modules already and ends with the call.
+Cancelling the call kills that process with all that it has started, so nothing of it writes later; the worker is free
+again at once. Linux ends a worker when the process that started it dies. This file is both sides: imported, it starts
+workers; run as a program, it is one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import pickle
@@ -19,15 +21,18 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import UserError
 
 MEMORY_BYTES = 4 * 2**30  # address space of a worker, so that a small file that unpacks to a huge one fails
 MAX_REPLY_BYTES = 16 * 2**20
-MOST_IDLE = 2
+MOST_IDLE = 3
+_MODULES: set[str] = (
+    set()
+)  # of the functions that ran so far: a new worker imports them before its first call
 _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # variables that end so stay outside
 
 
@@ -76,6 +81,7 @@ async def in_worker(function: Callable[..., str], *args: Any) -> str:
     Raises:
         ToolError: the function raised, with its words, or its process ended.
     """
+    _MODULES.add(function.__module__)
     use = _Use(pickle.dumps((function, args)))
     future = asyncio.get_running_loop().run_in_executor(THREADS, use.run)
     try:
@@ -115,6 +121,8 @@ class _Use:
         with self._lock:
             self._worker = None
         _POOL.give_back(worker)
+        if reply is None:
+            raise ToolError("The tool's process ended before it had a result.")
         if reply["error"] is not None:
             raise ToolError(reply["error"])
         return reply["text"]
@@ -132,24 +140,43 @@ class _Worker:
     def __init__(self) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.upper().endswith(_SECRETS)}
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        self._pid: int | None = None  # of the call's process
+        self._killed, self._lock = False, threading.Lock()
         self._popen = _STARTER.submit(
             subprocess.Popen,
-            [sys.executable, "-m", __name__, str(os.getpid())],
+            [sys.executable, "-m", __name__, str(os.getpid()), *sorted(_MODULES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            process_group=0,  # Ctrl-C is meant for this process, and killing takes all that it started
+            process_group=0,  # Ctrl-C is meant for this process
         ).result()
 
-    def ask(self, payload: bytes) -> dict:
-        """The reply to a pickled (function, arguments). Raises OSError or ValueError if the process is gone."""
+    def ask(self, payload: bytes) -> dict | None:
+        """The reply to a pickled (function, arguments); None if the call's process ended without one.
+
+        Raises:
+            OSError: the worker is gone.
+            ValueError: what came is no reply.
+        """
+        self._killed = False
         self._popen.stdin.write(struct.pack("=I", len(payload)) + payload)
         self._popen.stdin.flush()
+        pid = json.loads(self._frame())
+        with self._lock:
+            self._pid = pid
+        if self._killed:
+            self.kill()
+        reply = self._frame()
+        with self._lock:
+            self._pid = None
+        return json.loads(reply) if reply else None
+
+    def _frame(self) -> bytes:
         (size,) = struct.unpack("=I", self._read(4))
         if size > MAX_REPLY_BYTES:
             raise ValueError("the reply is too long")
-        return json.loads(self._read(size))
+        return self._read(size)
 
     def _read(self, size: int) -> bytes:
         data = self._popen.stdout.read(size)
@@ -161,14 +188,16 @@ class _Worker:
         return self._popen.poll() is None
 
     def kill(self) -> None:
-        """Kill the process and its group; whoever waits for a reply gets an OSError."""
-        with contextlib.suppress(ProcessLookupError):
-            if self._popen.returncode is None:
-                os.killpg(self._popen.pid, signal.SIGKILL)
+        """Kill the process of the call, and all that it has started."""
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            self._killed = True
+            if self._pid is not None:
+                os.killpg(self._pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill it and wait until it is gone."""
+        """End the worker and wait until it is gone."""
         self.kill()
+        self._popen.kill()
         self._popen.wait()
         for pipe in (self._popen.stdin, self._popen.stdout):
             with contextlib.suppress(OSError):  # what was not sent cannot be sent any more
@@ -180,17 +209,31 @@ class _Pool:
 
     def __init__(self) -> None:
         self._idle: list[_Worker] = []
-        self._lock = threading.Lock()
+        self._lock, self._restocking = threading.Lock(), False
         self.close = weakref.finalize(self, _end_all, self._idle)
 
     def take(self) -> _Worker:
+        """An idle worker, else a new one. When the last idle one goes, another is started for the next call.
+
+        So a call of the actor finds a worker even if those of guesses are busy or were killed.
+        """
         with self._lock:
-            while self._idle:
+            worker = None
+            while self._idle and worker is None:
                 worker = self._idle.pop()
-                if worker.alive():
-                    return worker
-                worker.end()
-        return _Worker()
+                if not worker.alive():
+                    worker.end()
+                    worker = None
+            if not self._idle and not self._restocking:
+                self._restocking = True
+                THREADS.submit(self._restock)
+        return worker or _Worker()
+
+    def _restock(self) -> None:
+        try:
+            self.give_back(_Worker())
+        finally:
+            self._restocking = False
 
     def give_back(self, worker: _Worker) -> None:
         with self._lock:
@@ -211,10 +254,7 @@ _POOL = _Pool()
 # ------------------------------------------------------------------------------------------- the other side
 def main() -> None:
     """Run the functions that come through standard input until it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    if os.getppid() != int(sys.argv[1]):
-        return
+    _end_with_parent(int(sys.argv[1]))
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_AS)
@@ -222,12 +262,65 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _load(sys.argv[2:])
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a tool prints is no reply
-    while len(head := requests.read(4)) == 4:
-        data = json.dumps(_reply(requests.read(*struct.unpack("=I", head)))).encode()
+
+    def send(data: bytes) -> None:
         replies.write(struct.pack("=I", len(data)) + data)
         replies.flush()
+
+    while len(head := requests.read(4)) == 4:
+        payload = requests.read(*struct.unpack("=I", head))
+        with contextlib.suppress(Exception):  # the call's process says it
+            pickle.loads(payload)  # imports the function's module, for this call and later ones
+        inlet, outlet = os.pipe()
+        worker = os.getpid()
+        if (pid := os.fork()) == 0:
+            os.close(inlet)
+            _carry_out(worker, payload, outlet)
+        with contextlib.suppress(OSError):  # it has done so itself
+            os.setpgid(pid, pid)
+        os.close(outlet)
+        send(json.dumps(pid).encode())
+        with os.fdopen(inlet, "rb") as pipe:
+            reply = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        if status:
+            reply = b""
+        elif reply:
+            _load(json.loads(reply)["modules"])
+        send(reply)
+
+
+def _carry_out(worker: int, payload: bytes, outlet: int) -> NoReturn:
+    """The process of one call."""
+    try:
+        os.setpgid(0, 0)
+        _end_with_parent(worker)
+        before = set(sys.modules)
+        reply = _reply(payload)
+        data = json.dumps(reply | {"modules": sorted({n for n in sys.modules if n not in before})}).encode()
+        with os.fdopen(outlet, "wb") as pipe:
+            pipe.write(data)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _end_with_parent(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _load(modules: Iterable[str]) -> None:
+    """Import modules that calls have needed, so that the next ones have them."""
+    for name in modules:
+        if name not in sys.modules:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 def _reply(payload: bytes) -> dict:

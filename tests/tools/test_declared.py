@@ -237,10 +237,10 @@ def test_a_cancelled_call_leaves_no_process_and_writes_nothing(workspace):
 def test_a_worker_serves_again_gets_its_resources_only_and_no_keys(workspace, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     prepare()
-    first, second = (run("whoami", "", workspace).text for _ in range(2))
-    assert first == second
-    assert first.endswith("['table']")
-    assert first.split()[0] != str(os.getpid())
+    first, second = (run("whoami", "", workspace).text.split() for _ in range(2))
+    assert first[1] == second[1] != str(os.getpid())
+    assert first[0] != second[0]  # each call has a process of its own
+    assert first[2] == "['table']"
 
 
 def test_workers_that_end_or_need_too_much_memory_give_errors(workspace, monkeypatch):

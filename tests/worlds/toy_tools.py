@@ -75,7 +75,7 @@ def secrets(arguments: Nothing, workspace: Workspace) -> str:
 
 
 def whoami(arguments: Nothing, workspace: Workspace) -> str:
-    return f"{os.getpid()} {sorted(workspace.resources)}"
+    return f"{os.getpid()} {os.getppid()} {sorted(workspace.resources)}"
 
 
 SEARCH = Tool("search", "Search.", Paged, Effect.repeatable, search)
@@ -94,3 +94,14 @@ WHOAMI = Tool(
     "whoami", "Process and resources.", Nothing, Effect.pure, whoami, where="process", resources=("table",)
 )
 ALL = (SEARCH, LOOK, READ, NOTE, UNKNOWN, METERED, OUTSIDE, RAISES, HANGS, EXITS, EATS, SECRETS, WHOAMI)
+
+
+def busy(arguments: Query, workspace: Workspace) -> str:
+    """Computes for 50 ms of processor time."""
+    end_s = time.process_time() + 0.05
+    while time.process_time() < end_s:
+        pass
+    return f"computed {arguments.query}"
+
+
+BUSY = Tool("busy", "Computes.", Query, Effect.repeatable, busy, where="process")
