@@ -125,6 +125,34 @@ def parser() -> argparse.ArgumentParser:
     arg("--agent-name", "the agent's name in file names (default: that of its folder)", metavar="NAME")
     arg("--draft-name", "the small model's name in file names", metavar="NAME")
 
+    arg = add("tools", "run tasks with tools while a speculator makes the calls of the actor in advance")
+    arg("action", "run: one example step by step, or a batch", choices=("run",))
+    arg("example", "folder of one task (default: the first of the level)", nargs="?", metavar="EXAMPLE")
+    arg("--batch", "run all examples of a level", action="store_true")
+    arg("--level", "1, 2 or 3 (default: 1)", type=int, choices=(1, 2, 3), default=1)
+    arg("--start", "first example of the level, from 0", type=_whole(0), default=0, metavar="N")
+    arg("--end", "example before which the batch ends", type=_whole(0), metavar="N")
+    arg("--max", "at most so many of them", type=_whole(1), metavar="N")
+    arg("--output", "folder for results; one that holds some is gone on with", metavar="FOLDER")
+    arg(
+        "--tasks",
+        "tasks in one of GAIA's layouts (default: GAIA if fetched, else embedded)",
+        metavar="FOLDER",
+    )
+    arg("--models", "default: served if environment variables name servers", choices=("served", "embedded"))
+    arg("--form", "how served models call tools", choices=("native", "hermes"), default="native")
+    arg("--arms", "ways to run, such as baseline exact original", nargs="+", default=[], metavar="ARM")
+    arg("--set", "a setting, such as strategy=jaccard", action="append", default=[], metavar="NAME=VALUE")
+    more = ("metered", "open_world")
+    arg(
+        "--allow",
+        "side effects of calls made in advance",
+        nargs="+",
+        default=[],
+        choices=more,
+        metavar="EFFECT",
+    )
+
     arg = add("train", "train one of the embedded models from scratch")
     arg("which", "the model to train", choices=("draft", "agent", "tools-actor", "tools-speculator"))
     arg("--seed", "seed of the training (default: 0)", type=_whole(0), default=0, metavar="N")
@@ -285,6 +313,10 @@ def run(given: argparse.Namespace) -> int:
             names = {role: name for role, name in names.items() if name is not None}
             written = export(given.run, given.folder, given.arms, given.tasks, given.data_root, names)
             print(f"run {given.run}: {len(written)} files in {shown(given.folder)}")
+        case "tools":
+            from .tool_runs import run_tools
+
+            return run_tools(given)
         case "verl-config" | "verl-data" | "verl-check":
             return {"verl-config": _verl_config, "verl-data": _verl_data, "verl-check": _verl_check}[
                 given.command
