@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce recorded test trials lab app serve figures fidelity position-bias rl reported-numbers lint format lock clean
+.PHONY: help env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias rl reported-numbers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ TRIALS = tests/inference/test_held_back.py tests/models/test_odd_replies.py test
 	tests/demo/test_front.py
 trials: env ## longer trials of what tests try briefly: servers that die, odd replies, hostile programs, a flood of requests (ARGS="-k killed" to choose)
 	@$(OFFLINE) SPECEYES_TRIALS=10 $(BIN)/python -m pytest -n 0 $(TRIALS) $(ARGS)
+
+SLURM_PLUGIN = snakemake-executor-plugin-slurm==2.8.0 snakemake-executor-plugin-slurm-jobstep==0.6.1
+slurm-check: env ## start a real SLURM of one node here and compare its records with local ones (root and apt; minutes)
+	@command -v slurmctld >/dev/null || apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null || true
+	@$(BIN)/python -m pip install -q --no-deps --target $(VENV)/slurm $(SLURM_PLUGIN) || true
+	@$(OFFLINE) PYTHONPATH=$(VENV)/slurm $(BIN)/python -m pytest -n 0 -rs tests/workflow/test_real_slurm.py $(ARGS)
 
 lab: env ## open JupyterLab on the repository, for this machine only
 	@$(OFFLINE) $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \

@@ -31,8 +31,8 @@ for job in JOBS:
         params:
             blob=job.blob,
             command=job.command,
-        # what measures time has the machine to itself; on a cluster its job has (a profile says how large that is)
-        threads: (workflow.cores or 1) if job.exclusive else 1
+        # what measures time has this machine to itself. A cluster's job has the size that its profile says
+        threads: int(config.get("cores", 1)) if job.exclusive else 1
         resources:
             **({"gpu": job.gpus} if job.gpus else {}),
         shell:

@@ -58,9 +58,12 @@ def parser() -> argparse.ArgumentParser:
     arg("--accept-failures", **(accept := {"help": ACCEPTED, "action": "store_true"}))
     add("check", "check config, notebooks, models, data and servers before anything runs")("config", **config)
     add("jobs", "list the notebook runs of a config")("config", **config)
-    arg = add("status", "show which jobs of a config are finished")
+    arg = add("status", "show which jobs of a config are finished, and those in SLURM's queue")
     arg("config", **config)
     arg("--watch", "show the progress of the jobs at work, until all are finished", action="store_true")
+    add("stop", "end a config's run that works in this checkout, and its jobs in SLURM's queue")(
+        "config", **config
+    )
     add("headline", "print the result of a finished run and where its files are")("config", **config)
     add("serve-commands", "print the commands that start vLLM for a config's endpoints")("config", **config)
 
@@ -255,7 +258,7 @@ def run(given: argparse.Namespace) -> int:
             from .reproduce import run_all
 
             return run_all(given.config, given.cores, given.profile, given.accept_failures)
-        case "check" | "jobs" | "status" | "headline" | "serve-commands":
+        case "check" | "jobs" | "status" | "stop" | "headline" | "serve-commands":
             watched = getattr(given, "watch", False)
             _about_config("watch" if watched else given.command, given.config)
         case "job":
@@ -370,6 +373,7 @@ def _about_config(command: str, path: str) -> None:
             "jobs": reproduce.list_jobs,
             "status": reproduce.status,
             "watch": reproduce.watch,
+            "stop": reproduce.stop,
             "headline": reproduce.headline,
         }
         act[command](config)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+
+import yaml
 
 from ..agents import prompt_sets
 from ..demo.recorded import set_aside
@@ -24,12 +31,13 @@ from ..report.formatting import duration
 from ..runs.provenance import usable_cores
 from ..runs.summary_file import read_summary
 from ..tasks.registry import load_task
-from . import live
+from . import live, slurm
 from .config import RunConfig
 from .execute import ACCEPT_VARIABLE, check_notebook, die_with_parent, find_notebook
 from .plan import Job, load_config, plan
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+FOLLOW_S = 1.0  # between two looks into snakemake's messages
 
 
 # ------------------------------------------------------------------ checking
@@ -125,6 +133,7 @@ def run_all(
         accept_failures: see the parameter of that name.
     """
     config = load_config(path)
+    executor = executor_of(profile) if profile else ""
     check(config)
     if not profile:  # a cluster's jobs may reach servers that this machine does not
         check_servers(config)
@@ -141,9 +150,16 @@ def run_all(
         f"in another terminal: speceyes status {path} --watch",
         flush=True,
     )
-    with _only_one() as lock:
-        where = ["--profile", str(resolve(profile))] if profile else ["--cores", str(cores or usable_cores())]
-        code, ran = _snakemake(path, config, where, lock, accept_failures)
+    with _only_one(config.name) as lock, _ending_as_interrupted():
+        if executor == "slurm":
+            _cancel(config.name, "of an earlier start")
+        try:
+            code, ran = _snakemake(
+                path, config, _where(config, profile, executor, cores), lock, accept_failures
+            )
+        finally:
+            if executor == "slurm":
+                _cancel(config.name, "that remained")
     if code == INTERRUPTED:
         print(f"interrupted; {_kept(jobs)}; run the same command to resume", file=sys.stderr)
         return code
@@ -164,6 +180,67 @@ def run_all(
     return 0
 
 
+def executor_of(profile: str) -> str:
+    """The executor of a Snakemake profile, whose plugin is installed.
+
+    Raises:
+        ConfigError: the profile cannot be read, or the plugin is missing.
+    """
+    files = [f for f in sorted(resolve(profile).glob("config*.yaml")) if f.is_file()]
+    if not files:
+        raise ConfigError(f"--profile {profile}: there is no config.yaml in this folder")
+    try:
+        values = yaml.safe_load(files[-1].read_text("utf-8"))  # one for a newer version comes later
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{shown(files[-1])}: cannot be read: {' '.join(str(error).split())}") from None
+    executor = str((values if isinstance(values, dict) else {}).get("executor", "local"))
+    module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
+    if executor not in ("local", "dryrun", "touch") and find_spec(module) is None:
+        raise ConfigError(
+            f"{shown(files[-1])}: executor: {executor!r} needs a plugin; "
+            f"run: pip install snakemake-executor-plugin-{executor}"
+        )
+    return executor
+
+
+def _where(config: RunConfig, profile: str | None, executor: str, cores: int | None) -> list[str]:
+    """Snakemake's arguments that say where jobs run, and the beginning of its --config."""
+    if not profile:
+        n = str(cores or usable_cores())
+        return ["--cores", n, "--quiet", "all", "--config", f"cores={n}"]
+    named = ["--slurm-jobname-prefix", slurm.prefix(config.name)] if executor == "slurm" else []
+    # what the plugin reports is the only word of a job in the queue
+    return ["--profile", str(resolve(profile)), *named, "--quiet", "progress", "reason", "host", "--config"]
+
+
+def _cancel(run: str, which: str) -> None:
+    """Cancel a run's jobs in SLURM's queue: nothing is submitted twice, and nothing outlives its run."""
+    if jobs := slurm.queued(run):
+        print(f"cancelling SLURM jobs {which}: {', '.join(job.id for job in jobs)}", flush=True)
+        slurm.cancel(jobs, run)
+
+
+class _Terminated(KeyboardInterrupt):
+    """A signal to this process alone; Ctrl-C goes to snakemake as well."""
+
+
+@contextlib.contextmanager
+def _ending_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a run as Ctrl-C does, with its jobs."""
+
+    def end(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # one is enough: the jobs are being ended
+        raise _Terminated
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _snakemake(
     path: str, config: RunConfig, where: list[str], lock: int, accept_failures: bool
 ) -> tuple[int, int]:
@@ -174,8 +251,8 @@ def _snakemake(
     """
     log = run_dir(config.name) / "workflow.log"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile")]
-    command += ["--directory", str(repo_root()), *where, "--scheduler", "greedy"]
-    command += ["--rerun-incomplete", "--nolock", "--quiet", "all", "--config", f"run_config={path}"]
+    command += ["--directory", str(repo_root()), "--scheduler", "greedy", "--rerun-incomplete", "--nolock"]
+    command += [*where, f"run_config={path}"]
     environment = {
         "SPECEYES_PYTHON": sys.executable,
         "SPECEYES_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
@@ -183,6 +260,7 @@ def _snakemake(
         ACCEPT_VARIABLE: "1" if accept_failures else "",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")])),
     }
+    elsewhere = "--profile" in where
     with log.open("wb") as messages:
         process = subprocess.Popen(
             command,
@@ -191,35 +269,133 @@ def _snakemake(
             text=True,
             pass_fds=[lock],
             env=os.environ | environment,
-            preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
+            preexec_fn=partial(_interrupted_with if elsewhere else _killed_with, os.getpid()),
         )
         ended, jobs = 0, plan(config)
         runs = list(dict.fromkeys(job.params.run for job in jobs))
+        follower = None
         try:
             with live.LiveLine(lambda: live.line(runs, sum(map(_finished, jobs)), len(jobs))) as shown_line:
+                follower = _Follower(log, process, shown_line.print) if elsewhere else None
                 for line in process.stdout:
                     shown_line.print(line.rstrip("\n"))
                     ended += 1
             code = process.wait()
-        except KeyboardInterrupt:  # snakemake and its jobs got the same signal
+        except KeyboardInterrupt as error:  # of Ctrl-C, snakemake and its jobs got the same signal
+            if isinstance(error, _Terminated):
+                process.send_signal(signal.SIGINT)
             process.wait()
             return INTERRUPTED, ended
-    if code and not ended:  # no job printed a line: snakemake itself failed
+        finally:
+            if follower:
+                follower.join()
+    if code and not ended and not (follower and follower.n_printed):  # snakemake itself failed
         print(log.read_text("utf-8", "replace").strip(), file=sys.stderr)
     return code, ended
 
 
+def _killed_with(parent: int) -> None:
+    """Before snakemake begins: it and its jobs end with this process."""
+    die_with_parent(signal.SIGKILL, parent)
+
+
+def _interrupted_with(parent: int) -> None:
+    """Before a snakemake begins whose jobs run elsewhere: an interrupted one cancels them, a killed one does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it starts in the background
+    die_with_parent(signal.SIGINT, parent)
+
+
+class _Follower(threading.Thread):
+    """Prints what snakemake writes of jobs that run elsewhere: submitted, done, and the reasons of failures."""
+
+    def __init__(self, log: Path, process: subprocess.Popen, show: Callable[[str], None]) -> None:
+        super().__init__(daemon=True)
+        self.log, self.process, self.show, self.n_printed = log, process, show, 0
+        self.start()
+
+    def run(self) -> None:
+        reader = cluster_lines()
+        with self.log.open(encoding="utf-8", errors="replace") as file:
+            ended, rest = False, ""
+            while not ended:
+                ended = self.process.poll() is not None
+                *lines, rest = (rest + file.read()).split("\n")
+                for line in lines:
+                    if text := reader(line):
+                        self.show(text)
+                        self.n_printed += 1
+                if not ended:
+                    time.sleep(FOLLOW_S)
+
+
+def cluster_lines() -> Callable[[str], str]:
+    """A function from a line of snakemake's messages to what a user sees of it, "" where that is nothing."""
+    in_error = is_heading = False
+
+    def shorten(line: str) -> str:
+        nonlocal in_error, is_heading
+        if job := re.search(r"submitted with SLURM jobid (\S+) \(log: .*/rule_([^/]+)/", line):
+            return f"{job[2]}: SLURM job {job[1]}"
+        if done := re.match(r"Finished jobid: \d+ \(Rule: (.*)\)", line):
+            return f"{done[1]}: done"
+        if re.match(r"(\w*Error|Error|Exception|SLURM sbatch failed)\b", line):
+            in_error = True
+        elif in_error and not line.startswith((" ", "\t")) and not is_heading:
+            in_error = False
+        is_heading = line.endswith(":")
+        is_wanted = in_error and not re.match(r"\s*(jobid|input|output|shell|params|\()", line)
+        return line.rstrip() if is_wanted else ""
+
+    return shorten
+
+
 @contextlib.contextmanager
-def _only_one() -> Iterator[int]:
-    """A lock over all runs of this checkout, since timing needs the machine; it goes with its holders."""
+def _only_one(run: str) -> Iterator[int]:
+    """A lock over all runs of this checkout, since timing needs the machine; it goes with its holders.
+
+    It holds the run's name, and process and machine of the first holder.
+    """
     runs_dir().mkdir(parents=True, exist_ok=True)
-    with (runs_dir() / ".lock").open("a") as lock:
+    with (runs_dir() / ".lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = "another `speceyes reproduce` works in this checkout; wait for it or stop it"
             raise StageError(message) from None
+        lock.truncate(0)
+        lock.write(json.dumps({"run": run, "pid": os.getpid(), "host": socket.gethostname()}))
+        lock.flush()
         yield lock.fileno()
+
+
+def stop(config: RunConfig) -> None:
+    """End a run that works in this checkout, and its jobs in SLURM's queue; returns when all is quiet.
+
+    Raises:
+        StageError: another run holds the checkout, or the run works on another machine.
+    """
+    path = runs_dir() / ".lock"
+    holder = None
+    if path.is_file():
+        with path.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = json.loads(lock.read() or "{}")
+                if holder.get("run") != config.name:
+                    raise StageError(
+                        f"run {holder.get('run')} works in this checkout, not {config.name}"
+                    ) from None
+                if holder["host"] != socket.gethostname():
+                    raise StageError(f"run {config.name} works on {holder['host']}: stop it there") from None
+                with contextlib.suppress(ProcessLookupError):  # snakemake may hold the lock a little longer
+                    os.kill(holder["pid"], signal.SIGTERM)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+    jobs = _queue_if_known(config.name)
+    slurm.cancel(jobs, config.name)
+    cancelled = f"; cancelled SLURM jobs {', '.join(job.id for job in jobs)}" if jobs else ""
+    print(f"run {config.name}: {'stopped' if holder else 'nothing was at work'}{cancelled}")
 
 
 # ------------------------------------------------------------------ reporting
@@ -249,6 +425,15 @@ def watch(config: RunConfig) -> None:
     status(config)
 
 
+def _queue_if_known(run: str) -> list[slurm.QueuedJob]:
+    """A run's jobs in SLURM's queue, and a note where it cannot be read: the run may have nothing to do with it."""
+    try:
+        return slurm.queued(run)
+    except StageError as error:
+        print(f"SLURM's queue is unknown: {error}", file=sys.stderr)
+        return []
+
+
 def status(config: RunConfig) -> None:
     """Print each job and whether its outputs exist."""
     jobs = plan(config)
@@ -258,6 +443,8 @@ def status(config: RunConfig) -> None:
         state = "finished" if _finished(job) else f"{n_written} of {len(job.outputs)} outputs"
         print(f"{_label(job):{width}}  {state}")
     print(f"{sum(map(_finished, jobs))} of {len(jobs)} jobs finished")
+    for queued in _queue_if_known(config.name):
+        print(f"SLURM job {queued.id}: {queued.rule}, {queued.state.lower()} {queued.where}, {queued.time}")
 
 
 def list_jobs(config: RunConfig) -> None:

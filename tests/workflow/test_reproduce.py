@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from workflow_home import make_home, write_notebook
+from workflow_home import environment, make_home, write_notebook
 
 from speceyes_lib.errors import ConfigError, StageError
 from speceyes_lib.params import NOTEBOOKS, AgentParams, DraftParams
@@ -383,4 +383,53 @@ def test_the_slurm_profile_uses_options_of_snakemake():
     profile = yaml.safe_load((PACKAGE.parent / "profiles/slurm/config.yaml").read_text())
     known = re.findall(r"--([\w-]+)", get_argument_parser().format_help())
     assert profile.pop("executor") == "slurm"  # a plugin of its own, not among the packages of this suite
-    assert set(profile) <= set(known)
+    assert {key for key in profile if not key.startswith("slurm-")} <= set(known)
+    assert (
+        profile["slurm-status-command"] == "squeue"
+    )  # with sacct, a cancelled job counts as running for ever
+
+
+def test_the_snakefile_is_read_without_a_number_of_cores_as_a_cluster_s_executor_has_none(home):
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(PACKAGE.parent / "Snakefile"),
+        "--list-rules",
+    ]
+    listed = subprocess.run(
+        [*command, "--config", "run_config=configs/small.yaml"],
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert {job.name for job in plan(load_config("configs/small.yaml"))} <= set(listed.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"--profile profile: there is no config\.yaml"),
+        (
+            "executor: nowhere",
+            r"'nowhere' needs a plugin; run: pip install snakemake-executor-plugin-nowhere",
+        ),
+        ("executor: [", r"profile/config\.yaml: cannot be read"),
+    ],
+)
+def test_a_profile_that_cannot_work_is_refused_before_anything_starts(home, text, message):
+    if text is not None:
+        (home / "profile").mkdir()
+        (home / "profile" / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        reproduce.run_all("configs/small.yaml", profile="profile")
+    assert not (home / "data" / "runs").exists()
+
+
+def test_stopping_a_run_that_does_not_work_says_so(home, capsys):
+    assert cli.main(["stop", "configs/small.yaml"]) == 0
+    assert "nothing was at work" in capsys.readouterr().out
