@@ -2,7 +2,7 @@
 
 vLLM needs an environment of its own, because it pins another torch. With data parallelism one endpoint serves many
 GPUs. The commands pin what the scores depend on: as many log-probabilities as the run stores, raw ones, no sampling
-settings from the model's files, and the pixels of a view.
+settings from the model's files, and pictures as they are sent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from ..inference.funnel import ROUTER_EVIDENCE_K
 from ..models.endpoint import Endpoint, is_endpoint, parse_endpoints
-from ..models.openai import image_spec_of
 from ..paths import resolve
 from ..tasks.hub import ITEMS
 from .config import RunConfig
@@ -33,22 +32,21 @@ class Server:
 
 def servers(config: RunConfig) -> list[Server]:
     """The servers a config names, with their commands; none where every model is a folder."""
-    limits = (config.models.min_pixels, config.models.max_pixels)
     pictures = {"draft": 1, "agent": 1 + config.agent.max_turns}  # the view, and one per turn with a tool
     logprobs = {"draft": config.draft.k_store, "agent": ROUTER_EVIDENCE_K}
     listed = [
-        Server(role, endpoint, _command(endpoint, pictures[role], logprobs[role], limits))
+        Server(role, endpoint, _command(endpoint, pictures[role], logprobs[role]))
         for role in ("draft", "agent")
         if is_endpoint(getattr(config.models, role))
         for endpoint in parse_endpoints(getattr(config.models, role))
     ]
     if config.judging.judge:
         judges = parse_endpoints(config.judging.judge)
-        listed += [Server("judge", endpoint, _command(endpoint, 0, 0, (None, None))) for endpoint in judges]
+        listed += [Server("judge", endpoint, _command(endpoint, 0, 0)) for endpoint in judges]
     return listed
 
 
-def _command(endpoint: Endpoint, pictures: int, logprobs: int, limits: tuple[int | None, int | None]) -> str:
+def _command(endpoint: Endpoint, pictures: int, logprobs: int) -> str:
     url = urlsplit(endpoint.base_url)
     # a server for this machine alone listens to this machine alone
     host = url.hostname if url.hostname in ("127.0.0.1", "localhost") else "0.0.0.0"
@@ -65,10 +63,10 @@ def _command(endpoint: Endpoint, pictures: int, logprobs: int, limits: tuple[int
     if logprobs > VLLM_MAX_LOGPROBS:
         options["--max-logprobs"] = str(logprobs)
     if pictures:
-        spec = image_spec_of(endpoint.processor)
-        edges = {"shortest_edge": limits[0] or spec.min_pixels, "longest_edge": limits[1] or spec.max_pixels}
         options["--limit-mm-per-prompt"] = json.dumps({"image": pictures, "video": 0})
-        options["--mm-processor-kwargs"] = json.dumps({"size": edges})
+        # pictures are sent as views. Under a tight budget the server would give a view another size, and boxes would
+        # mean other pixels; with this it refuses any other size
+        options["--mm-processor-kwargs"] = json.dumps({"do_resize": False})
     quoted = [f"{name} {shlex.quote(value)}" for name, value in options.items()]
     if endpoint.key_env:
         quoted.append(f"--api-key ${endpoint.key_env}")

@@ -6,11 +6,16 @@ import json
 import shlex
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from speceyes_lib.errors import ConfigError
 from speceyes_lib.paths import PACKAGE
+from speceyes_lib.tasks.images import ImageSpec, view_size
 from speceyes_lib.workflow import vllm_commands
 from speceyes_lib.workflow.cli import main
+from speceyes_lib.workflow.config import RunConfig
 from speceyes_lib.workflow.plan import load_config, plan
 from speceyes_lib.workflow.reproduce import check
 from tests.conftest import MODELS
@@ -51,8 +56,7 @@ def test_what_scores_and_boxes_depend_on_is_pinned(tmp_path):
     assert (given["--max-logprobs"], given["--max-num-seqs"]) == ("96", "64")
     assert (given["--generation-config"], given["--logprobs-mode"]) == ("vllm", "raw_logprobs")
     assert len(given["--revision"]) == 40
-    size = json.loads(given["--mm-processor-kwargs"])["size"]
-    assert size == {"shortest_edge": 65_536, "longest_edge": 1_000_000}
+    assert json.loads(given["--mm-processor-kwargs"]) == {"do_resize": False}
     assert json.loads(given["--limit-mm-per-prompt"])["image"] == 1
     given = options(agent)
     assert (given["--host"], given["--api-key"]) == ("0.0.0.0", "$MY_KEY")
@@ -60,6 +64,29 @@ def test_what_scores_and_boxes_depend_on_is_pinned(tmp_path):
     assert json.loads(given["--limit-mm-per-prompt"])["image"] == 4
     assert judge.role == "judge"
     assert "--limit-mm-per-prompt" not in options(judge)
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from([14, 16]),
+    st.integers(1, 20_000),
+    st.integers(0, 20_000),
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+)
+@example(8, 9000, 300, 900, 600)
+def test_a_server_sees_views_as_they_are_sent(patch, least, more, width, height):
+    from transformers import Qwen2VLImageProcessor
+
+    assume(max(width, height) <= 200 * min(width, height))
+    url = "http://127.0.0.1:8001/v1?model=m&processor=qwen3_vl"
+    config = RunConfig(name="x", models={"draft": url}, gate={"threshold": 0.9})
+    kwargs = json.loads(options(vllm_commands.servers(config)[0])["--mm-processor-kwargs"])
+    size = {"shortest_edge": least, "longest_edge": least + more}
+    processor = Qwen2VLImageProcessor(patch_size=patch, size=size, **kwargs)
+    view = view_size(width, height, ImageSpec(2 * patch, least, least + more))
+    _, rows, columns = processor(images=[Image.new("RGB", view)])["image_grid_thw"][0]
+    assert (columns * patch, rows * patch) == view
 
 
 def test_replicas_get_a_command_each_and_folders_none(tmp_path, capsys):
@@ -78,7 +105,6 @@ def test_a_model_in_a_folder_is_served_from_there_by_its_name(tmp_path):
     (server,) = vllm_commands.servers(config_of(tmp_path, f"models: {{draft: {json.dumps(line)}}}\n"))
     given = options(server)
     assert (given["serve"], given["--served-model-name"]) == (str(MODELS / "draft"), "draft")
-    assert json.loads(given["--mm-processor-kwargs"])["size"]["longest_edge"] == 9300
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
