@@ -10,6 +10,8 @@
 from speceyes_lib.workflow.plan import load_config, plan
 
 JOBS = plan(load_config(config.get("run_config", "configs/demo.yaml")))
+# for jobs without a model of their own, on a cluster; a profile's set-resources has the last word
+SMALL = {"mem_mb": 6000, "cpus_per_task": 1, "runtime": 240}
 
 
 rule all:
@@ -35,6 +37,7 @@ for job in JOBS:
         threads: int(config.get("cores", 1)) if job.exclusive else 1
         resources:
             **({"gpu": job.gpus} if job.gpus else {}),
+            **({} if job.runs_models else SMALL),
         shell:
             # read when the job runs, after the loop: nothing of `job` may stand here. $PPID is snakemake, without which
             # a job must not begin

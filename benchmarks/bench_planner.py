@@ -34,7 +34,7 @@ from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload
 from speceyes_lib.tasks.registry import TASKS, load_task
 from speceyes_lib.tasks.sample import Sample
 
-USERS = (1, 2, 4, 8, 16, 32)
+USERS = (1, 2, 4, 8, 16, 32, 64)
 CALIBRATED = 8
 THRESHOLD = 0.99
 PER_TASK = 6
@@ -169,7 +169,7 @@ def workload(alone: Measured, together: Measured, n: int) -> Workload:
     A lone user's calls follow each other, so the log shows which belong together. What is left of a sample's latency is
     spent beside the models: pictures, HTTP, and the time that the server waits for company.
     """
-    from speceyes_lib.demo.server import GATHER_S
+    from speceyes_lib.demo.engine import GATHER_S
 
     fixed = shared_s([*alone.calls, *together.calls])
     chains: dict[int, list[list[tuple[int, float]]]] = {}

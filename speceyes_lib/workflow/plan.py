@@ -93,7 +93,8 @@ ANALYSES = {
 class Job:
     """One notebook run by papermill: what it reads, what it writes, and its parameters.
 
-    Paths are relative to the repository where they lie in it. `exclusive` jobs measure time and run alone.
+    Paths are relative to the repository where they lie in it. `exclusive` jobs measure time and run alone. Jobs with
+    `runs_models` get the sizes of a cluster's profile, the others small ones.
     A job with a `shard` ("1of4") does that part of the notebook's stage without the notebook: its log is text.
     """
 
@@ -105,6 +106,7 @@ class Job:
     executed: str
     exclusive: bool = False
     gpus: int = 0
+    runs_models: bool = False
     shard: str = ""
 
     @property
@@ -183,8 +185,8 @@ def _inference(
         if getattr(params, "human_checks", "") == "apply" and checks_path(run).is_file():
             before.append(_path(checks_path(run)))
         job = _job(params, run, group, outputs, (*inputs, *before))
-        if model is not JudgingParams:  # the other two run models
-            job = replace(job, exclusive=timed, gpus=config.workflow.gpus_per_job)
+        if model is not JudgingParams:
+            job = replace(job, exclusive=timed, gpus=config.workflow.gpus_per_job, runs_models=True)
             shards = _shards(job, stages, config.workflow.shards)
             jobs += shards
             job = replace(job, inputs=(*job.inputs, *(path for s in shards for path in s.outputs)))

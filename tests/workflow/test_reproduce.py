@@ -157,6 +157,13 @@ def test_what_measures_time_runs_alone(home):
     assert {name.partition("_0")[2][0] for name in alone} == {"1", "2"}
 
 
+def test_only_what_runs_models_gets_the_sizes_and_gpus_of_models(home):
+    jobs = plan(config(home, "workflow: {gpus_per_job: 2, shards: 2}\narms: [gated]"))
+    with_models = {job.name.partition("_0")[2][0] for job in jobs if job.runs_models}
+    assert with_models == {"1", "2"}
+    assert all(job.gpus == (2 if job.runs_models else 0) for job in jobs)
+
+
 def test_the_validation_set_is_shared_by_kernels_that_may_run_side_by_side(monkeypatch):
     monkeypatch.delenv("SPECEYES_HOME", raising=False)
     config = load_config("configs/demo.yaml")
