@@ -60,7 +60,7 @@ def training_metrics(bands: pd.DataFrame, alarms: pd.DataFrame | None = None) ->
         for at, arm in enumerate(arms):
             part = bands[(bands["key"] == key) & (bands["arm"] == arm)]
             color = SERIES[at % len(SERIES)][0]
-            ax.plot(part["step"], part["value"], color=color, lw=1.2, marker="." if len(part) == 1 else "")
+            ax.plot(part["step"], part["value"], color=color, lw=1.2, marker=_mark(part))
             if (part["n"] > 1).any():
                 ax.fill_between(part["step"], part["low"], part["high"], color=color, alpha=0.18, lw=0)
             if warned:
@@ -133,7 +133,7 @@ def right_by_tool(parts: pd.DataFrame) -> Figure:
             if name in part:
                 low, high = part[f"{name}_low"], part[f"{name}_high"]
                 ax.fill_between(part["step"], low, high, color=color, alpha=0.18, lw=0)
-                ax.plot(part["step"], part[name], color=color, ls=ls, label=label)
+                ax.plot(part["step"], part[name], color=color, ls=ls, label=label, marker=_mark(part))
         ax.set(title=arm, ylim=(-0.02, 1.02))
     axes[0].set_ylabel("share right")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -189,8 +189,8 @@ def signal_by_part(signal: pd.DataFrame) -> Figure:
     for ax, arm in zip(axes, arms, strict=True):
         part = signal[signal["arm"] == arm]
         for name, color in PART_COLORS.items():
-            ax.plot(part["step"], part[name], color=color, label=name)
-        ax.plot(part["step"], part["flat"], color=INK, ls="--", lw=1, label="flat groups")
+            ax.plot(part["step"], part[name], color=color, label=name, marker=_mark(part))
+        ax.plot(part["step"], part["flat"], color=INK, ls="--", lw=1, label="flat groups", marker=_mark(part))
         ax.set(title=arm)
     axes[0].set_ylabel("share of the variance")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -266,14 +266,19 @@ def _panels(arms: list, height_in: float) -> tuple[Figure, list[Axes]]:
     for ax in axes[-1]:
         ax.set_xlabel("step")
     for ax in axes.flat:
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return figure, list(axes.flat[: len(arms)])
+
+
+def _mark(part: pd.DataFrame) -> str:
+    """A line of one step is a point."""
+    return "." if len(part) == 1 else ""
 
 
 def _step_axis(ax: Axes, steps: tuple[float, float]) -> None:
     margin = 0.5 + 0.01 * (steps[1] - steps[0])
     ax.set_xlim(steps[0] - margin, steps[1] + margin)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
 
 def _arm_legend(figure: Figure, arms: list) -> None:
