@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = exports(
         "served": ("served_pair", "settings_of"),
         "settings": ("BASELINE", "SpeculationSettings", "comparison_arms"),
         "local": ("LocalPolicy",),
+        "replayed": ("replayed_pair",),
         "run": ("ToolSetup", "run_batch", "run_task"),
         "records": ("Guess", "MadeCall", "Step", "TaskRun", "append_run", "read_runs"),
     },
