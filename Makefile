@@ -32,7 +32,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 reproduce: env ## run the embedded reproduction, continue it after an interruption, print the headline
 	@$(OFFLINE) $(BIN)/speceyes reproduce $(CONFIG)
 
-recorded: env ## unpack the embedded run as it was recorded before, and write its index.html
+recorded: env ## unpack the runs as they were recorded before, and write the embedded run's index.html
 	@$(BIN)/speceyes recorded unpack
 
 test: env ## run all tests, a process per core (ARGS="-n 0 -k gate" to choose)

@@ -1,10 +1,12 @@
-"""The recorded embedded run: packed into one committed file, and unpacked to explore it before running anything.
+"""Recorded runs: each packed into one committed file, and unpacked to explore it before running anything.
 
-    speceyes recorded unpack     put it into data/runs, unless such a run exists
-    speceyes recorded pack       after `make reproduce`: renew the committed file
+    speceyes recorded unpack     put them into data/runs, unless such runs exist
+    speceyes recorded pack       after `make reproduce`: renew the committed file of the embedded run
+    speceyes recorded pack-rl    after `make rl`: renew that of the recipe in miniature
 
-It holds what stages recorded (records, evidence, verdicts, manifests, the operating point, the summary), no executed
-notebook and no figure. `make reproduce` never uses it as a result: it sets an unpacked run aside.
+The embedded run holds what stages recorded (records, evidence, verdicts, manifests, the operating point, the summary),
+no executed notebook and no figure. The recipe's runs hold logs, trajectories and measurements, and no model.
+`make reproduce` and `make rl` never use them as results: they set unpacked runs aside.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import io
 import itertools
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError, StageError
@@ -21,11 +23,21 @@ from ..paths import recorded_mark, resolve, run_dir, runs_dir, shown
 
 ARCHIVE = "data/demo/recorded_run.tar.xz"
 RUNS = {"demo": "05_figures", "demo_validation": "04_threshold"}  # run -> the stage that ends it
+RECIPE_ARCHIVE = "data/demo/recorded_recipe.tar.xz"
+RECIPE = "recipe"  # the folder of the recipe's runs
+RECIPE_KEPT = (
+    "*.csv",
+    "*/settings.json",
+    "*/metrics.jsonl",
+    "*/console.log",
+    "*/held_out.csv",
+    "*/rollouts/*.jsonl",
+)
 KEPT = (".json", ".jsonl", ".parquet", ".csv")
 LEFT_OUT = ("figures", "notebooks")
 _NOTE = (
-    "This run was unpacked from {archive}; it was not run on this machine. Its figures are in figures/demo of the "
-    "repository; make reproduce runs everything and makes figures and executed notebooks here.\n"
+    "This run was unpacked from {archive}; it was not run on this machine. Figures of the embedded run are in "
+    "figures/demo of the repository; make reproduce and make rl run everything here.\n"
 )
 
 
@@ -39,18 +51,28 @@ def unpack(archive: str | Path = ARCHIVE) -> list[Path]:
 
     Raises DataError when the archive is missing or not what `pack` writes.
     """
-    path = resolve(archive)
+    return _unpacked(resolve(archive), tuple(RUNS))
+
+
+def unpack_recipe(archive: str | Path = RECIPE_ARCHIVE) -> list[Path]:
+    """The new folder of the recipe's recorded runs in data/runs, as `unpack`."""
+    return _unpacked(resolve(archive), (RECIPE,))
+
+
+def _unpacked(path: Path, runs: Sequence[str]) -> list[Path]:
     if not path.is_file():
-        raise DataError(f"{shown(path)} is missing; restore it from the repository, or run make reproduce")
+        raise DataError(
+            f"{shown(path)} is missing; restore it from the repository, or run make reproduce or make rl"
+        )
     folders: list[Path] = []
-    absent = {run for run in RUNS if not run_dir(run).exists()}
+    absent = {run for run in runs if not run_dir(run).exists()}
     try:
         with tarfile.open(path, "r:xz") as packed:
             for member in packed:
                 run = member.name.split("/")[0]
-                if run not in RUNS:
+                if run not in runs:
                     raise DataError(
-                        f"{shown(path)} holds {member.name!r}, which belongs to no run of {list(RUNS)}"
+                        f"{shown(path)} holds {member.name!r}, which belongs to no run of {list(runs)}"
                     )
                 if run in absent:
                     packed.extract(member, runs_dir(), filter="data")
@@ -74,15 +96,32 @@ def pack(archive: str | Path = ARCHIVE) -> Path:
             raise StageError(f"run {run!r} is not finished; run make reproduce first")
         if is_recorded(run):
             raise StageError(f"run {run!r} was unpacked, not run here; run make reproduce first")
-    path = resolve(archive)
+    return _packed(resolve(archive), (file for run in RUNS for file in _kept(run_dir(run))))
+
+
+def pack_recipe(archive: str | Path = RECIPE_ARCHIVE) -> Path:
+    """Write the archive of the recipe's runs: the same runs give the same bytes.
+
+    Raises StageError when there are none, one is not finished, or they were unpacked.
+    """
+    folder = run_dir(RECIPE)
+    runs = sorted(file.parent for file in folder.glob("*/settings.json"))
+    if is_recorded(RECIPE):
+        raise StageError(f"{shown(folder)} was unpacked, not run here; run make rl first")
+    unfinished = [run for run in (folder / "start", *runs) if not (run / "held_out.csv").is_file()]
+    if not runs or unfinished:
+        raise StageError(f"{shown((unfinished or [folder])[0])} is not finished; run make rl first")
+    return _packed(resolve(archive), sorted(f for kept in RECIPE_KEPT for f in folder.glob(kept)))
+
+
+def _packed(path: Path, files: Iterable[Path]) -> Path:
     part = path.with_suffix(".part")
     with tarfile.open(part, "w:xz", format=tarfile.PAX_FORMAT, preset=9) as packed:
-        for run in RUNS:
-            for file in _kept(run_dir(run)):
-                content = file.read_bytes()
-                member = tarfile.TarInfo(file.relative_to(runs_dir()).as_posix())
-                member.size = len(content)
-                packed.addfile(member, io.BytesIO(content))
+        for file in files:
+            content = file.read_bytes()
+            member = tarfile.TarInfo(file.relative_to(runs_dir()).as_posix())
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
     part.replace(path)
     return path
 

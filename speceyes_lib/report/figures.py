@@ -75,6 +75,8 @@ FIGURES = {
          "which part of the reward separates the trajectories of a group"),
         ("advantages_by_prompt", "study_deepeyes_recipe", "training.advantages_by_prompt",
          "the advantage of each trajectory, prompt by prompt"),
+        ("speculation_by_agent", "study_deepeyes_recipe", "recipe_speculation.speculation_by_agent",
+         "trained agents in the funnel: tokens, speedup and accuracy over the threshold"),
         ("possible_accuracy", "read_training_run", "training.possible_accuracy",
          "the accuracies that mean scores allow"),
     )

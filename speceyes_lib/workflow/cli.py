@@ -84,8 +84,8 @@ def parser() -> argparse.ArgumentParser:
 
     arg = add("verify", "compare every file and record of a run with what was recorded of it")
     arg("run", "default: demo", nargs="?", default="demo", metavar="RUN")
-    arg = add("recorded", "unpack the recorded embedded run, or pack the current one")
-    arg("action", "default: unpack", choices=("unpack", "pack"), nargs="?", default="unpack")
+    arg = add("recorded", "unpack the recorded runs, or pack the current embedded run or those of `rl`")
+    arg("action", "default: unpack", choices=("unpack", "pack", "pack-rl"), nargs="?", default="unpack")
     arg = add("fetch", "fetch models and benchmarks from the hub at pinned revisions, or list and check them")
     arg("items", "what to fetch; without one, the list is printed", nargs="*", metavar="ITEM")
     arg("--check", "do not fetch; compare every file with the hub", action="store_true")
@@ -431,11 +431,11 @@ def _recorded(action: str) -> None:
     from ..demo import recorded
     from ..report.site import write_index
 
-    if action == "pack":
-        path = recorded.pack()
+    if action != "unpack":
+        path = recorded.pack() if action == "pack" else recorded.pack_recipe()
         print(f"wrote {shown(path)}, {path.stat().st_size / 1e6:.1f} MB")
         return
-    folders = recorded.unpack()
+    folders = [*recorded.unpack(), *recorded.unpack_recipe()]
     print("\n".join(f"unpacked {shown(f)}" for f in folders) or "nothing to unpack: the runs exist already")
     print(f"open {shown(write_index('demo'))}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..analysis.recipe_speculation import agent_samples
+from ..analysis.recipe_speculation import agent_samples, agents_table, speculation
 from ..analysis.training_outcomes import held_out_change, windows
 from ..errors import UserError
 from ..formats import read_training
@@ -21,7 +21,7 @@ from ..paths import resolve, shown
 from ..runs import recorded_run
 
 HELD_OUT = "held_out.csv"
-SPECULATION = "speculation.csv"
+SPECULATION, SPECULATION_SAMPLES = "speculation.csv", "speculation_samples.csv"
 
 
 def train_and_compare(given: argparse.Namespace) -> None:
@@ -75,7 +75,9 @@ def through_the_funnel(
     tasks: Sequence[str] = (),
     data_root: str = "data/demo/benchmark",
 ) -> Path:
-    """Run trained agents through the funnel with the embedded draft model; the file that says what each one did.
+    """Run trained agents through the funnel with the embedded draft model; the file with what each one comes to.
+
+    A second file beside it has a row per sample.
 
     Args:
         folder: of `training.miniature`, with the models of its runs.
@@ -88,7 +90,7 @@ def through_the_funnel(
         UserError: a run's model is not there.
     """
     home = resolve(folder)
-    tables = []
+    tables: dict[str, pd.DataFrame] = {}
     for name in agents:
         checkpoints = sorted((home / name / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
         model = home / "start" if name == "start" else next(reversed(checkpoints), None)
@@ -100,8 +102,13 @@ def through_the_funnel(
         arms = {"arms": ["collect"]}
         run_agent_stage(AgentParams(**shared, **arms, limit=limit, agent_model=shown(model)))
         run_judging(JudgingParams(**shared, **arms))
-        table = agent_samples(recorded_run.open(run, tasks=DraftParams(**shared).tasks))
-        tables.append(table.assign(agent=name))
+        recorded = recorded_run.open(run, tasks=DraftParams(**shared).tasks)
+        tables[name] = agent_samples(recorded)
+    rows = pd.concat([table.assign(agent=name) for name, table in tables.items()])
+    rows.to_csv(home / SPECULATION_SAMPLES, index=False, float_format="%.6g")
     file = home / SPECULATION
-    pd.concat(tables).to_csv(file, index=False, float_format="%.6g")
+    joined = (
+        agents_table(tables).reset_index().merge(speculation(tables), on="agent", suffixes=("_alone", ""))
+    )
+    joined.to_csv(file, index=False, float_format="%.6g")
     return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from speceyes_lib.demo import recorded
 from speceyes_lib.errors import DataError, StageError
+from speceyes_lib.formats import read_training_runs
+from speceyes_lib.judging.rewards import Weights, reward
 from speceyes_lib.paths import repo_root, resolve
 
 
@@ -82,3 +85,70 @@ def test_the_committed_recording_is_a_finished_run(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "demo" / "summary.json").is_file()
     assert (tmp_path / "runs" / "demo_validation" / "04_threshold" / "operating_point.json").is_file()
     assert not (repo_root() / "runs").exists()
+
+
+@pytest.fixture
+def recipe(runs) -> Path:
+    folder = runs / recorded.RECIPE
+    for run in ("start", "bonus-0"):
+        (folder / run / "checkpoints" / "4").mkdir(parents=True)
+        (folder / run / "rollouts").mkdir()
+        for name in ("held_out.csv", "rollouts/1.jsonl", "metrics.jsonl", "checkpoints/4/config.json"):
+            (folder / run / name).write_text(f"{run} {name}")
+    (folder / "bonus-0" / "settings.json").write_text("{}")
+    (folder / "speculation.csv").write_text("agent\n")
+    return folder
+
+
+def test_runs_of_the_recipe_are_packed_without_models_and_come_out_again(recipe, tmp_path):
+    first = recorded.pack_recipe(tmp_path / "a.tar.xz").read_bytes()
+    assert recorded.pack_recipe(tmp_path / "b.tar.xz").read_bytes() == first
+    recipe.rename(tmp_path / "before")
+    assert recorded.unpack_recipe(tmp_path / "a.tar.xz") == [recipe]
+    assert {path.relative_to(recipe).as_posix() for path in recipe.rglob("*") if path.is_file()} == {
+        *(
+            "RECORDED",
+            "speculation.csv",
+            "start/held_out.csv",
+            "start/metrics.jsonl",
+            "start/rollouts/1.jsonl",
+        ),
+        *(
+            f"bonus-0/{name}"
+            for name in ("held_out.csv", "metrics.jsonl", "rollouts/1.jsonl", "settings.json")
+        ),
+    }
+    with pytest.raises(StageError, match="unpacked, not run here"):
+        recorded.pack_recipe(tmp_path / "a.tar.xz")
+
+
+def test_a_run_of_the_recipe_that_was_not_measured_is_not_packed(recipe, tmp_path):
+    (recipe / "bonus-0" / "held_out.csv").unlink()
+    with pytest.raises(StageError, match=r"recipe/bonus-0 is not finished"):
+        recorded.pack_recipe(tmp_path / "a.tar.xz")
+
+
+def test_every_trajectory_of_the_recorded_runs_gets_its_score_again_and_decomposes_to_it():
+    archive = resolve(recorded.RECIPE_ARCHIVE)
+    assert archive.stat().st_size < 1e6
+    runs = read_training_runs(archive)
+    assert not runs.problems
+    for (arm, seed), table in runs.rollouts.groupby(["arm", "seed"]):
+        settings = runs.settings[arm, seed]
+        weights = Weights(tool=settings["tool_bonus"])
+        again = [
+            reward(
+                row.output, lambda answer, row=row: answer.casefold() == row.gts, weights=weights,
+                variant=settings["variant"], crops=len(json.loads(row.boxes)),
+            )
+            for row in table.itertuples()
+        ]  # fmt: skip
+        assert table["score"].tolist() == [paid.score for paid in again]
+        assert table["right"].tolist() == [float(paid.right) for paid in again]
+        assert table["format_error"].tolist() == [float(paid.format_error) for paid in again]
+        bonus = [bool(weights.tool and paid.tool and paid.right) for paid in again]
+        assert table["tool"].tolist() == [float(paid) for paid in bonus]
+        means = table.groupby("step")["score"].mean()
+        metrics = runs.metrics.query("arm == @arm and seed == @seed and key == 'critic/score/mean'")
+        assert metrics.set_index("step")["value"].tolist() == pytest.approx(means.tolist())
+        assert len(means) == settings["steps"]

@@ -10,6 +10,7 @@ from training_runs import write_runs
 from speceyes_lib.analysis import training_views as views
 from speceyes_lib.formats import read_training_runs
 from speceyes_lib.report.plots import training as plots
+from speceyes_lib.report.plots.recipe_speculation import speculation_by_agent
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,19 @@ def test_a_figure_without_numbers_says_why():
     for draw in (plots.training_metrics, plots.parts_of_score, plots.right_by_tool, plots.tool_phases,
                  plots.signal_by_part, plots.advantages_by_prompt, plots.possible_accuracy):  # fmt: skip
         assert draw(empty).axes[0].texts[0].get_text()
+
+
+def test_agents_in_the_funnel_are_drawn_over_the_threshold():
+    rows = [
+        {"agent": agent, "threshold": t, "tokens": 50.0, "speedup": 1.5, "accuracy": 80.0, "accuracy_alone": 82.0}
+        for agent in ("start", "bonus-0") for t in (0.5, 0.9)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    for name in ("tokens", "speedup", "accuracy"):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - 1, table[name] + 1
+    figure = speculation_by_agent(table)
+    alone, faster, right = figure.axes
+    assert [label.get_text() for label in alone.get_xticklabels()] == ["start", "bonus-0"]
+    assert [list(line.get_ydata()) for line in faster.get_lines()][:2] == [[1.5, 1.5], [1.5, 1.5]]
+    assert len(right.collections) == 2
+    assert speculation_by_agent(table[:0]).axes
