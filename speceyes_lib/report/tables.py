@@ -149,7 +149,7 @@ TABLES: dict[str, Sequence[Column] | Callable[[pd.DataFrame], Sequence[Column]]]
     # training_views.held_out_results
     "held_out": (
         *map(Column, ("sampling", "arm", "seeds", "n")),
-        _pct("accuracy_pct", "accuracy %"),
+        Column("accuracy_pct", "accuracy % [95 %]", ".1f", ("low_pct", "high_pct")),
         Column("hard_pct", "on small targets %", ".1f"),
         Column("zoom_hard_pct", "zooms, small %", ".1f"),
         Column("zoom_easy_pct", "zooms, large %", ".1f"),

@@ -11,6 +11,7 @@ from PIL import Image
 from training_runs import write_run, write_runs
 
 from speceyes_lib.errors import DataError
+from speceyes_lib.params import RECORDED_TRAINING
 from speceyes_lib.workflow.execute import execute
 from tests.notebooks.test_executed import outputs, text_of
 
@@ -136,3 +137,11 @@ def test_two_runs_in_one_folder_and_logs_of_other_programs_are_one_sentence(logs
         DataError, match=r"other\.log: holds no metrics and no trajectories.*expected console lines"
     ):
         cells_run("read_training_run", path=str(tmp_path / "other.log"))
+
+
+def test_the_recorded_runs_are_shown_with_their_held_out_questions_and_their_funnel(runs, quick_figures):
+    names = cells_run("study_deepeyes_recipe", path=RECORDED_TRAINING, run="recipe")
+    assert {"bonus", "no_bonus"} <= set(names["runs"].counts()["arm"])
+    assert len(names["results"]) > 0
+    drawn = (runs / "recipe/figures/speculation_by_agent.png").is_file()
+    assert drawn == (len(names["runs"].speculation) > 0)
