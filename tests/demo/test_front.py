@@ -141,7 +141,7 @@ def test_the_front_ends_with_the_models_and_says_so_to_those_who_wait():
         env=os.environ | {"PYTHONPATH": path},
     ) as server:
         port = port_of(server.stdout.readline())
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1800)
         assert texts(flood.send_all(port, bodies(1))[0]) == ["1"]
         waiting = json.dumps({"model": "draft", "messages": [{"role": "user", "content": "wait"}]})
         connection.request("POST", "/v1/chat/completions", waiting)

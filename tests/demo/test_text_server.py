@@ -35,7 +35,7 @@ def post(base_url, **body):
         f"{base_url}/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=1800) as reply:
             return reply.status, reply.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -142,7 +142,7 @@ def test_a_client_that_leaves_ends_its_generation():
 
     with serving_text({"toy": model}) as base_url:
         asyncio.run(first_token(base_url))
-        assert model.left.wait(60)
+        assert model.left.wait(1800)
 
 
 @pytest.mark.parametrize(

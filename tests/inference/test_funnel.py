@@ -504,7 +504,7 @@ def test_the_small_model_drafts_the_next_batch_while_the_large_one_works_on_fall
 
     def falling_back(request):
         if "Would zooming" not in str(request.messages) and request.id.endswith("early"):
-            assert second_batch.wait(10), "no draft was written meanwhile"
+            assert second_batch.wait(1800), "no draft was written meanwhile"
         return agent_says(request)
 
     names = [f"unsure-easy-{i}-{when}" for when in ("early", "late") for i in range(4)]
@@ -521,7 +521,7 @@ def test_a_server_is_sent_as_many_requests_as_it_takes_and_no_more():
         now.append(request)
         most.append(len(now))
         if request.id.startswith("first"):
-            together.wait(120)  # only five at once get through
+            together.wait(1800)  # only five at once get through
         now.remove(request)
         return "<answer>blue</answer>"
 

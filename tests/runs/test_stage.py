@@ -159,7 +159,7 @@ def test_killed_at_ten_random_moments_and_resumed_it_holds_the_same(folder):
         command, environment = python(WORKER, folder)
         began = (folder / "records.jsonl").stat().st_mtime_ns if folder.exists() else 0
         worker = subprocess.Popen(command, env=environment)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 1800
         while worker.poll() is None and time.monotonic() < deadline:  # until it has begun to work
             if (folder / "records.jsonl").exists() and (folder / "records.jsonl").stat().st_mtime_ns > began:
                 break

@@ -57,7 +57,7 @@ def test_a_model_that_fails_and_one_that_is_left():
         await stream.aclose()
 
     asyncio.run(leave())
-    assert model.left.wait(60)
+    assert model.left.wait(1800)
 
 
 def test_two_local_models_run_a_task():

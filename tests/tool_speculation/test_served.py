@@ -268,7 +268,7 @@ def test_closing_the_stream_closes_the_connection():
 
     with scripted_server(lambda n, body: endless()) as server:
         asyncio.run(first_token(policy(server)))
-        assert closed.wait(60)
+        assert closed.wait(1800)
 
 
 def test_a_served_pair_speculates_for_real(tmp_path):
@@ -278,7 +278,7 @@ def test_a_served_pair_speculates_for_real(tmp_path):
         if sum(m["role"] == "tool" for m in body["messages"]):
             return sse({"content": answer("4")})
         if body["model"] == "actor":
-            assert guessed.wait(60)  # the speculator was faster
+            assert guessed.wait(1800)  # the speculator was faster
         else:
             guessed.set()
         return sse(tool_delta(name="search", arguments='{"query": "oil"}'))

@@ -450,7 +450,7 @@ def test_nothing_runs_between_two_programs():
         )
         for _ in range(2):
             assert int(session.run("print(count)").text) >= 0
-            until_s = time.monotonic() + 120
+            until_s = time.monotonic() + 1800
             while state_of(session.pid) != "T":
                 assert time.monotonic() < until_s
                 time.sleep(0.01)
@@ -492,7 +492,7 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1800
     try:
         while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":

@@ -86,7 +86,7 @@ def running(
         yield address
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=1800)
 
 
 def free_port() -> int:

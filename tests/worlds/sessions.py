@@ -74,5 +74,5 @@ class Sessions:
 
     def close(self) -> None:
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(1800)
         self.process.stdout.close()

@@ -162,7 +162,7 @@ def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess
         env=environment(home, **more),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
 
