@@ -156,6 +156,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="EFFECT",
     )
 
+    arg = add("tool-report", "audit, ceiling and comparison of recorded tool runs; nothing is run")
+    what = "runs.jsonl, a folder that holds it, or a folder of the original's result files"
+    arg("paths", what, nargs="+", metavar="PATH")
+    arg("--trace", "also write timelines, as trace events for Perfetto", metavar="FILE")
+    arg("--task", "the task of --trace (default: all)", metavar="ID")
+
     arg = add("train", "train one of the embedded models from scratch")
     arg("which", "the model to train", choices=("draft", "agent", "tools-actor", "tools-speculator"))
     arg("--seed", "seed of the training (default: 0)", type=_whole(0), default=0, metavar="N")
@@ -324,6 +330,10 @@ def run(given: argparse.Namespace) -> int:
             return {"verl-config": _verl_config, "verl-data": _verl_data, "verl-check": _verl_check}[
                 given.command
             ](given)
+        case "tool-report":
+            from .tool_report import report_tools
+
+            return report_tools(given)
         case "train" if given.which.startswith("tools-"):
             from ..training.tool_pair import smoke_tool_recipe, train_tool_model
 

@@ -60,7 +60,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), options)
 def test_a_shadow_pass_replays_what_the_engine_does(seed, chosen):
     script = Script(seed)
@@ -74,7 +74,7 @@ def test_a_shadow_pass_replays_what_the_engine_does(seed, chosen):
     assert played.started.sum() == executed
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 10_000))
 def test_a_real_run_replays_itself(seed):
     real = Script(seed).run()

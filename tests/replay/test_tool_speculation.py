@@ -218,7 +218,7 @@ setting = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.integers(0, 10_000), setting)
 def test_replay_is_what_a_simulation_event_by_event_gives(seed, setting):
     runs = recorded_runs(4, seed)
@@ -238,7 +238,7 @@ def test_replay_is_what_a_simulation_event_by_event_gives(seed, setting):
         assert steps.index[own][played.false_hit[own]].tolist() == sorted(set(expected.false_hits))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(0, 3))
 def test_no_setting_of_ours_without_failures_is_slower_and_none_is_beyond_the_ceiling(seed, k):
     runs = [
