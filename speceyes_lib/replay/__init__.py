@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = exports(
         "settings": ("Setting", "grid"),
         "outcomes": ("curve", "decisions", "ledger", "replay"),
         "payoff": ("break_even", "phase_seconds"),
-        "tool_steps": ("flatten_runs",),
+        "tool_steps": ("flatten_runs", "other_waits"),
         "tool_playing": ("ToolSetting", "tool_grid"),
         "tool_speculation": ("ceiling", "over_tool_share", "replay_task_times", "replay_tools"),
         "fleet": ("Fleet", "agent_workload", "funnel_workload", "simulate_fleet"),

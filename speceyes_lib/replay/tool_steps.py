@@ -7,7 +7,7 @@ seconds and count from the step's start.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..tool_speculation.matching import STRATEGIES
 from ..tool_speculation.records import TaskRun
+from ..tools.waits import Waits
 
 RECORDED = "recorded"  # name of the latencies that the run had
 SHORTEST_S = 1e-6  # by which a cancelled guess would have run longer at least
@@ -238,6 +239,24 @@ def flatten_runs(runs: Sequence[TaskRun], latencies: Mapping[str, Latency] | Non
         latencies=known,
         alike=alike,
     )
+
+
+def other_waits(recorded: Waits | None, other: Waits | None, tools: Collection[str]) -> Latency:
+    """Tool times under another table of waits: each recorded time without its own wait, and with the other one.
+
+    Args:
+        recorded: the waits that the run had; None: none.
+        other: those to replay, for instance of another profile; None: none.
+        tools: names of the tools that wait.
+    """
+
+    def latency(name: str, canonical: str, seconds: float) -> float:
+        if name not in tools:
+            return seconds
+        before, after = (waits.seconds(canonical) if waits else 0.0 for waits in (recorded, other))
+        return max(0.0, seconds - before) + after
+
+    return latency
 
 
 def _rest_s(runs: Sequence[TaskRun], steps_s: NDArray[np.float64]) -> NDArray[np.float64]:

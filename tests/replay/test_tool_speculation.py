@@ -19,8 +19,9 @@ from speceyes_lib.replay.tool_speculation import (
     replay_task_times,
     replay_tools,
 )
-from speceyes_lib.replay.tool_steps import flatten_runs
+from speceyes_lib.replay.tool_steps import flatten_runs, other_waits
 from speceyes_lib.tool_speculation.records import Step, TaskRun
+from speceyes_lib.tools.waits import Waits
 
 
 def one_step(g=4.0, t=3.0, guesses=(), task="t", name="web_search", tail=0.0):
@@ -142,6 +143,20 @@ def test_other_latencies_and_a_guess_that_was_never_executed():
     rows = replay_tools(steps, tool_grid(latency=["recorded", "slow"], policy="original"))
     assert rows["seconds"].tolist() == [7.0, 34.0]
     assert rows["estimated"].tolist() == [1, 1]
+
+
+def test_times_under_another_table_of_waits_are_those_of_a_run_with_it():
+    fast, slow = Waits(0.5, seed=1), Waits(2.0, seed=1)
+    call = made_call("web_search", "x", 4, 0)
+    own = 0.25
+    recorded_s, other_s = (own + waits.seconds(call.canonical) for waits in (fast, slow))
+    run = one_step(t=recorded_s, guesses=[made_guess("web_search", "x", 0, 1, recorded_s)])
+    table = {"slow": other_waits(fast, slow, ["web_search"]), "none": other_waits(fast, None, ["web_search"])}
+    steps = flatten_runs([run], table | {"kept": other_waits(fast, slow, ["file_read"])})
+    times = {name: (calls[0, 0], guesses[0, 0]) for name, (calls, guesses) in steps.latencies.items()}
+    assert times["slow"] == pytest.approx((other_s, other_s))
+    assert times["none"] == pytest.approx((own, own))
+    assert times["kept"] == times["recorded"] == (recorded_s, recorded_s)
 
 
 def test_a_cancelled_guess_would_have_run_longer_than_it_did():
