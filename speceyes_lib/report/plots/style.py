@@ -54,6 +54,20 @@ PHASE_COLORS, PHASE_LABELS = ({name: look[at] for name, look in _PHASES.items()}
 SERIES = ((INK, "s"), ("#332288", "o"), ("#44AA99", "^"), ("#999933", "D"), ("#CC6677", "v"))
 # of the parts of a reward
 PART_COLORS = {"accuracy": SERIES[2][0], "format": SERIES[4][0], "tool": SERIES[1][0]}
+# of spans in the timeline of a task with tools; the actor's waits are hatched
+SPAN_COLORS = {
+    "think": _METHODS["baseline"][0],
+    "wait": "#ffffff",
+    "join": "#ffffff",
+    "guess": _METHODS["draft_only"][0],
+    "executed": _PHASES["tool_s"][0],
+    "used": RIGHT,
+    "awaited": SERIES[2][0],
+    "cached": SERIES[3][0],
+    "unused": WRONG,
+    "cancelled": SERIES[4][0],
+    "failed": "#000000",
+}
 # of scores that no method of the paper is named after; the others have their method's colour
 SCORE_COLORS = {
     "min_prob": "#B15928",

@@ -12,25 +12,25 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ...errors import printable
-from .style import COLUMN_IN, INK, MUTED, PAGE_IN, RIGHT, SERIES, WRONG, drawn, nothing
+from .style import COLUMN_IN, INK, MUTED, PAGE_IN, SERIES, SPAN_COLORS, drawn, nothing
 
 LANES = ("actor", "speculator", "guessed tools", "tools")
 LABELLED = ("guessed tools", "tools")
 LONGEST_LABEL = 30
 LETTER_SHARE = 0.0088  # width of a letter as share of the axis
-# kind of a span -> colour, hatch, label
+# kind of a span -> hatch, label
 KINDS = {
-    "think": ("#4d4d4d", "", "actor thinks"),
-    "wait": ("#ffffff", "////", "actor waits for a result"),
-    "join": ("#ffffff", "xxxx", "actor waits for a guess"),
-    "guess": ("#E69F00", "", "speculator guesses"),
-    "executed": ("#7A6A3A", "", "tool, for the actor"),
-    "used": (RIGHT, "", "guess: used"),
-    "awaited": ("#44AA99", "", "guess: awaited"),
-    "cached": ("#999933", "", "guess: used later"),
-    "unused": (WRONG, "", "guess: not needed"),
-    "cancelled": ("#CC6677", "\\\\\\\\", "guess: cancelled"),
-    "failed": ("#000000", "....", "guess: failed"),
+    "think": ("", "actor thinks"),
+    "wait": ("////", "actor waits for a result"),
+    "join": ("xxxx", "actor waits for a guess"),
+    "guess": ("", "speculator guesses"),
+    "executed": ("", "tool, for the actor"),
+    "used": ("", "guess: used"),
+    "awaited": ("", "guess: awaited"),
+    "cached": ("", "guess: used later"),
+    "unused": ("", "guess: not needed"),
+    "cancelled": ("\\\\\\\\", "guess: cancelled"),
+    "failed": ("....", "guess: failed"),
 }
 HEIGHT = 0.55
 
@@ -47,7 +47,7 @@ def task_timeline(spans: pd.DataFrame, title: str = "") -> Figure:
     rows = _rows(spans, LANES, whole)
     figure, ax = plt.subplots(figsize=(PAGE_IN, 1.1 + 0.3 * (max(rows) + 1)))
     for row, span in zip(rows, spans.itertuples(), strict=True):
-        color, hatch, _ = KINDS[span.kind]
+        color, hatch = SPAN_COLORS[span.kind], KINDS[span.kind][0]
         width = max(span.end_s - span.begin_s, 0.0)
         if width == 0 and span.kind in ("wait", "join"):
             continue
@@ -68,15 +68,10 @@ def task_timeline(spans: pd.DataFrame, title: str = "") -> Figure:
     ax.set_ylim(max(rows) + 0.6, -0.6)
     ax.grid(axis="y", visible=False)
     used = [kind for kind in KINDS if kind in set(spans["kind"])]
-    handles = [
-        Patch(
-            facecolor=KINDS[k][0],
-            hatch=KINDS[k][1],
-            edgecolor=INK if KINDS[k][1] else KINDS[k][0],
-            label=KINDS[k][2],
-        )
-        for k in used
-    ]
+    handles = []
+    for kind in used:
+        color, (hatch, label) = SPAN_COLORS[kind], KINDS[kind]
+        handles.append(Patch(facecolor=color, hatch=hatch, edgecolor=INK if hatch else color, label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.0)
     return figure
 
@@ -118,7 +113,7 @@ def _join(ax: Axes, spans: pd.DataFrame, rows: list[int]) -> None:
         for call in part[part["kind"] == "wait"].itertuples():
             for guess in executed.itertuples():
                 x, y = (guess.end_s, call.end_s), (row_of[guess.Index], row_of[call.Index])
-                ax.plot(x, y, "-", color=KINDS["used"][0], lw=1.0, marker="o", ms=2.5, zorder=3)
+                ax.plot(x, y, "-", color=SPAN_COLORS["used"], lw=1.0, marker="o", ms=2.5, zorder=3)
 
 
 @drawn
