@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -168,10 +168,6 @@ class Toolbox:
             if tool.name in self.tools:
                 raise ValueError(f"two tools are called {tool.name}")
             self.tools[tool.name] = tool
-
-    def only(self, effects: Collection[Effect]) -> Self:
-        """A toolbox with the tools of these effects, for instance to offer a speculator no others."""
-        return type(self)(t for t in self.tools.values() if t.effect in effects)
 
     def schemas(self) -> list[dict]:
         """The `tools` of a chat completion."""

@@ -254,7 +254,16 @@ _POOL = _Pool()
 # ------------------------------------------------------------------------------------------- the other side
 def main() -> None:
     """Run the functions that come through standard input until it ends."""
-    _end_with_parent(int(sys.argv[1]))
+    calls: list[int] = []  # the process of the present call, which leads a group
+
+    def leave(*_: object) -> None:
+        for pid in calls:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, leave)
+    _end_with_parent(int(sys.argv[1]), signal.SIGTERM)
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_AS)
@@ -281,11 +290,13 @@ def main() -> None:
             _carry_out(worker, payload, outlet)
         with contextlib.suppress(OSError):  # it has done so itself
             os.setpgid(pid, pid)
+        calls.append(pid)
         os.close(outlet)
         send(json.dumps(pid).encode())
         with os.fdopen(inlet, "rb") as pipe:
             reply = pipe.read()
         _, status = os.waitpid(pid, 0)
+        calls.clear()
         if status:
             reply = b""
         elif reply:
@@ -297,7 +308,8 @@ def _carry_out(worker: int, payload: bytes, outlet: int) -> NoReturn:
     """The process of one call."""
     try:
         os.setpgid(0, 0)
-        _end_with_parent(worker)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _end_with_parent(worker, signal.SIGKILL)
         before = set(sys.modules)
         reply = _reply(payload)
         data = json.dumps(reply | {"modules": sorted({n for n in sys.modules if n not in before})}).encode()
@@ -308,9 +320,9 @@ def _carry_out(worker: int, payload: bytes, outlet: int) -> NoReturn:
         os._exit(1)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with_parent(parent: int, number: signal.Signals) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, int(number), 0, 0, 0)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
 

@@ -170,7 +170,11 @@ def embedded_pair() -> tuple[LocalPolicy, LocalPolicy]:
             )
     with ThreadPoolExecutor(2) as pool:  # both load at the same time
         actor, speculator = pool.map(TextProcess, EMBEDDED.values())
-    return LocalPolicy(actor), LocalPolicy(speculator, alternatives=DEFAULT_K)
+    # the turns of the embedded pair have at most 140 and 30 tokens, and its models read 1,024
+    return (
+        LocalPolicy(actor, max_tokens=320),
+        LocalPolicy(speculator, max_tokens=96, alternatives=DEFAULT_K),
+    )
 
 
 def _setup(given: argparse.Namespace, served: bool) -> ToolSetup:

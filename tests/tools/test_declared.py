@@ -4,7 +4,11 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import toy_tools as toys
@@ -232,6 +236,31 @@ def test_a_cancelled_call_leaves_no_process_and_writes_nothing(workspace):
     while alive(child):  # killed by the same signal; its parent is gone, so the system removes it
         os.sched_yield()
     assert not (workspace.folder / "late").exists()
+
+
+def test_nothing_of_a_call_is_left_when_the_program_is_killed(tmp_path):
+    program = (
+        "import asyncio, sys; from pathlib import Path; import toy_tools as toys\n"
+        "from speceyes_lib.tools.declared import Toolbox, Workspace\n"
+        "box = Toolbox([toys.HANGS])\n"
+        "asyncio.run(box.execute(box.call('hangs', {'path': 'late'}), Workspace(Path(sys.argv[1]))))"
+    )
+    worlds = Path(toys.__file__).parent
+    path = os.pathsep.join([str(worlds), str(worlds.parents[1])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path], env=os.environ | {"PYTHONPATH": path}
+    )
+    try:
+        while not (tmp_path / "pids").exists():
+            assert process.poll() is None
+            time.sleep(0.02)  # looks again; what counts is the file
+    finally:
+        process.kill()
+        process.wait()
+    for pid in map(int, (tmp_path / "pids").read_text("utf-8").split()):
+        while alive(pid):  # the system tells the worker, which kills what it has started
+            time.sleep(0.02)
+    assert not (tmp_path / "late").exists()
 
 
 def test_a_worker_serves_again_gets_its_resources_only_and_no_keys(workspace, monkeypatch):
