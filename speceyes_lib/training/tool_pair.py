@@ -130,7 +130,7 @@ TOOL_RECIPES: dict[str, ToolRecipe] = {
         (
             ToolPhase("drill", "drill", 400, 0.93, ("lookup", "row_name", "compare"), min_steps=40),
             ToolPhase("easy", "easy", 60),
-            ToolPhase("tasks", "tasks", 450, drill=0.25),
+            ToolPhase("tasks", "tasks", 200, drill=0.25),
         ),
         tokens=4096,
     ),

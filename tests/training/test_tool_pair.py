@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ from speceyes_lib.training.tool_pair import (
     smoke_tool_recipe,
     train_tool_model,
 )
+
+MODELS = Path(__file__).parents[2] / "data" / "demo" / "models"
 
 
 def messages_of(task):
@@ -157,3 +160,15 @@ def test_episodes_and_guesses_of_a_perfect_pair_are_perfect(monkeypatch):
     assert (figures["exact"], figures["hit_at_2"], figures["silent_at_last_step"]) == (1.0, 1.0, 1.0)
     assert len(guesses) == sum(len(w.turns) for w in worlds.values())
     assert guesses[guesses.name != ""].logprob_sum.max() < 0
+
+
+@pytest.mark.parametrize("role", ["actor", "speculator"])
+def test_the_committed_pair_belongs_to_this_vocabulary_and_its_card_has_what_was_measured(role):
+    folder = MODELS / f"tools_{role}"
+    facts = json.loads((folder / "training.json").read_text("utf-8"))
+    assert facts["which"] == f"tools-{role}"
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == TOKEN_IDS
+    assert sum(p.numel() for p in load_tool_model(folder).parameters()) == facts["parameters"]
+    share = facts["validation"]["solved" if role == "actor" else "exact"]
+    assert f"| {share:.3f} |" in (folder / "README.md").read_text("utf-8")
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 3e6
