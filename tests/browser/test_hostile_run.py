@@ -112,6 +112,8 @@ def cells(name: str, values: dict) -> list[nbformat.NotebookNode]:
     given = {key: value for key, value in values.items() if key in ALL_NOTEBOOKS[name].model_fields}
     if name == "study_replay_fidelity":  # it runs the models once per setting, under a name of its own
         given |= {"run": f"{RUN}_fidelity", "limit": 2}
+    if name == "study_deepeyes_recipe":  # its arms are ways to train
+        del given["arms"]
     if name.startswith("study_") and "tasks" in ALL_NOTEBOOKS[name].model_fields:
         given["tasks"] = hostile.TASKS[:1]
     code = [c for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
