@@ -27,6 +27,7 @@ IMPORTED_AS = {
     "ipython": "IPython",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
+    "python-docx": "docx",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
@@ -69,6 +70,7 @@ def test_everything_the_library_and_the_notebooks_import_is_declared():
 def test_everything_the_tests_and_benchmarks_import_is_declared():
     files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     allowed = import_names(declared("test")) | {p.stem for p in files} | {"tests"}
+    allowed |= {"trl", "datasets"}  # compared with where somebody has them; the test is skipped elsewhere
     undeclared = {
         str(p.relative_to(ROOT)): extra for p in files if (extra := imported(p.read_text("utf-8")) - allowed)
     }
