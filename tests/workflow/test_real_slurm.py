@@ -72,10 +72,11 @@ def done(process: subprocess.Popen) -> str:
     return printed
 
 
-def in_queue(state: str = "all") -> list[str]:
-    command = ["squeue", "--noheader", "--format=%i", f"--states={state}"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return shown
+def in_queue(states: str) -> dict[str, str]:
+    """Jobs of these states: their rule by their id."""
+    command = ["squeue", "--noheader", "--format=%i %k", f"--states={states}"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(line.split() for line in shown.splitlines())
 
 
 def wait_for(condition: Callable[[], object]) -> object:
@@ -102,15 +103,17 @@ def test_records_of_sharded_cancelled_and_timed_out_jobs_are_those_of_a_local_ru
     local = begin(checkout, "reproduce", config, SPECEYES_RUNS=str(tmp_path / "local"))
     done(local)
     run = begin(checkout, "reproduce", config, "--profile", where, SPECEYES_RUNS=str(tmp_path / "cluster"))
-    ended: list[str] = []
+    ended: set[str] = set()  # each rule once: the profile tries a job twice
     for end in (["scancel"], ["scontrol", "update", "EndTime=now"]):
-        (job, *_) = wait_for(lambda: [id for id in in_queue("RUNNING") if id not in ended])
-        ended.append(job)
+        ((job, rule), *_) = wait_for(
+            lambda: [item for item in in_queue("RUNNING").items() if item[1] not in ended]
+        )
+        ended.add(rule)
         subprocess.run([*end, f"JobId={job}" if "update" in end else job], check=True)
     printed = done(run)
     assert printed.count("SLURM job") >= 10 + 2  # two were submitted a second time
     assert records(tmp_path / "cluster") == records(tmp_path / "local")
-    assert in_queue(LIVE) == []
+    assert in_queue(LIVE) == {}
 
 
 def test_no_job_outlives_its_run_however_that_ends_and_the_next_start_finishes_it(tmp_path):
@@ -133,7 +136,7 @@ def test_no_job_outlives_its_run_however_that_ends_and_the_next_start_finishes_i
     status = done(begin(home, "status", config))
     assert "SLURM job" in status
     assert "stopped" in done(begin(home, "stop", config))
-    assert in_queue(LIVE) == []
+    assert in_queue(LIVE) == {}
     process = start()
     (snakemake,) = children(process.pid)
     os.kill(snakemake, signal.SIGSTOP)  # it cannot cancel the job when its parent ends
@@ -143,7 +146,7 @@ def test_no_job_outlives_its_run_however_that_ends_and_the_next_start_finishes_i
     (orphan,) = in_queue(LIVE)
     printed = done(begin(home, "reproduce", config, "--profile", where))
     assert f"of an earlier start: {orphan}" in printed
-    assert in_queue(LIVE) == []
+    assert in_queue(LIVE) == {}
 
 
 def children(pid: int) -> list[int]:
