@@ -167,7 +167,8 @@ def alarms(metrics: pd.DataFrame, rollouts: pd.DataFrame | None = None, window: 
     Args:
         metrics: step, key, value.
         rollouts: trajectories, where they were dumped.
-        window: steps that a mean is taken over; the start of a run is the mean of its first window.
+        window: steps that a mean is taken over. It is compared with the first step, which no update has changed
+            yet: a run that collapses within its first window would hide in the mean of that window.
     """
     wide = metrics[metrics["step"] > 0].pivot_table(index="step", columns="key", values="value", dropna=False)
     if "num_turns/mean" not in wide and "tool_calls/mean" in wide:  # of the original repository
@@ -182,7 +183,7 @@ def alarms(metrics: pd.DataFrame, rollouts: pd.DataFrame | None = None, window: 
         if key not in wide or wide[key].notna().sum() < window:
             continue
         means = wide[key].dropna().rolling(window).mean().dropna()
-        limit = limit_of(means.iloc[0])
+        limit = limit_of(wide[key].dropna().iloc[0])
         fires = means[is_alarm(means, limit)]
         if len(fires):
             fired.append(Alarm(name, int(fires.index[0]), float(fires.iloc[0]), float(limit)))
@@ -198,7 +199,7 @@ def _above(means: pd.Series, limit: float) -> pd.Series:
 
 
 Rule = tuple[str, Callable[[pd.Series, float], pd.Series], Callable[[float], float]]
-# name -> key, when the mean over a window fires, and its limit, given the mean over the first window
+# name -> key, when the mean over a window fires, and its limit, given the value of the first step
 ALARMS: dict[str, Rule] = {
     "entropy collapses": ("actor/entropy", _below, lambda start: 0.2 * start),
     "entropy rises": ("actor/entropy", _above, lambda start: 1.5 * start),

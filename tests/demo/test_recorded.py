@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from speceyes_lib.analysis.training_curves import alarms
 from speceyes_lib.demo import recorded
 from speceyes_lib.errors import DataError, StageError
 from speceyes_lib.formats import read_training_runs
@@ -152,3 +153,12 @@ def test_every_trajectory_of_the_recorded_runs_gets_its_score_again_and_decompos
         metrics = runs.metrics.query("arm == @arm and seed == @seed and key == 'critic/score/mean'")
         assert metrics.set_index("step")["value"].tolist() == pytest.approx(means.tolist())
         assert len(means) == settings["steps"]
+
+
+def test_warnings_fire_on_the_recorded_run_that_was_damaged_and_on_no_other():
+    runs = read_training_runs(resolve(recorded.RECIPE_ARCHIVE))
+    warned = set()
+    for (arm, _), metrics in runs.metrics.groupby(["arm", "seed"]):
+        if alarms(metrics, runs.rollouts[runs.rollouts["arm"] == arm]):
+            warned.add(arm)
+    assert warned == {"rate_too_high"}
