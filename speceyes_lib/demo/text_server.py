@@ -115,7 +115,7 @@ class ToolChatRequest(_Strict):
 
     @property
     def schemas(self) -> list[dict]:
-        """The tools that the model is told of."""
+        """The tools that the model can call."""
         tools = [] if self.tool_choice == "none" else self.tools or []
         return [tool.model_dump() for tool in tools]
 

@@ -168,9 +168,9 @@ def _chained_s(
     duration = steps.actor_s.copy()
     for place in range(int(steps.n_calls.max(initial=0))):
         inside = steps.n_calls > place
-        asked = np.maximum(np.where(inside, steps.made_s[:, place], 0.0), now)
+        demanded = np.maximum(np.where(inside, steps.made_s[:, place], 0.0), now)
         ready = ready_s[:, place]
-        done = np.where(np.isfinite(ready), np.maximum(asked, ready), asked + call_s[:, place])
+        done = np.where(np.isfinite(ready), np.maximum(demanded, ready), demanded + call_s[:, place])
         now = np.where(inside, done, now)
         duration = np.maximum(duration, now)
     return duration
@@ -350,12 +350,12 @@ class _Player:
         one that began first.
         """
         demand = self.demand[rows]
-        asked = np.maximum(self.made[rows, place], previous)
+        demanded = np.maximum(self.made[rows, place], previous)
         by = self.kept_by[rows, place]
         cached = by >= 0
         when, best, is_ready = np.where(cached, -np.inf, np.inf), cached.astype(np.float32), cached
         began = when
-        fails = np.zeros(len(asked), bool)
+        fails = np.zeros(len(demanded), bool)
         for guess in range(self.ready.shape[1]):
             fit, ready, begin = (
                 self.own_fits[rows, place, guess],
@@ -384,12 +384,12 @@ class _Player:
                 fails = np.where(better, failed, fails)
         hit = (by >= 0) & ~fails
         # a guess in flight is awaited; if it fails then, the call is carried out after all
-        ended = np.where(by >= 0, np.maximum(asked, when), asked)
+        ended = np.where(by >= 0, np.maximum(demanded, when), demanded)
         done = np.where(hit, ended, ended + self.call_s[rows, place])
-        source = np.where(when <= asked, np.where(cached, CACHED, USED), AWAITED)
+        source = np.where(when <= demanded, np.where(cached, CACHED, USED), AWAITED)
         self.source[rows, place] = np.where(hit, source, EXECUTED)
         self.served_by[rows, place] = np.where(hit, by, -1)
-        self.waited_s[rows, place] = np.where(hit, done - asked, 0.0)
+        self.waited_s[rows, place] = np.where(hit, done - demanded, 0.0)
         k = self.ready.shape[1]
         self.served[by[hit] // k, by[hit] % k] = True
         return done

@@ -283,8 +283,8 @@ class Episode:
         start_s, seen, first, n_calls = self._now(), 0, None, 0
         tokens, settings = list(prefix), self.settings
         only_one = rank > 0 or settings.policy == "original"
-        asked = _with_system(self.speculator, messages)
-        async with aclosing(self.speculator.stream(asked, self.toolbox, self.workspace, prefix)) as events:
+        prompted = _with_system(self.speculator, messages)
+        async with aclosing(self.speculator.stream(prompted, self.toolbox, self.workspace, prefix)) as events:
             async for event in events:
                 if isinstance(event, Token):
                     tokens.append(event)

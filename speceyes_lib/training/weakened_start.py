@@ -90,8 +90,8 @@ class _WorseTeacher(Curriculum):
             # what a bad crop does not show must not be learned as an answer
             return [(text, None if sloppy and str(goal).startswith("zoom_") else goal) for text, goal in tail]
         goal = question.kind if scene.w >= HARD_W else None
-        asked = (self.block(question) + self._chat["reply"], None)
-        return [asked, *self._answer_turn(question, goal, "decision")]
+        opening = (self.block(question) + self._chat["reply"], None)
+        return [opening, *self._answer_turn(question, goal, "decision")]
 
     def _moved(self, box: Sequence[int]) -> tuple[int, ...]:
         """The box grown by a visual token on each side, or shifted by up to two, within the view."""
