@@ -130,7 +130,7 @@ TOOL_RECIPES: dict[str, ToolRecipe] = {
         (
             ToolPhase("drill", "drill", 400, 0.93, ("lookup", "row_name", "compare"), min_steps=40),
             ToolPhase("easy", "easy", 60),
-            ToolPhase("tasks", "tasks", 200, drill=0.25),
+            ToolPhase("tasks", "tasks", 700, drill=0.25),
         ),
         tokens=4096,
     ),
@@ -353,7 +353,7 @@ class ToolTrainer:
             level = 1
         elif phase.draws == "copy":
             level, kind = self.rng.choice(((1, None), (3, "total"), (3, "scene")))
-        task = tool_world.draw_task(seed, level, kind)
+        task = tool_world.draw_task(seed, level, kind, self.facts)
         return (
             tool_world.actor_segments(task) if self.role == "actor" else tool_world.speculator_segments(task)
         )
@@ -361,6 +361,8 @@ class ToolTrainer:
     def _batches(self, phase: ToolPhase) -> Iterator[list[tuple[list[int], list[str | None]]]]:
         while True:
             rows = []
+            # as many articles as the splits have: with few, a search never brings the wrong one beside the right one
+            self.facts = tool_world.draw_corpus(self.rng)
             for _ in range(SEQUENCES):
                 ids: list[int] = []
                 tags: list[str | None] = []
