@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..gating.calibration_samples import one_per_group
 from ..gating.certificates import Certified, learn_then_test, threshold_sequence
+from ..gating.gate import accepts
 from ..replay.tool_playing import ToolSetting
 from ..replay.tool_speculation import replay_tools
 from ..replay.tool_steps import ToolSteps
@@ -193,7 +194,7 @@ def certified_waste(
     certified = learn_then_test(unit[0][chosen], wrong, sequence, target, delta)
     if not certified.certified:
         return replace(certified, threshold=np.inf, reason=certified.reason.replace("drafts", "guesses"))
-    above = levels[np.arange(1, len(levels) + 1) / (len(levels) + 1) > certified.threshold]
+    above = levels[accepts(np.arange(1, len(levels) + 1) / (len(levels) + 1), certified.threshold)]
     return replace(certified, threshold=float(above[0]) if len(above) else np.inf)
 
 

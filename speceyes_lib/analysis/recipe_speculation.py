@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ..gating.gate import accepts
 from ..runs.recorded_run import RecordedRun
 from ..stats import proportions
 from ..stats.intervals import Estimate
@@ -102,7 +103,7 @@ def speculation(
             drafted = ~table["routed"].astype(bool) if router == "own" else pd.Series(True, table.index)
             routing_s = table["router_s"] if router == "own" else 0.0
             for threshold in thresholds:
-                accepted = drafted & (table["score"] > threshold)
+                accepted = drafted & accepts(table["score"], threshold)
                 right = np.where(accepted, table["draft_right"], table["agent_right"]).astype(bool)
                 funnel_s = (
                     routing_s + table["draft_s"].where(drafted, 0.0) + table["agent_s"].mask(accepted, 0.0)

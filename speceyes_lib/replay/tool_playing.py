@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError, nearest
+from ..tool_speculation.gate import reaches
 from ..tool_speculation.matching import JACCARD_THRESHOLD, STRATEGIES
 from .tool_steps import RECORDED, ToolSteps
 
@@ -260,11 +261,11 @@ class _Player:
             return np.zeros(steps.guess_s.shape, bool, "F")
         admitted = steps.allowed & (steps.rank < setting.guesses) & (steps.ahead == 0)
         if setting.threshold is not None and not setting.thresholds:
-            admitted &= steps.scores[setting.score] >= setting.threshold  # a missing score is nan
+            admitted &= reaches(steps.scores[setting.score], setting.threshold)  # a missing score is nan
         for name in np.unique(steps.guess_names[steps.has_guess]) if setting.thresholds else ():
             least = setting.thresholds.get(name, setting.threshold)
             if least is not None:
-                admitted &= (steps.guess_names != name) | (steps.scores[setting.score] >= least)
+                admitted &= (steps.guess_names != name) | reaches(steps.scores[setting.score], least)
         for first, second, equal in steps.repeated:
             admitted[:, second] &= ~(equal & admitted[:, first])
         return admitted

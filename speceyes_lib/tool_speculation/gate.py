@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..gating.separability import DEFAULT_K, token_separability
 from .models import CallComplete, Token
@@ -126,6 +127,11 @@ def fork_prefixes(call: CallComplete, turn: Sequence[Token], count: int) -> list
     return prefixes
 
 
+def reaches(score: ArrayLike, least: float) -> NDArray[np.bool_]:
+    """Which guesses may be executed: those whose score is at least `least`; a missing score (nan) never is."""
+    return np.asarray(score, dtype=np.float64) >= least
+
+
 @dataclass(frozen=True)
 class Gate:
     """Which guesses are executed: those whose score reaches the threshold.
@@ -148,7 +154,7 @@ class Gate:
         value = scores.get(self.score)
         if value is None:
             return f"the model returned no log-probabilities, so {self.score} is not known"
-        return None if value >= least else f"{self.score} {value:.3g} is below {least:.3g}"
+        return None if reaches(value, least) else f"{self.score} {value:.3g} is below {least:.3g}"
 
 
 def least_probability(saving_s: float, cost: float, seconds_per_cost: float = 1.0) -> float:
