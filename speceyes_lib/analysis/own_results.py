@@ -22,6 +22,13 @@ from ..runs import recorded_run
 from ..stats import ranking
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 
+# column of a table -> what cannot be shown without it
+NEEDED_FOR = {
+    "agent_right": "accuracy of the funnel, gained and lost samples",
+    "agent_s": "speedup and break-even",
+    "top_logprobs": "the suite's scores, other K and slope, the token view",
+    "group": "intervals that respect dependent samples (every sample counts as independent)",
+}
 WITHOUT_AGENT = ("selective", "accepted_wrong", "wrong_passes")  # risks that need no verdict on the agent
 
 
@@ -219,11 +226,11 @@ def gather_own_results(params: OwnResultsParams) -> OwnResults:
     frame.loc[data.agent == ABSENT, "agent_right"] = pd.NA
     frame["routed"] = data.routed[router] == 1 if router in data.routed else False
     frame = frame[known].reset_index(drop=True)
-    absent = {
-        "accuracy of the funnel, gained and lost": ("agent_right", frame["agent_right"].notna().all()),
-        "speedup and break-even": ("agent_s", data.cost is not None),
-        "scores of the suite, other K and slope": ("top_logprobs", data.k_stored > 0),
-        "intervals for dependent samples": ("group", frame["group"].duplicated().any()),
+    present = {
+        "agent_right": frame["agent_right"].notna().all(),
+        "agent_s": data.cost is not None,
+        "top_logprobs": data.k_stored > 0,
+        "group": frame["group"].duplicated().any(),
     }
-    missing = {what: column for what, (column, present) in absent.items() if not present}
+    missing = {what: column for column, what in NEEDED_FOR.items() if not present[column]}
     return OwnResults(frame, data, setting, missing)

@@ -36,13 +36,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..errors import UserError
 from ..models.base import Generation
 from .completions import ApiError, Question, Setup, completion, to_prompt, to_request
 from .engine import Line
 
 T = TypeVar("T")
 
-HOSTS = ("127.0.0.1", "localhost", "[::1]")  # a page of another host that resolves to this machine is refused
+HOST = "127.0.0.1"
+HOSTS = (HOST, "localhost", "[::1]")  # a page of another host that resolves to this machine is refused
 MAX_REQUESTS = 2048  # at a time
 MAX_BODY = 64 * 2**20  # bytes
 SMALL_BODY = 2**17  # bytes
@@ -53,6 +55,19 @@ BODY_S = 60.0  # until the whole body must have come
 READER_NICE = 10
 REFUSAL_S = 0.5  # how long a refusal waits while models are at work: others are read in the meantime
 END_S = 5.0  # until the process ends at the latest once the models are gone
+
+
+def listen(port: int) -> socket.socket:
+    """A socket that listens on this machine only; port 0 takes a free one. Raises UserError where it is taken."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError as error:
+        listening.close()
+        raise UserError(f"port {port}: {error.strerror}; choose another one (0: any free)") from None
+    listening.listen(2048)
+    return listening
 
 
 # ------------------------------------------------------------------ large requests

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -35,9 +34,10 @@ from ..models.transformers import TransformersBackend
 from ..paths import PACKAGE, resolve
 from .completions import ApiError, ModelFacts, Setup
 from .engine import MAX_BATCH, Engine
+from .front import HOST, listen
 from .text_server import are_text_models, serve_text
 
-HOST, PORT = "127.0.0.1", 8765
+PORT = 8765
 EMBEDDED = {"draft": "data/demo/models/draft", "agent": "data/demo/models/agent"}
 MAX_LOGPROBS = 128
 
@@ -134,14 +134,7 @@ def _front(
     for name, limit in {"max_logprobs": max_logprobs, "max_batch": max_batch}.items():
         if limit < 1:
             raise UserError(f"{name}: {limit} is less than 1")
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-    except OSError as error:
-        listening.close()
-        raise UserError(f"port {port}: {error.strerror}; choose another one (0: any free)") from None
-    listening.listen(2048)  # clients wait until the front has started
+    listening = listen(port)  # clients wait until the front has started
     base_url = f"http://{HOST}:{listening.getsockname()[1]}/v1"
     served = {name: ServedModel(backend, max_batch) for name, backend in models.items()}
     pipe, far_end = Pipe()

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 import threading
 import time
 import uuid
@@ -50,9 +49,8 @@ from ..tool_speculation.models import (
 )
 from ..tools.declared import Workspace
 from .completions import ApiError
-from .front import MAX_BODY, Door
+from .front import HOST, MAX_BODY, Door, listen
 
-HOST = "127.0.0.1"
 MAX_LOGPROBS = 64
 MAX_TOKENS = 1024
 END_S = 5.0
@@ -266,7 +264,7 @@ async def _events(turn: _Turn, head: dict) -> AsyncIterator[bytes]:
         async with aclosing(turn.parts()) as parts:
             async for part in parts:
                 yield b"data: " + json.dumps(head | {"choices": [part]}).encode() + b"\n\n"
-    except Exception as error:  # whatever a model does, the client is told
+    except Exception as error:  # whatever a model does, the client gets an answer
         yield (
             b"data: "
             + json.dumps({"error": {"message": str(error), "type": "server_error"}}).encode()
@@ -371,14 +369,7 @@ def serving_text(models: Mapping[str, TextModel], port: int = 0) -> Iterator[str
     Raises:
         UserError: the port is taken.
     """
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-    except OSError as error:
-        listening.close()
-        raise UserError(f"port {port}: {error.strerror}; choose another one (0: any free)") from None
-    listening.listen(2048)
+    listening = listen(port)
     config = uvicorn.Config(
         create_text_app(models), log_level="error", lifespan="off", timeout_graceful_shutdown=END_S
     )

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..analysis.own_results import NEEDED_FOR
 from ..errors import DataError, UserError, nearest
 from ..gating.scores import GATE_SCORES
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, score_answer
@@ -312,14 +313,10 @@ class _Rows:
     def lacks(self) -> list[str]:
         """What cannot be computed from this table, a sentence each, with the column that it needs."""
         held = self.held or {}
-        absent = {
-            "agent_right": "accuracy of the funnel, gained and lost samples",
-            "agent_s": "speedup and break-even",
-            "top_logprobs": "the suite's scores, other K and slope, the token view",
-            "group": "intervals that respect dependent samples (every sample counts as independent)",
-        }
         return [
-            f"not shown: {what}; needs the column {name}" for name, what in absent.items() if name not in held
+            f"not shown: {what}; needs the column {name}"
+            for name, what in NEEDED_FOR.items()
+            if name not in held
         ]
 
 

@@ -155,7 +155,7 @@ def run_all(
             _cancel(config.name, "of an earlier start")
         try:
             code, ran = _snakemake(
-                path, config, _where(config, profile, executor, cores), lock, accept_failures
+                path, jobs, _where(config, profile, executor, cores), log, lock, accept_failures
             )
         finally:
             if executor == "slurm":
@@ -242,14 +242,13 @@ def _ending_as_interrupted() -> Iterator[None]:
 
 
 def _snakemake(
-    path: str, config: RunConfig, where: list[str], lock: int, accept_failures: bool
+    path: str, jobs: Sequence[Job], where: list[str], log: Path, lock: int, accept_failures: bool
 ) -> tuple[int, int]:
     """Let snakemake do the jobs, and print their lines; returns its exit code and how many jobs ended.
 
-    Its messages go to workflow.log. It dies with this process and holds the lock until then. So it needs no lock of its
+    Its messages go to `log`. It dies with this process and holds the lock until then. So it needs no lock of its
     own, which would outlast a kill.
     """
-    log = run_dir(config.name) / "workflow.log"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile")]
     command += ["--directory", str(repo_root()), "--scheduler", "greedy", "--rerun-incomplete", "--nolock"]
     command += [*where, f"run_config={path}"]
@@ -271,7 +270,7 @@ def _snakemake(
             env=os.environ | environment,
             preexec_fn=partial(_interrupted_with if elsewhere else _killed_with, os.getpid()),
         )
-        ended, jobs = 0, plan(config)
+        ended = 0
         runs = list(dict.fromkeys(job.params.run for job in jobs))
         follower = None
         try:
