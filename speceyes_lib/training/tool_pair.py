@@ -41,6 +41,7 @@ from ..errors import UserError
 from ..paths import resolve, shown
 from . import tool_evaluation
 from .model_card import tool_model_card
+from .muon import Muon32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -255,45 +256,6 @@ def _plain_attention(_module, query, key, value, _mask, scaling=None, **_):
     scores = scores.view(batch, groups, heads // groups, length, length) + later
     mixed = torch.softmax(scores, -1).view(batch, groups, -1, length) @ value
     return mixed.view(batch, heads, length, size).transpose(1, 2).contiguous(), None
-
-
-class Muon32(torch.optim.Optimizer):
-    """Muon in float32, with the learning rate scaled to AdamW's.
-
-    torch's own class computes in bfloat16. On a CPU without instructions for it that takes more than half of a step.
-    Source: https://kellerjordan.github.io/posts/muon/
-    """
-
-    def __init__(self, matrices: list[torch.nn.Parameter], lr: float = 1e-3) -> None:
-        super().__init__(matrices, {"lr": lr, "momentum": 0.95, "weight_decay": 0.01})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
-        """Update all matrices."""
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
-            for matrix in group["params"]:
-                by_shape.setdefault(matrix.shape, []).append(matrix)
-            for shape, matrices in by_shape.items():
-                gradient = torch.stack([matrix.grad for matrix in matrices])
-                state = self.state[matrices[0]]
-                average = state.setdefault("average", torch.zeros_like(gradient))
-                average.lerp_(gradient, 1 - group["momentum"])
-                update = _orthogonal(gradient.lerp(average, group["momentum"]))
-                size = group["lr"] * 0.2 * math.sqrt(max(shape))
-                for matrix, change in zip(matrices, update, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(change, alpha=size)
-
-
-def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """About the nearest matrices [n, rows, columns] with orthogonal rows or columns, by five Newton-Schulz steps."""
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.transpose(1, 2) if tall else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(5):
-        gram = x @ x.transpose(1, 2)
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.transpose(1, 2) if tall else x
 
 
 # ---------------------------------------------------------------------------------------------- training
