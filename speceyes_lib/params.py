@@ -618,11 +618,12 @@ class GatingExplorerParams(NotebookParams, GateParams):
 
     shown = (
         *("run", "score", "k", "slope", "router", "threshold", "threshold_from"),
-        *("author", "review_n", "seed"),
+        *("link", "author", "review_n", "seed"),
     )
 
     k: K = DEFAULT_K
     slope: Slope = DEFAULT_SLOPE
+    link: str = field("", "a copied link of a view, to begin there; empty: the setting above")
     author: str = field("", "your name, kept with every mark; can be typed in later")
     review_n: Count = field(50, "samples in the random queue for review")
     seed: int = field(0, "seed of the random queue", ge=0)

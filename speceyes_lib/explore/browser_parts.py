@@ -48,6 +48,20 @@ class TokenStrip(anywidget.AnyWidget):
     message = t.Unicode().tag(sync=True)
 
 
+class Page(anywidget.AnyWidget):
+    """The view in the page's address, as `fragment`, a button that copies its link, and files for the browser to save.
+
+    Its message is {"open": fragment}: a link was opened, or the browser went back or forward.
+    """
+
+    _esm, _css = STATIC / "page.js", STYLE
+    fragment = t.Unicode().tag(sync=True)
+
+    def save(self, name: str, mime: str, data: bytes) -> None:
+        """Let the browser save a file of this name."""
+        self.send({"download": name, "mime": mime}, [data])
+
+
 class SampleList(anywidget.AnyWidget):
     """Rows to walk through. A key of `shortcuts` (key -> meaning) comes back as the message {"key": key}."""
 

@@ -18,7 +18,7 @@ from scipy.special import expit, logit
 
 from ..gating.gate import rejecting_threshold
 from ..replay.replay_data import ReplayData
-from ..report.plots.style import INK, METHOD_COLORS, RIGHT, STYLE, WRONG, confidence_bins
+from ..report.plots.style import INK, METHOD_COLORS, MUTED, RIGHT, STYLE, WRONG, confidence_bins
 from .state import GateView
 
 SIZE = {"width": 520, "height": 270}  # px in the browser
@@ -67,6 +67,10 @@ def distribution(part: ReplayData, view: GateView) -> dict:
     x = [{"at": float(log_odds(t)), "label": f"{t:g}"[1:]} for t in TICKS if low <= log_odds(t) <= high]
     x_label = f"confidence ({view.score}), log-odds scale"
     y_ticks = [{"at": float(t), "label": f"{abs(t):g}"} for t in y]
+    ghost = {}
+    if view.pin and view.pin.score == view.score:  # another score has another axis
+        at = min(max(float(log_odds(view.pin.threshold)), low), high)
+        ghost = {"ghost": {"at": at, "label": f"pinned {view.pin.threshold:.4f}"}}
     y_axis = {"low": float(y[0]), "high": float(y[-1]), "label": "% of wrong | % of right", "ticks": y_ticks}
     return SIZE | {
         "title": f"Drafts that reach the gate (n={int(known.sum())})",
@@ -74,6 +78,7 @@ def distribution(part: ReplayData, view: GateView) -> dict:
         "y": y_axis,
         "bars": bars,
         "legend": legend,
+        **ghost,
     }
 
 
@@ -96,10 +101,22 @@ def stepped(part: ReplayData, view: GateView, steps: int) -> float:
     return float(below[max(len(below) + steps, 0)])
 
 
-def trade_off(curve: pd.DataFrame) -> dict:
-    """Chart: accuracy over speedup (over coverage, where the run has no times) as the threshold moves."""
+def trade_off(
+    curve: pd.DataFrame, pinned: pd.DataFrame | None = None, ring: Sequence[float] | None = None
+) -> dict:
+    """Chart: accuracy over speedup (over coverage, where the run has no times) as the threshold moves.
+
+    `pinned` is the curve of a pinned setting, where it is another one, and `ring` the point of that setting.
+    """
+
+    def points(curve: pd.DataFrame) -> np.ndarray:
+        along = curve["speedup"] if timed else 100.0 * curve["coverage"]
+        return np.column_stack([along, curve["accuracy_pct"]])
+
     timed = curve["speedup"].notna().all()
-    along, accuracy = curve["speedup"] if timed else 100.0 * curve["coverage"], curve["accuracy_pct"]
+    if pinned is not None and timed != pinned["speedup"].notna().all():
+        pinned = ring = None  # the other run's axis is another one
+    along, accuracy = points(curve).T
     agent, color = float(curve["baseline_accuracy_pct"].iloc[0]), METHOD_COLORS["speceyes_min"]
     dots = [
         {
@@ -112,11 +129,16 @@ def trade_off(curve: pd.DataFrame) -> dict:
         }
         for i in range(0, len(curve), max(1, len(curve) // DOTS))
     ]
-    levels = accuracy if math.isnan(agent) else [*accuracy, agent]
+    ghost = np.empty((0, 2)) if pinned is None else points(pinned)
+    others = ghost if ring is None else np.vstack([ghost, ring])
+    levels = [*accuracy, *others[:, 1], *([] if math.isnan(agent) else [agent])]
     label = "predicted speedup over the agent alone" if timed else "accepted, %"
-    x = _axis([*along, 1.0 if timed else 0.0], label, "x" if timed else "")
-    lines = [{"points": np.column_stack([along, accuracy]).tolist(), "color": color}]
+    x = _axis([*along, *others[:, 0], 1.0 if timed else 0.0], label, "x" if timed else "")
+    lines = [{"points": points(curve).tolist(), "color": color}]
     legend = [{"label": "by threshold", "color": color}]
+    if len(ghost):
+        lines.insert(0, {"points": ghost.tolist(), "color": MUTED, "dash": "2 3"})
+        legend.append({"label": "pinned", "color": MUTED})
     if not math.isnan(agent):
         alone, level = METHOD_COLORS["baseline"], [[x["low"], agent], [x["high"], agent]]
         lines.insert(0, {"points": level, "color": alone, "dash": "5 4", "width": 1})
@@ -128,6 +150,7 @@ def trade_off(curve: pd.DataFrame) -> dict:
         "lines": lines,
         "dots": dots,
         "legend": legend,
+        **({} if ring is None else {"ring": list(ring)}),
     }
 
 
@@ -170,6 +193,10 @@ def figure(
                 ax.plot(point["x"], point["y"], "o", ms=2.5, color=point["color"])
             if marker is not None:
                 ax.axvline(np.clip(marker, chart["x"]["low"], chart["x"]["high"]), color=INK, lw=1.2)
+            if ghost := chart.get("ghost"):
+                ax.axvline(ghost["at"], color=MUTED, lw=1.2, ls=":")
+            if ring := chart.get("ring"):
+                ax.plot(*ring, "o", ms=7, mfc="none", mec=MUTED, mew=1.4)
             if dot is not None:
                 ax.plot(*dot, "o", ms=7, mfc="none", mec=INK, mew=1.4)
             for name in ("x", "y"):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ..errors import DataError, StageError, UserError
 from ..gating.gate import accepts
@@ -30,7 +29,8 @@ from ..stats.intervals import Estimate, proportion, z_value
 from ..stats.paired import no_difference
 from ..stats.proportions import funnel_shares
 from ..stats.resampling import linearised_ratio
-from .charts import distribution, figure, log_odds, trade_off
+from .charts import log_odds
+from .comparing import FLIPS, Comparison
 from .state import ALL, Chosen, GateView, in_task
 
 CURVE_POINTS = 160
@@ -42,6 +42,7 @@ LIST_COLUMNS = (
     {"title": "decision"},
     *({"title": title, "align": "middle"} for title in ("draft", "agent", "mark")),
 )
+PINNED_COLUMN = {"title": "pinned"}  # decision and verdict there
 _SIGNS = {True: (VERDICT_SIGNS["right"], RIGHT), False: (VERDICT_SIGNS["wrong"], WRONG)}
 
 
@@ -117,11 +118,11 @@ class Gating:
 
     def decided(self, view: GateView) -> pd.DataFrame:
         """`replay.decisions` for every sample of the view's part. Raises `replay.NotRecorded` as it does."""
-        return self._decisions(replace(view, chosen=Chosen(), sample=""))
+        return self._decisions(view.gate())
 
     def curve_of(self, view: GateView) -> pd.DataFrame:
         """Accuracy, speedup and coverage of the view's setting over thresholds, evenly many drafts apart."""
-        return self._curves(replace(view, threshold=0.5, chosen=Chosen(), sample=""))
+        return self._curves(replace(view.gate(), threshold=0.5))
 
     def _curve(self, view: GateView) -> pd.DataFrame:
         part = self.part(view.task, view.protocol)
@@ -135,6 +136,12 @@ class Gating:
         if (part.agent == replay_data.ABSENT).any():  # imported: accepted samples have no answer of the agent
             pooled = pooled.assign(baseline_accuracy_pct=np.nan)
         return pooled.sort_values("threshold", ignore_index=True)
+
+    def decided_pinned(self, view: GateView) -> pd.DataFrame:
+        """`decided` of the view's pinned setting, which is of this run, on the view's part as far as the run has it."""
+        pinned = view.of_pin()
+        here = any(in_task(task, view.task) for task in self.data(pinned.protocol).task_names)
+        return self.decided(pinned if here else replace(pinned, task=ALL))
 
     def marks(self, view: GateView) -> pd.DataFrame:
         """The marks of people on gating decisions within the view's part."""
@@ -247,13 +254,6 @@ def current_dot(summary: GateSummary) -> list[float] | None:
     return at if np.isfinite(at).all() else None
 
 
-def overview_figure(gating: Gating, view: GateView) -> Figure:
-    """Both charts as the explorer shows them, for paper and executed notebooks."""
-    charts = [distribution(gating.part(view.task, view.protocol), view), trade_off(gating.curve_of(view))]
-    dot = current_dot(gate_summary(gating, view))
-    return figure(charts, markers=[float(log_odds(view.threshold)), None], dots=[None, dot])
-
-
 # ------------------------------------------------------------------ the list
 
 
@@ -298,6 +298,9 @@ def _chosen(decided: pd.DataFrame, chosen: Chosen) -> tuple[str, pd.Series]:
         case "moved":
             mask = reached & accepts(confidence, low) & ~accepts(confidence, high)
             return f"decided differently at {low:.4f} and at {high:.4f}", mask
+        case "flipped" if "flip" in decided:
+            mask = decided["flip"] == chosen.name if chosen.name else decided["flip"] != ""
+            return f"flipped against the pinned setting{chosen.name and f', {FLIPS[chosen.name]}'}", mask
         case "disagree":
             mask = (decided["agent_right"] != right).fillna(False).astype(bool)
             return "draft and agent disagree", mask
@@ -329,7 +332,7 @@ def sample_size(half_width_pp: float, n: int, level: float = 0.95) -> int:
 
 
 def list_rows(rows: pd.DataFrame, marks: pd.DataFrame) -> list[dict]:
-    """The first rows of a list, for `samples.js`."""
+    """The first rows of a list, for `samples.js`; rows of `comparing.beside` also say what the pinned setting did."""
     marked = dict(zip(marks["id"], marks["mark"], strict=True))
     entries = []
     for row in rows.head(ROWS_SHOWN).itertuples():
@@ -339,7 +342,12 @@ def list_rows(rows: pd.DataFrame, marks: pd.DataFrame) -> list[dict]:
         )
         decision, mark = row.decision.replace("_", " "), marked.get(row.id, "")
         cells = [short_id(row.id), confidence, decision, draft, agent, mark]
-        entries.append({"id": row.id, "cells": cells, "colors": ["", "", "", draft_color, agent_color, ""]})
+        colors = ["", "", "", draft_color, agent_color, ""]
+        if "there" in rows:
+            sign, color = _SIGNS.get(row.right_there, ("–", MUTED))
+            cells.append(f"{row.there.replace('_', ' ')} {sign}" if row.there else "not in that run")
+            colors.append(color if row.there else MUTED)
+        entries.append({"id": row.id, "cells": cells, "colors": colors})
     return entries
 
 
@@ -347,11 +355,18 @@ def list_rows(rows: pd.DataFrame, marks: pd.DataFrame) -> list[dict]:
 
 
 def summary_html(
-    summary: GateSummary, protocol: str, reviewed: GateSummary | None = None, n_reviewed: int = 0
+    summary: GateSummary,
+    protocol: str,
+    reviewed: GateSummary | None = None,
+    n_reviewed: int = 0,
+    against: Comparison | None = None,
 ) -> str:
-    """The numbers as cards; `reviewed` are those with the verdicts of people in place of the machine's."""
+    """The numbers as cards; `reviewed` are those with the verdicts of people in place of the machine's.
+
+    `against` is the comparison with a pinned setting.
+    """
     template = environment().get_template("gate.html").module
-    return str(template.cards(summary, protocol, reviewed, n_reviewed))
+    return str(template.cards(summary, protocol, reviewed, n_reviewed, against))
 
 
 def marks_text(marks: pd.DataFrame, ids: Sequence[str], what: str) -> str:

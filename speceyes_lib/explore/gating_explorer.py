@@ -22,8 +22,8 @@ from ..replay.payoff import DECISIONS
 from ..report.sample_page import SampleView, recorded_sample
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
-from . import charts, gating, stills
-from .browser_parts import Chart, SampleList
+from . import charts, comparing, gating, links, stills
+from .browser_parts import Chart, Page, SampleList
 from .gating import Gating
 from .state import ALL, Chosen, GateView
 from .widgets import Explorer, Microscope, button, columns, control, grid, heading, row, task_options
@@ -40,6 +40,7 @@ QUEUES = {
     "nearest to the threshold": "borderline",
     "random sample": "random",
 }
+FLIPPED = {"": "all that flipped", **comparing.FLIPS}
 SETTING = ("task", "score", "k", "router", "protocol")
 
 
@@ -69,6 +70,10 @@ class GatingExplorer(Explorer):
         super().__init__(view or GateView())
         self.operating_point, self.seed = self.view.threshold, seed
         self.gating: Gating | None = None  # until a run is open
+        self._pinned: Gating | None = None  # the run of the pinned setting, where it is another one
+        self._pin_fault = ""
+        self.decided: pd.DataFrame | None = None  # what is shown of every sample; None: to be computed
+        self.comparison: comparing.Comparison | None = None
         self._make_controls(run, author, review_n)
         self._start(run)
 
@@ -81,11 +86,18 @@ class GatingExplorer(Explorer):
         view = GateView(
             score=params.score, k=params.k, slope=params.slope, router=params.router, threshold=threshold
         )
-        return cls(params.run, view, author=params.author, review_n=params.review_n, seed=params.seed)
+        explorer = cls(params.run, view, author=params.author, review_n=params.review_n, seed=params.seed)
+        if params.link:
+            explorer._try(explorer.open_link, params.link)
+        return explorer
 
     def overview(self) -> Figure:
         """Both charts as they are shown now."""
-        return gating.overview_figure(self.gating, self.view)
+        return charts.figure(
+            [self.distribution.spec, self.trade_off.spec],
+            markers=[float(charts.log_odds(self.view.threshold)), None],
+            dots=[None, self.trade_off.dot],
+        )
 
     def still(self) -> HTML:
         """Numbers, decisions and ledger of the setting that is shown now."""
@@ -111,7 +123,14 @@ class GatingExplorer(Explorer):
         self.router = control(w.Dropdown, "router", 170, options=[view.router])
         limits = {"min": 0, "max": 1, "step": 0.0005}
         self.threshold = control(w.BoundedFloatText, "threshold", 190, **limits, value=view.threshold)
+        self.page = Page()
         self.back = button("operating point", tooltip="go back to the threshold of the run")
+        self.pin = button(
+            "pin", "thumb-tack", "keep this setting in sight while another, or another run, is shown"
+        )
+        self.unpin = button("unpin", tooltip="forget the pinned setting")
+        self.flips = {name: button("", tooltip=f"list these samples: {FLIPPED[name]}") for name in FLIPPED}
+        self.pin_note = w.HTML()
         self.numbers = w.HTML()
         self.distribution, self.trade_off = Chart(), Chart()
         verdicts = itertools.product(DECISIONS, ("right", "wrong"))
@@ -155,8 +174,9 @@ class GatingExplorer(Explorer):
             *(heading("Verdicts"), see.verdicts, heading("The agent, turn by turn"), see.agent),
         ]
         return [
-            row(self.run, self.agent, self.task, self.protocol),
-            row(self.score, self.k, self.router, self.threshold, self.back),
+            row(self.run, self.agent, self.task, self.protocol, self.page),
+            row(self.score, self.k, self.router, self.threshold, self.back, self.pin),
+            row(self.pin_note, *self.flips.values(), self.unpin),
             self.message,
             self.numbers,
             columns(self.distribution, self.trade_off),
@@ -185,12 +205,20 @@ class GatingExplorer(Explorer):
         )
 
     def _connect(self) -> None:
+        self.page.on_msg(lambda _, message, __: self._try(self.open_link, str(message["open"])))
         self._on(self.agent, self._choose_agent)
         self._on(self.run, self._open)
         for name in SETTING:
-            self._on(getattr(self, name), lambda value, name=name: self.set(**{name: value}, chosen=Chosen()))
+            self._on(
+                getattr(self, name),
+                lambda value, name=name: self.set(**{name: value}, chosen=self._first_list()),
+            )
         self._on(self.threshold, lambda value: self.set(threshold=value))
         self._on_click(self.back, lambda: self.set(threshold=self.operating_point))
+        self._on_click(self.pin, self.put_pin)
+        self._on_click(self.unpin, lambda: self.set(pin=None, chosen=Chosen()))
+        for name, flip_button in self.flips.items():
+            self._on_click(flip_button, self.choose, Chosen("flipped", name))
         self._on(self.distribution, self._dragged, "marker")
         for chart in (self.distribution, self.trade_off):
             chart.on_msg(lambda _, message, __: self._try(self.follow, message))
@@ -220,17 +248,49 @@ class GatingExplorer(Explorer):
         if self.run.value != before:
             self._open(self.run.value)
 
-    def _open(self, run: str) -> None:
-        """Open another run, or the same one again: controls offer what it holds, then everything is shown."""
+    def open_link(self, link: str) -> None:
+        """Show the view of a link, or of its fragment alone.
+
+        Raises:
+            UserError: a field of the link has no such value, or there is no such run. Nothing changes then.
+        """
+        run, view = links.view_of(link, self.view)
+        if run not in self._agents:
+            here = ", ".join(self._agents) or "none"
+            raise UserError(
+                f"the link opens the run {run[:80]!r}, which is not on this machine; there are {here}"
+            )
+        if view.pin and view.pin.run not in self._agents:
+            raise UserError(f"the link pins the run {view.pin.run[:80]!r}, which is not on this machine")
+        if run not in self.run.options:  # hidden by the choice of an agent
+            self._set(self.agent, value=ALL)
+            self._set(self.run, options=list(self._agents))
+        self._set(self.run, value=run)
+        self._open(run, view)
+        unlike = [n for n in (*SETTING, "slope") if getattr(view, n) != getattr(self.view, n)]
+        notes = [f"the link has {n} {getattr(view, n)!r}, which run {run} cannot show" for n in unlike]
+        if view.sample not in ("", self.view.sample):
+            notes.append(f"the link's sample {view.sample!r} is not in its list")
+        self._tell([*notes, *self.gating.notes()])
+
+    def _open(self, run: str, view: GateView | None = None) -> None:
+        """Open another run, or the same one again: controls offer what it holds, then everything is shown.
+
+        `view` is shown as far as the run can have it; None: the present setting, at the threshold of the run.
+        """
         another = self.gating is not None and self.gating.run.name != run
-        self.gating = Gating(recorded_run.open(run, strict=False))
+        if another and self._pinned is not None and self._pinned.run.name == run:
+            self.gating, self._pinned = self._pinned, self.gating
+        elif another or self.gating is None or view is None:
+            self._pinned = self.gating if another and self.view.pin else self._pinned
+            self.gating = Gating(recorded_run.open(run, strict=False))
         self._set(self.agent, value=self._agents.get(run, ALL) if self.agent.value != ALL else ALL)
         try:
             data = self.gating.data("")
         except UserError:
             self._clear()
             raise
-        view, options = self.view, task_options(data.task_names)
+        linked, view, options = view is not None, view or self.view, task_options(data.task_names)
         task = view.task if view.task in [value for _, value in options] else ALL
         self._set(self.task, options=options, value=task)
         self._offer(self.score, data.score_names or ("min",), view.score)
@@ -239,7 +299,8 @@ class GatingExplorer(Explorer):
         self._offer(self.k, sorted({*(usual for usual in USUAL_K if usual <= data.k_stored), k, stored}), k)
         self._offer(self.router, [r for r in ROUTERS if r in data.routed or r == "none"], view.router)
         others = [(f"{p}, by rule", p) for p in ("strict", "paper") if p != data.protocol]
-        self._set(self.protocol, options=[(f"{data.protocol}, as judged", ""), *others], value="")
+        protocol = view.protocol if linked and view.protocol in dict(others).values() else ""
+        self._set(self.protocol, options=[(f"{data.protocol}, as judged", ""), *others], value=protocol)
         if another:
             self.operating_point = self.gating.own_threshold(self.operating_point)
         self.view = GateView(
@@ -248,8 +309,13 @@ class GatingExplorer(Explorer):
             k=self.k.value,
             slope=view.slope if data.k_stored else data.recorded_slope or view.slope,
             router=self.router.value,
-            threshold=self.operating_point if another else view.threshold,
+            threshold=self.operating_point if another and not linked else view.threshold,
+            protocol=protocol,
+            chosen=view.chosen if linked else self._first_list(),
+            sample=view.sample if linked else "",
+            pin=view.pin,
         )
+        self._set(self.queue, value=self.view.chosen.kind if self.view.chosen.kind in QUEUES.values() else "")
         self._show()
         self._tell(self.gating.notes())
         gc.collect()  # otherwise a collection interrupts a drag; it also frees the run that was open before
@@ -257,11 +323,22 @@ class GatingExplorer(Explorer):
     def _offer(self, control: w.Dropdown, options: Sequence[Any], value: Any) -> None:
         self._set(control, options=list(options), value=value if value in options else options[0])
 
+    def _first_list(self) -> Chosen:
+        """What the list holds after another setting was chosen: what flips against the pinned one, if there is one."""
+        return Chosen("flipped") if self.view.pin else Chosen()
+
+    def put_pin(self) -> None:
+        """Keep the present setting in sight; the list then holds what flips against it."""
+        self._set(self.queue, value="")
+        self.set(pin=self.view.pinned(self.gating.run.name), chosen=Chosen("flipped"))
+
     def set(self, **changes: Any) -> None:
         """Change the view; shows what follows from it."""
         before = self.view
         self.view = replace(before, **changes)
-        if not self.distribution.spec or any(getattr(before, n) != getattr(self.view, n) for n in SETTING):
+        if not self.distribution.spec or any(
+            getattr(before, n) != getattr(self.view, n) for n in (*SETTING, "pin")
+        ):
             self._show()
         elif before.threshold != self.view.threshold:
             self._show_threshold()
@@ -364,7 +441,7 @@ class GatingExplorer(Explorer):
         try:
             part = self.gating.part(self.view.task, self.view.protocol)
             distribution = charts.distribution(part, self.view)
-            trade_off = charts.trade_off(self.gating.curve_of(self.view))
+            trade_off = charts.trade_off(self.gating.curve_of(self.view), *self._ghost())
         except UserError:  # the run cannot have such a score, router or protocol
             self._clear()
             raise
@@ -372,12 +449,68 @@ class GatingExplorer(Explorer):
         self._set(self.trade_off, dot=None, spec=trade_off)
         self._show_threshold()
 
+    def _pinned_gating(self) -> Gating:
+        """The run of the pinned setting."""
+        run = self.view.pin.run
+        if run == self.gating.run.name:
+            return self.gating
+        if self._pinned is None or self._pinned.run.name != run:
+            self._pinned = Gating(recorded_run.open(run, strict=False))
+        return self._pinned
+
+    def _ghost(self) -> tuple[pd.DataFrame | None, list[float] | None]:
+        """The pinned setting's curve, where it is another one, and its point; None where there is none to show."""
+        if not self.view.pin:
+            return None, None
+        try:
+            data, view = self._pinned_gating(), self.view.of_pin()
+            curve = data.curve_of(view)
+            ring = gating.current_dot(gating.gate_summary(data, view))
+        except UserError as error:
+            self._pin_fault = f" · not compared: {error}"
+            return None, None
+        same = data is self.gating and replace(view, threshold=0.5) == replace(
+            self.view.gate(), threshold=0.5
+        )
+        return (None if same else curve), ring
+
+    def _beside_pin(self) -> tuple[pd.DataFrame, comparing.Comparison | None]:
+        """The decisions on every sample, beside the pinned ones where a setting is pinned, and the comparison."""
+        decided = self.gating.decided(self.view)
+        if not self.view.pin:
+            return decided, None
+        try:
+            pinned = self._pinned_gating().decided_pinned(self.view)
+        except UserError as error:
+            self._pin_fault = f" · not compared: {error}"
+            return decided, None
+        both = comparing.beside(decided, pinned)
+        return both, comparing.compare(both, pinned)
+
+    def _show_pin(self, comparison: comparing.Comparison | None) -> None:
+        pin, flips = self.view.pin, comparison.flips if comparison else {}
+        counts = {"": sum(flips.values()), **flips}
+        for name, flip_button in self.flips.items():
+            flip_button.layout.display = "" if comparison else "none"
+            flip_button.description = f"{counts.get(name, 0)} {name or 'flipped'}"
+            on = self.view.chosen == Chosen("flipped", name)
+            (flip_button.add_class if on else flip_button.remove_class)("se-on")
+        self.unpin.layout.display = "" if pin else "none"
+        if pin:
+            setting = f"{pin.run} · {pin.score} > {pin.threshold:.4f} · K {pin.k} · router {pin.router}"
+            setting += f" · {pin.protocol}" * bool(pin.protocol)
+            setting += f" · on {comparison.n} samples of both" if comparison else self._pin_fault
+            self.pin_note.value = f"<span class='se-note'>pinned: {html.escape(setting)}</span>"
+        else:
+            self.pin_note.value = ""
+
     def _show_threshold(self) -> None:
         view = self.view
         self._set(self.threshold, value=round(view.threshold, 7))
         axis = self.distribution.spec["x"]
         place = min(max(float(charts.log_odds(view.threshold)), axis["low"]), axis["high"])
         self._set(self.distribution, marker=place, marker_label=f"{view.threshold:.4f}")
+        self.decided = None
         try:
             summary = gating.gate_summary(self.gating, view)
         except UserError:  # this threshold needs an answer that the run lacks; another one may not
@@ -386,9 +519,10 @@ class GatingExplorer(Explorer):
         overrides = self.gating.overrides
         reviewed = gating.gate_summary(self.gating, view, reviewed=True) if overrides else None
         protocol = self.gating.part(view.task, view.protocol).protocol
-        self.numbers.value = gating.summary_html(summary, protocol, reviewed, len(overrides))
+        self.decided, self.comparison = self._beside_pin()
+        self.numbers.value = gating.summary_html(summary, protocol, reviewed, len(overrides), self.comparison)
         self._set(self.trade_off, dot=gating.current_dot(summary))
-        decided = self.gating.decided(view)
+        decided = self.decided
         counts = {
             Chosen("decision", f"{decision} {verdict}"): (n, "")
             for verdict, column in gating.decisions_of(decided).items()
@@ -402,7 +536,9 @@ class GatingExplorer(Explorer):
         self._show_list()
 
     def _show_list(self) -> None:
-        decided = self.gating.decided(self.view)
+        if self.decided is None:
+            self.decided, self.comparison = self._beside_pin()
+        decided = self.decided
         listed = gating.listed(decided, self.view, self.order.value)
         marks = self.gating.marks(self.view)
         rows = gating.list_rows(listed, marks)
@@ -413,7 +549,10 @@ class GatingExplorer(Explorer):
             unmarked = [id_ for id_ in ids if id_ not in set(marks["id"])]
             self.view = replace(self.view, sample=next(iter([*unmarked, *ids]), ""))
         caption = f"{what}: {len(listed)} of {len(decided)}{shown_n}"
-        self._set(self.samples, rows=rows, chosen=self.view.sample, caption=caption)
+        pinned = [gating.PINNED_COLUMN] * ("there" in decided)
+        shown_now = {"columns": [*gating.LIST_COLUMNS, *pinned], "rows": rows}
+        self._set(self.samples, **shown_now, chosen=self.view.sample, caption=caption)
+        self._show_pin(self.comparison)
         for chosen, cell in self.cells.items():
             (cell.add_class if chosen == self.view.chosen else cell.remove_class)("se-on")
         progress = gating.marks_text(marks, listed["id"].tolist(), what)
@@ -423,6 +562,7 @@ class GatingExplorer(Explorer):
 
     def _show_sample(self) -> None:
         view, data = self.view, self.gating
+        self._set(self.page, fragment=links.fragment_of(data.run.name, view))
         if not view.sample:
             self.microscope.show(None)
             return

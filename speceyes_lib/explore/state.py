@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE
 
 ALL = "all"
+PINNED = ("score", "k", "slope", "router", "threshold", "protocol")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Chosen:
     - "outcome": `name` of a ledger entry ("gained", "lost", …);
     - "bar": drafts that are `name` ("right" or "wrong") with a confidence in (low, high];
     - "moved": drafts whose decision differs between the thresholds `low` and `high`;
+    - "flipped": samples that the pinned setting decides or answers differently; `name`: "" for all, or a key of
+      `comparing.FLIPS`;
     - "disagree", "borderline", "random": the queues for review, the last two of `n` samples.
     """
 
@@ -29,6 +32,19 @@ class Chosen:
     high: float = 1.0
     n: int = 0
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A gate setting of a run that stays in sight while another one is looked at. Fields as in `GateView`."""
+
+    run: str
+    score: str
+    k: int
+    slope: float
+    router: str
+    threshold: float
+    protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,19 @@ class GateView:
     protocol: str = ""  # empty: as the run was judged
     chosen: Chosen = Chosen()
     sample: str = ""
+    pin: Pin | None = None
+
+    def gate(self) -> GateView:
+        """The setting and the part alone: what decisions depend on."""
+        return replace(self, chosen=Chosen(), sample="", pin=None)
+
+    def pinned(self, run: str) -> Pin:
+        """A pin of this setting."""
+        return Pin(run, **{name: getattr(self, name) for name in PINNED})
+
+    def of_pin(self) -> GateView:
+        """The pinned setting on this part."""
+        return GateView(self.task, **{name: getattr(self.pin, name) for name in PINNED})
 
 
 @dataclass(frozen=True, slots=True)

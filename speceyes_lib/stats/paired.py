@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ..errors import UserError
 from .checks import as_flags, as_numbers, require_same_length
 from .intervals import LEVEL, Estimate, finite_or_none, z_value
-from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_ratio, grouped
+from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_ratio, grouped, linearised_ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ def paired_test(
     a_right: ArrayLike,
     b_right: ArrayLike,
     groups: ArrayLike | None = None,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    bootstrap: Bootstrap | None = DEFAULT_BOOTSTRAP,
 ) -> PairedTest:
     """Difference of two systems' accuracies on the same samples, with McNemar's exact test.
 
     The verdicts are bool [samples], in the same order. The test takes samples as independent, also when `groups` are
-    given. The interval is the paired bootstrap of whole groups; where the systems never differ, that of
-    `no_difference`.
+    given. The interval is the paired bootstrap of whole groups, or with `bootstrap` None its limit, which takes
+    milliseconds (`linearised_ratio`). Where the systems never differ, it is that of `no_difference`.
 
     Source: McNemar (1947), Note on the sampling error of the difference between correlated proportions.
     """
@@ -56,11 +56,12 @@ def paired_test(
     if not n:
         return PairedTest(Estimate(math.nan, math.nan, math.nan, 0, "pp", "none"), 0, 0, math.nan)
     if only_a + only_b == 0:
-        return PairedTest(no_difference(n, groups, bootstrap.level), 0, 0, 1.0)
+        return PairedTest(no_difference(n, groups, bootstrap.level if bootstrap else LEVEL), 0, 0, 1.0)
     from scipy.stats import binomtest
 
     p_value = float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
-    ratio = bootstrap_ratio(a.astype(np.float64) - b, np.ones(n), groups, bootstrap).times_100("pp")
+    parts = a.astype(np.float64) - b, np.ones(n), groups
+    ratio = (bootstrap_ratio(*parts, bootstrap) if bootstrap else linearised_ratio(*parts)).times_100("pp")
     # the difference of the counts is exact, where a sum of fractions would round
     difference = replace(ratio, value=100.0 * (only_a - only_b) / n, method=f"paired {ratio.method}")
     return PairedTest(difference, only_a, only_b, p_value)

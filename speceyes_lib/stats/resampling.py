@@ -130,6 +130,34 @@ def linearised_ratio(
     return Estimate(value, value - reach, value + reach, n, method=method)
 
 
+def linearised_difference(
+    first: tuple[NDArray, NDArray],
+    second: tuple[NDArray, NDArray],
+    groups: ArrayLike | None = None,
+    level: float = LEVEL,
+) -> Estimate:
+    """The ratio of the first sums less that of the second, on the same samples, with its linearised interval.
+
+    Each is (numerator, denominator), numbers [samples]; where a denominator sums to 0, the difference is nan. Other
+    arguments and source as `linearised_ratio`.
+    """
+    n, totals = len(first[0]), [float(denominator.sum()) for _, denominator in (first, second)]
+    if not n or not all(totals):
+        return Estimate(math.nan, math.nan, math.nan, n, method="linearised")
+    ratios = [float(pair[0].sum()) / total for pair, total in zip((first, second), totals, strict=True)]
+    value = ratios[0] - ratios[1]
+    n_groups, group_of = grouped(groups, n)
+    if n_groups < 2:
+        return Estimate(value, math.nan, math.nan, n, method="linearised")
+    errors = [
+        (numerator - ratio * denominator) / total
+        for (numerator, denominator), ratio, total in zip((first, second), ratios, totals, strict=True)
+    ]
+    residual = np.bincount(group_of, errors[0] - errors[1], n_groups)
+    reach = z_value(level) * math.sqrt(n_groups / (n_groups - 1) * float(residual @ residual))
+    return Estimate(value, value - reach, value + reach, n, method="linearised")
+
+
 def interval_of(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
     """Percentile interval of drawn values [draws]; draws that are not finite are left out, no draws give nan."""
     values = values[np.isfinite(values)]

@@ -97,7 +97,8 @@ def test_a_split_of_one_sample_has_values_and_no_interval_where_none_can_be(
         assert "nan" not in gating.summary_html(summary, "strict")
         assert charts.distribution(data.part(ALL, ""), view)["x"]["low"] < math.inf
         assert charts.trade_off(data.curve_of(view))["dots"]
-        assert gating.overview_figure(data, view).axes
+        drawn = [charts.distribution(data.part(ALL, ""), view), charts.trade_off(data.curve_of(view))]
+        assert len(charts.figure(drawn, [0.0, None], [None, gating.current_dot(summary)]).axes) == 2
         assert "nan" not in stills.gate_still(data, view).data.split("</style>")[1]
 
 

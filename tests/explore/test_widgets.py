@@ -365,7 +365,7 @@ def test_an_arm_in_progress_is_shown_as_far_as_it_is(runs):
 
 def test_scripts_and_styles_lie_in_the_package_and_fetch_nothing():
     files = sorted(browser_parts.STATIC.iterdir())
-    assert {f.name for f in files} == {"chart.js", "picture.js", "samples.js", "tokens.js"}
+    assert {f.name for f in files} == {"chart.js", "page.js", "picture.js", "samples.js", "tokens.js"}
     for file in (*files, browser_parts.STYLE):
         text = file.read_text("utf-8")
         assert "innerHTML" not in text

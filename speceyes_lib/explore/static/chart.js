@@ -1,7 +1,7 @@
 // A small chart: bars, lines and dots over two axes, with one line to drag along x and one dot that follows.
 //
 // Python decides everything: `spec` holds axes with their ticks, marks with colours, titles and ids, all in data
-// units; `marker` is the x of the line (null: none), `dot` the [x, y] of the point that is current (null: none).
+// units, and maybe the line and the ring of a pinned setting (`ghost`, `ring`); `marker` is the x of the line (null: none), `dot` the [x, y] of the point that is current (null: none).
 // What happens here goes back as `marker` (dragged), or as a message: {clicked: id} or {step: +1 | -1}.
 // All text is set as text, never as markup.
 
@@ -87,6 +87,13 @@ function render({ model, el }) {
       const look = { cx: toX(dot.x), cy: toY(dot.y), r: dot.r ?? 3, fill: dot.color, class: "se-dot" };
       svg.append(clickable(titled(element("circle", look), dot.title), dot.id));
     }
+    if (spec.ghost) {
+      const x = toX(spec.ghost.at);
+      svg.append(titled(element("line", { class: "se-ghost", x1: x, x2: x, y1: MARGIN.top, y2: spec.height - MARGIN.bottom }), spec.ghost.label));
+      const left = x > spec.width / 2;
+      svg.append(element("text", { class: "se-label", x: x + (left ? -5 : 5), y: spec.height - MARGIN.bottom - 5, "text-anchor": left ? "end" : "start" }, spec.ghost.label));
+    }
+    if (spec.ring) svg.append(titled(element("circle", { class: "se-ghost", cx: toX(spec.ring[0]), cy: toY(spec.ring[1]), r: 6 }), "pinned"));
     // beside the title, from the right: the plot is for the data
     let right = spec.width - MARGIN.right;
     for (const { label, color } of (spec.legend ?? []).toReversed()) {
