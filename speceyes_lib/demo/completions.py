@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import io
 import math
 import time
@@ -238,7 +239,10 @@ def to_prompt(body: bytes, models: Mapping[str, ModelFacts], max_logprobs: int) 
 
 @dataclass
 class Question:
-    """A request in the form of the backends. cost: its tokens, estimated; chat: as it came, without its messages."""
+    """A request in the form of the backends; equal requests have equal ids.
+
+    cost: its tokens, estimated; chat: as it came, without its messages.
+    """
 
     chat: ChatRequest
     request: GenerationRequest
@@ -271,13 +275,13 @@ def to_request(prompt: Prompt, model: ModelFacts) -> Question:
                 cost += math.ceil(picture.width * picture.height / spec.factor**2)
         messages.append({"role": message.role, "content": content})
     stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
-    request = GenerationRequest(
-        id=f"chatcmpl-{uuid.uuid4().hex}",
-        messages=messages,
-        max_new_tokens=chat.max_completion_tokens or chat.max_tokens or MAX_TOKENS,
-        stop=tuple(s for s in stop if s),
-        evidence_k=max(chat.top_logprobs or 0, 1) if chat.logprobs else 0,
-    )
+    settings = {
+        "max_new_tokens": chat.max_completion_tokens or chat.max_tokens or MAX_TOKENS,
+        "stop": tuple(s for s in stop if s),
+        "evidence_k": max(chat.top_logprobs or 0, 1) if chat.logprobs else 0,
+    }
+    content = f"{settings} {chat.model_dump_json(include={'messages'})}"
+    request = GenerationRequest(hashlib.sha256(content.encode()).hexdigest(), messages, **settings)
     return Question(chat.model_copy(update={"messages": []}), request, cost)
 
 
@@ -294,7 +298,7 @@ def completion(
     ended = generation.finish_reason == "stop" and stop is None
     answer = len(generation.token_ids) + ended
     body = {
-        "id": request.id,
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": chat.model,

@@ -2,9 +2,10 @@
 
 A job's place in the line is its number of arrival plus its cost. So a job of cost c is overtaken by at most c later
 ones, and none waits for ever. An `Engine` computes the answers of one model. While a batch is generated, it answers
-jobs far enough in front of that batch between two tokens. Jobs whose future was cancelled are given up. Prompts become
-tokens in the engine's thread, when it is their turn: a second thread that holds the interpreter makes each operation
-of the model wait for it.
+jobs far enough in front of that batch between two tokens. Jobs whose future was cancelled are given up. Requests with
+the same id are the same request: those that wait at the same time are computed once. Prompts become tokens in the
+engine's thread, when it is their turn: a second thread that holds the interpreter makes each operation of the model
+wait for it.
 """
 
 from __future__ import annotations
@@ -146,9 +147,12 @@ class Engine:
     def _answer_all(self, jobs: list[Job[GenerationRequest]]) -> None:
         """Measure jobs that were taken together, and answer them in as few batches as they fit into."""
         batch: list[Job[GenerationRequest]] = []
+        measured: dict[str, int] = {}
         for job in jobs:
             try:
-                job.cost = self.measure(job.work)
+                if job.work.id not in measured:
+                    measured[job.work.id] = self.measure(job.work)
+                job.cost = measured[job.work.id]
             except BaseException as error:
                 _fail(job, error)
                 continue
@@ -159,11 +163,14 @@ class Engine:
         self._answer(batch)
 
     def _fits(self, batch: list[Job[GenerationRequest]], job: Job[GenerationRequest]) -> bool:
+        rows = {j.work.id for j in batch}
+        if job.work.id in rows:
+            return True
         longest = max(job.cost, *(j.cost for j in batch))
         return (
-            len(batch) < self.max_batch
+            len(rows) < self.max_batch
             and longest < ALONE_TOKENS
-            and longest * (len(batch) + 1) <= MAX_BATCH_TOKENS
+            and longest * (len(rows) + 1) <= MAX_BATCH_TOKENS
             and _settings(job.work) == _settings(batch[0].work)
         )
 
@@ -171,6 +178,7 @@ class Engine:
         if not batch:
             return
         place, steps = batch[0].place, 0
+        rows = {job.work.id: job.work for job in batch}
 
         def unwanted() -> set[str]:
             nonlocal steps
@@ -183,18 +191,21 @@ class Engine:
                 self._interrupted += 1
                 self._answer_all(ahead)
                 self._interrupted -= 1
-            return {
-                job.work.id for job in batch if job.future.cancelled() or job.cost + steps >= self.max_tokens
+            return rows.keys() - {
+                job.work.id
+                for job in batch
+                if not job.future.cancelled() and job.cost + steps < self.max_tokens
             }
 
         try:
-            generations = self.generator.generate([job.work for job in batch], unwanted)
+            generations = self.generator.generate(list(rows.values()), unwanted)
         except BaseException as error:
             for job in batch:
                 _fail(job, error)
         else:
-            for job, generation in zip(batch, generations, strict=True):
-                _finish(job, (job.cost, generation))
+            by_id = dict(zip(rows, generations, strict=True))
+            for job in batch:
+                _finish(job, (job.cost, by_id[job.work.id]))
 
 
 def _settings(request: GenerationRequest) -> tuple:

@@ -99,6 +99,23 @@ def test_a_request_that_nobody_waits_for_is_not_computed_to_its_end():
     assert script.batches == [["running"]]
 
 
+def test_equal_requests_that_wait_together_are_computed_once():
+    script, measured = Script(), []
+    engine = Engine(script, lambda r: measured.append(r.id) or measure(r), max_batch=2)
+    futures: list[Future] = []
+    script.during["first", 1] = lambda: futures.extend(
+        submit(engine, id, 10) for id in ("same", "other", "same", "third", "same")
+    )
+    script.during["same", 1] = lambda: futures[0].cancel()  # the others wait still
+    submit(engine, "first", 0).result(60)
+    engine.close()
+    assert script.batches == [["first"], ["same", "other"], ["third"]]
+    assert measured == ["first", "same", "other", "third"]
+    assert futures[0].cancelled()
+    assert [f.result(60)[1].id for f in futures[1:]] == ["other", "same", "third", "same"]
+    assert futures[2].result(60)[1].token_ids == (0, 0)  # all of its steps
+
+
 def test_an_answer_ends_where_the_model_s_memory_of_the_text_ends():
     script = Script()
     engine = Engine(script, measure, max_tokens=30)
