@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..analysis.recipe_speculation import agent_samples, agents_table, speculation
-from ..analysis.training_outcomes import held_out_change, windows
+from ..analysis.training_outcomes import windows
+from ..analysis.training_views import held_out_results
 from ..errors import UserError
-from ..formats import read_training
+from ..formats import read_training_runs
 from ..inference import run_agent_stage, run_draft_stage
 from ..judging import run_judging
 from ..params import AgentParams, DraftParams, JudgingParams
@@ -44,28 +45,24 @@ def outcomes(folder: str | Path) -> pd.DataFrame:
     """What each run of a folder changed: the end of its training against the beginning, and held-out questions.
 
     Returns:
-        A row per run; held-out answers are greedy and compared with those of the start. Index: run. score_start,
-        score_end, tool_start, tool_end (of sampled trajectories); accuracy_before, accuracy_after (rates), change,
-        change_low, change_high (pp), p_value; tool_easy_after, tool_hard_after.
+        A row per run. Index: run. score_start, score_end, tool_start, tool_end (of sampled trajectories); then its
+        greedy answers to held-out questions (`training_views.held_out_results`, without sampling and seeds). The
+        start has a row, too.
     """
-    home = resolve(folder)
-    before = pd.read_csv(home / "start" / HELD_OUT)
+    runs = read_training_runs(folder)
+    names = runs.held_out["arm"].where(
+        runs.held_out["arm"] == "start", runs.held_out["arm"] + "-" + runs.held_out["seed"].astype(str)
+    )
+    greedy = runs.held_out.assign(arm=names).query("sampling == 'greedy'")
     rows = {}
-    for file in sorted(home.glob(f"*/{HELD_OUT}")):
-        if file.parent.name == "start":
-            continue
-        table = windows(read_training(file.parent).rollouts)
-        change = held_out_change(before, pd.read_csv(file)).loc["greedy"]
-        rows[file.parent.name] = {
-            "score_start": table.loc["score", "start"],
-            "score_end": table.loc["score", "end"],
-            "tool_start": table.loc["tool_rate", "start"],
-            "tool_end": table.loc["tool_rate", "end"],
-            **{name: change[name] for name in change.index if name.startswith(("accuracy", "change", "p_"))},
-            "tool_easy_after": change["tool_easy_after"],
-            "tool_hard_after": change["tool_hard_after"],
+    for (arm, seed), rollouts in runs.rollouts.groupby(["arm", "seed"], sort=False):
+        table = windows(rollouts)
+        ends = {"score": table.loc["score"], "tool": table.loc["tool_rate"]}
+        rows[f"{arm}-{seed}"] = {
+            f"{name}_{at}": row[at] for name, row in ends.items() for at in ("start", "end")
         }
-    return pd.DataFrame(rows).T.rename_axis("run")
+    held_out = held_out_results(greedy).set_index("arm").drop(columns=["sampling", "seeds"])
+    return pd.DataFrame(rows).T.join(held_out, how="outer").rename_axis("run")
 
 
 def through_the_funnel(

@@ -1,13 +1,12 @@
-"""The end of a run against its beginning, and held-out questions before and after."""
+"""The end of a run against its beginning, and its agent in the funnel."""
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from speceyes_lib.analysis.recipe_speculation import agents_table, speculation
-from speceyes_lib.analysis.training_outcomes import held_out_change, windows
+from speceyes_lib.analysis.training_outcomes import windows
 
 
 def test_windows_compare_trajectories_of_the_first_steps_with_those_of_the_last():
@@ -22,22 +21,6 @@ def test_windows_compare_trajectories_of_the_first_steps_with_those_of_the_last(
     assert table.loc["tool_rate", ["start", "end"]].tolist() == [0.0, 0.5]  # a failed call is none
     assert (table["end_low"] <= table["end"]).all()
     assert (table["end"] <= table["end_high"]).all()
-
-
-def held_out(right: list[bool], tool: list[bool]) -> pd.DataFrame:
-    n = len(right)
-    table = {"sampling": "greedy", "sample": range(n), "hard": [i < n // 2 for i in range(n)], "right": right}
-    return pd.DataFrame(table | {"tool": tool, "box_iou": np.where(tool, 0.5, np.nan)})
-
-
-def test_held_out_questions_are_paired_whatever_their_order():
-    before = held_out([True, False, False, False], [False] * 4)
-    after = held_out([False, True, True, True], [True, True, True, False]).sample(frac=1, random_state=1)
-    row = held_out_change(before, after).loc["greedy"]
-    assert (row["n"], row["accuracy_before"], row["accuracy_after"], row["change"]) == (4, 0.25, 0.75, 50.0)
-    assert row["p_value"] == pytest.approx(0.625)  # 3 against 1
-    assert (row["tool_hard_after"], row["tool_easy_after"], row["box_iou_after"]) == (1.0, 0.5, 0.5)
-    assert np.isnan(row["box_iou_before"])
 
 
 AGENT = pd.DataFrame(

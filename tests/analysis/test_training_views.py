@@ -125,6 +125,7 @@ def test_held_out_answers_are_compared_with_the_start_on_the_same_questions():
         for arm, seed, answers in (("start", 0, [0, 1, 1, 0]), ("bonus", 0, [1, 1, 1, 0]), ("bonus", 1, [1, 1, 1, 1]))
         for sample, right in enumerate(answers)
     ]  # fmt: skip
+    rows = rows[:4] + rows[:3:-1]  # paired whatever their order
     start, bonus = views.held_out_results(pd.DataFrame(rows)).to_dict("records")
     assert (start["accuracy_pct"], start["hard_pct"], start["zoom_easy_pct"], start["n"]) == (50, 50, 0, 4)
     assert np.isnan(start["diff_pp"])
@@ -136,4 +137,5 @@ def test_held_out_answers_are_compared_with_the_start_on_the_same_questions():
     )
     assert (bonus["diff_pp"], bonus["box_iou"]) == (37.5, 0.5)
     assert bonus["low_pp"] < 37.5 < bonus["high_pp"]
+    assert bonus["p_value"] == pytest.approx(0.25)  # 3 against 0
     assert len(views.held_out_results(pd.DataFrame(columns=["arm", "seed", "sampling"]))) == 0

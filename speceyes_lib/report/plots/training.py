@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -94,12 +96,8 @@ def parts_of_score(parts: pd.DataFrame) -> Figure:
     Args:
         parts: `training_views.score_parts`.
     """
-    arms = list(parts["arm"].unique())
-    if not arms:
-        return nothing(NO_DUMPS)
-    figure, axes = _panels(arms, 2.0)
-    for ax, arm in zip(axes, arms, strict=True):
-        part = parts[parts["arm"] == arm]
+
+    def bars(ax: Axes, part: pd.DataFrame) -> None:
         bottom = np.zeros(len(part))
         for name in ("accuracy", "tool"):
             ax.bar(part["step"], part[name], 1.0, bottom, color=PART_COLORS[name], lw=0, label=name)
@@ -107,10 +105,9 @@ def parts_of_score(parts: pd.DataFrame) -> Figure:
         ax.bar(part["step"], part["format"], 1.0, color=PART_COLORS["format"], lw=0, label="format")
         ax.plot(part["step"], part["score"], color=INK, lw=1, label="score")
         ax.axhline(0, color=INK, lw=0.7)
-        ax.set_title(f"{arm}, n={part['n'].median():.0f} a step")
-    axes[0].set_ylabel("points")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
+        ax.set_title(f"{ax.get_title()}, n={part['n'].median():.0f} a step")
+
+    return _arm_panels(parts, bars, "points")
 
 
 @drawn
@@ -120,12 +117,8 @@ def right_by_tool(parts: pd.DataFrame) -> Figure:
     Args:
         parts: `training_views.score_parts`.
     """
-    arms = list(parts["arm"].unique())
-    if not arms:
-        return nothing(NO_DUMPS)
-    figure, axes = _panels(arms, 2.0)
-    for ax, arm in zip(axes, arms, strict=True):
-        part = parts[parts["arm"] == arm]
+
+    def lines(ax: Axes, part: pd.DataFrame) -> None:
         for name, label, color, ls in (
             ("right_with_tool", "with the tool", SERIES[1][0], "-"),
             ("right_without_tool", "without", MUTED, "--"),
@@ -134,10 +127,9 @@ def right_by_tool(parts: pd.DataFrame) -> Figure:
                 low, high = part[f"{name}_low"], part[f"{name}_high"]
                 ax.fill_between(part["step"], low, high, color=color, alpha=0.18, lw=0)
                 ax.plot(part["step"], part[name], color=color, ls=ls, label=label, marker=_mark(part))
-        ax.set(title=arm, ylim=(-0.02, 1.02))
-    axes[0].set_ylabel("share right")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+        ax.set_ylim(-0.02, 1.02)
+
+    return _arm_panels(parts, lines, "share right")
 
 
 @drawn
@@ -182,19 +174,13 @@ def signal_by_part(signal: pd.DataFrame) -> Figure:
     Args:
         signal: `training_views.learning_signal`.
     """
-    arms = list(signal["arm"].unique())
-    if not arms:
-        return nothing(NO_DUMPS)
-    figure, axes = _panels(arms, 2.0)
-    for ax, arm in zip(axes, arms, strict=True):
-        part = signal[signal["arm"] == arm]
+
+    def lines(ax: Axes, part: pd.DataFrame) -> None:
         for name, color in PART_COLORS.items():
             ax.plot(part["step"], part[name], color=color, label=name, marker=_mark(part))
         ax.plot(part["step"], part["flat"], color=INK, ls="--", lw=1, label="flat groups", marker=_mark(part))
-        ax.set(title=arm)
-    axes[0].set_ylabel("share of the variance")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
+
+    return _arm_panels(signal, lines, "share of the variance")
 
 
 @drawn
@@ -241,33 +227,39 @@ def possible_accuracy(bounds: pd.DataFrame) -> Figure:
     Args:
         bounds: `training_views.bounds_by_step`.
     """
-    if not len(bounds):
-        return nothing("The log holds no scores.")
-    arms = list(bounds["arm"].unique())
-    figure, axes = _panels(arms, 2.0)
-    for ax, arm in zip(axes, arms, strict=True):
-        for at, (seed, part) in enumerate(bounds[bounds["arm"] == arm].groupby("seed", sort=False)):
+
+    def bands(ax: Axes, part: pd.DataFrame) -> None:
+        for at, (seed, run) in enumerate(part.groupby("seed", sort=False)):
             look = {"color": SERIES[(at + 1) % len(SERIES)][0], "alpha": 0.25, "lw": 0.8}
-            ax.fill_between(part["step"], part["low"], part["high"], label=f"seed {seed}", **look)
-        ax.set(title=arm, ylim=(-0.02, 1.02))
-    axes[0].set_ylabel("share right")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
+            ax.fill_between(run["step"], run["low"], run["high"], label=f"seed {seed}", **look)
+        ax.set_ylim(-0.02, 1.02)
+
+    return _arm_panels(bounds, bands, "share right", "The log holds no scores.")
 
 
-def _panels(arms: list, height_in: float) -> tuple[Figure, list[Axes]]:
-    """A panel per arm, at most three in a row."""
+def _arm_panels(
+    table: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], label: str, absent: str = NO_DUMPS
+) -> Figure:
+    """A panel per arm over the steps, at most three in a row, and a legend. `draw` draws the rows of an arm."""
+    arms = list(table["arm"].unique())
+    if not arms:
+        return nothing(absent)
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
-    size = (min(PAGE_IN, max(COLUMN_IN, 2.4 * columns)), height_in * rows + 0.4)
+    size = (min(PAGE_IN, max(COLUMN_IN, 2.4 * columns)), 2 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for ax, arm in zip(axes.flat, arms, strict=False):
+        ax.set_title(arm)
+        draw(ax, table[table["arm"] == arm])
     for ax in axes.flat[len(arms) :]:
         ax.set_axis_off()
     for ax in axes[-1]:
         ax.set_xlabel("step")
     for ax in axes.flat:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    return figure, list(axes.flat[: len(arms)])
+    axes[0, 0].set_ylabel(label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
 
 
 def _mark(part: pd.DataFrame) -> str:
