@@ -51,7 +51,7 @@ class Album:
             raise UserError(
                 f"figure {name!r} is not listed; add a line for it in speceyes_lib/report/figures.py, or in a plugin"
             )
-        draw = FIGURES[name].draw
+        draw, caption = FIGURES[name].draw, FIGURES[name].caption
         draw = getattr(plots, draw.split(".")[1]) if isinstance(draw, str) else draw
         figure = draw(*data, **options)
         numbers = data[0] if saved is None else saved
@@ -61,7 +61,8 @@ class Album:
             figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
             figure.savefig(paths[1], metadata={"Software": None})
         paths[2].write_text(csv_text(numbers), "utf-8")
-        origin = json.dumps({**self.provenance, "source": source}, indent=1, sort_keys=True, allow_nan=False)
+        origin = {**self.provenance, "source": source, "caption": caption}
+        origin = json.dumps(origin, indent=1, sort_keys=True, allow_nan=False)
         paths[3].write_text(origin + "\n", "utf-8")
         self.paths += paths
         return paths[1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..stats.intervals import Estimate
 
+PACKAGES_SHOWN = ("torch", "transformers", "numpy", "pandas")
 SIGNIFICANT = 0.05  # p-values below it are called more than chance
 
 
@@ -74,3 +75,27 @@ def size(n_bytes: int) -> str:
     if n_bytes < 1000:
         return f"{n_bytes} B"
     return f"{n_bytes / 1000:.0f} kB" if n_bytes < 1_000_000 else f"{n_bytes / 1_000_000:.1f} MB"
+
+
+def commit_of(environment: Mapping[str, Any]) -> str:
+    """The commit that a result was made with: "commit 20e17c5166", and whether there were other changes."""
+    commit = f"commit {(environment.get('commit') or 'unknown')[:10]}"
+    return f"{commit} with uncommitted changes" if environment.get("dirty") else commit
+
+
+def hardware_of(environment: Mapping[str, Any]) -> str:
+    """The machine that a result was made on: GPU, processor and cores, as far as they are known."""
+    cores = f"{environment['cores']} cores" if environment.get("cores") else ""
+    return ", ".join(filter(None, [environment.get("gpu"), environment.get("cpu"), cores]))
+
+
+def packages_of(environment: Mapping[str, Any]) -> str:
+    """Python and the packages that results depend on most, with their versions."""
+    packages = environment.get("packages", {})
+    versions = [f"{name} {packages[name]}" for name in PACKAGES_SHOWN if name in packages]
+    return ", ".join([f"Python {environment.get('python', 'unknown')}", *versions])
+
+
+def made_with(environment: Mapping[str, Any]) -> str:
+    """Code, packages and machine in one line."""
+    return " · ".join([commit_of(environment), packages_of(environment), hardware_of(environment)])

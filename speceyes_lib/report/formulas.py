@@ -56,6 +56,6 @@ def _picture(latex: str) -> str:
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     source = base64.b64encode(svg.getvalue()).decode()
     return (
-        f'<img src="data:image/svg+xml;base64,{source}" alt="{html.escape(latex)}" '
+        f'<img class="formula" src="data:image/svg+xml;base64,{source}" alt="{html.escape(latex)}" '
         f'style="vertical-align: -{depth:.1f}pt; max-width: none">'
     )

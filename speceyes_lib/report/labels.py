@@ -18,6 +18,8 @@ _METHODS = {
     "draft_only": "Draft alone",
     "specreason": "SpecReason",
     "router_only": "Router, no gate",
+    "gated": "SpecEyes",
+    "collect": "Instrumented pass",
     **{f"speceyes_{name}": f"SpecEyes ({score.short})" for name, score in SCORES.items()},
 }
 _SPLITS = {task: split.label for task, split in SPLITS_BY_TASK.items()} | {AVERAGE: "Average"}
@@ -30,7 +32,7 @@ _AGENTS = {name: kind.label for name, kind in AGENTS.items()} | {"none": "no age
 
 
 def method_label(method: str) -> str:
-    """A method for readers: "SpecEyes (min), batched"; unknown methods keep their name."""
+    """A method or an arm for readers: "SpecEyes (min), batched"; unknown ones keep their name."""
     name = method.removesuffix(BATCHED)
     return _METHODS.get(name, name) + (", batched" if method.endswith(BATCHED) else "")
 

@@ -9,9 +9,11 @@ a source does not have stays blank: nothing is filled in from another one.
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from ..tasks.registry import AVERAGE, REPORTED_TASKS, TASKS
 from .columns import RULES
@@ -95,6 +97,11 @@ def table1(long: pd.DataFrame, caption: str = "") -> Styler:
     return styler.set_uuid("table1").set_table_styles(rules)
 
 
+def table1_html(path: Path) -> Markup:
+    """Table 1 for a page, from the `table1.csv` of a run; every cell is escaped here, whatever the file holds."""
+    return Markup(table1(pd.read_csv(path)).to_html())
+
+
 def table1_latex(long: pd.DataFrame, caption: str, label: str) -> str:
     r"""Table 1 ready to \input: two columns per split, accuracy and speedup. Needs the package booktabs."""
     styler = _styler(layout(long), "latex", caption)
@@ -130,8 +137,10 @@ def _styler(table: pd.DataFrame, kind: str, caption: str) -> Styler:
             (ACCURACY, _accuracy(row, kind), row.accuracy_mark),
             (SPEEDUP, _speedup(row, kind), row.speedup_mark),
         ):
+            if kind == "html":  # narrow columns: sixteen of them are to fit on a page
+                text = text.replace(" [", "\n[")
             is_slower = row.slower and kind == "html" and column == SPEEDUP
-            look = [_LOOKS[kind][mark], f"color: {WRONG}" if is_slower else ""]
+            look = [_LOOKS[kind][mark], f"color: var(--wrong, {WRONG})" if is_slower else ""]
             texts.loc[at, (split, column)] = text
             looks.loc[at, (split, column)] = "; ".join(filter(None, look)) if text else ""
     caption = clean(f"{caption} {legend(table)}".strip())

@@ -1,4 +1,4 @@
-"""Pages of a finished run for people: index.html, the README's headline, and the published figures.
+"""Pages of a run for people: the report index.html, the README's headline, and the published figures.
 
 Pages are self-contained (no script, font or style from elsewhere), so a run's folder can be opened from disk,
 zipped or published as it is.
@@ -17,17 +17,19 @@ from urllib.parse import quote
 
 from ..errors import StageError, UserError
 from ..paths import notebook_of, recorded_mark, repo_root, run_dir, runs_dir, shown, stage_dir, validation_run
+from ..runs.arms import BATCHED
 from ..runs.files import StoreError, write_atomically
 from ..runs.reading import is_finished, read_manifest
 from ..runs.summary_file import read_summary, summary_file
 from .figures import FIGURES, PUBLISHED
-from .formatting import duration
+from .formatting import commit_of, duration, hardware_of, packages_of
 from .rendering import render
 
 # what the page shows of the table "headline"; the rest is in summary.json
 HEADLINE_ARMS = ("baseline", "draft_only", "gated", "baseline_batched", "gated_batched")
 HEADLINE_COLUMNS = ["accuracy % [95 %]", "n", "errors", "wall-clock s"]
 HEADLINE_COLUMNS += ["speedup [95 %]", "over", "accepted %"]
+LIVE = '<meta http-equiv="refresh"'  # in the page of a run at work (live_page)
 FIGURE_KINDS = (".png", ".pdf", ".csv", ".json")
 
 
@@ -47,6 +49,26 @@ def headline_text(summary: Mapping) -> str:
     columns = zip(*headline_rows(summary), strict=True)
     aligned = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
     return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
+
+
+def headline_notes(summary: Mapping) -> list[str]:
+    """What the rows of the headline need to be understood, a sentence each; only of rows that it has."""
+    gate, arms = summary.get("gate", {}), [name for name in HEADLINE_ARMS if name in summary["arms"]]
+    clock = "picture, router and draft calls, agent turns and tools; not loading and warming up models"
+    notes = [f"Intervals are 95 %. Seconds are the sum over samples of the busy clock: {clock}."]
+    if any(name.endswith(BATCHED) for name in arms):
+        notes.append(
+            "In a batched row many agents work at once and compute on a turn only what is new; in the others the agent "
+            "takes one sample at a time and encodes everything anew on every turn, as in the paper."
+        )
+    if "baseline_batched" in arms:
+        notes.append(
+            "The agent alone, batched, is the instrumented pass without its router, unless it ran by itself."
+        )
+    if any(name.startswith("gated") for name in arms) and gate.get("threshold") is not None:
+        chosen = f", chosen on {gate['chosen_on']}" if gate.get("chosen_on") else ""
+        notes.append(f"The gate's threshold is {gate['threshold']:.5g}{chosen}.")
+    return notes
 
 
 def figures_markdown() -> str:
@@ -112,6 +134,8 @@ def write_index(run: str, chose_for: str = "") -> Path:
         run: its name.
         chose_for: the run whose threshold this one chose.
     """
+    from .paper_table import table1_html  # brings pandas
+
     folder = run_dir(run)
     if not folder.is_dir():
         raise StageError(f"there is no run {run!r}; run make reproduce for the embedded one")
@@ -120,15 +144,18 @@ def write_index(run: str, chose_for: str = "") -> Path:
     if chosen_by:
         write_index(chosen_by, chose_for=run)
     mark = recorded_mark(run)
+    notebooks = [_notebook(run, path) for path in sorted(folder.glob("notebooks/*.ipynb"))]
     page = render(
         "index.html",
         title=f"Run {run}",
         recorded=mark.read_text("utf-8") if mark.is_file() else "",
+        facts=_facts(folder),
         headline=headline_rows(summary) if summary else (),
-        clock=summary.get("clock", "") if summary else "",
+        notes=headline_notes(summary) if summary else (),
         chose_for=chose_for,
-        figures=[_figure(path) for path in sorted(folder.glob("figures/*.png"))],
-        notebooks=[_notebook(path) for path in sorted(folder.glob("notebooks/*.ipynb"))],
+        table1=table1_html(csv) if (csv := stage_dir(run, "05_figures") / "table1.csv").is_file() else "",
+        figures=_figures(run, {name for name, *_ in notebooks}),
+        notebooks=notebooks,
         chosen_by=chosen_by,
     )
     index = folder / "index.html"
@@ -137,16 +164,35 @@ def write_index(run: str, chose_for: str = "") -> Path:
 
 
 def index_is_current(run: str) -> bool:
-    """Whether a run, and the one that chose its threshold, have an index that is newer than what it shows."""
+    """Whether a run, and the one that chose its threshold, have a report that is newer than what it shows."""
     folders = [folder for name in (run, validation_run(run)) if (folder := run_dir(name)).is_dir()]
     for folder in folders:
         index = folder / "index.html"
         sources = (*folder.glob("figures/*"), *folder.glob("notebooks/*.ipynb"), *folder.glob("summary.json"))
         if not index.is_file() or any(p.stat().st_mtime > index.stat().st_mtime for p in sources):
             return False
+        if LIVE in index.read_text("utf-8"):  # of a run that was killed
+            return False
         if any(not p.with_suffix(".html").is_file() for p in folder.glob("notebooks/*.ipynb")):
             return False
     return True
+
+
+def _facts(folder: Path) -> list[tuple[str, str]]:
+    """Machine, date, commit, packages and models of a run, as the stages that ask models recorded them."""
+    manifests = [json.loads(p.read_bytes()) for p in sorted(folder.glob("0[12]_*/*/*/manifest.json"))]
+    made = [environment for m in manifests if (environment := m.get("environment"))]
+    days = sorted({m["finished_utc"][:10] for m in manifests if m.get("finished_utc")})
+    models = [f"{role}: {model['name']}" for e in made for role, model in e.get("models", {}).items()]
+    facts = {
+        "machine": map(hardware_of, made),
+        "date": [" to ".join(dict.fromkeys([days[0], days[-1]]))] if days else [],
+        "code": map(commit_of, made),
+        "packages": map(packages_of, made),
+        "models": [", ".join(dict.fromkeys(models))],
+    }
+    texts = {name: "; ".join(dict.fromkeys(filter(None, lines))) for name, lines in facts.items()}
+    return [(name, text) for name, text in texts.items() if text]
 
 
 def _write_page(path: Path, page: str) -> None:
@@ -160,18 +206,46 @@ def _write_page(path: Path, page: str) -> None:
         ) from None
 
 
-def _figure(path: Path) -> tuple[str, str, list[str]]:
-    """Name, caption and saved formats of a figure."""
-    listed = FIGURES.get(path.stem)
-    kinds = [kind[1:] for kind in FIGURE_KINDS if path.with_suffix(kind).is_file()]
-    return path.stem, listed.caption if listed else path.stem.replace("_", " "), kinds
+def _drawn_elsewhere(run: str) -> Path:
+    """Where the figures of a run lie that was unpacked without them: those that the repository publishes."""
+    return repo_root() / "figures" / run if recorded_mark(run).is_file() else run_dir(run) / "figures"
 
 
-def _notebook(path: Path) -> tuple[str, str, str]:
+def _figures(run: str, notebooks: set[str]) -> list[dict[str, Any]]:
+    """Name, folder, caption, saved formats and notebook of each figure, in the order of the list of all figures."""
+    folder = run_dir(run) / "figures"
+    folder = folder if any(folder.glob("*.png")) else _drawn_elsewhere(run)
+    order = list(FIGURES)
+    names = [path.stem for path in sorted(folder.glob("*.png"))]
+    figures = []
+    for name in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):
+        path, listed = folder / name, FIGURES.get(name)
+        notebook = notebook_of(listed.stage) if listed else ""
+        figures.append(
+            {
+                "name": name,
+                "folder": quote(os.path.relpath(folder, run_dir(run))),
+                "caption": _caption(path.with_suffix(".json")) or (listed.caption if listed else ""),
+                "kinds": [kind[1:] for kind in FIGURE_KINDS if path.with_suffix(kind).is_file()],
+                "notebook": notebook if notebook in notebooks else "",
+            }
+        )
+    return figures
+
+
+def _caption(path: Path) -> str:
+    """The caption that was saved with a figure; empty for one without."""
+    try:
+        return str(json.loads(path.read_bytes()).get("caption", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _notebook(run: str, path: Path) -> tuple[str, str, str]:
     """Name, state and duration of an executed notebook; writes its page unless that is newer."""
     page = path.with_suffix(".html")
     if not page.is_file() or page.stat().st_mtime < path.stat().st_mtime:
-        _write_page(page, render("page.html", title=path.stem, body=_notebook_body(path)))
+        _write_page(page, render("notebook_page.html", run=run, title=path.stem, body=_notebook_body(path)))
     ran = json.loads(path.read_text("utf-8"))["metadata"].get("papermill", {})
     # papermill notes the end of a run, and an exception only where there was one
     state = "failed" if ran.get("exception") else "finished" if ran.get("end_time") else "not finished"

@@ -447,7 +447,7 @@ def _recorded(action: str) -> None:
         return
     folders = [*recorded.unpack(), *recorded.unpack_recipe()]
     print("\n".join(f"unpacked {shown(f)}" for f in folders) or "nothing to unpack: the runs exist already")
-    print(f"open {shown(write_index('demo'))}")
+    print(f"open {write_index('demo').as_uri()}")
 
 
 def _verify(run: str) -> int:

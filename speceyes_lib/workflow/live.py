@@ -15,18 +15,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from ..errors import UserError
 from ..paths import run_dir, stage_dir
 from ..report.formatting import duration
 from ..runs.arms import DRAFT_STAGE
 from ..runs.files import RECORDS
+from .config import RunConfig
+
+if TYPE_CHECKING:
+    from ..analysis.so_far import RunSoFar
 
 VARIABLE = "SPECEYES_PROGRESS"  # the file of a job's progress
 FOLDER = ".progress"
 SECONDS_BETWEEN_LINES = 60.0  # where the line cannot be replaced: in a log
 SECONDS_BETWEEN_UPDATES = 1.0
+SECONDS_BETWEEN_PAGES = 5.0
+LINES_KEPT = 12
 FAILED = b'"status":"error"'
 
 
@@ -159,6 +165,91 @@ class LiveLine:
                 else:
                     print(text, file=self.out, flush=True)
                 self._shown = True
+
+
+class LivePage:
+    """Writes index.html of a run while it works: a page that reloads itself. Use as a context manager.
+
+    It reads what the jobs write, each record once, and takes nothing from them. Where the page cannot be written, the
+    run goes on without it.
+
+    Args:
+        config: of the run.
+        jobs_done: called for the number of finished jobs.
+        jobs: all of them.
+    """
+
+    def __init__(self, config: RunConfig, jobs_done: Callable[[], int], jobs: int) -> None:
+        self.config, self.jobs_done, self.jobs = config, jobs_done, jobs
+        self.path = run_dir(config.name) / "index.html"
+        self.lines: list[str] = []
+        self.over = threading.Event()
+        self._began_s = time.monotonic()
+        self._runs: dict[str, RunSoFar] | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.over.set()
+        self._thread.join()
+
+    def note(self, text: str) -> None:
+        """Keep a line of a job that ended."""
+        self.lines = [*self.lines, text][-LINES_KEPT:]
+
+    def end(self, state: str) -> None:
+        """Write the page of a run that ended without a result; it does not reload itself."""
+        self.over.set()
+        self._thread.join()
+        self._write(state)
+
+    def _work(self) -> None:
+        while True:
+            self._write("at work")
+            if self.over.wait(SECONDS_BETWEEN_PAGES):
+                return
+
+    def _write(self, state: str) -> None:
+        from ..report.live_page import live_page  # brings numpy, which the start of a run does not wait for
+
+        with contextlib.suppress(OSError, UserError):
+            runs = self._so_far()
+            arms = {name: run.update() for name, run in runs.items()}
+            failures = [failure for run in runs.values() for failure in run.failures()]
+            working = [sentence(run, advance) for run in runs for advance in advances(run)]
+            page = live_page(
+                self.config.name,
+                self.config.gate.score,
+                state,
+                self.jobs_done(),
+                self.jobs,
+                time.monotonic() - self._began_s,
+                working,
+                arms,
+                failures,
+                self.lines,
+            )
+            part = self.path.with_suffix(".html.part")
+            part.write_text(page, "utf-8")
+            part.replace(self.path)
+
+    def _so_far(self) -> dict[str, RunSoFar]:
+        """The run, and the one that chooses its threshold."""
+        if self._runs is None:
+            from ..analysis.so_far import RunSoFar
+
+            config, judging = self.config, self.config.judging
+            of_run = {config.name: (config.arms, config.data.root)}
+            if config.validation_run:
+                of_run[config.validation_run] = (["collect"], config.validation.root)
+            self._runs = {
+                name: RunSoFar(name, arms, config.data.tasks, root, judging.protocol, config.data.limit)
+                for name, (arms, root) in of_run.items()
+            }
+        return self._runs
 
 
 @contextlib.contextmanager

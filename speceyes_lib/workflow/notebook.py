@@ -17,7 +17,7 @@ from ..errors import build
 from ..params import ALL_NOTEBOOKS, Params
 from ..paths import resolve, shown
 from ..report import rendering
-from ..report.formatting import duration, size
+from ..report.formatting import duration, made_with, size
 from . import live
 from .parameters_cell import given_names
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 P = TypeVar("P", bound=Params)
-PACKAGES_SHOWN = ("torch", "transformers", "numpy", "pandas")
 SECONDS_BETWEEN_UPDATES = 0.25  # often enough for the eye, cheap for kernel and file
 
 
@@ -57,21 +56,10 @@ def start(model: str | type[P], namespace: Mapping[str, Any]) -> P:
     names = model.model_fields if history is None else given_names(history)
     values = {name: namespace[name] for name in names if name in namespace}
     params = build(model, values, "this notebook's parameters")
-    facts = provenance(environment())
+    facts = made_with(environment())
     values = {name: repr(value) for name, value in params.model_dump().items()}
     _display(f"run {params.run} · {facts}", "header", params.run, facts, values)
     return params
-
-
-def provenance(environment: Mapping[str, Any]) -> str:
-    """Code, packages and environment in one line."""
-    packages = environment["packages"]
-    versions = [f"{name} {packages[name]}" for name in PACKAGES_SHOWN if name in packages]
-    commit = f"commit {environment['commit'][:10] or 'unknown'}"
-    hardware = [environment["gpu"], environment["cpu"], f"{environment['cores']} cores"]
-    commit += " with uncommitted changes" if environment["dirty"] else ""
-    python = ", ".join([f"Python {environment['python']}", *versions])
-    return " · ".join([commit, python, ", ".join(filter(None, hardware))])
 
 
 class Progress:

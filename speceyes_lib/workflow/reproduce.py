@@ -150,16 +150,24 @@ def run_all(
         f"in another terminal: speceyes status {path} --watch",
         flush=True,
     )
-    with _only_one(config.name) as lock, _ending_as_interrupted():
+    page = live.LivePage(config, lambda: sum(map(_finished, jobs)), len(jobs))
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(_only_one(config.name))
+        stack.enter_context(_ending_as_interrupted())
+        if not all(map(_finished, jobs)):
+            print(f"watch it: {page.path.as_uri()}", flush=True)
+            stack.enter_context(page)
         if executor == "slurm":
             _cancel(config.name, "of an earlier start")
         try:
             code, ran = _snakemake(
-                path, jobs, _where(config, profile, executor, cores), log, lock, accept_failures
+                path, jobs, _where(config, profile, executor, cores), log, lock, accept_failures, page.note
             )
         finally:
             if executor == "slurm":
                 _cancel(config.name, "that remained")
+    if code:
+        page.end("interrupted" if code == INTERRUPTED else "stopped")
     if code == INTERRUPTED:
         print(f"interrupted; {_kept(jobs)}; run the same command to resume", file=sys.stderr)
         return code
@@ -242,9 +250,15 @@ def _ending_as_interrupted() -> Iterator[None]:
 
 
 def _snakemake(
-    path: str, jobs: Sequence[Job], where: list[str], log: Path, lock: int, accept_failures: bool
+    path: str,
+    jobs: Sequence[Job],
+    where: list[str],
+    log: Path,
+    lock: int,
+    accept_failures: bool,
+    note: Callable[[str], None],
 ) -> tuple[int, int]:
-    """Let snakemake do the jobs, and print their lines; returns its exit code and how many jobs ended.
+    """Let snakemake do the jobs, and print and note their lines; returns its exit code and how many jobs ended.
 
     Its messages go to `log`. It dies with this process and holds the lock until then. So it needs no lock of its
     own, which would outlast a kill.
@@ -278,6 +292,7 @@ def _snakemake(
                 follower = _Follower(log, process, shown_line.print) if elsewhere else None
                 for line in process.stdout:
                     shown_line.print(line.rstrip("\n"))
+                    note(line.rstrip("\n"))
                     ended += 1
             code = process.wait()
         except KeyboardInterrupt as error:  # of Ctrl-C, snakemake and its jobs got the same signal
@@ -468,9 +483,10 @@ def headline(config: RunConfig) -> None:
     from ..report import site
 
     summary = read_summary(config.name)
-    print(f"\n{site.headline_text(summary)}\n")
-    if clock := summary.get("clock"):
-        print(f"wall-clock: {clock}")
-    for name in ("figures", "notebooks", "index.html"):
+    print(f"\nrun {config.name}\n{site.headline_text(summary)}\n")
+    print("\n".join(site.headline_notes(summary)))
+    for name in ("figures", "notebooks"):
         if (path := run_dir(config.name) / name).exists():
             print(f"{path.stem + ':':10} {shown(path)}")
+    if (index := run_dir(config.name) / "index.html").exists():
+        print(f"{'open:':10} {index.as_uri()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +47,13 @@ def test_one_line_adds_a_figure_to_album_page_and_table(tmp_path, monkeypatch):
     shares, numbers = {"alpha": 0.5, "beta": 0.8}, pd.DataFrame({"x": [1]})
     with pytest.raises(UserError, match=r"'new_one' is not listed.*report/figures\.py"):
         album.draw("new_one", shares, saved=numbers)
-    monkeypatch.setitem(FIGURES, "new_one", ListedFigure("04_costs", "method.method_diagram", "what is new"))
-    assert album.draw("new_one", shares, saved=numbers).is_file()
-    assert "new one: what is new" in site.write_index("r").read_text("utf-8")
-    assert "| `new_one` | `04_costs` | what is new |" in site.figures_markdown()
+    monkeypatch.setitem(FIGURES, "new_one", ListedFigure("04_costs", "method.method_diagram", "What is new."))
+    picture = album.draw("new_one", shares, saved=numbers)
+    assert json.loads(picture.with_suffix(".json").read_text("utf-8"))["caption"] == "What is new."
+    assert 'src="figures/new_one.png" alt="What is new."' in site.write_index("r").read_text("utf-8")
+    assert "| `new_one` | `04_costs` | What is new. |" in site.figures_markdown()
+
+
+def test_every_caption_is_a_sentence_or_more():
+    captions = [listed.caption for listed in FIGURES.values()]
+    assert all(caption[0].isupper() and caption.endswith(".") for caption in captions)

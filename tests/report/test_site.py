@@ -14,10 +14,12 @@ import nbformat
 import pytest
 from synthetic_run import make_run
 
+from speceyes_lib.analysis.results import measured_results
 from speceyes_lib.analysis.sample_frame import assemble
 from speceyes_lib.analysis.summary import summarise
 from speceyes_lib.errors import StageError, UserError
 from speceyes_lib.report import site
+from speceyes_lib.report.live_page import live_page
 from speceyes_lib.runs.records import Counts
 from speceyes_lib.runs.stage import write_stage
 from speceyes_lib.runs.summary_file import read_summary
@@ -102,6 +104,79 @@ def test_index_links_every_figure_file_and_notebook_and_says_which_failed(run):
     assert len(re.findall("failed</span>", page)) == 1
     assert "not finished" not in page
     assert ACCURACY in page
+
+
+def test_a_report_names_machine_date_and_commit_and_links_its_pages(run):
+    environment = {
+        "commit": "abc" * 14,
+        "dirty": False,
+        "cpu": "Abacus 9",
+        "cores": 2,
+        "gpu": "",
+        "packages": {},
+    }
+    for task, day in (("vstar/relative_position", "2026-02-01"), ("pope/random", "2026-02-03")):
+        folder = run / "02_gated" / task
+        folder.mkdir(parents=True)
+        manifest = {"environment": environment, "finished_utc": f"{day}T10:00:00+00:00"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    page = site.write_index("tiny").read_text()
+    for fact in ("Abacus 9, 2 cores", "2026-02-01 to 2026-02-03", "commit abcabcabca"):
+        assert page.count(fact) == 1
+    targets = set(re.findall(r'href="#(\w+)"', page))
+    assert targets == {"headline", "figures", "notebooks"}
+    assert all(f'id="{target}"' in page for target in targets)
+    notebook = (run / "notebooks" / "01_draft.html").read_text()
+    assert {"../index.html", "../index.html#figures"} <= set(re.findall(r'href="([^"]+)"', notebook))
+
+
+def test_figures_come_in_the_order_of_their_list_with_the_caption_saved_with_them(run):
+    for name in ("break_even", "method", "by_hand"):
+        (run / "figures" / f"{name}.png").write_bytes(b"x")
+    (run / "figures" / "method.json").write_text(json.dumps({"caption": "As it was saved."}))
+    page = site.write_index("tiny").read_text()
+    assert re.findall(r'<figure id="(\w+)"', page) == ["method", "accuracy_speedup", "break_even", "by_hand"]
+    assert 'src="figures/method.png" alt="As it was saved."' in page
+
+
+def test_a_run_unpacked_without_its_figures_shows_those_of_the_repository(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECEYES_HOME", str(tmp_path / "home"))
+    published = tmp_path / "home" / "figures" / "tiny"
+    published.mkdir(parents=True)
+    (published / "method.png").write_bytes(b"x")
+    (run / "RECORDED").write_text("unpacked")
+    page = site.write_index("tiny").read_text()
+    assert re.findall(r'<figure id="(\w+)"', page) == ["accuracy_speedup"]  # its own are there
+    shutil.rmtree(run / "figures")
+    (source,) = re.findall(r'src="([^"]+)"', site.write_index("tiny").read_text())
+    assert (run / source).samefile(published / "method.png")
+
+
+def test_the_report_holds_table_1_with_its_cells_escaped(run):
+    assert "table1" not in site.write_index("tiny").read_text()
+    (run / "05_figures").mkdir()
+    long = measured_results({**SUMMARY, "run": "<i>tiny</i>"})
+    long.to_csv(run / "05_figures" / "table1.csv", index=False)
+    page = site.write_index("tiny").read_text()
+    assert 'href="#table1"' in page
+    assert "Measured: run &lt;i&gt;tiny" in page
+    assert "<i>tiny" not in page
+
+
+def test_notes_below_the_headline_speak_of_its_rows_only():
+    arms = {name: SUMMARY["arms"][name] for name in ("baseline", "gated")}
+    few, all_rows = site.headline_notes({**SUMMARY, "arms": arms}), site.headline_notes(SUMMARY)
+    assert "batched" in " ".join(all_rows)
+    assert "batched" not in " ".join(few)
+    assert len(few) < len(all_rows)
+
+
+def test_the_page_of_a_killed_run_is_not_taken_for_its_report(run):
+    index = site.write_index("tiny")
+    assert site.index_is_current("tiny")
+    index.write_text(live_page("tiny", "min", "at work", 1, 2, 3.0))
+    os.utime(index, (2e9, 2e9))
+    assert not site.index_is_current("tiny")
 
 
 def test_pages_load_nothing_from_elsewhere(run):

@@ -206,7 +206,9 @@ def test_measured_cells_show_value_interval_and_n(summary):
     for split in TASKS:
         entry = summary["arms"]["gated"]["splits"][split]
         at = "Measured: run mine", "SpecEyes (min)", labels.split_label(split)
-        accuracy = interval([entry[f"accuracy{end}_pct"] for end in ("", "_low", "_high")])
+        accuracy = interval([entry[f"accuracy{end}_pct"] for end in ("", "_low", "_high")]).replace(
+            " [", "\n["
+        )
         assert cells[*at, "Acc."] == f"{accuracy}\nn={entry['n']}"
         assert cells[*at, "Speedup"].startswith(f"{entry['speedup']:.2f}x")
         assert f"[{entry['speedup_low']:.2f}, {entry['speedup_high']:.2f}]" in cells[*at, "Speedup"]

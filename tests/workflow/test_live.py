@@ -9,7 +9,9 @@ import pytest
 
 from speceyes_lib.paths import run_dir, stage_dir
 from speceyes_lib.runs.records import AgentRecord, Failure
+from speceyes_lib.tasks.registry import load_task
 from speceyes_lib.workflow import live
+from speceyes_lib.workflow.config import RunConfig
 from speceyes_lib.workflow.notebook import Progress
 
 
@@ -68,3 +70,44 @@ def test_a_log_gets_whole_lines_in_between():
         line.print("a: done in 1 s")
     assert "a: done in 1 s" in out.getvalue().splitlines()
     assert "\x1b" not in out.getvalue()
+
+
+def test_the_page_of_a_run_at_work_shows_its_records_and_its_end(benchmark_root):
+    task = "vstar/direct_attributes"
+    samples = load_task(task, benchmark_root)
+    records = [
+        AgentRecord(id=s.id, run_mode="gated", status="ok", decision=d, used="small", answer=s.answer)
+        for s, d in zip(samples, ["accepted", "rejected", "accepted"], strict=False)
+    ]
+    failed = AgentRecord(
+        id=samples[3].id, run_mode="gated", status="error", decision="rejected", used="large", answer=None,
+        error=Failure(type="image", message="<b>no picture</b>"),
+    )  # fmt: skip
+    folder = stage_dir("r", "02_gated", task)
+    folder.mkdir(parents=True)
+    (folder / "records.jsonl").write_text("".join(f"{r.model_dump_json()}\n" for r in (*records, failed)))
+    config = RunConfig(
+        name="r", arms=["gated"], data={"root": str(benchmark_root), "tasks": [task]}, gate={"threshold": 0.9}
+    )
+    page = live.LivePage(config, lambda: 1, 4)
+    assert not page.path.exists()
+    with page:
+        page.note("r: 01 done in 2 s")
+    begun = page.path.read_text("utf-8")
+    assert 'http-equiv="refresh"' in begun
+    assert "75.0 [30.1, 95.4]" in begun  # three of four
+    assert "2 accepted, 1 rejected, 1 failed" in begun
+    assert "&lt;b&gt;no picture" in begun
+    page.end("stopped")
+    ended = page.path.read_text("utf-8")
+    assert 'http-equiv="refresh"' not in ended
+    assert "r: 01 done in 2 s" in ended
+
+
+def test_a_page_that_cannot_be_written_does_not_end_the_run(tmp_path):
+    (tmp_path / "r").write_text("in the place of its folder")
+    page = live.LivePage(RunConfig(name="r", arms=["baseline"]), lambda: 1, 4)
+    with page:
+        pass
+    page.end("stopped")
+    assert not page.path.exists()
