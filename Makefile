@@ -18,18 +18,26 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias rl reported-numbers lint format lock clean
+.PHONY: help owner config env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias rl reported-numbers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-env: $(VENV)/.installed ## create .venv from requirements.lock (uv when present, otherwise venv and pip)
+env: owner $(VENV)/.installed ## create .venv from requirements.lock (uv when present, otherwise venv and pip)
+
+# an environment whose library is that of another checkout is not re-pointed, and not used either
+owner:
+	@VENV=$(VENV) bash scripts/install.sh --check
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@VENV=$(VENV) bash scripts/install.sh
 	@touch $@
 
-reproduce: env ## run the embedded reproduction, continue it after an interruption, print the headline
+# a wrong name is reported before anything is installed
+config:
+	@[ -f "$(CONFIG)" ] || { echo "CONFIG=$(CONFIG): there is no such file; there are" configs/*.yaml >&2; exit 2; }
+
+reproduce: config env ## run the embedded reproduction, continue it after an interruption, print the headline
 	@$(OFFLINE) $(BIN)/speceyes reproduce $(CONFIG)
 
 recorded: env ## unpack the runs as they were recorded before, and write the embedded run's index.html

@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
 # Create the virtual environment $VENV with exactly the packages of requirements.lock, and this repository
 # installed editable so that notebooks find speceyes_lib from any folder. Called by `make env`.
+# An environment that holds the library of another checkout is refused; with --check nothing else is done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 REQUIRED='>=3.11.5,<3.14'
+
+installed=$(ls "$VENV"/lib*/python*/site-packages/speceyes-*.dist-info/direct_url.json 2>/dev/null | head -n 1) || true
+owner=$([ -z "$installed" ] || sed -n 's|.*"url": *"file://\([^"]*\)".*|\1|p' "$installed")
+owner=$(printf '%b' "${owner//%/\\x}") # a blank is written %20
+if [ -d "$owner" ] && [ "$(cd "$owner" && pwd -P)" != "$(pwd -P)" ]; then
+    echo "$VENV belongs to the checkout $owner: what runs here would be its library. Remove $VENV (if it is a link," \
+        "only the link goes: rm $VENV), or name another place: make VENV=.venv-here ..." >&2
+    exit 2
+fi
+[ "${1:-}" != --check ] || exit 0
 
 usable() { "$1" -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))' 2>/dev/null; }
 

@@ -179,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     arms, both = NamesOf("..training.miniature", "ARMS"), ["bonus", "no_bonus"]
     about = "bonus, no_bonus or rate_too_high (default: bonus no_bonus)"
     arg("--arms", about, nargs="+", default=both, choices=arms, metavar="ARM")
-    arg("--seeds", "default: 0", nargs="+", type=int, default=[0], metavar="N")
+    arg("--seeds", "default: 0", nargs="+", type=_whole(0), default=[0], metavar="N")
     arg("--steps", "of each run (default: 32)", type=_count, default=32, metavar="N")
     arg("--held-out", "questions before and after (default: 100)", type=_count, default=100, metavar="N")
     arg("--processes", "runs at once, each with one thread (default: 2)", type=_count, default=2, metavar="N")

@@ -24,6 +24,7 @@ from ..agents import prompt_sets
 from ..demo.recorded import set_aside
 from ..errors import ConfigError, StageError, UserError
 from ..judging.llm import check_judge
+from ..models.endpoint import parse_endpoints
 from ..models.registry import backend_type
 from ..params import NOTEBOOKS
 from ..paths import PACKAGE, repo_root, resolve, run_dir, runs_dir, shown
@@ -37,6 +38,8 @@ from .execute import ACCEPT_VARIABLE, check_notebook, die_with_parent, find_note
 from .plan import Job, load_config, plan
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+SUBMITTED = "submitted with SLURM jobid"  # of the messages of Snakemake's plugin
+EMBEDDED = "data/demo/models"
 FOLLOW_S = 1.0  # between two looks into snakemake's messages
 
 
@@ -109,13 +112,20 @@ def check_servers(config: RunConfig) -> None:
                 fewest = config.draft.k_store if config.draft.if_fewer_alternatives == "refuse" else 2
                 backend.probe(fewest, required=True)
         except UserError as error:
-            raise ConfigError(f"models.{role}: {error}") from None
+            raise ConfigError(f"models.{role}: {error}{_how_to_serve(model)}") from None
     judging = next((params for params in unfinished if getattr(params, "judge", "")), None)
     if judging:
         try:
             check_judge(judging)
         except UserError as error:
             raise ConfigError(f"judging.judge: {error}") from None
+
+
+def _how_to_serve(model: str) -> str:
+    """A remedy where a server is to serve the embedded models."""
+    folders = [endpoint.processor or "" for endpoint in parse_endpoints(model)]
+    is_embedded = all(resolve(folder).is_relative_to(resolve(EMBEDDED)) for folder in folders)
+    return "; the embedded models are served by: make serve (in another terminal)" if is_embedded else ""
 
 
 # ------------------------------------------------------------------ running a config
@@ -348,7 +358,7 @@ def cluster_lines() -> Callable[[str], str]:
 
     def shorten(line: str) -> str:
         nonlocal in_error, is_heading
-        if job := re.search(r"submitted with SLURM jobid (\S+) \(log: .*/rule_([^/]+)/", line):
+        if job := re.search(rf"{SUBMITTED} (\S+) \(log: .*/rule_([^/]+)/", line):
             return f"{job[2]}: SLURM job {job[1]}"
         if done := re.match(r"Finished jobid: \d+ \(Rule: (.*)\)", line):
             return f"{done[1]}: done"
@@ -440,11 +450,13 @@ def watch(config: RunConfig) -> None:
 
 
 def _queue_if_known(run: str) -> list[slurm.QueuedJob]:
-    """A run's jobs in SLURM's queue, and a note where it cannot be read: the run may have nothing to do with it."""
+    """A run's jobs in SLURM's queue; where it cannot be read, a note for a run that has submitted jobs."""
     try:
         return slurm.queued(run)
     except StageError as error:
-        print(f"SLURM's queue is unknown: {error}", file=sys.stderr)
+        log = run_dir(run) / "workflow.log"
+        if log.is_file() and SUBMITTED in log.read_text("utf-8", "replace"):
+            print(f"SLURM's queue is unknown: {error}", file=sys.stderr)
         return []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from odd_replies import plain_reply
 from servers import completion, scripted_server
@@ -100,3 +102,13 @@ def test_half_of_a_character_and_another_word_for_stop_are_no_reason_to_refuse(c
             "judge": completion("Judgement: 1 \ud835"),
         }
     )
+
+
+def test_an_absent_server_of_the_embedded_models_leads_to_make_serve(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1?model=draft&retries=0&processor=data/demo/models/draft"
+        path = tmp_path / "x.yaml"
+        path.write_text(f"name: x\ngate: {{threshold: 0.9}}\nmodels: {{draft: '{url}'}}\n")
+        with pytest.raises(ConfigError, match=r"models\.draft: .*make serve"):
+            reproduce.check_servers(load_config(path))

@@ -51,6 +51,7 @@ def test_every_command_describes_each_of_its_arguments(name):
         ([], "COMMAND"),
         (["reprodce", "x"], "'reproduce'"),
         (["cell", "05"], "'05_paper_figures'"),
+        (["rl", "--seeds", "0", "-1"], "'-1'"),
         (["export", "demo", "x", "--tasks", "pope/rnd"], "'pope/random'"),
         (["import", "deepeye", "x", "--run", "r"], "'deepeyes'"),
     ],

@@ -164,6 +164,41 @@ def test_an_unusable_interpreter_is_reported_before_anything_is_installed(tmp_pa
     assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.parametrize(("owner", "code"), [("another one", 2), ("moved away", 0), ("", 0)])
+def test_an_environment_of_another_checkout_is_refused(tmp_path, owner, code):
+    other = tmp_path / "another one"
+    other.mkdir()
+    installed = tmp_path / "venv/lib/python3.12/site-packages/speceyes-0.1.0.dist-info"
+    installed.mkdir(parents=True)
+    url = (tmp_path / owner if owner else ROOT).as_uri()
+    (installed / "direct_url.json").write_text(f'{{"dir_info": {{"editable": true}}, "url": "{url}"}}')
+    (tmp_path / "link").symlink_to(tmp_path / "venv")
+    for name in ("venv", "link"):
+        done = subprocess.run(
+            ["bash", str(ROOT / "scripts" / "install.sh"), "--check"],
+            env={"PATH": "/usr/bin:/bin", "VENV": str(tmp_path / name)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert (str(other) in done.stderr) == bool(code)
+
+
+def test_a_config_that_is_not_there_is_named_before_anything_is_installed():
+    done = subprocess.run(
+        ["make", "reproduce", "CONFIG=configs/dmo.yaml", "VENV=none"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "configs/dmo.yaml" in done.stderr
+    assert "configs/demo.yaml" in done.stderr
+    assert not (ROOT / "none").exists()
+
+
 def test_citation_names_the_paper_and_the_suite():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert citation["version"] == __import__("speceyes_lib").__version__

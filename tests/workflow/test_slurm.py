@@ -65,14 +65,22 @@ def test_a_user_sees_what_was_submitted_and_done_and_why_a_job_failed():
 
 
 @pytest.mark.parametrize(
-    ("squeue", "shown"),
+    ("squeue", "log", "shown"),
     [
-        ("exit 1", "SLURM's queue is unknown"),
-        ("echo '7|RUNNING|0:10|node3|small_1|rule_small_03_judging|'\"$SPECEYES_HOME\"", "node3"),
+        ("exit 1", "Job 4 has been submitted with SLURM jobid 12 (log: x).", "SLURM's queue is unknown"),
+        (
+            "exit 1",
+            "Job 4 runs here",
+            "",
+        ),  # only SLURM's client is installed: nothing of it concerns this run
+        ("echo '7|RUNNING|0:10|node3|small_1|rule_small_03_judging|'\"$SPECEYES_HOME\"", "", "node3"),
     ],
 )
-def test_status_shows_the_queue_where_it_can_be_read(tmp_path, squeue, shown):
+def test_status_shows_the_queue_of_runs_that_use_it(tmp_path, squeue, log, shown):
     home = make_home(tmp_path / "home")
+    messages = home / "data/runs/small/workflow.log"
+    messages.parent.mkdir(parents=True, exist_ok=True)
+    messages.write_text(log)
     program = tmp_path / "bin" / "squeue"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{squeue}\n")
@@ -80,4 +88,5 @@ def test_status_shows_the_queue_where_it_can_be_read(tmp_path, squeue, shown):
     status = run(home, "status", "configs/small.yaml", PATH=f"{program.parent}:{os.environ['PATH']}")
     assert status.returncode == 0
     assert shown in status.stdout + status.stderr
+    assert shown or "SLURM" not in status.stdout + status.stderr
     assert "0 of" in status.stdout

@@ -100,6 +100,23 @@ def test_replicas_get_a_command_each_and_folders_none(tmp_path, capsys):
     assert "names no server" in capsys.readouterr().out
 
 
+def test_no_two_servers_are_started_on_one_port(tmp_path):
+    one = "http://127.0.0.1:8001/v1?model=m&processor=qwen3_vl&concurrency={}"
+    text = f"draft: {{k_store: 96}}\nmodels: {{draft: '{one.format(4)}', agent: '{one.format(9)}'}}\n"
+    (shared,) = vllm_commands.servers(config_of(tmp_path, text))
+    given = options(shared)
+    assert shared.role == "draft, agent"
+    assert (given["--max-logprobs"], given["--max-num-seqs"]) == ("96", "9")
+    assert json.loads(given["--limit-mm-per-prompt"])["image"] > 1
+    (suite,) = vllm_commands.servers(load_config("configs/demo_served.yaml"))
+    words = shlex.split(suite.command.replace("\\\n", ""))
+    assert words[:4] == ["speceyes", "serve", "--port", "8765"]
+    assert words[4:] == ["--model", "draft=data/demo/models/draft", "--model", "agent=data/demo/models/agent"]
+    two = text.replace("model=m&processor=qwen3_vl&concurrency=9", "model=n&processor=qwen3_vl")
+    with pytest.raises(ConfigError, match=r"draft, agent.*8001|8001.*draft, agent.*port of its own"):
+        vllm_commands.servers(config_of(tmp_path, two))
+
+
 def test_a_model_in_a_folder_is_served_from_there_by_its_name(tmp_path):
     line = f"http://127.0.0.1:8001/v1?model=draft&processor={MODELS / 'draft'}"
     (server,) = vllm_commands.servers(config_of(tmp_path, f"models: {{draft: {json.dumps(line)}}}\n"))
