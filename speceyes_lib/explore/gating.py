@@ -20,6 +20,7 @@ from ..judging.human import COLUMNS, Overrides, overrides_of, read_gating_marks
 from ..paths import run_dir
 from ..replay import outcomes, replay_data, settings
 from ..replay.payoff import DECISIONS
+from ..report.formatting import apart
 from ..report.plots.style import MUTED, RIGHT, WRONG
 from ..report.rendering import environment
 from ..report.sample_page import VERDICT_SIGNS, short_id
@@ -297,7 +298,7 @@ def _chosen(decided: pd.DataFrame, chosen: Chosen) -> tuple[str, pd.Series]:
             return f"{chosen.name} drafts, confidence {low:.4f} to {high:.4f}", mask
         case "moved":
             mask = reached & accepts(confidence, low) & ~accepts(confidence, high)
-            return f"decided differently at {low:.4f} and at {high:.4f}", mask
+            return "decided differently at {} and at {}".format(*apart(low, high)), mask
         case "flipped" if "flip" in decided:
             mask = decided["flip"] == chosen.name if chosen.name else decided["flip"] != ""
             return f"flipped against the pinned setting{chosen.name and f', {FLIPS[chosen.name]}'}", mask

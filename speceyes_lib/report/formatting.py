@@ -36,6 +36,21 @@ def interval(
     return f"{value:{form}}{unit}{bracket}"
 
 
+def apart(first: float, second: float, digits: int = 4, most: int = 12) -> tuple[str, str]:
+    """Two numbers with as many digits as it takes to see that they differ: never "0.9986 against 0.9986".
+
+    Args:
+        first: a number.
+        second: the number that it is compared with.
+        digits: digits after the decimal point where they suffice.
+        most: digits at most; numbers that agree in all of them look alike.
+    """
+    texts = f"{first:.{digits}f}", f"{second:.{digits}f}"
+    if texts[0] != texts[1] or first == second or digits >= most:
+        return texts
+    return apart(first, second, digits + 1, most)
+
+
 def p_value(value: float | None) -> str:
     """A p-value with three digits, never "0.000"; empty where it is missing."""
     if value is None or math.isnan(value):

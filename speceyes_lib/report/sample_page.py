@@ -35,6 +35,7 @@ from ..tasks.images import iou
 from ..tasks.pictures import ImageRef
 from ..tasks.registry import task_of
 from ..tasks.sample import LETTERS, Sample, shown_as
+from .formatting import apart
 from .labels import split_label
 from .plots.style import PHASE_COLORS, PHASE_LABELS, RIGHT, WRONG
 from .rendering import TEMPLATES, environment
@@ -266,8 +267,9 @@ def gate_lines(record: AgentRecord | None, confidence: float, decision: str, thr
         lines = ["The router sends this sample to the agent: the gate never sees a draft."]
         if np.isfinite(confidence):
             would = "accept" if accepts(confidence, threshold) else "reject"
+            score, limit = apart(confidence, threshold)
             lines.append(
-                f"Without a router the gate would {would} the draft: {confidence:.4f} against {threshold:.4f}."
+                f"Without a router the gate would {would} the draft: confidence {score}, threshold {limit}."
             )
         return lines
     if not np.isfinite(confidence):

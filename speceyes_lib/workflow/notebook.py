@@ -18,6 +18,7 @@ from ..params import ALL_NOTEBOOKS, Params
 from ..paths import resolve, shown
 from ..report import rendering
 from ..report.formatting import duration, made_with, size
+from ..runs.files import HEADER, MANIFEST, SUMS
 from . import live
 from .parameters_cell import given_names
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 P = TypeVar("P", bound=Params)
+OF_THE_SUITE = {HEADER, MANIFEST, SUMS}  # files of a stage that no person opens
 SECONDS_BETWEEN_UPDATES = 0.25  # often enough for the eye, cheap for kernel and file
 
 
@@ -158,7 +160,8 @@ def handover(written: Sequence[Path | str], next_notebook: str | None = None) ->
     """Display what was written and which notebook comes next.
 
     Args:
-        written: folders (a line each, with the sizes of their files) or files, from the repository or absolute.
+        written: folders (a line each, with the files that a person opens: formats of one thing together) or files,
+            from the repository or absolute.
         next_notebook: its name.
     """
     lines = [_written_line(resolve(path)) for path in written]
@@ -172,8 +175,17 @@ def _written_line(path: Path) -> tuple[str, str, str]:
     if not path.is_dir():
         content = f" ({size(path.stat().st_size)})" if path.exists() else ": nothing was written"
         return shown(path), content, ""
-    files = [f"{p.name} ({size(p.stat().st_size)})" for p in sorted(path.glob("[!.]*")) if p.is_file()]
-    return f"{shown(path)}/", f": {', '.join(files) or 'empty'}", ""
+    by_stem: dict[str, list[Path]] = {}
+    for file in sorted(path.glob("[!.]*")):
+        if file.is_file() and file.name not in OF_THE_SUITE:
+            by_stem.setdefault(file.stem, []).append(file)
+    shown_files = [
+        f"{stem} ({', '.join(file.suffix[1:] for file in files)})"
+        if len(files) > 1
+        else f"{files[0].name} ({size(files[0].stat().st_size)})"
+        for stem, files in by_stem.items()
+    ]
+    return f"{shown(path)}/", f": {', '.join(shown_files) or 'nothing to open'}", ""
 
 
 def in_notebook() -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from speceyes_lib.report import Column, chance, interval, p_value, show
 from speceyes_lib.report.columns import as_text
+from speceyes_lib.report.formatting import apart
 from speceyes_lib.stats.intervals import Estimate
 
 FRAME = pd.DataFrame(
@@ -116,3 +117,16 @@ def test_more_than_chance_needs_a_small_p_or_an_interval_without_zero():
     assert chance(0.04, 519) == chance((0.1, 0.2), 519) == chance((-0.2, -0.1), 519)
     assert chance(0.06, 519) == chance((-0.1, 0.2), 519)
     assert "519" in chance(0.06, 519)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "texts"),
+    [
+        (0.9986, 0.9986, ("0.9986", "0.9986")),
+        (0.99, 0.98, ("0.9900", "0.9800")),
+        (0.99857609, 0.99857601, ("0.9985761", "0.9985760")),
+        (0.9986, 0.9986 + 1e-15, ("0.998600000000", "0.998600000000")),
+    ],
+)
+def test_numbers_that_differ_are_shown_with_the_digits_that_tell_them_apart(first, second, texts):
+    assert apart(first, second) == texts

@@ -7,6 +7,7 @@ import html
 import io
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,8 @@ def test_a_routed_draft_comes_with_what_the_gate_would_have_done():
     result = m.gate_lines(None, 0.99, "routed", 0.9)
     assert "The router sends" in result[0]
     assert "would accept" in result[1]
+    near = re.findall(r"0\.\d+", m.gate_lines(None, 0.998576, "routed", 0.998575)[1])
+    assert near == ["0.99858", "0.99857"]
 
 
 def test_a_draft_without_confidence_says_why():
@@ -302,6 +305,13 @@ def test_boxes_are_drawn_where_they_lie(sample):
     page = sample_view(sample).part("picture")
     (rect,) = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', page)
     assert [float(v) for v in rect] == [50, 20, 40, 40]  # a picture of 200 x 100 px is shown as it is
+
+
+def test_colours_are_explained_only_where_there_are_boxes(sample):
+    with_box, without = (sample_view(s).part("picture") for s in (sample, replace(sample, boxes=())))
+    assert "green" in with_box
+    assert "orange" not in with_box  # no agent looked
+    assert "green" not in without
 
 
 def test_a_record_alone_is_shown_as_it_was_decided(sample):

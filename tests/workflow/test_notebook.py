@@ -283,9 +283,11 @@ def test_handover_lists_files_and_the_next_notebook(tmp_path, monkeypatch, capsy
     (folder / "records.jsonl").write_text("x" * 1500)
     (folder / "manifest.json").write_text("{}")
     (folder / ".lock").touch()
+    for kind in ("png", "csv"):
+        (folder / f"front.{kind}").touch()
     notebook.handover([folder], "02_gated_agent_eval")
     assert capsys.readouterr().out == (
-        "- `data/runs/demo/01_draft/`: manifest.json (2 B), records.jsonl (2 kB)\n"
+        "- `data/runs/demo/01_draft/`: front (csv, png), records.jsonl (2 kB)\n"
         "- Next: `02_gated_agent_eval.ipynb`\n"
     )
 
