@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import StageError
-from ..gating import calibration_samples, certificates, scores
+from ..errors import StageError, UserError
+from ..gating import calibration_samples, certificates, layers, scores
 from ..gating.gate import accepts
 from ..gating.scores import GATE_SCORES
 from ..gating.separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES
@@ -27,10 +27,13 @@ from ..replay.fleet import Fleet, agent_workload, best_ratio, funnel_workload, s
 from ..replay.replay_data import ABSENT, NotRecorded, ReplayData
 from ..replay.settings import Setting
 from ..runs import recorded_run
+from ..runs.evidence import Evidence
 from ..runs.records import PHASES
 from ..stats import calibration, ranking
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from . import ablations, sample_frame, score_comparison, summary
+
+FEW_TO_LEARN = "too few right or wrong drafts to learn from"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,11 @@ class ConfidenceData:
     def right(self) -> NDArray[np.bool_]:
         """Samples whose draft is right, bool [n]."""
         return sample_frame.right_of(self.frame, "draft").to_numpy()
+
+    @property
+    def certifiable(self) -> NDArray[np.bool_]:
+        """Samples whose draft and agent were recorded, bool [n]: those that `to_certify` gives."""
+        return (self.data.agent != ABSENT) & ((self.data.draft != ABSENT) | ~self.data.readable)
 
     @cached_property
     def identical(self) -> list[list[str]]:
@@ -144,9 +152,7 @@ class ConfidenceData:
             NotRecorded: the score or the router's answers are not recorded.
         """
         setting = replace(self.setting, score=score or self.setting.score)
-        data = self.data.take(
-            (self.data.agent != ABSENT) & ((self.data.draft != ABSENT) | ~self.data.readable)
-        )
+        data = self.data.take(self.certifiable)
         everything, nothing = (outcomes.decisions(data, replace(setting, threshold=t)) for t in (-1.0, 1.0))
         times = (everything["wall_s"], nothing["wall_s"], nothing["baseline_wall_s"])
         return calibration_samples.gate_samples(
@@ -250,16 +256,15 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     missing: dict[str, str] = {}
     table = pd.DataFrame({name: frame[f"score_{name}"].to_numpy(dtype=np.float64) for name in PAPER_SCORES})
     margin = np.full(len(frame), np.nan)
-    if data.top_logprobs is None:
+    evidence = {} if data.top_logprobs is None else recorded.all_evidence()
+    if not evidence:
         missing["scores from evidence, other K"] = "the run kept no evidence of its drafts"
     else:
         k = min(setting.k, data.k_stored)
         table = pd.DataFrame(scores.score_answers(data.top_logprobs, data.offsets, k, slope))
         margin = scores.smallest_margin(data.top_logprobs, data.offsets)
         if frame["options"].map(len).any():
-            table["options"] = scores.option_score(
-                recorded.all_evidence(), list(frame["id"]), list(frame["options"])
-            )
+            table["options"] = scores.option_score(evidence, list(frame["id"]), list(frame["options"]))
         else:
             missing["options"] = "the options shown are not recorded (notebook 03 keeps them now)"
     table["router"] = scores.router_score(frame["router_yes_logprob"], frame["router_no_logprob"])
@@ -270,18 +275,49 @@ def gather_confidence(params: GateAnalysisParams) -> ConfidenceData:
     if (data.agent == ABSENT).any():
         missing["some of the agent's answers"] = f"{int((data.agent == ABSENT).sum())} are not recorded"
     for name, of_id in recorded.own_scores.items():
+        if name in scores.SCORES:
+            raise UserError(
+                f"run {params.run}: scores/{name}.csv has the name of a score of this suite; rename it"
+            )
         table[name] = frame["id"].map(of_id).to_numpy(dtype=np.float64)
     table.index = frame.index
     seen, right = frame["draft_verdict"].notna(), sample_frame.right_of(frame, "draft")
     learned = scores.combination(table[seen], right[seen].to_numpy(), frame["group"][seen], seed=params.seed)
     table["combination"] = pd.Series(learned, index=frame.index[seen])
     if table["combination"].isna().all():
-        missing["combination"] = "too few right or wrong drafts to learn from"
+        missing["combination"] = FEW_TO_LEARN
+    table = table.join(scores_of_layers(evidence, frame, missing, params.seed))
     table = table.dropna(axis=1, how="all")
     others = {name: table[name].to_numpy() for name in table if name not in GATE_SCORES}
     chosen_here = summary.choose_threshold(frame, params.score, params.delta_pp)
     used = summary.operating_point_in_use(params, chosen_here)
     return ConfidenceData(frame, data.with_scores(others), table, margin, setting, missing, chosen_here, used)
+
+
+def scores_of_layers(
+    evidence: Mapping[str, Evidence], frame: pd.DataFrame, missing: dict[str, str], seed: int = 0
+) -> pd.DataFrame:
+    """The scores from inside the draft model, a column each, rows as in `frame`; what is absent goes into `missing`.
+
+    Args:
+        evidence: of the drafts, by sample id.
+        frame: a row per sample, as `ConfidenceData.frame`.
+        missing: what is not shown -> what the run lacks for it.
+        seed: of the probe's folds.
+    """
+    names = [name for name, score in scores.SCORES.items() if score.needs.startswith("layers")]
+    if not layers.has_layers(evidence):
+        missing[", ".join(names)] = layers.NO_LAYERS
+        return pd.DataFrame(index=frame.index)
+    ids = list(frame["id"])
+    table = pd.DataFrame(layers.layer_scores(evidence, ids), index=frame.index)
+    seen, right = frame["draft_verdict"].notna().to_numpy(), sample_frame.right_of(frame, "draft").to_numpy()
+    states = layers.deciding_states(evidence, ids)
+    table["probe"] = np.nan
+    table.loc[seen, "probe"] = layers.probe(states[seen], right[seen], frame["group"][seen], seed=seed)
+    if table["probe"].isna().all():
+        missing["probe"] = FEW_TO_LEARN
+    return table
 
 
 def rule_results(points: pd.DataFrame, rules: Sequence[certificates.Rule]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ S depends on K and slope, so scores are compared by ranking and at equal coverag
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from .separability import DEFAULT_K, DEFAULT_SLOPE, PAPER_SCORES, score_grid, to
 
 if TYPE_CHECKING:
     import pandas as pd
+    from sklearn.base import ClassifierMixin
 
 
 def _probability(t: Tokens) -> NDArray[np.float64]:
@@ -66,6 +67,11 @@ SCORES = {
         Score("options", "options only", "options", "evidence and options", is_probability=True),
         Score("router", "router's no over yes", "router", "the router's yes and no"),
         Score("combination", "combination, cross-fitted", "combination", "verdicts", is_probability=True),
+        # of the draft model's layers: `layers.py`
+        Score("settling", "settling depth", "settling", "layers"),
+        Score("layer_agreement", "layer agreement", "agreement", "layers"),
+        Score("layer_margin", "margin over layers", "layer margin", "layers"),
+        Score("probe", "probe, cross-fitted", "probe", "layers and verdicts", is_probability=True),
     )
 }
 for _name, _added in contributed("SCORES", SCORES).items():
@@ -258,30 +264,60 @@ def combination(
     """
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    # scores in [0, 1] pile up at the ends; their log-odds do not
+    inside = np.clip(features.to_numpy(dtype=np.float64), 1e-6, 1 - 1e-6)
+    odds = np.log(inside / (1 - inside))[:, ~np.isnan(inside).all(axis=0)]
+    return cross_fitted(
+        lambda _: make_pipeline(
+            SimpleImputer(add_indicator=True, keep_empty_features=True),
+            StandardScaler(),
+            LogisticRegression(max_iter=1000),
+        ),
+        odds,
+        right,
+        groups,
+        folds,
+        seed,
+    )
+
+
+def cross_fitted(
+    make_model: Callable[[int], ClassifierMixin],
+    features: NDArray[np.float64],
+    right: ArrayLike,
+    groups: ArrayLike | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Probability of being right by a model that was fitted to the other folds: float64 [n].
+
+    Args:
+        make_model: number of features -> a classifier of scikit-learn, not fitted.
+        features: float64 [n, features]; rows without any value get nan.
+        right: bool [n].
+        groups: samples of one group are never in several folds. The folds are stratified by `right`.
+        folds: how many, at least 2.
+        seed: of the folds.
+
+    Returns:
+        All nan when there are fewer than `folds` right or wrong groups to learn from.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     right = as_flags("right", right)
-    table = features.to_numpy(dtype=np.float64)
-    rows = np.flatnonzero(~np.isnan(table).all(axis=1))
-    inside = np.clip(
-        table[rows], 1e-6, 1 - 1e-6
-    )  # scores in [0, 1] pile up at the ends; their log-odds do not
-    table = np.log(inside / (1 - inside))[:, ~np.isnan(inside).all(axis=0)]
+    rows = np.flatnonzero(~np.isnan(features).all(axis=1))
     _, group_of = grouped(groups, len(right))
-    group_of, truth = group_of[rows], right[rows]
+    table, group_of, truth = features[rows], group_of[rows], right[rows]
     predicted = np.full(len(right), np.nan)
     if min((len(np.unique(group_of[truth == value])) for value in (True, False)), default=0) < folds:
         return predicted
     splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(table, truth, group_of)
     for train, test in splits:
-        model = make_pipeline(
-            SimpleImputer(add_indicator=True, keep_empty_features=True),
-            StandardScaler(),
-            LogisticRegression(max_iter=1000),
-        )
         if truth[train].all() or not truth[train].any():
             return np.full(len(right), np.nan)
-        predicted[rows[test]] = model.fit(table[train], truth[train]).predict_proba(table[test])[:, 1]
+        model = make_model(table.shape[1]).fit(table[train], truth[train])
+        predicted[rows[test]] = model.predict_proba(table[test])[:, 1]
     return predicted

@@ -53,6 +53,7 @@ class Drafting:
     k_store: int = 128  # alternatives kept per token
     k: int = DEFAULT_K  # of the scores, as the slope
     slope: float = DEFAULT_SLOPE
+    layers: int = 0  # intermediate layers whose predictions are kept
 
 
 @dataclass(frozen=True)
@@ -374,6 +375,7 @@ class _Phases:
                 self.prompts.draft_messages(c.block, c.view(self.small.image_spec)),
                 self.drafting.max_new_tokens,
                 evidence_k=self.drafting.k_store,
+                layers=self.drafting.layers,
                 reuse=self.reuse_pictures,
             )
             for c in cases
@@ -393,7 +395,7 @@ class _Phases:
         if reply.error is not None:
             case.draft = _failed_draft(case, Failure(type="draft_error", message=reply.error.message), **cost)
             return
-        case.evidence = reply.evidence
+        case.evidence = _with_one_state(reply.evidence, scored.get("deciding_token"))
         case.gate_score = scored.pop("gate_score", None)
         case.draft = _draft_record(
             case,
@@ -521,6 +523,13 @@ def _score(answers: Sequence[Evidence], drafting: Drafting, gate_score: str) -> 
             gated = float(by_score[gate_score][i])
             rows.append({"scores": scores, "deciding_token": int(tokens.argmin()), "gate_score": gated})
     return rows
+
+
+def _with_one_state(evidence: Evidence | None, deciding_token: int | None) -> Evidence | None:
+    """The evidence with the state of the deciding token only, where it holds layers."""
+    if evidence is None or evidence.layers is None:
+        return evidence
+    return replace(evidence, layers=evidence.layers.with_state_of(deciding_token))
 
 
 def _draft_record(case: _Case, **values: Any) -> DraftRecord:

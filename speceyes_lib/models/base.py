@@ -32,6 +32,8 @@ class GenerationRequest:
     stop: strings that end the turn; the string that ended it stays in the text.
     prefill: the first words of the assistant turn; the generation's text does not repeat them.
     evidence_k: how many of the highest log-probabilities per token to keep; 0 keeps none.
+    layers: of how many intermediate layers the evidence holds the predictions, evenly spaced. Only a local model has
+        them (`BackendType.served`).
     reuse: what a backend may keep between requests with the same picture objects: the pictures' features, or the
         common beginning of the conversation. Answers do not depend on it.
     role: the model that an agent wants; a backend is one model and ignores it.
@@ -44,6 +46,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     prefill: str = ""
     evidence_k: int = 0
+    layers: int = 0
     reuse: Reuse = "nothing"
     role: Literal["small", "large"] = "large"
     temperature: float = 0.0
@@ -51,6 +54,8 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         if self.temperature and self.evidence_k:
             raise ValueError("evidence is that of greedy decoding; request it without a temperature")
+        if self.layers and not self.evidence_k:
+            raise ValueError("layers are a part of the evidence; request evidence_k as well")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,16 @@ of decoding. That takes a good part of the time of a small model (benchmarks/ben
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+from ..errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from transformers import PreTrainedModel
+
+    from ..runs.evidence import LayerEvidence
 
 
 def decode_batch(
@@ -77,7 +81,7 @@ def decode_batch(
 
 
 class EvidenceRecorder:
-    """Keeps the k highest log-probabilities of every step of a greedy generation.
+    """Keeps the k highest log-probabilities of every step of a greedy generation; `layers` records the same steps.
 
     Everything stays on the device until `arrays`, without a host synchronisation per step. Memory is O(k) per token.
     """
@@ -86,8 +90,8 @@ class EvidenceRecorder:
     BLOCK = 2**17
     ROOM = 64  # steps per allocation: small results between large ones would fragment the heap
 
-    def __init__(self, k: int) -> None:
-        self.k = k
+    def __init__(self, k: int, layers: LayerRecorder | None = None) -> None:
+        self.k, self.layers = k, layers
         self._held: list[torch.Tensor] = []
         self._room: list[
             tuple[torch.Tensor, torch.Tensor]
@@ -96,6 +100,8 @@ class EvidenceRecorder:
 
     def record(self, logits: torch.Tensor) -> None:
         """Record the raw logits [batch, vocabulary] of a step."""
+        if self.layers:
+            self.layers.record(logits)
         self._held.append(logits)
         if len(self._held) * logits.numel() >= self.BLOCK:
             self._condense()
@@ -123,3 +129,100 @@ class EvidenceRecorder:
             self._condense()
         ids, logprobs = zip(*self._room, strict=True)
         return tuple(torch.cat(parts)[: self._steps].cpu().numpy() for parts in (ids, logprobs))
+
+
+class LayerRecorder:
+    """Keeps what intermediate layers predict at every step, through the model's final norm and head.
+
+    Use it as a context manager around the decoding. Memory is O(k) per token and layer, one state per token, and a
+    block of states until they go through the head together: one product for many tokens and layers reads the head's
+    weights once.
+
+    Args:
+        model: whose decoder has `layers` and `norm`, and which has `lm_head`.
+        layers: how many; see `spaced_layers`.
+        k: alternatives kept per token and layer.
+
+    Raises:
+        UserError: the model has no intermediate layer.
+    """
+
+    BLOCK = 2**25  # logits of intermediate layers that are held at once
+
+    def __init__(self, model: PreTrainedModel, layers: int, k: int) -> None:
+        self._decoder, self._head = model.model.language_model, model.lm_head
+        self.depth = len(self._decoder.layers)
+        self.numbers = spaced_layers(layers, self.depth)
+        if not self.numbers:
+            raise UserError(f"layers: the model has {self.depth} layer, so none in between; set layers = 0")
+        self.k = k
+        self._seen: list[torch.Tensor] = []  # of this step: a state for each layer, then the last one
+        self._held: list[torch.Tensor] = []  # states [layers, batch, width] of steps
+        self._tokens: list[torch.Tensor] = []  # [batch], of the same steps
+        self._states: list[torch.Tensor] = []  # [batch, width], the last ones of all steps
+        self._kept: list[tuple[torch.Tensor, ...]] = []
+        self._hooks: list = []
+
+    def __enter__(self) -> Self:
+        modules = [*(self._decoder.layers[number - 1] for number in self.numbers), self._decoder.norm]
+        self._hooks = [module.register_forward_hook(self._see) for module in modules]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _see(self, module: object, inputs: tuple, output: torch.Tensor | tuple) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        self._seen.append(states[:, -1].clone())  # a view would keep the whole prompt's states
+
+    def record(self, logits: torch.Tensor) -> None:
+        """Record a step whose logits are [batch, vocabulary]; called after the model's pass."""
+        import torch
+
+        *states, last = self._seen
+        self._seen = []
+        self._states.append(last.to(torch.float16))
+        self._tokens.append(logits.argmax(-1))
+        self._held.append(torch.stack([state.to(last.device) for state in states]))
+        if len(self._held) * len(self.numbers) * logits.numel() >= self.BLOCK:
+            self._condense()
+
+    def _condense(self) -> None:
+        import torch
+
+        states, tokens = torch.stack(self._held), torch.stack(self._tokens)
+        self._held, self._tokens = [], []
+        # `forward` itself, which does not call the hooks
+        logits = self._head.forward(self._decoder.norm.forward(states)).float()
+        total = logits.logsumexp(-1, keepdim=True)
+        top = logits.topk(self.k)
+        chosen = tokens[:, None, :, None].expand(*logits.shape[:-1], 1).to(logits.device)
+        values = (top.values - total, logits.gather(-1, chosen) - total)
+        self._kept.append((top.indices.int(), *(v.to(torch.float16) for v in values)))
+
+    def evidence(self) -> list[LayerEvidence]:
+        """The evidence of each row of the batch, of all its steps and with the states of all of them."""
+        import torch
+
+        from ..runs.evidence import LayerEvidence
+
+        if self._held:
+            self._condense()
+        # [steps, layers, batch, ...] -> [batch, steps, layers, ...]
+        arrays = (torch.cat(parts).movedim(2, 0).cpu().numpy() for parts in zip(*self._kept, strict=True))
+        ids, logprobs, chosen = arrays
+        states = torch.stack(self._states, 1).cpu().numpy()
+        return [
+            LayerEvidence(self.depth, self.numbers, *row[:2], row[2][..., 0], row[3])
+            for row in zip(ids, logprobs, chosen, states, strict=True)
+        ]
+
+
+def spaced_layers(n: int, depth: int) -> list[int]:
+    """Numbers of n evenly spaced intermediate layers of a model with `depth`, from 1, ascending; at most all of them.
+
+    The last layer is not among them, because its predictions are the model's own.
+    """
+    n = min(n, depth - 1)
+    return [round((i + 1) * depth / (n + 1)) for i in range(n)]

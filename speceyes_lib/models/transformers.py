@@ -22,7 +22,7 @@ from ..runs.provenance import folder_hash
 from ..tasks.hub import ITEMS
 from ..tasks.images import ImageSpec, resized_view
 from .base import BackendType, Generation, GenerationRequest, generate_isolated, grey_picture_request
-from .decoding import EvidenceRecorder, decode_batch
+from .decoding import EvidenceRecorder, LayerRecorder, decode_batch
 from .model_files import fault_of
 from .picture_memory import Kept, PictureMemory, Row
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import DynamicCache
 
+LAYER_K = 16  # alternatives kept per token and intermediate layer, at most
 SUPPORTED = ("Qwen3VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
 
@@ -129,7 +130,7 @@ class TransformersBackend:
             )
         batches: dict[tuple, list[int]] = {}
         for i, r in enumerate(requests):
-            settings = (r.max_new_tokens, r.stop, r.evidence_k, r.reuse, r.temperature)
+            settings = (r.max_new_tokens, r.stop, r.evidence_k, r.layers, r.reuse, r.temperature)
             batches.setdefault(settings, []).append(i)
         generations: dict[int, Generation] = {}
         for members in batches.values():
@@ -164,20 +165,39 @@ class TransformersBackend:
             "max_pixels": self.image_spec.max_pixels,
         }
 
+    @property
+    def depth(self) -> int:
+        """Layers of the language model."""
+        return len(self.model.model.language_model.layers)
+
+    @contextlib.contextmanager
+    def cut_off_behind(self, layer: int) -> Iterator[None]:
+        """Within this block the language model ends behind this layer, counted from 1; norm and head stay."""
+        decoder = self.model.model.language_model
+        every = decoder.layers
+        decoder.layers = every[:layer]
+        try:
+            yield
+        finally:
+            decoder.layers = every
+
     # ---------------------------------------------------------------------------------------- one batch
     def _generate_batch(
         self, requests: list[GenerationRequest], unwanted: Callable[[], Container[str]] | None
     ) -> list[Generation]:
         first, rows = requests[0], [self.prepared_row(r) for r in requests]
         inputs = self.batch_tensors(rows, remember=first.reuse != "nothing")
-        recorder = EvidenceRecorder(first.evidence_k) if first.evidence_k else None
+        inside = (
+            LayerRecorder(self.model, first.layers, min(LAYER_K, first.evidence_k)) if first.layers else None
+        )
+        recorder = EvidenceRecorder(first.evidence_k, inside) if first.evidence_k else None
         stopped = self._stopping(first.stop) if first.stop else None
 
         def given_up() -> list[int]:
             ids = unwanted()
             return [i for i, r in enumerate(requests) if r.id in ids]
 
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), inside or contextlib.nullcontext():
             decoded = decode_batch(
                 self.model,
                 inputs,
@@ -188,6 +208,7 @@ class TransformersBackend:
                 given_up if unwanted else None,
                 first.temperature,
             )
+            layers = inside.evidence() if inside else [None] * len(rows)
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
         generations = []
         for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, decoded, strict=True)):
@@ -196,7 +217,8 @@ class TransformersBackend:
                 ids, logprobs = top_ids[: len(tokens), i], top_logprobs[: len(tokens), i]
                 texts = tuple(map(self._token_text, tokens))
                 # greedy: the chosen token is the highest
-                evidence = Evidence(tokens, texts, logprobs[:, 0], ids, logprobs)
+                within = layers[i] and layers[i].of_tokens(range(len(tokens)))
+                evidence = Evidence(tokens, texts, logprobs[:, 0], ids, logprobs, within)
                 first_texts = tuple(map(self._token_text, top_ids[0, i].tolist()))
             text = _cut(self.decode(tokens), request.stop)
             reason = "stop" if ended else "length"

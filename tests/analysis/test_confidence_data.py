@@ -13,6 +13,7 @@ from synthetic_run import TASKS, make_run, write_answers, write_verdicts
 
 from speceyes_lib.analysis import ablations, confidence_data, score_comparison
 from speceyes_lib.analysis.reported import KS, read_reported, reported_points
+from speceyes_lib.errors import UserError
 from speceyes_lib.gating import certificates, scores
 from speceyes_lib.gating.separability import PAPER_SCORES
 from speceyes_lib.params import ConfidenceParams
@@ -21,8 +22,10 @@ from speceyes_lib.replay import outcomes, replay_data
 from speceyes_lib.report import show, tables
 from speceyes_lib.report.columns import as_text
 from speceyes_lib.report.plots import confidence, cost, gate
+from speceyes_lib.runs import recorded_run
 from speceyes_lib.runs.arms import ROUTERS
-from speceyes_lib.runs.evidence import Evidence
+from speceyes_lib.runs.evidence import Evidence, LayerEvidence
+from speceyes_lib.runs.own_scores import add_scores
 from speceyes_lib.runs.records import DraftRecord, RouterRecord
 from speceyes_lib.runs.stage import StageStore
 from speceyes_lib.stats.resampling import Bootstrap
@@ -33,7 +36,7 @@ NEAR = pd.DataFrame({"gap": [0.0, 4.0], "min": [0.99, 1.0], "tie_aware": [0.0, 0
 
 
 def evidence_of(record: DraftRecord, rng: np.random.Generator) -> Evidence:
-    """Two tokens whose top candidates are as far apart as the recorded score is high."""
+    """Two tokens whose top candidates are as far apart as the recorded score is high, and what two layers said."""
     gap = 10 * (record.scores["min"] - 0.85)
     z = np.sort(rng.normal(-8, 1, (2, K_STORED)), axis=1)[:, ::-1]
     z[:, 0], z[:, 1] = 0.0, -max(gap, 0.01)
@@ -41,7 +44,10 @@ def evidence_of(record: DraftRecord, rng: np.random.Generator) -> Evidence:
     top = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     ids = np.tile(np.arange(K_STORED), (2, 1))
     ids[0, 0] = len(record.answer) + 100  # the token of the answer's first letters
-    return Evidence([ids[0, 0], 0], (record.answer[:2], record.answer[2:]), top[:, 0], ids, top)
+    inside = np.repeat(top[:, None, :4], 2, axis=1)
+    state = rng.normal(gap, 1, (1, 5))
+    layers = LayerEvidence(3, [1, 2], np.repeat(ids[:, None, :4], 2, axis=1), inside, inside[..., 0], state)
+    return Evidence([ids[0, 0], 0], (record.answer[:2], record.answer[2:]), top[:, 0], ids, top, layers)
 
 
 def store(run: str, seed: int, per_task: int, whole: bool) -> None:
@@ -114,7 +120,9 @@ def test_a_whole_run_has_every_score_and_lacks_nothing(whole):
 def test_a_bare_run_says_what_it_lacks():
     result = confidence_data.gather_confidence(params("bare"))
     assert set(result.scores) == {"min", "mean", "bottom20", "log", "combination"}
-    assert set(result.missing) == {"scores from evidence, other K", "router's own score"}
+    inside = "settling, layer_agreement, layer_margin, probe"
+    assert set(result.missing) == {"scores from evidence, other K", "router's own score", inside}
+    assert "layers = 0" in result.missing[inside]
     base = replace(result.setting, threshold=THRESHOLD)
     for axis, values, lacks in (("k", KS, {32, 48, 80, 96}), ("router", ROUTERS, {"small"})):
         rows = ablations.replayed_sweep(result.data, base, axis, values, same_coverage=True)
@@ -128,6 +136,26 @@ def test_scores_of_a_stored_run_are_those_of_its_evidence(whole):
     assert whole.data.score("tie_aware") is not None
     named = whole.scores["options"].notna()
     assert named.mean() > 0.5
+
+
+def test_scores_of_layers_are_compared_and_certified_like_the_others(whole):
+    names = [name for name, score in scores.SCORES.items() if score.needs.startswith("layers")]
+    compared = whole.compared((0.5,), Bootstrap(draws=20)).set_index("score")
+    assert compared.loc[names, "accuracy_at_50_pct"].notna().all()
+    assert compared.loc["probe", "ece"] >= 0
+    rules = certificates.certification_rules(passes=0.3)
+    for name in names:
+        rows = certificates.certify(whole.to_certify(name), rules, repeats=1).set_index("rule")
+        assert rows.loc["wrong_passes", "target_pct"] == 30
+
+
+def test_a_score_that_was_added_under_a_name_of_this_suite_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
+    store("named", 1, 2, whole=False)
+    ids = set(recorded_run.open("named", tasks=TASKS).records("collect"))
+    add_scores("named", "probe", dict.fromkeys(ids, 0.5), ids, replace=False)
+    with pytest.raises(UserError, match=r"scores/probe\.csv"):
+        confidence_data.gather_confidence(params("named"))
 
 
 def test_samples_to_certify_are_those_that_the_gate_sees(whole):

@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from speceyes_lib.agents import prompt_sets
@@ -17,6 +19,7 @@ from speceyes_lib.errors import ConfigError, UserError
 from speceyes_lib.gating.separability import PAPER_SCORES, score_answer
 from speceyes_lib.models import transformers as transformers_backend
 from speceyes_lib.models.base import Backend, GenerationRequest
+from speceyes_lib.models.decoding import LayerRecorder, spaced_layers
 from speceyes_lib.models.transformers import SUPPORTED, TransformersBackend, check_architecture, normalise
 from speceyes_lib.tasks.images import ImageSpec, resized_view, view_size
 from tests.conftest import MODELS
@@ -375,3 +378,79 @@ def test_info_identifies_the_model_without_a_folder_of_this_machine(tiny_draft):
     assert info["architecture"] == "Qwen3VLForConditionalGeneration"
     assert len(info["fingerprint"]) == 64
     assert str(MODELS.parent) not in json.dumps(info)
+
+
+# ------------------------------------------------------------------------------------------ intermediate layers
+
+
+@pytest.fixture(scope="module")
+def seen_inside(tiny_draft, requests):
+    """The same answers, with what every intermediate layer predicted."""
+    return tiny_draft.generate([replace(r, layers=99) for r in requests])
+
+
+def test_recording_layers_changes_no_answer_and_no_other_evidence(batched, seen_inside):
+    for plain, inside in zip(batched, seen_inside, strict=True):
+        assert (plain.text, plain.token_ids) == (inside.text, inside.token_ids)
+        assert plain.evidence.equals(replace(inside.evidence, layers=None))
+
+
+def test_a_layer_predicts_what_the_model_cut_off_behind_it_answers(tiny_draft, requests, seen_inside):
+    import torch
+
+    depth, inputs = tiny_draft.depth, plain_inputs(tiny_draft, requests[:5])
+    for at in range(depth - 1):
+        with tiny_draft.cut_off_behind(at + 1), torch.inference_mode():
+            logits = tiny_draft.model(**inputs, logits_to_keep=1).logits[:, -1]
+        expected = logits.double().log_softmax(-1)
+        for row, generation in zip(expected, seen_inside[:5], strict=True):
+            layers = generation.evidence.layers
+            assert (layers.depth, layers.numbers.tolist()) == (depth, list(range(1, depth)))
+            top = row.sort(descending=True)
+            assert layers.top_ids[0, at, 0] == top.indices[0]
+            np.testing.assert_allclose(
+                layers.top_logprobs[0, at], top.values[: layers.k], rtol=2e-3, atol=1e-3
+            )
+            chosen = row[generation.token_ids[0]]
+            np.testing.assert_allclose(layers.chosen_logprobs[0, at], chosen, rtol=2e-3, atol=1e-3)
+
+
+def test_the_state_of_a_token_is_what_the_head_predicts_it_from(tiny_draft, seen_inside):
+    head = tiny_draft.model.lm_head.weight.detach().numpy().astype(float)
+    for generation in seen_inside[:5]:
+        evidence = generation.evidence
+        assert evidence.layers.hidden.shape == (evidence.n_tokens, head.shape[1])
+        logits = evidence.layers.hidden.astype(float) @ head.T
+        assert logits.argmax(1).tolist() == evidence.token_ids.tolist()
+
+
+def test_layers_are_the_same_alone_in_a_batch_and_condensed_step_by_step(tiny_draft, requests, seen_inside):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LayerRecorder, "BLOCK", 1)
+        for request, expected in zip(requests[:3], seen_inside, strict=False):
+            (alone,) = tiny_draft.generate(like(request, layers=99))
+            a, b = alone.evidence.layers, expected.evidence.layers
+            assert a.top_ids[..., 0].tolist() == b.top_ids[..., 0].tolist()
+            np.testing.assert_allclose(a.chosen_logprobs, b.chosen_logprobs, rtol=5e-3, atol=5e-3)
+
+
+def test_both_architectures_have_layers_and_each_request_its_own_number(tiny_agent, scene_samples):
+    request = requests_for(scene_samples[:1], tiny_agent, max_new_tokens=6, evidence_k=8, layers=1)[0]
+    one, none = tiny_agent.generate([request, replace(request, layers=0)])
+    assert one.evidence.layers.top_ids.shape == (6, 1, 8)
+    assert none.evidence.layers is None
+    assert one.token_ids == none.token_ids
+
+
+def test_layers_without_evidence_are_refused():
+    with pytest.raises(ValueError, match="evidence_k"):
+        GenerationRequest("x", [], 2, layers=2)
+
+
+@given(st.integers(1, 80), st.integers(2, 80))
+def test_layers_are_spaced_evenly_and_the_last_is_not_among_them(n, depth):
+    numbers = spaced_layers(n, depth)
+    assert len(numbers) == min(n, depth - 1)
+    gaps = np.diff([0, *numbers, depth])
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 2

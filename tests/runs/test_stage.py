@@ -10,17 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.errors import StageError, UserError
 from speceyes_lib.paths import stage_dir
-from speceyes_lib.runs.evidence import Evidence
+from speceyes_lib.runs.checksums import altered_evidence, read_sums
+from speceyes_lib.runs.evidence import Evidence, LayerEvidence
 from speceyes_lib.runs.files import StoreError
 from speceyes_lib.runs.reading import is_finished, read_evidence, read_manifest, read_stage, to_frame
 from speceyes_lib.runs.records import SCHEMA_VERSION, Counts, DraftRecord, Failure
@@ -241,6 +244,55 @@ def test_an_error_in_the_work_leaves_what_was_appended(folder):
         raise ZeroDivisionError
     with open_store(folder) as store:
         assert store.done_ids == {IDS[0]}
+
+
+# ------------------------------------------------------------------ evidence of layers
+
+
+def layered_evidence_of(key: str) -> Evidence | None:
+    """The same with two intermediate layers of three alternatives, and the state of one token or of none."""
+    evidence = evidence_of(key)
+    if evidence is None:
+        return None
+    t, rng = evidence.n_tokens, np.random.default_rng(1)
+    top = -np.sort(rng.exponential(3, (t, 2, 3)))
+    hidden = rng.normal(size=(min(t, 1), 4))
+    layers = LayerEvidence(6, [2, 4], rng.integers(0, 9, (t, 2, 3)), top, top[..., 0] - 1, hidden)
+    return replace(evidence, layers=layers)
+
+
+def columns_of(folder: Path) -> set[str]:
+    return {name for name in pq.read_schema(folder / "evidence.parquet").names if name.startswith("layer_")}
+
+
+def test_layers_are_stored_resumed_and_finished_again(folder):
+    for upto in (30, len(IDS)):
+        with open_store(folder) as store:
+            for key in [key for key in IDS[:upto] if key not in store.done_ids]:
+                store.append(record_of(key), layered_evidence_of(key))
+    for _ in range(2):
+        with open_store(folder) as store:
+            store.finish()
+        expected = {key: e for key in IDS if (e := layered_evidence_of(key))}
+        observed = read_evidence(folder)
+        assert observed.keys() == expected.keys()
+        assert all(observed[key].equals(expected[key]) for key in expected)
+        assert not altered_evidence(folder, IDS, read_sums(folder))
+        (folder / "manifest.json").unlink()
+    assert len(columns_of(folder)) == 8
+
+
+def test_a_file_without_layers_has_no_column_of_them_and_says_so_by_its_answers(finished):
+    assert columns_of(finished) == set()
+    assert {e.layers for e in read_evidence(finished).values()} == {None}
+
+
+def test_answers_with_and_without_layers_are_not_mixed_in_silence(folder):
+    with open_store(folder, expected_ids=IDS[:2]) as store:
+        store.append(record_of(IDS[0]), layered_evidence_of(IDS[0]))
+        store.append(record_of(IDS[1]), evidence_of(IDS[1]))
+        with pytest.raises(ValueError, match=IDS[1]):
+            store.finish()
 
 
 # ------------------------------------------------------------------ refusals

@@ -123,7 +123,7 @@ def rolling_by_rank(curves: pd.DataFrame) -> Figure:
         ylim=(0, 103),
     )
     if names:
-        ax.legend(loc="lower right")
+        ax.legend(loc="lower right", ncols=1 + len(names) // 14)
     return figure
 
 
@@ -143,7 +143,7 @@ def risk_coverage(curves: pd.DataFrame) -> Figure:
         ylim=(0, None),
     )
     if ax.lines:
-        ax.legend(loc="upper left", title="AURC", title_fontsize=7)
+        ax.legend(loc="upper left", title="AURC", title_fontsize=7, ncols=1 + len(ax.lines) // 14)
     return figure
 
 
@@ -153,8 +153,10 @@ def reliability(bins: pd.DataFrame) -> Figure:
     if not len(bins):
         return style.nothing("none of the run's scores is a probability")
     names = list(dict.fromkeys(bins["score"]))
-    size = (min(style.PAGE_IN, 0.7 + 2.1 * len(names)), 2.35)
-    figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
+    rows = 1 if len(names) <= 5 else 2
+    across = -(-len(names) // rows)
+    size = (min(style.PAGE_IN, 0.7 + 2.1 * across), 2.35 * rows)
+    figure, axes = plt.subplots(rows, across, figsize=size, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
         part = bins[bins["score"] == name]
         ax.plot([0, 100], [0, 100], color=style.MUTED, lw=0.8, ls=":")
@@ -162,7 +164,10 @@ def reliability(bins: pd.DataFrame) -> Figure:
         ax.errorbar(part["promised_pct"], part["accuracy_pct"], yerr=style.errors(part), **look)
         low = max(0, 10 * np.floor(part[["promised_pct", "low_pct"]].min().min() / 10))
         ax.set(title=score_of(name).label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
-    axes.flat[0].set_ylabel("came true, %")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("came true, %")
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
     return figure
 
 

@@ -78,6 +78,10 @@ SCORE_COLORS = {
     "options": "#E7298A",
     "router": "#8DA0CB",
     "combination": "#005F73",
+    "settling": "#1B9E77",
+    "layer_agreement": "#A6761D",
+    "layer_margin": "#7570B3",
+    "probe": "#D95F02",
 }
 
 
