@@ -319,10 +319,24 @@ class DraftParams(FunnelParams):
     section = "draft"
     shown = (
         *("run", "tasks", "data_root", "limit", "draft_model", "prompts"),
-        *("batch_size", "max_new_tokens", "k_store", "k", "slope"),
+        *("batch_size", "max_new_tokens", "k_store", "k", "slope", "layers"),
     )
 
     max_new_tokens: DraftTokens = 20
+    layers: int = field(0, "intermediate layers to record, evenly spaced (local models only); 0: none", ge=0)
+
+    @model_validator(mode="after")
+    def _layers_are_local(self) -> Self:
+        if self.layers and backend_type(self.draft_model).served:
+            raise ValueError(
+                f"layers = {self.layers}, but draft_model is served, and no server returns what its layers predict; "
+                "set layers = 0, or name the folder of a local model"
+            )
+        return self
+
+    def stage_config(self) -> dict[str, Any]:
+        """See `NotebookParams.stage_config`. What is off has no key, as in runs from before there was a choice."""
+        return {n: v for n, v in super().stage_config().items() if v or n != "layers"}
 
 
 class AgentParams(FunnelParams, GateParams):
@@ -515,6 +529,20 @@ class OwnResultsParams(CertifyingParams):
     shown = ("run", "tasks", "score", "risk_target", "loss_target", "delta", "repeats", "seed")
 
 
+class LayerGatesParams(GateAnalysisParams, ResampledParams):
+    """study_layer_gates: what the layers inside the draft model add to the scores of its output."""
+
+    section = "layer_gates"
+    shown = (
+        *("run", "tasks", "if_changed", "layers", "score", "threshold_from", "pass_target"),
+        *("repeats", "bootstrap", "seed"),
+    )
+
+    layers: Count = field(99, "intermediate layers to record where the run has none; 99: all")
+    pass_target: Share = field(0.2, "certified: share of wrong drafts that are accepted, at most")
+    repeats: Count = field(20, "random divisions that the certificate is tried on")
+
+
 class CostsParams(GateAnalysisParams):
     """04_costs: when the gate pays, where the time goes, and how many replicas of which model answer most."""
 
@@ -703,6 +731,7 @@ NOTEBOOKS: dict[str, type[StageParams]] = {
 BY_HAND: dict[str, type[Params]] = {
     "study_replay_fidelity": FidelityParams,
     "study_position_bias": PositionBiasParams,
+    "study_layer_gates": LayerGatesParams,
     "study_own_results": OwnResultsParams,
     "study_reported_numbers": ReportedNumbersParams,
     "train_demo_models": TrainParams,

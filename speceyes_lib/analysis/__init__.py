@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "audit": ("audit_reported",),
         "confidence_data": ("gather_confidence", "rule_results"),
         "fidelity": ("compare_with_replay", "run_fidelity", "write_fidelity"),
+        "layer_gates": ("look_inside",),
         "own_results": ("gather_own_results",),
         "paper_comparison": ("gather_paper",),
         "position_bias": ("by_order", "by_place", "drafting", "run_orders"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import ConfigError, build
+from ..errors import ConfigError
 from ..inference.stages import Progress, run_draft_stage
 from ..judging.rules import judge, named_option
 from ..params import DraftParams, PositionBiasParams
@@ -25,10 +25,10 @@ from ..runs.stage import finish_stage
 from ..stats import paired, proportions
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.sample import LETTERS, shown_as
+from .redrafting import PUBLISHED, redrafting
 from .summary import groups_of
 
 STAGE = "study_position_bias"
-PUBLISHED = "as_published"
 
 
 @dataclass(frozen=True)
@@ -102,23 +102,9 @@ def run_orders(params: PositionBiasParams, progress: Progress) -> OrderPasses:
 
 def drafting(params: PositionBiasParams, order: str) -> DraftParams:
     """The parameters of one pass: those of the run's own stage 01, with another order."""
-    config = recorded_run.open(params.run, tasks=params.tasks).config(DRAFT_STAGE)
-    if "imported_from" in config:
-        raise ConfigError(
-            f"run: the drafts of {params.run} were imported and their model is not known; name a run that was run here"
-        )
-    known = {name: value for name, value in config.items() if name in DraftParams.model_fields}
-    if params.draft_model:
-        known["draft_model"] = params.draft_model
-    published = build(DraftParams, known, f"stage 01 of run {params.run}")
-    if published.option_order != PUBLISHED:
-        raise ConfigError(
-            f"run: the drafts of {params.run} were made with option_order = {published.option_order!r}; "
-            f"name a run whose options were shown {PUBLISHED}"
-        )
-    changed = params.model_dump(include={"tasks", "if_changed", "option_seed"})
-    changed |= {"run": _run_of(params, order), "option_order": order}
-    return published.model_copy(update=changed)
+    changes = params.model_dump(include={"if_changed", "option_seed"}) | {"option_order": order}
+    suffix = "" if order == PUBLISHED else order
+    return redrafting(params.run, params.tasks, suffix, params.draft_model, **changes)
 
 
 def _run_of(params: PositionBiasParams, order: str) -> str:

@@ -218,7 +218,7 @@ def _drafts(params: DraftParams, wording: PromptSet, models: LoadedModels, sampl
         samples,
         backend=models["draft"],
         prompts=wording,
-        drafting=Drafting(params.max_new_tokens, params.k_store, params.k, params.slope),
+        drafting=Drafting(params.max_new_tokens, params.k_store, params.k, params.slope, params.layers),
         batch_size=params.batch_size,
         concurrent=_served(models["draft"]),
         accept_failures=params.accept_failures,

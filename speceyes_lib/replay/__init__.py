@@ -5,6 +5,7 @@ from ..exports import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "early_exit": ("saved_share",),
         "replay_data": ("NotRecorded", "ReplayData", "load"),
         "settings": ("Setting", "grid"),
         "outcomes": ("curve", "decisions", "ledger", "replay"),

@@ -74,6 +74,9 @@ FIGURES = {
          "What each correction moves between two scoring protocols."),
         ("position_bias", "study_position_bias", "position_bias.accuracy_by_place",
          "Accuracy of the drafts by the order of their options."),
+        ("early_exit", "study_layer_gates", "layers.early_exit",
+         ("The layer at which drafts settle, and what leaving there keeps of their accuracy. The star is the ceiling: "
+          "no answer changes.")),
         ("tool_timeline", "study_tool_speculation", "timeline.task_timeline",
          "One task: actor, speculator and tools over time."),
         ("tool_share", "study_tool_speculation", "timeline.speedup_by_tool_share",

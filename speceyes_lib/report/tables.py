@@ -124,6 +124,30 @@ TABLES: dict[str, Sequence[Column] | Callable[[pd.DataFrame], Sequence[Column]]]
     ),
     "auroc": auroc_columns,
     "scores": score_columns,
+    # layer_gates.LayerRun.certified
+    "layer_certificates": (
+        Column("score", format=lambda name: score_of(name).label),
+        Column("coverage_pct", "accepted %", ".1f"),
+        Column("target_pct", "wrong drafts accepted: at most %", ".1f"),
+        Column("risk_pct", "held out %", ".1f"),
+        Column("risk_largest_pct", "largest", ".1f"),
+        Column("gain_pp", "accuracy less agent's", "+.2f"),
+        Column("speedup", format=".2f", unit="x"),
+        Column("repeats", format=COUNT),
+    ),
+    # layer_gates.LayerRun.early_exits
+    "early_exits": (
+        Column("rule"),
+        Column("first", "from layer", COUNT),
+        Column("threshold", "if at least", "g"),
+        Column("layers", "layers a token", ".2f"),
+        Column("saved_pct", "layers saved %", ".1f"),
+        *map(Column, ("n", "n_changed", "n_inexact", "won", "lost")),
+        Column("accuracy_pct", "accuracy %", ".1f"),
+        Column(
+            "diff_pp", "less the whole draft's [95 %]", "+.1f", ("diff_low_pp", "diff_high_pp"), unit=" pp"
+        ),
+    ),
     # position_bias.by_order
     "position_bias": (
         Column("task", format=split_label),

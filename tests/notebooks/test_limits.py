@@ -24,8 +24,9 @@ MODULES = WINGS | {
     for path in (ROOT / LIBRARY).glob("*/*.py")
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# subjects of their own: own results, speculative tool calls, and the training of agents
+# subjects of their own: gates beside the paper's, own results, speculative tool calls, and the training of agents
 OTHER_SUBJECTS = {
+    "study_layer_gates",
     "study_own_results",
     "study_deepeyes_recipe",
     "read_training_run",

@@ -29,6 +29,7 @@ BOXES = {
     "study_deepeyes_recipe": (15, -5, 14, 4, "recipe by RL"),
     "read_training_run": (31, -5, 14, 4, "a run of training"),
     "explore_training": (47, -5, 14, 4, "its trajectories"),
+    "study_layer_gates": (63, -5, 14, 4, "layers of the draft"),
 }
 _ARROWS = (  # from (x, y) to (x, y)
     ((11, 15), (15, 15)),
