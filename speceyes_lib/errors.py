@@ -71,6 +71,13 @@ class StageError(UserError):
     """A stage whose predecessor is missing, unfinished or from another schema version."""
 
 
+class ContradictionError(UserError):
+    """Numbers of one result that cannot all be right: a fault of the program, which no user can mend.
+
+    It stops the notebook that would have shown them.
+    """
+
+
 class JobError(_Sentence):
     """A notebook that failed. Its executed copy holds the error."""
 

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = exports(
         "paper_comparison": ("gather_paper",),
         "position_bias": ("by_order", "by_place", "drafting", "run_orders"),
         "reported": ("read_reported", "reported_points"),
-        "results": ("auroc_results",),
+        "results": ("auroc_results", "check_cells"),
         "run_result": ("summarised",),
         "guess_gate": (
             "calibrate_guesses",

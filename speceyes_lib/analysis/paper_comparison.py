@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
 from ..errors import StageError, UserError
@@ -17,6 +16,7 @@ from ..gating.separability import PAPER_SCORES
 from ..gating.threshold import read_operating_point
 from ..params import FiguresParams
 from ..replay import outcomes, replay_data
+from ..replay.replay_data import NotRecorded
 from ..replay.settings import Setting
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
@@ -24,8 +24,8 @@ from ..runs.recorded_run import GATE
 from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
 from .reported import BATCH_SIZES, KS, TABLES, read_reported
-from .results import COLUMNS, measured_results, method_of, reported_results
-from .run_result import RunResult, gate_of
+from .results import measured_results, method_of, reported_results
+from .run_result import RunResult, add_predictions, gate_of
 
 AGENTS = (1, 2, 4, 8, 16, 32)
 
@@ -75,15 +75,25 @@ class PaperData:
             return pd.DataFrame()
         thresholds = self._thresholds()
         thresholds.pop(self.gate["score"], None)
-        settings = [replace(self.setting, score=score, threshold=t) for score, t in thresholds.items()]
-        if not settings:
-            return pd.DataFrame()
-        rows = outcomes.replay(self.data, settings)
-        self._note_refusals(rows, "score")
-        rows = rows[(rows["status"] == "ok") & (rows["task"] != "pooled")].rename(columns={"task": "split"})
-        rows = rows.assign(source="measured", agent=self.params.run, method="speceyes_" + rows["score"])
-        rows = rows.assign(speedup_low=np.nan, speedup_high=np.nan, how="replayed")
-        return rows[[*COLUMNS, "how"]].reset_index(drop=True)
+        parts = []
+        for score, threshold in thresholds.items():
+            setting = replace(self.setting, score=score, threshold=threshold)
+            try:
+                parts.append(self._with_gate(setting))
+            except NotRecorded as error:
+                self._note([f"score {score}: {error}"])
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def _with_gate(self, setting: Setting) -> pd.DataFrame:
+        """The rows of the funnel with another gate. Its times are those of the arms, by one method for all rows."""
+        decided = outcomes.decisions(self.data, setting).set_index("id")["decision"]
+        accepted = self.run.frame["id"].map(decided).eq("accepted")
+        frame = sample_frame.with_gate(self.run.frame, "gated_otherwise", accepted)
+        reference = "baseline" if "baseline" in self.run.summary["arms"] else None
+        entries = summary.arm_summary(frame, "gated_otherwise", self.params.resampling, reference)
+        add_predictions(entries, outcomes.replay(self.data, setting).set_index("task")["speedup"])
+        replayed = {"run": self.params.run, "gate": {"score": setting.score}, "arms": {"gated": entries}}
+        return measured_results(replayed, how="replayed")
 
     def _thresholds(self) -> dict[str, float]:
         """Score -> threshold by the rule that chose the gate's, on the set it was chosen on."""
@@ -197,10 +207,8 @@ def gather_paper(params: FiguresParams, run: RunResult | None) -> PaperData:
     """The data for the figures; `run` as `analysis.summarised` returns it. Missing parts are named, not fatal."""
     if run is None:
         return PaperData(params, None, None, {}, "")
-    gate, missing, data, agent = gate_of(params, run.recorded), [], None, "deepeyes"
-    if "collect" in params.arms:
-        data = replay_data.load(run.recorded)
-    else:
+    gate, missing, agent = gate_of(params, run.recorded), [], "deepeyes"
+    if run.data is None:
         missing.append("Ablations: they are replayed from the arm `collect`, which this run does not have.")
     if gate.get("threshold") is None:
         gate.pop("threshold", None)
@@ -208,4 +216,4 @@ def gather_paper(params: FiguresParams, run: RunResult | None) -> PaperData:
     arms = [arm for arm in ("gated", "collect", "baseline") if arm in params.arms]
     if arms:
         agent = run.recorded.config(f"02_{arms[0]}").get("agent", agent)
-    return PaperData(params, run, data, gate, agent, missing)
+    return PaperData(params, run, run.data, gate, agent, missing)

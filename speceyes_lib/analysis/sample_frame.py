@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import StageError
 from ..gating.scores import score_answers
@@ -120,9 +120,9 @@ def _instrumented(records: Mapping[str, AgentRecord], judged: Mapping[str, Judge
 def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the arms that the instrumented pass answers without running anything again.
 
-    `draft_only`: stage 01 as it ran. `router_only`: Phase I decides alone, every draft it lets through is taken.
-    It is charged decode + router + (draft or agent with its tools), as measured in `collect` and stage 01; the
-    agent as measured in `baseline` where that ran, because there, as in `gated`, agents run one at a time.
+    `draft_only`: stage 01 as it ran. `router_only`: Phase I decides alone, every draft it lets through is taken. Where
+    `gated` ran, it is that arm with another gate (`with_gate`). Otherwise it is charged decode + router + (draft or
+    agent with its tools), as measured in `collect` and stage 01; the agent as measured in `baseline` where that ran.
     `baseline_batched`, unless it was run as an arm of its own: the agents of `collect`, which advance together
     on every sample, without its router.
     """
@@ -161,7 +161,7 @@ def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
             "tool_s": frame["collect_tool_s"],
         },
     }
-    if frame["router_verdict"].isna().all():
+    if frame["router_verdict"].isna().all() or "gated_decision" in frame:
         del computed["router_only"]
     if frame["collect_wall_s"].isna().all():  # imported: how many agents ran together is unknown
         del computed["baseline_batched"]
@@ -171,7 +171,42 @@ def _with_computed_arms(frame: pd.DataFrame) -> pd.DataFrame:
             part["right"] = _right(part["verdict"])
             part["wall_s"] = part[list(PHASES)].sum(axis=1, min_count=len(PHASES))
             frame = pd.concat([frame, part[list(ARM_PARTS)].add_prefix(f"{arm}_")], axis=1)
+    if "gated_decision" in frame and frame["router_verdict"].notna().any():
+        frame = with_gate(frame, "router_only", to_draft)
     return frame
+
+
+def with_gate(frame: pd.DataFrame, name: str, accepted: ArrayLike) -> pd.DataFrame:
+    """The frame with one more arm: the funnel of the arm `gated`, if its gate accepted other drafts.
+
+    No second is predicted. A sample that `gated` decided in the same way has its answer, verdict and seconds, so that
+    equal decisions have equal times. A draft accepted only here saves its agent. One accepted only there has the answer
+    of `collect` and pays the agent as `baseline` measured it (missing where that did not run).
+
+    Args:
+        frame: see `samples`, with the arms `collect` and `gated`.
+        name: of the new arm.
+        accepted: bool [samples], the drafts that the gate accepts.
+    """
+    taken = pd.Series(np.asarray(accepted, dtype=bool), index=frame.index)
+    before, undrafted = frame["gated_decision"], frame["gated_decision"].eq("routed")
+    was_taken = before.eq("accepted")
+    part = frame[[f"gated_{p}" for p in ARM_PARTS]].rename(columns=lambda c: c.removeprefix("gated_"))
+    newly, no_longer = taken & ~was_taken, was_taken & ~taken
+    for phase in ("agent_s", "tool_s"):
+        alone = frame.get(f"baseline_{phase}", np.nan)
+        part[phase] = part[phase].mask(newly, 0.0).mask(no_longer, alone)
+    part["draft_s"] = part["draft_s"].mask(newly & undrafted, frame["draft_s"])
+    for column, draft, agent in (
+        ("answer", "draft_answer", "agent_answer"),
+        ("verdict", "draft_verdict", "collect_verdict"),
+    ):
+        part[column] = part[column].mask(newly, frame[draft]).mask(no_longer, frame[agent])
+    part["decision"] = before.mask(newly, "accepted").mask(no_longer, "rejected")
+    part["right"] = _right(part["verdict"])
+    changed_s = part[list(PHASES)].sum(axis=1, min_count=len(PHASES))
+    part["wall_s"] = part["wall_s"].mask(newly | no_longer, changed_s)
+    return pd.concat([frame, part[list(ARM_PARTS)].where(before.notna()).add_prefix(f"{name}_")], axis=1)
 
 
 def right_of(frame: pd.DataFrame, who: str) -> pd.Series:

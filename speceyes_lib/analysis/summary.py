@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,10 +16,10 @@ from ..gating.threshold import choose_threshold as gate_rule
 from ..params import GateAnalysisParams, StageParams
 from ..paths import resolve
 from ..runs import recorded_run
-from ..runs.provenance import environment, folder_hash
+from ..runs.provenance import environment, folder_hash, text_hash
 from ..stats import proportions, ranking
 from ..stats.intervals import Estimate, finite_or_none, proportion
-from ..stats.paired import PairedTest, paired_test, speedup
+from ..stats.paired import PairedTest, mean_speedup, paired_test, speedup
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.registry import HARD_BELOW
 from .sample_frame import ARM_PARTS, arm, arms_of, right_of, routed
@@ -29,7 +29,7 @@ CLOCK = (
     "batched router and draft calls, its agent turns and its tools. Model load and warm-up are not included. "
     "baseline, gated and specreason run the agent one sample at a time and encode everything anew on every turn (the "
     "paper's setting); collect and the *_batched arms run many at a time and compute on a turn only what is new. "
-    "draft_only is stage 01 as it ran; router_only is computed from the instrumented pass and baseline, not run; "
+    "draft_only is stage 01 as it ran; router_only is computed from what the other arms measured, not run; "
     "baseline_batched is the instrumented pass without its router, unless it was run as an arm of its own."
 )
 # an arm's speedup is over this one: the same agent setting, without the gate
@@ -58,8 +58,9 @@ def summarise(
 
     `arms` -> arm -> `pooled`, `average` (unweighted over splits) and `splits` -> task, each with `accuracy_pct`
     and its 95 % interval, `n`, `errors`, `unparsed`, `undecided`, `wall_s`, and against `REFERENCE` the `speedup`;
-    arms with a gate or router also `alpha`, `beta` (fractions) and `accepted_pct`. `comparisons` are paired on the same
-    samples. An arm that did not run is absent and named in `missing`. `gate` is passed through (threshold, rule).
+    arms with a gate or router also `alpha`, `beta` (fractions), `accepted_pct` and `decided`, which is equal for equal
+    decisions. `comparisons` are paired on the same samples. An arm that did not run is absent and named in `missing`.
+    `gate` is passed through (threshold, rule).
     """
     arms = arms_of(frame)
     present = [name for name in (*SUMMARY_ARMS, *EXTRA_ARMS) if name in arms]
@@ -70,7 +71,7 @@ def summarise(
         "intervals": "95 %, clustered by question (HR-Bench) and image (POPE) where these repeat, else Wilson",
         "n": len(frame),
         "gate": dict(gate or {}),
-        "arms": {name: _arm_summary(frame, name, bootstrap) for name in present},
+        "arms": {name: arm_summary(frame, name, bootstrap) for name in present},
         "missing": [name for name in SUMMARY_ARMS if name not in present],
         "comparisons": {
             f"{a}_vs_{b}": _by_split(frame, partial(_compared, a=a, b=b, bootstrap=bootstrap))
@@ -99,8 +100,12 @@ def _by_split(frame: pd.DataFrame, measure: Callable[[pd.DataFrame], dict]) -> d
     return {"pooled": measure(frame), "splits": splits}
 
 
-def _arm_summary(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
-    entries = _by_split(frame, lambda part: _measured(part, name, bootstrap))
+def arm_summary(
+    frame: pd.DataFrame, name: str, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP, reference: str | None = None
+) -> dict:
+    """The entry of one arm in `summarise`; `reference`: the arm that its speedup is over, None: of `REFERENCE`."""
+    reference = reference or REFERENCE.get(name)
+    entries = _by_split(frame, lambda part: _measured(part, name, reference, bootstrap))
     splits, pooled = entries["splits"].values(), entries["pooled"]
     # the unweighted mean of the splits' accuracies; whole groups of all splits are drawn for its interval
     part = _counted(arm(frame, name), protocol_of(frame))
@@ -109,10 +114,24 @@ def _arm_summary(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
     totals = {key: sum(split[key] for split in splits) for key in ("n", "errors", "unparsed", "undecided")}
     entries["average"] = _estimate("accuracy", mean) | totals | {"wall_s": pooled["wall_s"]}
     if "speedup" in pooled:
-        speedups = [split["speedup"] for split in splits]
-        unknown = not speedups or None in speedups
-        entries["average"]["speedup"] = None if unknown else float(np.mean(speedups))
+        entries["average"] |= _average_speedup(frame, name, reference, bootstrap, splits)
+    if "decided" in pooled:
+        entries["average"]["decided"] = pooled["decided"]
     return entries
+
+
+def _average_speedup(
+    frame: pd.DataFrame, name: str, reference: str, bootstrap: Bootstrap, splits: Collection[Mapping]
+) -> dict:
+    both = _paired(frame, name, reference)
+    if len(both) and both[["wall_s_a", "wall_s_b"]].notna().all(axis=None):
+        mean = mean_speedup(both["wall_s_b"], both["wall_s_a"], both["task"], groups_of(both), bootstrap)
+        value, low, high = (finite_or_none(v) for v in (mean.value, mean.low, mean.high))
+    else:
+        speedups = [split["speedup"] for split in splits]
+        value = None if not speedups or None in speedups else float(np.mean(speedups))
+        low = high = None
+    return {"speedup": value, "speedup_low": low, "speedup_high": high}
 
 
 def _counted(part: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -120,8 +139,8 @@ def _counted(part: pd.DataFrame, protocol: str) -> pd.DataFrame:
     return part[part["verdict"] != "error"] if protocol == "paper" else part
 
 
-def _measured(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
-    part, reference = arm(frame, name), REFERENCE.get(name)
+def _measured(frame: pd.DataFrame, name: str, reference: str | None, bootstrap: Bootstrap) -> dict:
+    part = arm(frame, name)
     counted = _counted(part, protocol_of(frame))
     share = proportions.accuracy(counted["right"], groups_of(counted), bootstrap)
     entry = {
@@ -141,6 +160,7 @@ def _measured(frame: pd.DataFrame, name: str, bootstrap: Bootstrap) -> dict:
             "alpha": finite_or_none(shares.alpha.value / 100),
             "beta": finite_or_none(shares.beta.value / 100),
             **_estimate("accepted", shares.accepted),
+            "decided": text_hash(sorted(part.loc[part["decision"] == "accepted", "id"]))[:12],
         }
     return entry
 

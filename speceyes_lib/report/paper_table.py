@@ -1,9 +1,11 @@
 """Table 1 of the paper, from the long form of `analysis/results.py`: as a styled table and as LaTeX.
 
 A block is one agent of one source. In each block and split the best accuracy and speedup are bold, the second best
-underlined. Equal values share a mark. The agent alone, whose speedup is 1 by definition, is not ranked by speedup. A
-method slower than its agent has a downward arrow. In a notebook measured values come with their interval and n. What
-a source does not have stays blank: nothing is filled in from another one.
+underlined. Equal values share a mark. A measured value is marked only where its interval lies above those of all that
+are lower: intervals that overlap do not say which method is better. The agent alone, whose speedup is 1 by definition,
+is not ranked by speedup. A method slower than its agent has a downward arrow. In a notebook measured values come with
+their interval and n, and a measured speedup with the one that replay predicts. What a source does not have stays blank:
+nothing is filled in from another one.
 """
 
 from __future__ import annotations
@@ -33,13 +35,11 @@ REPLAYED = "†"
 def layout(long: pd.DataFrame) -> pd.DataFrame:
     """The rows of Table 1 in its order, with their marks.
 
-    Columns of the long form, and `accuracy_mark`, `speedup_mark` ("best", "second" or ""), `slower` (bool), `replayed`
-    (bool: decided by replay, its clock predicted) and `how` as given, "run" where the long form does not say.
-    The reported draft alone belongs to no agent and is a block of its own.
+    Columns of the long form, and `accuracy_mark`, `speedup_mark` ("best", "second" or ""), `slower` (bool) and
+    `replayed` (bool: decided by replay). The reported draft alone belongs to no agent and is a block of its own.
     """
     splits = (*TASKS, AVERAGE)
     table = long[long["method"].isin(METHODS) & long["split"].isin(splits)].copy()
-    table["how"] = table["how"].fillna("run") if "how" in table else "run"
     table["replayed"] = table["how"].eq("replayed")
     for column, names in (("method", METHODS), ("split", splits)):
         table[column] = pd.Categorical(table[column], names, ordered=True)
@@ -48,18 +48,32 @@ def layout(long: pd.DataFrame) -> pd.DataFrame:
     table["slower"] = table["speedup"] < 1 - 1e-9
     table["accuracy_mark"], table["speedup_mark"] = "", ""
     for _, part in table.groupby(["block", "split"], observed=True):
-        table.loc[part.index, "accuracy_mark"] = _marks(part["accuracy_pct"])
         others = part[part["method"] != "baseline"]
-        table.loc[others.index, "speedup_mark"] = _marks(others["speedup"])
+        table.loc[part.index, "accuracy_mark"] = _marks(part, "accuracy_pct")
+        table.loc[others.index, "speedup_mark"] = _marks(others, "speedup")
     return table.astype({"method": str, "split": str})
 
 
-def _marks(values: pd.Series) -> list[str]:
-    """The marks "best" and "second" by value, rounded as printed; none where there is nothing to compare."""
-    ranks = values.round(2).rank(method="dense", ascending=False)
+def _marks(part: pd.DataFrame, name: str) -> list[str]:
+    """The marks "best" and "second" by value, rounded as printed; none where there is nothing to compare.
+
+    Measured values need an interval that lies above those of all lower values; without one there is no mark.
+    """
+    values = part[name].round(2)
     if values.notna().sum() < 2:
-        ranks[:] = 0
-    return [{1: "best", 2: "second"}.get(rank, "") for rank in ranks]
+        return [""] * len(part)
+    distinct = values.dropna().sort_values(ascending=False).unique()
+    is_measured = part["source"].ne("reported").any()
+    low, high = (part[end].round(2) for end in ENDS[name])
+    marks: dict[float, str] = {}
+    for value, mark in zip(distinct, ("best", "second"), strict=False):
+        lower = values < value
+        # written so that a missing end settles nothing
+        is_settled = not lower.any() or bool(low[values == value].min() > high[lower].max(skipna=False))
+        if is_measured and not is_settled:
+            break
+        marks[value] = mark
+    return [marks.get(value, "") for value in values]
 
 
 def missing_rows(long: pd.DataFrame) -> list[str]:
@@ -79,6 +93,7 @@ def missing_rows(long: pd.DataFrame) -> list[str]:
 
 
 ACCURACY, SPEEDUP = "Acc.", "Speedup"
+ENDS = {"accuracy_pct": ("accuracy_low_pct", "accuracy_high_pct"), "speedup": ("speedup_low", "speedup_high")}
 _LOOKS = {  # mark -> CSS, and the command that pandas wraps a LaTeX cell in
     "html": {"best": "font-weight: bold", "second": "text-decoration: underline", "": ""},
     "latex": {"best": "textbf:--rwrap", "second": "underline:--rwrap", "": ""},
@@ -161,7 +176,10 @@ def _speedup(row: Any, kind: str) -> str:
     ends = (
         (None, None) if row.source == "reported" or kind == "latex" else (row.speedup_low, row.speedup_high)
     )
-    return interval((row.speedup, *ends), 2, unit + slower * row.slower)
+    text = interval((row.speedup, *ends), 2, unit + slower * row.slower)
+    if kind == "latex" or not text or pd.isna(row.speedup_predicted):
+        return text
+    return f"{text}\npredicted {row.speedup_predicted:.2f}x"
 
 
 def _block_name(source: str, agent: str) -> str:
@@ -176,8 +194,9 @@ def legend(table: pd.DataFrame) -> str:
     if table["slower"].any():
         parts.append(f"{SLOWER} slower than its agent alone")
     if table["replayed"].any():
-        parts.append(f"{REPLAYED} replayed from the instrumented pass: decisions exact, clock predicted")
+        parts.append(f"{REPLAYED} decisions replayed, times of the arms that ran")
     if (table["source"] != "reported").any():
+        parts.append("measured values are marked only where no interval overlaps")
         parts.append("brackets: 95 % intervals")
     return "; ".join(parts) + "."
 

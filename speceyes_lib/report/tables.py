@@ -97,6 +97,7 @@ TABLES: dict[str, Sequence[Column] | Callable[[pd.DataFrame], Sequence[Column]]]
         *(Column(name, name, COUNT) for name in ("n", "errors", "unparsed", "undecided")),
         Column("wall_s", "wall-clock s", ".1f"),
         Column("speedup", "speedup [95 %]", ".2f", ("speedup_low", "speedup_high"), unit="x"),
+        Column("speedup_predicted", "predicted", ".2f", unit="x"),
         Column("over", format=method_label),
         Column("beta", format=".2f"),
         Column("alpha", format=".2f"),

@@ -6,12 +6,19 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UserError
 from .checks import as_flags, as_numbers, require_same_length
 from .intervals import LEVEL, Estimate, finite_or_none, z_value
-from .resampling import DEFAULT_BOOTSTRAP, Bootstrap, bootstrap_ratio, grouped, linearised_ratio
+from .resampling import (
+    DEFAULT_BOOTSTRAP,
+    Bootstrap,
+    bootstrap_ratio,
+    bootstrap_statistic,
+    grouped,
+    linearised_ratio,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +105,51 @@ def speedup(
     Raises:
         UserError: a time is negative or not finite, or the lengths differ.
     """
+    return replace(bootstrap_ratio(*_seconds(baseline_s, run_s), groups, bootstrap), unit="x")
+
+
+def mean_speedup(
+    baseline_s: ArrayLike,
+    run_s: ArrayLike,
+    parts: ArrayLike,
+    groups: ArrayLike | None = None,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+) -> Estimate:
+    """Unweighted mean of the speedups of several parts, such as the splits of a benchmark.
+
+    The interval draws whole groups over all parts, as for the other arguments of `speedup`.
+
+    Args:
+        baseline_s: see `speedup` [samples].
+        run_s: see `speedup` [samples].
+        parts: the part of each sample, anything sortable [samples].
+        groups: as in `proportions.share`.
+        bootstrap: level, draws and seed.
+
+    Raises:
+        UserError: as `speedup`.
+    """
+    times = _seconds(baseline_s, run_s)
+    _, part_of = grouped(parts, len(times[0]))
+    members = np.eye(int(part_of.max(initial=-1)) + 1)[part_of]
+
+    def mean(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        alone_s, run_s = ((weights * seconds) @ members for seconds in times)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (alone_s / run_s).mean(axis=1)
+
+    return replace(bootstrap_statistic(mean, len(times[0]), groups, bootstrap), unit="x")
+
+
+def _seconds(baseline_s: ArrayLike, run_s: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as arrays of one length; raises UserError for a time that is negative or not finite."""
     times = {"baseline_s": as_numbers("baseline_s", baseline_s), "run_s": as_numbers("run_s", run_s)}
     require_same_length(**times)
     for name, values in times.items():
         bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
         if len(bad):
             raise UserError(f"{name}[{bad[0]}] is {values[bad[0]]}; expected seconds of at least 0.")
-    return replace(bootstrap_ratio(*times.values(), groups, bootstrap), unit="x")
+    return times["baseline_s"], times["run_s"]
 
 
 def sign_flip_test(differences: ArrayLike, draws: int = 10_000, seed: int = 0) -> float:

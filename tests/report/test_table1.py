@@ -43,7 +43,7 @@ def long_of(*rows: tuple, source: str = "reported", agent: str = "deepeyes") -> 
         for m, s, a, v in rows
     ]
     frame = pd.DataFrame(long_rows).reindex(columns=list(results.COLUMNS))
-    return frame.astype(dict.fromkeys(results.COLUMNS[4:], "float64"))
+    return frame.astype(results.NUMBERS)
 
 
 class Table(HTMLParser):
@@ -185,6 +185,59 @@ def test_equals_share_a_mark_and_the_agent_alone_is_in_no_race_of_speed():
     assert table["slower"].to_dict() == {
         "baseline": False, "specreason": True, "speceyes_log": True, "speceyes_min": True,
     }  # fmt: skip
+
+
+def measured(*rows: tuple) -> pd.DataFrame:
+    """Measured rows of (method, speedup, low, high)."""
+    long = long_of(*((m, "hr/hr_bench_4k", 80.0, v) for m, v, *_ in rows), source="measured", agent="mine")
+    return long.assign(speedup_low=[row[2] for row in rows], speedup_high=[row[3] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("rows", "marks"),
+    [
+        (  # clearly apart
+            [
+                ("draft_only", 9.0, 8.0, 10.0),
+                ("speceyes_log", 2.0, 1.8, 2.2),
+                ("speceyes_min", 1.5, 1.4, 1.6),
+            ],
+            {"draft_only": "best", "speceyes_log": "second", "speceyes_min": ""},
+        ),
+        (  # the second cannot be told from the third
+            [
+                ("draft_only", 9.0, 8.0, 10.0),
+                ("speceyes_log", 2.0, 1.5, 2.2),
+                ("speceyes_min", 1.9, 1.4, 2.1),
+            ],
+            {"draft_only": "best", "speceyes_log": "", "speceyes_min": ""},
+        ),
+        (  # both are apart from the third, but not from each other
+            [("draft_only", 2.1, 1.9, 2.5), ("speceyes_log", 2.0, 1.8, 2.2), ("speceyes_min", 1.2, 1.1, 1.3)],
+            {"draft_only": "", "speceyes_log": "", "speceyes_min": ""},
+        ),
+        (  # equal values share the mark, though their intervals overlap
+            [("draft_only", 2.0, 1.9, 2.1), ("speceyes_log", 2.0, 1.9, 2.1), ("speceyes_min", 1.2, 1.1, 1.3)],
+            {"draft_only": "best", "speceyes_log": "best", "speceyes_min": "second"},
+        ),
+        (  # without an interval nothing is settled
+            [("draft_only", 9.0, 8.0, 10.0), ("speceyes_log", 2.0, np.nan, np.nan)],
+            {"draft_only": "", "speceyes_log": ""},
+        ),
+    ],
+    ids=["apart", "second and third", "first and second", "equal", "no interval"],
+)
+def test_a_measured_value_is_marked_only_above_the_intervals_of_all_lower_ones(rows, marks):
+    assert layout(measured(*rows)).set_index("method")["speedup_mark"].to_dict() == marks
+
+
+def test_what_replay_predicts_stands_below_a_measured_speedup():
+    rows = measured(("speceyes_min", 1.9, 1.7, 2.1), ("speceyes_log", 1.8, 1.6, 2.0))
+    cells = Table(table1(rows.assign(speedup_predicted=[2.02, np.nan])).to_html()).cells
+    found = {method: text for (_, method, _, name), text in cells.items() if name == "Speedup"}
+    assert found["SpecEyes (min)"].startswith("1.90x [1.70, 2.10]")
+    assert "2.02x" in found["SpecEyes (min)"]
+    assert found["SpecEyes (log)"] == "1.80x [1.60, 2.00]"
 
 
 def test_one_row_alone_is_not_the_best_of_anything():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.errors import UserError
-from speceyes_lib.stats.paired import paired_test, sign_flip_test, speedup
+from speceyes_lib.stats.paired import mean_speedup, paired_test, sign_flip_test, speedup
 from speceyes_lib.stats.proportions import accuracy
 from speceyes_lib.stats.ranking import auroc
 from speceyes_lib.stats.resampling import Bootstrap
@@ -107,3 +107,15 @@ def test_sign_flips_of_many_pairs_are_drawn():
     assert sign_flip_test(rng.normal(1, 1, 40)) < 0.001
     p_values = [sign_flip_test(rng.normal(0, 1, 20), 500, seed) for seed in range(200)]
     assert 0.02 < np.mean(np.array(p_values) < 0.1) < 0.2
+
+
+def test_the_mean_speedup_weighs_every_part_alike():
+    alone_s, run_s = np.array([2.0, 2.0, 9.0, 9.0, 9.0]), np.array([1.0, 1.0, 3.0, 3.0, 3.0])
+    parts = ["a", "a", "b", "b", "b"]
+    mean = mean_speedup(alone_s, run_s, parts, bootstrap=Bootstrap(draws=200))
+    assert mean.value == pytest.approx((2 + 3) / 2)  # the ratio of the totals would be 31 / 11
+    assert (mean.low, mean.high) == pytest.approx((2.5, 2.5))  # every sample of a part has the same speedup
+    assert (mean.n, mean.unit) == (5, "x")
+    assert mean_speedup(alone_s, run_s, ["a"] * 5).value == speedup(alone_s, run_s).value
+    with pytest.raises(UserError, match=r"run_s\[0\]"):
+        mean_speedup(alone_s, -run_s, parts)
