@@ -340,7 +340,7 @@ class DraftParams(FunnelParams):
 
 
 class AgentParams(FunnelParams, GateParams):
-    """02_gated_agent_eval: one or more arms, run one after another in one kernel.
+    """02_gated_agent_eval: one or more arms, which take turns on the samples in one kernel.
 
     An arm is named after its run mode; `_batched` lets up to `agent_batch_size_batched` agents advance together
     instead of `agent_batch_size` (1 = the paper's setting). collect routes and runs the agent on every sample, takes
@@ -384,6 +384,12 @@ class AgentParams(FunnelParams, GateParams):
     router_small: bool = field(
         True, "collect also asks the small model whether a tool would help", "gate.router_small"
     )
+    clock_share: float = field(
+        0.125,
+        "share of the baseline's samples that is timed twice, to measure the clock; 0: none",
+        ge=0,
+        le=1,
+    )
     specreason_threshold: int = field(7, "specreason keeps a proposed step from this score on", ge=0, le=9)
 
     @model_validator(mode="after")
@@ -418,7 +424,7 @@ class AgentParams(FunnelParams, GateParams):
             *("router", "router_max_new_tokens", "draft_max_new_tokens"),
             *("score", "k", "slope", "k_store", "if_fewer_alternatives", "batch_size"),
         )
-        unused = ("arms", "agent_batch_size_batched", "threshold", "threshold_from")
+        unused = ("arms", "agent_batch_size_batched", "threshold", "threshold_from", "clock_share")
         unused += {
             "baseline": (*alone, "draft_model", "specreason_threshold"),
             "specreason": alone,

@@ -22,6 +22,7 @@ NOTEBOOK_OF_STAGE = {
     "03": "03_judging",
     "04_confidence": "04_confidence_analysis",
     "05": "05_paper_figures",
+    "clock/baseline": "02_gated_agent_eval",
 }
 
 

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "audit": ("audit_reported",),
+        "clock": ("clock_check",),
         "confidence_data": ("gather_confidence", "rule_results"),
         "fidelity": ("compare_with_replay", "run_fidelity", "write_fidelity"),
         "layer_gates": ("look_inside",),

@@ -135,6 +135,7 @@ def _arms(params: FidelityParams) -> list[AgentParams]:
     """Everything that notebook 02 has to run: the instrumented pass, the agent alone, and every setting."""
     shared = set(AgentParams.model_fields) & set(FidelityParams.model_fields)
     instrumented = {"arms": ["collect"], "first_look": False, "router_small": True, "threshold": 1.0}
+    instrumented |= {"clock_share": 0.0}
     common = build(AgentParams, params.model_dump(include=shared) | instrumented, "this study's parameters")
     settings = settings_of(params)
     arms = [common]

@@ -23,6 +23,7 @@ from ..stats import proportions
 from ..stats.intervals import finite_or_none
 from ..tasks.registry import AVERAGE
 from . import results, sample_frame
+from .clock import clock_check
 from .sample_frame import arm, right_of
 from .summary import groups_of, summarise
 
@@ -123,6 +124,7 @@ def summarised(params: FiguresParams) -> RunResult | None:
         frame,
         run=params.run,
         gate=gate_of(params, recorded),
+        clock=clock_check(recorded, params.arms),
         hard_below=params.hard_below,
         bootstrap=params.resampling,
     )

@@ -16,6 +16,7 @@ from ..runs.arms import DRAFT_STAGE
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import PHASES, AgentRecord, JudgedRecord, VerdictValue
 from ..tasks.registry import place_of, task_of
+from .clock import drift
 
 ARM_PARTS = ("decision", "answer", "verdict", "right", "wall_s", *PHASES)
 
@@ -260,7 +261,8 @@ def samples(
           draft_only, router_only, baseline_batched.
 
         `attrs["protocol"]` is the protocol of the verdicts. `attrs["total_s"]` holds the seconds of whole tasks
-        ("arm task" -> s) where records have no times of their own (imported).
+        ("arm task" -> s) where records have no times of their own (imported). `attrs["aa"]` is the A/A line, see
+        `clock.drift`, where the run has one.
 
     Raises:
         StageError: a stage is missing or unfinished (names the notebook to run); verdicts are not of the records they
@@ -285,6 +287,8 @@ def samples(
     frame.attrs["protocol"] = protocol
     if total_s := _totals(recorded, arms):
         frame.attrs["total_s"] = total_s
+    if "baseline" in arms and (aa := drift(recorded)):
+        frame.attrs["aa"] = aa
     return frame
 
 

@@ -22,6 +22,7 @@ from ..stats.intervals import Estimate, finite_or_none, proportion
 from ..stats.paired import PairedTest, mean_speedup, paired_test, speedup
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
 from ..tasks.registry import HARD_BELOW
+from .clock import with_drift
 from .sample_frame import ARM_PARTS, arm, arms_of, right_of, routed
 
 CLOCK = (
@@ -51,6 +52,7 @@ def summarise(
     *,
     run: str = "",
     gate: Mapping | None = None,
+    clock: Mapping | None = None,
     hard_below: float = HARD_BELOW,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> dict:
@@ -60,7 +62,8 @@ def summarise(
     and its 95 % interval, `n`, `errors`, `unparsed`, `undecided`, `wall_s`, and against `REFERENCE` the `speedup`;
     arms with a gate or router also `alpha`, `beta` (fractions), `accepted_pct` and `decided`, which is equal for equal
     decisions. `comparisons` are paired on the same samples. An arm that did not run is absent and named in `missing`.
-    `gate` is passed through (threshold, rule).
+    `gate` (threshold, rule) is passed through, and so is `clock` as `clock_check` (`clock.clock_check`). With an A/A
+    line the intervals of speedups contain the drift of the clock.
     """
     arms = arms_of(frame)
     present = [name for name in (*SUMMARY_ARMS, *EXTRA_ARMS) if name in arms]
@@ -68,6 +71,7 @@ def summarise(
         "run": run,
         "protocol": protocol_of(frame),
         "clock": CLOCK,
+        "clock_check": dict(clock or {}),
         "intervals": "95 %, clustered by question (HR-Bench) and image (POPE) where these repeat, else Wilson",
         "n": len(frame),
         "gate": dict(gate or {}),
@@ -126,6 +130,7 @@ def _average_speedup(
     both = _paired(frame, name, reference)
     if len(both) and both[["wall_s_a", "wall_s_b"]].notna().all(axis=None):
         mean = mean_speedup(both["wall_s_b"], both["wall_s_a"], both["task"], groups_of(both), bootstrap)
+        mean = with_drift(mean, frame.attrs.get("aa"))
         value, low, high = (finite_or_none(v) for v in (mean.value, mean.low, mean.high))
     else:
         speedups = [split["speedup"] for split in splits]
@@ -173,6 +178,7 @@ def _speedup(frame: pd.DataFrame, name: str, reference: str, bootstrap: Bootstra
     both = _paired(frame, name, reference)
     if both[["wall_s_a", "wall_s_b"]].notna().all(axis=None):
         ratio = speedup(both["wall_s_b"], both["wall_s_a"], groups_of(both), bootstrap)
+        ratio = with_drift(ratio, frame.attrs.get("aa"))
         value, low, high = (finite_or_none(v) for v in (ratio.value, ratio.low, ratio.high))
     else:  # totals have a ratio, seconds per sample, and no interval
         run_s, reference_s = _wall_s(frame, name), _wall_s(frame, reference)

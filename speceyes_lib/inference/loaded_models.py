@@ -33,6 +33,11 @@ class LoadedModels:
         self.load()
         return self._loaded[self._key(role)]
 
+    @property
+    def served(self) -> bool:
+        """Whether a server answers for one of them."""
+        return any(kind.served for kind in self.types.values())
+
     def info(self) -> dict[str, dict]:
         """The models by role, with the dtype and device in use where a model was loaded."""
         loaded = {role: self._loaded.get(self._key(role)) for role in self.roles}

@@ -1,23 +1,25 @@
 """Notebooks 01 and 02 without the notebook: parameters in, finished stage folders out.
 
 Models are loaded once per process and reused over tasks, arms and calls. Every task (and arm) is a stage folder
-of its own, resumed by sample id after any interruption. `timing` in its manifest:
+of its own, resumed by sample id after any interruption. The arms of a task take turns (see `turns`). `timing` in a
+manifest:
 
-    load_s      loading the models, where this stage was the first to need them
-    warmup_s    their first, throw-away answers
-    session_s   the loop of this session, bookkeeping and disk included
-    wall_s      sum of the records' wall_s, over all sessions: what the method cost
+    load_s        loading the models, where this stage was the first to need them
+    warmup_s      their first, throw-away answers
+    session_s     the turns of this session, bookkeeping and disk included
+    cpu_s         processor seconds of this process in them
+    others_cpu_s  processor seconds of all other processes meanwhile, on the cores that this one may use
+    wall_s        sum of the records' wall_s, over all sessions: what the method cost
+
+Beside `baseline` a part of its samples is timed once more (`clock_share`): the A/A line, a folder of its own
+(`CLOCK_STAGE`). Both timings are of the same code, so what they differ by is the clock.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -33,25 +35,22 @@ from ..models.base import Backend
 from ..models.registry import backend_type
 from ..params import AgentParams, DraftParams
 from ..paths import notebook_of, resolve, shown, stage_dir
-from ..runs.arms import DRAFT_STAGE, Arm
+from ..runs.arms import CLOCK_STAGE, DRAFT_STAGE, Arm, in_clock_slice
 from ..runs.evidence import Evidence
 from ..runs.provenance import code_hash, environment, text_hash
 from ..runs.reading import StageData, read_manifest, read_stage
-from ..runs.records import AgentRecord, DraftRecord, Failure, Record
+from ..runs.records import AgentRecord, DraftRecord, Record
 from ..runs.shards import Shard
-from ..runs.stage import StageStore
+from ..runs.stage import IfChanged, StageStore
 from ..tasks import registry, sample
 from ..tasks.sample import Sample
 from ..tools.sandbox import Sandbox
 from .funnel import Drafting, Gate, Held, Router, run_drafts, run_funnel
 from .loaded_models import LoadedModels, Params
+from .turns import Done, HeldBack, Work, take_turns
 
 P = TypeVar("P", DraftParams, AgentParams)
 Progress = Callable[..., None]
-Done = Iterator[tuple[Record | Held, Evidence | None]]
-GIVE_UP_AFTER = (
-    20  # samples in a row that are held back: what they need is gone, and waiting for each would take hours
-)
 
 
 def _silent(done: int, total: int, text: str = "") -> None:
@@ -81,11 +80,11 @@ def run_draft_stage(
     wording = prompt_sets.load(params.prompts)
     common = _common_inputs(wording)
 
-    def draft(task: str) -> Path:
+    def draft(task: str) -> list[Path]:
         samples = load_samples(params, task)
         work = partial(_drafts, params, wording, models)
-        stage = _Stage(DRAFT_STAGE, task, DraftRecord, params.stage_config(), common)
-        return _run(params, stage, samples, models, work, progress, task, shard)
+        stage = _Stage(DRAFT_STAGE, task, DraftRecord, params.stage_config(), common, models, work, samples)
+        return _run(params, [stage], samples, progress, task, shard)
 
     return _each(partial(draft, task) for task in params.tasks)
 
@@ -93,9 +92,9 @@ def run_draft_stage(
 def run_agent_stage(
     params: AgentParams, progress: Progress = _silent, shard: Shard | None = None
 ) -> list[Path]:
-    """Notebook 02: every arm of `params.arms` on every task. Returns the finished stage folders.
+    """Notebook 02: every arm of `params.arms` on every task, in turns. Returns the finished stage folders of the arms.
 
-    Arguments and errors as `run_draft_stage`; the progress text is "task · arm". Raises StageError naming the
+    Arguments and errors as `run_draft_stage`; the progress text is "task · arm, arm". Raises StageError naming the
     notebook to run first where `collect` lacks its drafts or `gated` its threshold.
     """
     params = with_available_alternatives(params)
@@ -105,32 +104,35 @@ def run_agent_stage(
     threshold = threshold_of(params) if any(arm.run_mode == "gated" for arm in arms) else None
     common = _common_inputs(wording)
 
-    def run_arm(task: str, arm: Arm) -> Path:
-        samples = load_samples(params, task)
+    def stage_of(task: str, arm: Arm, samples: Sequence[Sample]) -> _Stage:
         drafts = _drafts_of_stage_01(params, task, samples) if arm.run_mode == "collect" else None
         inputs = common | ({"drafts": drafts.sha256} if drafts else {})
-        stage = _Stage(arm.stage, task, AgentRecord, params.arm_config(arm.name, threshold), inputs)
+        config = params.arm_config(arm.name, threshold)
         work = partial(_agents, params, arm, wording, models[arm], threshold, drafts and drafts.records)
-        return _run(params, stage, samples, models[arm], work, progress, f"{task} · {arm.name}", shard)
+        # the threads of a concurrent arm would work on while another arm has its turn
+        pauses = not (arm.batched and (params.concurrent or models[arm].served))
+        return _Stage(arm.stage, task, AgentRecord, config, inputs, models[arm], work, samples, pauses)
 
-    return _each(partial(run_arm, task, arm) for task in params.tasks for arm in arms)
+    def run_arms(number: int, task: str) -> list[Path]:
+        samples = load_samples(params, task)
+        stages = [stage_of(task, arm, samples) for arm in arms]
+        again = [s for s in samples if in_clock_slice(s.id, params.clock_share)]
+        if again and "baseline" in params.arms:
+            twin = stages[params.arms.index("baseline")]
+            config = {**twin.config, "block": params.batch_size}
+            stages.append(replace(twin, name=CLOCK_STAGE, config=config, samples=again))
+        return _run(params, stages, samples, progress, f"{task} · {', '.join(params.arms)}", shard, number)
+
+    return _each(partial(run_arms, number, task) for number, task in enumerate(params.tasks))
 
 
-class _HeldBack(StageError):
-    """A stage that cannot be finished now. `gone`: neither can any other."""
-
-    def __init__(self, message: str, gone: bool) -> None:
-        super().__init__(message)
-        self.gone = gone
-
-
-def _each(works: Iterable[Callable[[], Path]]) -> list[Path]:
+def _each(works: Iterable[Callable[[], list[Path]]]) -> list[Path]:
     """The folders of all stages. A stage with samples held back does not keep the next ones from being done."""
     folders, unfinished = [], []
     for work in works:
         try:
-            folders.append(work())
-        except _HeldBack as error:
+            folders += work()
+        except HeldBack as error:
             unfinished.append(str(error))
             if error.gone:
                 break
@@ -271,13 +273,33 @@ def _agents(
 
 @dataclass(frozen=True)
 class _Stage:
-    """A stage of one task: its name, the type of its records, and what they are made from."""
+    """A stage of one task: its name, the type of its records, what they are made from, and how.
+
+    `work` gives the results of samples; `pauses`: see `turns.Work`.
+    """
 
     name: str
     task: str
     record_type: type[Record]
     config: Mapping[str, object]
     inputs: Mapping[str, str]
+    models: LoadedModels
+    work: Callable[[Sequence[Sample]], Done]
+    samples: Sequence[Sample]
+    pauses: bool = True
+
+    def store(self, run: str, samples: Sequence[Sample], if_changed: IfChanged) -> StageStore:
+        """The folder for some of the samples, in a run or in one of its shards."""
+        return StageStore(
+            stage_dir(run, self.name, self.task),
+            stage=self.name,
+            task=self.task,
+            record_type=self.record_type,
+            config=self.config,
+            expected_ids=[s.id for s in samples],
+            inputs={**self.inputs, **_inputs(samples, self.models)},
+            if_changed=if_changed,
+        )
 
 
 def _sandbox(params: Params) -> Sandbox | None:
@@ -296,126 +318,75 @@ def _served(*backends: Backend | None) -> bool:
 
 def _run(
     params: Params,
-    stage: _Stage,
+    stages: Sequence[_Stage],
     samples: Sequence[Sample],
-    models: LoadedModels,
-    work: Callable[[Sequence[Sample]], Done],
     progress: Progress,
     text: str,
     shard: Shard | None,
-) -> Path:
-    """Do what is missing in a stage folder and finish it; what shards have done is not missing."""
+    number: int = 0,
+) -> list[Path]:
+    """Do what is missing in the stage folders of a task and finish them; what shards have done is not missing.
 
-    def store_of(run: str, samples: Sequence[Sample]) -> StageStore:
-        return StageStore(
-            stage_dir(run, stage.name, stage.task),
-            stage=stage.name,
-            task=stage.task,
-            record_type=stage.record_type,
-            config=stage.config,
-            expected_ids=[s.id for s in samples],
-            inputs={**stage.inputs, **_inputs(samples, models)},
-            if_changed=params.if_changed,
-        )
-
-    run, shards = params.run, []
-    if shard is None:
-        store = store_of(run, samples)
-        shards = [(part, store_of(part.run(run), part.of(samples))) for part in Shard.all_of(run)]
-    else:
-        samples = shard.of(samples)
-        store = store_of(shard.run(run), samples)
-    with store:
-        merged = {}
-        for part, other in shards:
-            if taken := store.adopt(other):
-                machine = read_manifest(other.folder, stage.name, stage.task).environment
-                merged[str(part)] = {"records": taken} | {k: machine.get(k) for k in ("cpu", "gpu", "models")}
-        done = store.done_ids
-        todo = [s for s in samples if s.id not in done]
-        progress(len(done), len(samples), text)
-        timing = {"load_s": 0.0, "warmup_s": 0.0, "session_s": 0.0}
-        if todo:  # a stage that is complete needs no model
-            timing |= models.load()
-            start = time.perf_counter()
-            _work_off(todo, store, work, lambda: progress(len(store.records), len(samples), text))
-            timing["session_s"] = time.perf_counter() - start
-        timing["wall_s"] = sum(record.wall_s for record in store.records.values())
-        setup = {"models": models.info()} | ({"shards": merged} if merged else {})
-        if sandbox := _sandbox(params):
-            setup["sandbox"] = sandbox.info()
-        if params.accept_failures:
-            setup["accept_failures"] = True
-        store.finish(timing, environment() | setup)
-    return store.folder
-
-
-def _work_off(
-    todo: Sequence[Sample],
-    store: StageStore,
-    work: Callable[[Sequence[Sample]], Done],
-    report: Callable[[], None],
-) -> None:
-    """Do the samples and store their records. Those held back are done again as long as others succeed.
+    Returns the folders but for that of the A/A line. `number`: of the task, which decides the order of turns.
 
     Raises:
-        _HeldBack: samples are left.
+        HeldBack: a folder cannot be finished now. The others are.
     """
-    gone = False
-    while todo and not gone:
-        held: dict[str, Failure] = {}
-        before, in_a_row = len(store.records), 0
-        with interruptible() as raise_if_interrupted, closing(work(todo)) as results:
-            for result, evidence in results:
-                if isinstance(result, Held):
-                    held[result.id] = result.failure
-                    in_a_row += 1
-                else:
-                    store.append(result, evidence)
-                    in_a_row = 0
-                    report()
-                raise_if_interrupted()
-                if gone := in_a_row >= GIVE_UP_AFTER:
-                    break
-        todo = [s for s in todo if s.id in held] if len(store.records) > before else ()
-    if held:
-        kinds = ", ".join(f"{kind} {n}" for kind, n in Counter(f.type for f in held.values()).items())
-        reason = next(iter(held.values())).message
-        stopped = f", and work stopped after {GIVE_UP_AFTER} in a row" if gone else ""
-        done = f"{len(store.records)} of {len(store.expected_ids)} samples are done"
-        raise _HeldBack(
-            f"{shown(store.folder)}: {done}; {len(held)} held back{stopped}, through no fault of theirs "
-            f"({kinds}; the first: {reason})",
-            gone,
-        )
+    run = shard.run(params.run) if shard else params.run
+    samples = shard.of(samples) if shard else list(samples)
+    ids = {s.id for s in samples}
+    with ExitStack() as stack:
+        works, merged, timings = [], [], []
+        for stage in stages:
+            own = [s for s in stage.samples if s.id in ids]
+            store = stack.enter_context(stage.store(run, own, params.if_changed))
+            merged.append({} if shard else _adopt_shards(stage, store, params, samples))
+            todo = [s for s in own if s.id not in store.done_ids]
+            works.append(Work(store, todo, stage.work, stage.pauses))
+        total = sum(len(work.store.expected_ids) for work in works)
+
+        def report() -> None:
+            progress(sum(len(work.store.records) for work in works), total, text)
+
+        report()
+        for stage, work in zip(stages, works, strict=True):
+            loading = stage.models.load() if work.todo else {}  # a stage that is complete needs no model
+            timings.append({"load_s": 0.0, "warmup_s": 0.0} | loading)
+        if any(work.todo for work in works):
+            rounds = -(-len(samples) // params.batch_size)
+            take_turns(works, [s.id for s in samples], params.batch_size, report, number * rounds)
+        for stage, work, timing, shards in zip(stages, works, timings, merged, strict=True):
+            if work.complete:
+                _finish(params, stage, work, timing, shards)
+        if left := [work for work in works if not work.complete]:
+            raise HeldBack("; ".join(work.fault for work in left), any(work.gone for work in left))
+    return [work.store.folder for stage, work in zip(stages, works, strict=True) if stage.name != CLOCK_STAGE]
 
 
-@contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
-    """Gives a function that raises KeyboardInterrupt if a Ctrl-C inside was lost.
+def _adopt_shards(
+    stage: _Stage, store: StageStore, params: Params, samples: Sequence[Sample]
+) -> dict[str, dict]:
+    """Take over what finished shards have done; by shard, how many records, and their machine."""
+    merged = {}
+    for part in Shard.all_of(params.run):
+        ids = {s.id for s in part.of(samples)}
+        own = [s for s in stage.samples if s.id in ids]
+        other = stage.store(part.run(params.run), own, params.if_changed)
+        if taken := store.adopt(other):
+            machine = read_manifest(other.folder, stage.name, stage.task).environment
+            merged[str(part)] = {"records": taken} | {k: machine.get(k) for k in ("cpu", "gpu", "models")}
+    return merged
 
-    Python drops an exception that arises in the callback of a weak reference or in a finaliser. Ctrl-C is one.
-    """
-    interrupted = False
 
-    def interrupt(signum: int, frame: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
-
-    def raise_if_interrupted() -> None:
-        if interrupted:
-            raise KeyboardInterrupt
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield raise_if_interrupted  # another handler takes Ctrl-C
-        return
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield raise_if_interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _finish(params: Params, stage: _Stage, work: Work, timing: dict[str, float], shards: dict) -> None:
+    wall_s = sum(record.wall_s for record in work.store.records.values())
+    timing |= work.meter.seconds | {"wall_s": wall_s}
+    setup = {"models": stage.models.info()} | ({"shards": shards} if shards else {})
+    if sandbox := _sandbox(params):
+        setup["sandbox"] = sandbox.info()
+    if params.accept_failures:
+        setup["accept_failures"] = True
+    work.store.finish(timing, environment() | setup)
 
 
 def _roles(params: AgentParams, arm: Arm) -> list[str]:

@@ -114,3 +114,31 @@ def packages_of(environment: Mapping[str, Any]) -> str:
 def made_with(environment: Mapping[str, Any]) -> str:
     """Code, packages and machine in one line."""
     return " · ".join([commit_of(environment), packages_of(environment), hardware_of(environment)])
+
+
+def clock_line(check: Mapping[str, Any] | None) -> str:
+    """What is known of a run's clock, for the line under a speedup (`analysis.clock_check`).
+
+    A warning stands first where the clock cannot be trusted. A run from before there was an A/A line has no warning.
+    """
+    check = check or {}
+    aa, load = check.get("aa"), check.get("load", {})
+    if aa:
+        off = interval([100.0 * (aa[name] - 1.0) for name in ("ratio", "low", "high")], 1, " %", "+")
+        line = (
+            f"clock: two timings of the agent alone on the same {aa['n']} samples differ by {off}; "
+            "intervals of speedups contain this drift"
+        )
+    else:
+        line = "clock: no A/A line recorded, so intervals of speedups do not contain its drift"
+    if load:
+        others = [cores["others_cores"] for cores in load.values()]
+        line += (
+            f"; other processes used {min(others):.1f} to {max(others):.1f} of {check['cores']} cores, by arm"
+        )
+    warning = (
+        f"WARNING, do not trust these times: {'; '.join(reasons)}. "
+        if (reasons := check.get("distrust"))
+        else ""
+    )
+    return f"{warning}{line[0].upper()}{line[1:]}."

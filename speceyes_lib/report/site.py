@@ -22,7 +22,7 @@ from ..runs.files import StoreError, write_atomically
 from ..runs.reading import is_finished, read_manifest
 from ..runs.summary_file import read_summary, summary_file
 from .figures import FIGURES, PUBLISHED
-from .formatting import commit_of, duration, hardware_of, packages_of
+from .formatting import clock_line, commit_of, duration, hardware_of, packages_of
 from .rendering import render
 
 # what the page shows of the table "headline"; the rest is in summary.json
@@ -45,10 +45,11 @@ def headline_rows(summary: Mapping) -> list[tuple[str, ...]]:
 
 
 def headline_text(summary: Mapping) -> str:
-    """The headline for a terminal: aligned columns."""
+    """The headline for a terminal: aligned columns, and below them what is known of the clock."""
     columns = zip(*headline_rows(summary), strict=True)
     aligned = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
-    return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
+    lines = ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
+    return "\n".join([*lines, "", clock_line(summary.get("clock_check"))])
 
 
 def headline_notes(summary: Mapping) -> list[str]:
@@ -56,6 +57,7 @@ def headline_notes(summary: Mapping) -> list[str]:
     gate, arms = summary.get("gate", {}), [name for name in HEADLINE_ARMS if name in summary["arms"]]
     clock = "picture, router and draft calls, agent turns and tools; not loading and warming up models"
     notes = [f"Intervals are 95 %. Seconds are the sum over samples of the busy clock: {clock}."]
+    notes.append(clock_line(summary.get("clock_check")))
     if any(name.endswith(BATCHED) for name in arms):
         notes.append(
             "In a batched row many agents work at once and compute on a turn only what is new; in the others the agent "

@@ -1,12 +1,14 @@
-"""Arms: the ways in which a run asks the agent, and the names of the routers."""
+"""Arms: the ways in which a run asks the agent, the names of the routers, and the A/A line."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .provenance import text_hash
 from .records import RunMode
 
 DRAFT_STAGE = "01_draft"
+CLOCK_STAGE = "clock/baseline"  # a part of the arm `baseline`, timed once more
 ARMS = ("collect", "baseline", "gated", "baseline_batched", "gated_batched", "specreason")
 DEFAULT_ARMS = ("collect", "baseline", "gated", "gated_batched")  # collect replaces baseline_batched
 BATCHED = "_batched"
@@ -32,3 +34,11 @@ class Arm:
 
 
 ROUTERS = ("large", "small", "none")
+
+
+def in_clock_slice(id_: str, share: float) -> bool:
+    """Whether a sample belongs to the part of the samples, about this share, that is timed twice.
+
+    It depends on the id alone, so that shards agree on it.
+    """
+    return int(text_hash(id_)[:8], 16) < share * 2**32

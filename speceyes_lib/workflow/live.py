@@ -44,7 +44,7 @@ class Advance:
         job: name of the executed notebook.
         verb: what is done with the samples.
         done, total, start: samples; `start` of them were done before this session.
-        text: "task" or "task · arm".
+        text: "task" or "task · arm, arm".
         began_s, now_s: clock at the beginning of the leg, and of this report.
     """
 
@@ -91,12 +91,13 @@ def advances(run: str) -> list[Advance]:
 
 
 def failures(run: str, advance: Advance) -> int:
-    """Failed samples among the records of the task and arm that a job works on."""
-    task, _, arm = advance.text.partition(" · ")
-    stage = f"02_{arm}" if arm else DRAFT_STAGE
-    with contextlib.suppress(OSError, UserError):
-        return (stage_dir(run, stage, task) / RECORDS).read_bytes().count(FAILED)
-    return 0
+    """Failed samples among the records of the task and arms that a job works on."""
+    task, _, arms = advance.text.partition(" · ")
+    n_failed = 0
+    for stage in [f"02_{arm}" for arm in arms.split(", ")] if arms else [DRAFT_STAGE]:
+        with contextlib.suppress(OSError, UserError):
+            n_failed += (stage_dir(run, stage, task) / RECORDS).read_bytes().count(FAILED)
+    return n_failed
 
 
 def sentence(run: str, advance: Advance) -> str:

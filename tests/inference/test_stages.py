@@ -13,10 +13,11 @@ from sessions import Sessions, drive
 
 from speceyes_lib.demo.server import serving
 from speceyes_lib.errors import ConfigError, StageError, UserError
-from speceyes_lib.inference import loaded_models, stages
+from speceyes_lib.inference import loaded_models, stages, turns
 from speceyes_lib.models.transformers import TransformersBackend
 from speceyes_lib.params import AgentParams, DraftParams
-from speceyes_lib.runs.arms import ARMS
+from speceyes_lib.runs import recorded_run
+from speceyes_lib.runs.arms import ARMS, CLOCK_STAGE, in_clock_slice
 from speceyes_lib.runs.reading import is_finished, read_evidence, read_stage
 from speceyes_lib.runs.records import AgentRecord, DraftRecord
 from speceyes_lib.runs.shards import Shard
@@ -51,7 +52,8 @@ def finished(benchmark_root) -> dict:
     """Both stages, all arms: {stage: {id: record}}, with the manifests under "manifests"."""
     progress = []
     stages.run_draft_stage(draft_params(benchmark_root), lambda *seen: progress.append(seen))
-    stages.run_agent_stage(agent_params(benchmark_root, arms=list(ARMS)), lambda *seen: progress.append(seen))
+    params = agent_params(benchmark_root, arms=list(ARMS), clock_share=0.5)
+    stages.run_agent_stage(params, lambda *seen: progress.append(seen))
     observed: dict = {"manifests": [], "progress": progress}
     for stage, kind in [("01_draft", DraftRecord)] + [(f"02_{arm}", AgentRecord) for arm in ARMS]:
         observed[stage] = {}
@@ -166,6 +168,18 @@ def test_the_records_are_charged_the_clock_of_the_loop(finished):
     assert 0.9 * session_s < wall_s <= session_s
 
 
+def test_a_part_of_the_agent_alone_is_timed_twice_and_answers_alike(finished):
+    again = {}
+    for task in TASKS:
+        again |= read_stage("a", CLOCK_STAGE, task, AgentRecord).records
+    assert again.keys() == {id_ for id_ in finished["02_baseline"] if in_clock_slice(id_, 0.5)}
+    assert again
+    for id_, record in again.items():
+        assert untimed(record.model_dump()) == untimed(finished["02_baseline"][id_].model_dump())
+        assert record.wall_s > 0
+    assert set(recorded_run.open("a", tasks=TASKS).arms) == set(ARMS)  # it is none of them
+
+
 def test_models_are_loaded_once_and_their_loading_is_reported_apart(finished):
     loads = [m.timing["load_s"] for m in finished["manifests"]]
     assert sum(s > 0 for s in loads) == 2
@@ -198,7 +212,7 @@ def test_progress_starts_at_what_was_done_and_ends_at_all(finished):
     legs: dict[str, list] = {}
     for done, total, text in finished["progress"]:
         legs.setdefault(text, []).append((done, total))
-    assert len(legs) == len(TASKS) * (1 + len(ARMS))
+    assert len(legs) == len(TASKS) * 2  # the drafts of a task, and all of its arms
     for counts in legs.values():
         assert counts[0][0] == 0
         assert counts[-1][0] == counts[-1][1] == len(counts) - 1
@@ -323,7 +337,9 @@ def run(benchmark_root):
 
     def session_of(run: str, **stop) -> str:
         # few agents at once: many small steps, so that a stop finds work under way
-        agent = agent_params(benchmark_root, run, arms=["collect"], agent_batch_size_batched=2)
+        agent = agent_params(
+            benchmark_root, run, arms=["collect", "gated"], agent_batch_size_batched=2, batch_size=3
+        )
         order = {"draft": draft_params(benchmark_root, run), "agent": agent}
         return sessions.run({name: params.model_dump() for name, params in order.items()}, **stop)
 
@@ -354,6 +370,8 @@ def outcome(run: str) -> dict:
                 turns,
             )
             observed["agent", id] = decided, {"confidence": r.confidence}
+        for id, r in read_stage(run, "02_gated", task, AgentRecord).records.items():
+            observed["gated", id] = (r.status, r.answer, r.decision), {"confidence": r.confidence}
     return observed
 
 
@@ -389,7 +407,7 @@ def test_an_interrupt_that_python_swallows_in_a_finaliser_is_heeded_at_the_next_
     # a job in the background starts without this handler
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with stages.interruptible() as raise_if_interrupted:
+        with turns.interruptible() as raise_if_interrupted:
             raise_if_interrupted()
             Finalised()
             with pytest.raises(KeyboardInterrupt):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from speceyes_lib.judging.stage import judge_record
 from speceyes_lib.paths import stage_dir
+from speceyes_lib.runs.arms import CLOCK_STAGE
 from speceyes_lib.runs.records import (
     AgentRecord,
     DraftRecord,
@@ -162,13 +163,22 @@ def write_drafts(run: str, arms: dict[str, dict[str, AgentRecord]], config: dict
     _write(run, "01_draft", {id_: r.draft for id_, r in arms["collect"].items()}, DraftRecord, config or {})
 
 
-def write_answers(run: str, arms: dict[str, dict[str, AgentRecord]], config: dict | None = None) -> None:
+def write_answers(
+    run: str,
+    arms: dict[str, dict[str, AgentRecord]],
+    config: dict | None = None,
+    timing: dict[str, float] | None = None,
+) -> None:
     """Store the arms as finished stages 02 of a run, as notebook 02 leaves them; `config` is added to theirs."""
     for arm, records in arms.items():
         gate = {"score": "min", "k": 64, "slope": 0.6, "router": "large", "threshold": THRESHOLD}
-        _write(
-            run, f"02_{arm}", records, AgentRecord, (gate if arm.startswith("gated") else {}) | (config or {})
-        )
+        made = (gate if arm.startswith("gated") else {}) | (config or {})
+        _write(run, f"02_{arm}", records, AgentRecord, made, timing)
+
+
+def write_clock(run: str, records: dict[str, AgentRecord], block: int) -> None:
+    """Store second timings of samples of `baseline` as the finished A/A line of a run."""
+    _write(run, CLOCK_STAGE, records, AgentRecord, {"block": block})
 
 
 def write_verdicts(
@@ -200,7 +210,14 @@ def write_run(
     return records_by_arm
 
 
-def _write(run: str, stage: str, records: dict, record_type: type, config: dict) -> None:
+def _write(
+    run: str,
+    stage: str,
+    records: dict,
+    record_type: type,
+    config: dict,
+    timing: dict[str, float] | None = None,
+) -> None:
     tasks = sorted({id_.rsplit("/", 1)[0] for id_ in records})
     for task in tasks:
         of_task = {id_: r for id_, r in records.items() if id_.startswith(f"{task}/")}
@@ -214,7 +231,7 @@ def _write(run: str, stage: str, records: dict, record_type: type, config: dict)
         ) as store:
             for record in of_task.values():
                 store.append(record)
-            store.finish(environment={})
+            store.finish(timing, environment={"cores": 2} if timing else {})
 
 
 def write_vstar(root: Path, samples: list[Sample], split: str = "direct_attributes") -> None:
