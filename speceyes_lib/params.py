@@ -592,6 +592,8 @@ class FidelityParams(ModelRunParams):
             "bottom20 > 0.99, K 32, router none, batch 8",
             "min > 0.98, router small, batch 4",
             "min > 0.995, slope 0.5, batch 32, agents 16",
+            "min > 0.97, agents 8",
+            "min > 0.9986, agents 24",
         ],
         "score and threshold, then K, router, batch, slope, agents at once",
         min_length=1,

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = exports(
         "layer_gates": ("look_inside",),
         "own_results": ("gather_own_results",),
         "paper_comparison": ("gather_paper",),
+        "predictions": ("cost_errors",),
         "position_bias": ("by_order", "by_place", "drafting", "run_orders"),
         "reported": ("read_reported", "reported_points"),
         "results": ("auroc_results", "check_cells"),

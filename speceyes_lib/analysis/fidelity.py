@@ -1,8 +1,10 @@
 """Is replay true? The funnel really run at several settings, beside what replay predicts for them.
 
 One instrumented pass is replayed. Every setting is then run for real, in runs of its own (`<run>_setting1`, …), and
-so is the agent alone. Task by task they take turns, in an order that changes from task to task, so that a machine
-that becomes slower or faster meanwhile does so for all of them.
+so is the agent alone. Settings with several agents at once run as `gated_batched`. What that engine saves is calibrated
+on one pass of `gated_batched` that accepts nothing, which is no setting of the study. Task by task they take turns, in
+an order that changes from task to task, so that a machine that becomes slower or faster meanwhile does so for all of
+them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ..params import AgentParams, DraftParams, FidelityParams, JudgingParams
 from ..replay import outcomes, replay_data
 from ..replay.settings import Setting
 from ..runs import recorded_run
+from ..runs.arms import BATCHED
 from ..runs.stage import finish_stage
 from . import sample_frame
 
@@ -72,8 +75,10 @@ def compare_with_replay(
         replayed = replayed.join(answers[["draft_answer", "agent_answer"]])
         is_draft = replayed["used"] == "small"
         replayed["answer"] = replayed["draft_answer"].where(is_draft, replayed["agent_answer"])
-        measured = _measured(_run_of(params, at), params.tasks, "gated").loc[replayed.index]
-        alone = _measured(_alone(params, setting.agent_batch_size), params.tasks, "baseline")
+        batched = BATCHED if setting.agent_batch_size > 1 else ""
+        measured = _measured(_run_of(params, at), params.tasks, f"gated{batched}").loc[replayed.index]
+        alone_run = _alone(params, setting.agent_batch_size)
+        alone = _measured(alone_run, params.tasks, f"baseline{batched}")
         differs = pd.DataFrame(
             {
                 "decisions": replayed["decision"] != measured["decision"],
@@ -134,16 +139,21 @@ def _alone(params: FidelityParams, agents: int) -> str:
 def _arms(params: FidelityParams) -> list[AgentParams]:
     """Everything that notebook 02 has to run: the instrumented pass, the agent alone, and every setting."""
     shared = set(AgentParams.model_fields) & set(FidelityParams.model_fields)
-    instrumented = {"arms": ["collect"], "first_look": False, "router_small": True, "threshold": 1.0}
+    calibrated = ["collect", "gated_batched"]
+    instrumented = {"arms": calibrated, "first_look": False, "router_small": True, "threshold": 1.0}
     instrumented |= {"clock_share": 0.0}
     common = build(AgentParams, params.model_dump(include=shared) | instrumented, "this study's parameters")
     settings = settings_of(params)
     arms = [common]
     for agents in sorted({1} | {s.agent_batch_size for s in settings}):
-        alone = {"run": _alone(params, agents), "arms": ["baseline"], "agent_batch_size": agents}
+        alone = {"run": _alone(params, agents), "arms": ["baseline"]}
+        if agents > 1:
+            alone |= {"arms": ["baseline_batched"], "agent_batch_size_batched": agents}
         arms.append(common.model_copy(update=alone))
     for at, setting in enumerate(settings, 1):
         gated = asdict(setting) | {"run": _run_of(params, at), "arms": ["gated"]}
+        if (agents := gated.pop("agent_batch_size")) > 1:
+            gated |= {"arms": ["gated_batched"], "agent_batch_size_batched": agents}
         arms.append(build(AgentParams, common.model_dump() | gated, f"settings: {params.settings[at - 1]!r}"))
     return arms
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from ..errors import StageError, UserError
@@ -23,9 +24,10 @@ from ..runs.arms import ROUTERS
 from ..runs.recorded_run import GATE
 from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
+from .predictions import add_predictions, cost_errors
 from .reported import BATCH_SIZES, KS, TABLES, read_reported
 from .results import measured_results, method_of, reported_results
-from .run_result import RunResult, add_predictions, gate_of
+from .run_result import RunResult, gate_of
 
 AGENTS = (1, 2, 4, 8, 16, 32)
 
@@ -137,9 +139,10 @@ class PaperData:
         return rows
 
     def throughput(self) -> pd.DataFrame:
-        """Samples per second by agents at work at once: columns method, in_flight, samples_per_s, how.
+        """Samples per second by agents at work at once: columns method, in_flight, samples_per_s, how, off_pct.
 
-        "measured" where an arm ran so, "predicted" by replay's cost model in between.
+        "measured" where an arm ran so, "predicted" by replay's cost model in between. off_pct: of the predicted
+        throughput of a gated arm, each task by a model that was fitted without it (`predictions.cost_errors`).
         """
         if not self._can_be_replayed or self.data.cost is None:
             return pd.DataFrame()
@@ -148,17 +151,22 @@ class PaperData:
         rows = rows[(rows["task"] == "pooled") & (rows["status"] == "ok")]
         rows = rows.rename(columns={"agent_batch_size": "in_flight"})
         parts = [
-            rows.assign(method=name, samples_per_s=rows["n"] / rows[clock], how="predicted")
+            rows.assign(method=name, samples_per_s=rows["n"] / rows[clock], how="predicted", off_pct=np.nan)
             for name, clock in (("baseline", "baseline_wall_s"), (method, "wall_s"))
         ]
+        spent_s = (
+            cost_errors(self.run.recorded, self.data).groupby("arm")[["measured_s", "predicted_s"]].sum()
+        )
+        off_pct = 100.0 * (spent_s["measured_s"] / spent_s["predicted_s"] - 1.0)
         for arm, entries in self.run.summary["arms"].items():
             kind, pooled = arm.removesuffix("_batched"), entries["pooled"]
             if kind in ("baseline", "gated") and pooled["wall_s"]:
                 config = self.run.recorded.config(f"02_{arm if arm in self.params.arms else 'collect'}")
                 point = {"method": method_of(kind, self.gate["score"]), "how": "measured"}
-                point["samples_per_s"] = pooled["n"] / pooled["wall_s"]
+                point |= {"samples_per_s": pooled["n"] / pooled["wall_s"], "off_pct": off_pct.get(arm)}
                 parts.append(pd.DataFrame([point | {"in_flight": config["agent_batch_size"]}]))
-        return pd.concat(parts, ignore_index=True)[["method", "in_flight", "samples_per_s", "how"]]
+        table = pd.concat(parts, ignore_index=True).astype({"off_pct": "float64"})
+        return table[["method", "in_flight", "samples_per_s", "how", "off_pct"]]
 
     def shares(self) -> dict[str, float]:
         """The fractions alpha and beta of the gated arm as it ran; empty without one."""

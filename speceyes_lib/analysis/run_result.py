@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,15 @@ import pandas as pd
 
 from ..gating.threshold import read_operating_point
 from ..params import FiguresParams
-from ..replay import outcomes, replay_data
-from ..replay.outcomes import POOLED
+from ..replay import replay_data
 from ..replay.replay_data import ReplayData
-from ..replay.settings import Setting
 from ..runs import recorded_run
 from ..runs.recorded_run import GATE, RecordedRun
 from ..runs.records import PHASES
 from ..stats import proportions
-from ..stats.intervals import finite_or_none
-from ..tasks.registry import AVERAGE
 from . import results, sample_frame
 from .clock import clock_check
+from .predictions import predict_speedups
 from .sample_frame import arm, right_of
 from .summary import groups_of, summarise
 
@@ -130,42 +126,8 @@ def summarised(params: FiguresParams) -> RunResult | None:
     )
     data = replay_data.load(recorded) if "collect" in params.arms else None
     if data is not None:
-        _predict(summary, data, recorded, params.arms)
+        predict_speedups(summary, data, recorded, params.arms)
     return RunResult(recorded, frame, summary, data)
-
-
-def setting_of(recorded: RecordedRun, arm: str) -> Setting:
-    """The setting of replay that an arm ran with; of an arm without a gate only the batch sizes matter."""
-    config = recorded.config(f"02_{arm}")
-    axes = (*GATE, "batch_size", "agent_batch_size")
-    return Setting(**{name: config[name] for name in axes if config.get(name) is not None})
-
-
-def _predict(summary: dict, data: ReplayData, recorded: RecordedRun, arms: Sequence[str]) -> None:
-    """Add to the arms of a summary that ran, and to their splits, the `speedup_predicted` by the cost model."""
-    for name, entries in summary["arms"].items():
-        if name.startswith("gated"):
-            rows = outcomes.replay(data, setting_of(recorded, name)).set_index("task")
-            add_predictions(entries, rows["speedup"])
-        elif name == "router_only" and "gated" in arms:
-            every_draft = replace(setting_of(recorded, "gated"), threshold=-1.0)
-            add_predictions(entries, outcomes.replay(data, every_draft).set_index("task")["speedup"])
-        elif name == "baseline_batched" and "baseline" in arms:
-            one = setting_of(recorded, "baseline")
-            many = setting_of(recorded, name if name in arms else "collect")
-            alone_s = [
-                outcomes.replay(data, replace(many, agent_batch_size=size)).set_index("task")
-                for size in (one.agent_batch_size, many.agent_batch_size)
-            ]
-            ratio = alone_s[0]["baseline_wall_s"] / alone_s[1]["baseline_wall_s"]
-            ratio[AVERAGE] = ratio[list(entries["splits"])].mean()
-            add_predictions(entries, ratio)
-
-
-def add_predictions(entries: dict, speedups: pd.Series) -> None:
-    """Add predicted speedups, by task, to the entry of an arm (`summary.arm_summary`)."""
-    for task, entry in {**entries["splits"], POOLED: entries["pooled"], AVERAGE: entries["average"]}.items():
-        entry["speedup_predicted"] = finite_or_none(speedups.get(task, np.nan))
 
 
 def gate_of(params: FiguresParams, recorded: RecordedRun) -> dict[str, Any]:

@@ -8,6 +8,11 @@ A batched call of the router, the draft model or the agent takes
 adds is its recorded share of its call, minus its part of the fixed cost. So at the recorded batch size the model
 returns the recorded seconds, and the fit decides only what another batch size saves or costs. An agent that runs one
 sample at a time is charged what the arm `baseline` measured for the sample.
+
+Several agents at once are the engine of the `_batched` arms, which computes on a turn only what is new. So a later turn
+adds less there than one sample at a time, and both are fitted apart. A first turn adds less where the same model routed
+the sample before, because the router's call began alike. What that saves is the mean over the samples that both
+`gated_batched` and the instrumented pass, whose first turns reuse nothing, have measured.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ ASSUMES = (
     "Batches are filled in the order of the samples, within a task; only drafted samples take part in a draft call.",
     "Agents that advance together fill their calls turn by turn; a task's last call of a turn may be smaller.",
     "A picture is decoded once; a second model's view of another size is not charged apart.",
+    "Agents that advance together are those of the `_batched` arms: a turn computes only what is new.",
     "Loading and warming up the models is not included.",
 )
 SERIAL_ARMS = ("baseline", "gated")  # agents one at a time, unless the run's parameters say otherwise
@@ -114,6 +120,9 @@ class CostModel:
     agent: CallCost  # batched calls of the agent
     serial_s: NDArray[np.float64]  # the agent's turns, one sample at a time [n]
     serial_recorded: bool  # whether all of `serial_s` is recorded; if not, the rest follows from `agent`
+    routed_saves_s: float = (
+        np.nan
+    )  # of a first turn in the batched engine, by the router's call; nan: not recorded
     assumes: tuple[str, ...] = ASSUMES  # what a prediction assumes, in sentences
 
     @property
@@ -155,8 +164,11 @@ class CostModel:
         if agent_batch_size == 1:
             if not self.serial_recorded:
                 extrapolated.append("agents one at a time, recorded together only")
-        elif recorded := self.agent.extrapolated(agent_batch_size):
-            extrapolated.append(f"{agent_batch_size} agents at once, {recorded}")
+        else:
+            if recorded := self.agent.extrapolated(agent_batch_size):
+                extrapolated.append(f"{agent_batch_size} agents at once, {recorded}")
+            if router == "large" and np.isnan(self.routed_saves_s):
+                extrapolated.append("what the router's call saves the agent, not recorded")
         return f"extrapolated: {'; '.join(extrapolated)}" if extrapolated else ""
 
     def router_shares(
@@ -168,8 +180,14 @@ class CostModel:
         cost = self.router.get(router)
         return np.full(len(who), np.nan) if cost is None else cost.shares(who, tasks, batch_size)
 
-    def agents(self, tasks: NDArray, in_parallel: int) -> AgentPlan:
-        """How the agent's seconds add up, for any choice of samples that go to it, with so many agents at once."""
+    def agents(self, tasks: NDArray, in_parallel: int, router: str = "none") -> AgentPlan:
+        """How the agent's seconds add up, for any choice of samples that go to it.
+
+        Args:
+            tasks: of the samples [n].
+            in_parallel: agents at once.
+            router: the model that routed the samples before ("large", "small"), "none" where they were not routed.
+        """
         if in_parallel == 1:
             return AgentPlan(self.serial_s + self.tool_s)
         cost = self.agent
@@ -182,7 +200,10 @@ class CostModel:
                 for turn in range(members.shape[1])
             ]
             call_s[task] = cost.fixed_s + cost.per_step_s * np.array(steps)
-        linear = np.where(takes_turn.any(axis=1), np.nansum(cost.added_s, axis=1), np.nan) + self.tool_s
+        added_s = cost.added_s.copy()
+        if router == "large" and not np.isnan(self.routed_saves_s):
+            added_s[:, 0] = np.maximum(added_s[:, 0] - self.routed_saves_s, 0.0)
+        linear = np.where(takes_turn.any(axis=1), np.nansum(added_s, axis=1), np.nan) + self.tool_s
         return AgentPlan(linear, in_parallel, takes_turn, call_s)
 
 
@@ -203,7 +224,7 @@ class _Part:
     size: int
     tokens: int
     kind: (
-        int  # a task, or the number of an agent's turn: samples of one kind are assumed to add about the same
+        int  # a task, or what an agent's turn computes: samples of one kind are assumed to add about the same
     )
     turn: int = 0
 
@@ -241,10 +262,12 @@ def fit(
             if (draft := record.draft) is not None and draft.timed:
                 calls["draft"].append(part(i, arm, draft.draft_s, draft.batch_size, draft.n_tokens))
             for number, turn in enumerate(record.trajectory.turns if record.trajectory else ()):
-                which = {"kind": number, "turn": number}
+                goes_on = arm in BATCHED_ARMS and (number > 0 or _is_routed(arm, routers))
+                which = {"kind": 2 * number + goes_on, "turn": number}
                 turns[arm].append(part(i, arm, turn.turn_s, turn.batch_size, turn.n_tokens, **which))
     preferred = next((turns[arm] for arm in (*BATCHED_ARMS, *SERIAL_ARMS) if turns.get(arm)), [])
     agent = _fitted([p for parts in turns.values() for p in parts], preferred, n, by_turn=True)
+    routed = [p for arm, parts in turns.items() if _is_routed(arm, routers) for p in parts if p.turn == 0]
     agent.added_s[_failed_before_agent(arms, place), 0] = 0.0
     serial = _serial(arms, place)
     takes_turn = np.isfinite(agent.added_s)
@@ -261,7 +284,24 @@ def fit(
         agent=agent,
         serial_s=np.where(np.isnan(serial), derived, serial),
         serial_recorded=not np.isnan(serial).any(),
+        routed_saves_s=_saved(agent, routed) if preferred and preferred[0].kind == 0 else np.nan,
     )
+
+
+def _is_routed(arm: str, routers: Mapping[str, str]) -> bool:
+    """Whether the router's call of an arm serves the first turn of its agent."""
+    return arm == "gated_batched" and routers[arm] == "large"
+
+
+def _saved(agent: CallCost, routed: Sequence[_Part]) -> float:
+    """Mean seconds by which first turns add less than in the instrumented pass; nan without such turns."""
+    saved = []
+    longest = {p: max(q.tokens for q in members) for members in _calls(routed) for p in members}
+    for p, steps in longest.items():
+        added_s = p.share_s - (agent.fixed_s + agent.per_step_s * steps) / p.size
+        saved.append(agent.added_s[p.sample, 0] - added_s)
+    known = [seconds for seconds in saved if not np.isnan(seconds)]
+    return max(0.0, float(np.mean(known))) if known else np.nan
 
 
 def _column(records: Mapping[str, AgentRecord], ids: Sequence[str], name: str) -> NDArray[np.float64]:

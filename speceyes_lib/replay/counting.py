@@ -68,9 +68,9 @@ def _seconds(view: _View, plan: _Plan | None, above: _Above) -> tuple[NDArray, N
         return np.bincount(p.task_codes, seconds, tasks)[:, None]
 
     agents = plan.agents
-    linear = np.where(p.readable, agents.linear_s, 0.0)
+    linear, alone_linear = (np.where(p.readable, each.linear_s, 0.0) for each in (agents, plan.alone))
     wall = total(plan.before_s + linear) - above.summed(linear)
-    alone = np.broadcast_to(total(plan.baseline_s + linear), wall.shape)
+    alone = np.broadcast_to(total(plan.baseline_s + alone_linear), wall.shape)
     if agents.call_s is not None:
         call_s = np.array([agents.call_s[task] for task in p.task_names])
         for turn, takes in enumerate((agents.takes_turn & p.readable[:, None]).T):

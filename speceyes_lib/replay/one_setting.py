@@ -17,11 +17,12 @@ from .settings import Setting
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """Seconds [n] of each sample before the agent, with the gate and without it, and how the agent's add up."""
+    """Seconds [n] of each sample before the agent and how the agent's add up, with the gate and without (`alone`)."""
 
     before_s: NDArray[np.float64]
     baseline_s: NDArray[np.float64]
     agents: AgentPlan
+    alone: AgentPlan
 
 
 class _View:
@@ -78,8 +79,9 @@ class _View:
             return None
         drafts = p.cost.draft.shares(self.drafted, p.tasks, int(s.batch_size))
         router = p.cost.router_shares(s.router, p.readable, p.tasks, int(s.batch_size))
-        agents = p.cost.agents(p.tasks, int(s.agent_batch_size))
-        return _Plan(p.cost.decode_s + router + drafts, p.cost.baseline_decode_s, agents)
+        agents = p.cost.agents(p.tasks, int(s.agent_batch_size), s.router)
+        alone = p.cost.agents(p.tasks, int(s.agent_batch_size))
+        return _Plan(p.cost.decode_s + router + drafts, p.cost.baseline_decode_s, agents, alone)
 
     def charged(self, to_agent: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
         """Predicted seconds [n] of each sample, with the gate and without; nan without timings."""
@@ -89,7 +91,7 @@ class _View:
         tasks, readable = self.data.tasks, self.data.readable
         return (
             plan.before_s + plan.agents.shares(to_agent, tasks),
-            plan.baseline_s + plan.agents.shares(readable, tasks),
+            plan.baseline_s + plan.alone.shares(readable, tasks),
         )
 
 

@@ -36,15 +36,15 @@ def phase_seconds(data: ReplayData, setting: Setting) -> pd.DataFrame:
     if cost is None:
         raise NotRecorded("this run has no times, so what the gate saves is not known")
     tasks, readable, decision = data.tasks, data.readable, decided["decision"].to_numpy()
-    agents = cost.agents(tasks, setting.agent_batch_size)
     zero = np.zeros(data.n)
 
-    def agent_and_tools(who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def agent_and_tools(who: np.ndarray, router: str) -> tuple[np.ndarray, np.ndarray]:
         tool_s = np.where(who, cost.tool_s, 0.0)
+        agents = cost.agents(tasks, setting.agent_batch_size, router)
         return agents.shares(who, tasks) - tool_s, tool_s
 
-    agent_s, tool_s = agent_and_tools(readable & (decision != "accepted"))
-    alone_agent_s, alone_tool_s = agent_and_tools(readable)
+    agent_s, tool_s = agent_and_tools(readable & (decision != "accepted"), setting.router)
+    alone_agent_s, alone_tool_s = agent_and_tools(readable, "none")
     columns = {
         "decode_s": cost.decode_s,
         "router_s": cost.router_shares(setting.router, readable, tasks, setting.batch_size),

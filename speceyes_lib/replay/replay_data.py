@@ -30,6 +30,7 @@ from ..gating.separability import (
 from ..judging.stage import judge_record
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord, JudgedRecord, RouterRecord, VerdictValue
+from ..tasks.registry import task_of
 from .cost_model import CostModel, fit
 
 if TYPE_CHECKING:
@@ -243,12 +244,7 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
     ids = [record.id for record in records]
     judged, protocol = _verdicts(recorded, main, protocol)
     config = recorded.config(f"02_{main}")
-    arms, routers = {main: {r.id: r for r in records}}, {main: config.get("router", "large")}
-    for arm in TIMED:
-        if arm != main:
-            ran = recorded.select(recorded.finished(f"02_{arm}"))
-            arms[arm] = ran.records(arm)
-            routers[arm] = ran.config(f"02_{arm}").get("router", "none") if ran.tasks else "none"
+    arms, routers = _timed_arms(recorded, main)
     agent = {r.id: _agent_code(r, judged[r.id]) for r in records}
     if ABSENT in agent.values() and arms["baseline"]:
         verdicts, _ = _verdicts(recorded.select(recorded.finished("02_baseline")), "baseline", protocol)
@@ -281,6 +277,34 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
         protocol=protocol,
         name=recorded.name,
     ).with_scores({name: [of.get(id_, np.nan) for id_ in ids] for name, of in recorded.own_scores.items()})
+
+
+def fitted_without(recorded: RecordedRun, data: ReplayData, arm: str, task: str) -> CostModel | None:
+    """The cost model of a run, fitted as if an arm had not run a task: what it predicts there is no recollection.
+
+    Args:
+        recorded: the run.
+        data: the same run, see `load`.
+        arm: one that is not the instrumented pass.
+        task: of the run.
+    """
+    arms, routers = _timed_arms(recorded, "collect")
+    arms[arm] = {id_: record for id_, record in arms[arm].items() if task_of(id_) != task}
+    return fit(arms, list(data.ids), list(data.tasks), routers)
+
+
+def _timed_arms(
+    recorded: RecordedRun, main: str
+) -> tuple[dict[str, Mapping[str, AgentRecord]], dict[str, str]]:
+    """Records by arm and id, and the router of each arm; the instrumented pass `main` comes first."""
+    arms: dict[str, Mapping[str, AgentRecord]] = {main: recorded.records(main)}
+    routers = {main: recorded.config(f"02_{main}").get("router", "large")}
+    for arm in TIMED:
+        if arm != main:
+            ran = recorded.select(recorded.finished(f"02_{arm}"))
+            arms[arm] = ran.records(arm)
+            routers[arm] = ran.config(f"02_{arm}").get("router", "none") if ran.tasks else "none"
+    return arms, routers
 
 
 def _verdicts(recorded: RecordedRun, arm: str, protocol: str | None) -> tuple[dict[str, JudgedRecord], str]:

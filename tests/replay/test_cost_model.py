@@ -153,9 +153,65 @@ def test_without_a_baseline_lone_agents_are_derived_and_that_is_reported():
     assert "agents one at a time, recorded together only" in result.notes("large", 8, 1)
 
 
+SAVED, ANEW = (
+    0.006,
+    0.020,
+)  # by the router's call in a first turn; spent on a later turn that computes all again
+
+
+@pytest.fixture(scope="module")
+def engines() -> CostModel:
+    """The batched engine, which reuses, beside agents one at a time, which do not."""
+    changed = {
+        "collect": (arm("collect", 8, 8), 0.0, 0.0),
+        "baseline": (arm("baseline", 1, 1), 0.0, ANEW),
+        "gated_batched": (arm("gated", 8, 8), -SAVED, 0.0),
+    }
+    arms = {}
+    for name, (records, first_s, later_s) in changed.items():
+        arms[name] = {}
+        for id_, record in records.items():
+            turns = record.trajectory.turns
+            more = [first_s, *[later_s] * (len(turns) - 1)]
+            turns = tuple(
+                t.model_copy(update={"turn_s": t.turn_s + s}) for t, s in zip(turns, more, strict=True)
+            )
+            path = record.trajectory.model_copy(update={"turns": turns})
+            arms[name][id_] = record.model_copy(update={"trajectory": path})
+    return fit(arms, IDS, TASKS, {"collect": "large", "baseline": "none", "gated_batched": "large"})
+
+
+def test_the_engine_that_reuses_is_fitted_apart_from_agents_one_at_a_time(engines):
+    agent = engines.fits.set_index("phase").loc["agent"]
+    assert agent["fixed_ms"] == pytest.approx(1e3 * FIXED, rel=1e-6)
+    assert agent["per_step_ms"] == pytest.approx(1e3 * STEP, rel=1e-6)
+    assert engines.routed_saves_s == pytest.approx(SAVED, rel=1e-6)
+    assert engines.notes("large", 8, 8) == ""
+
+
+@pytest.mark.parametrize("size", [2, 4, 20])
+def test_agents_at_once_are_predicted_at_sizes_that_never_ran(engines, size):
+    tasks, everyone = np.array(TASKS, dtype=object), np.ones(N, bool)
+    measured = sum(r.trajectory.agent_s + r.tool_s for r in arm("collect", 8, size).values())
+    alone = engines.agents(tasks, size).shares(everyone, tasks).sum()
+    assert alone == pytest.approx(
+        measured, rel=0.06
+    )  # which answers meet in a second turn's call is not known
+    routed = engines.agents(tasks, size, "large").shares(everyone, tasks).sum()
+    assert alone - routed == pytest.approx(N * SAVED, rel=1e-6)
+    assert engines.agents(tasks, size, "small").shares(everyone, tasks).sum() == pytest.approx(alone)
+
+
+def test_a_router_saves_no_agent_that_runs_alone(engines):
+    tasks = np.array(TASKS, dtype=object)
+    assert np.array_equal(engines.agents(tasks, 1, "large").linear_s, engines.agents(tasks, 1).linear_s)
+
+
 def test_what_was_not_recorded_is_called_extrapolated(cost):
-    assert cost.notes("large", 8, 8) == ""
+    assert cost.notes("large", 8, 1) == ""
+    assert cost.notes("none", 8, 8) == ""
     assert cost.notes("none", 4, 1) == ""
+    assert "what the router's call saves the agent" in cost.notes("large", 8, 8)
     assert "draft in batches of 64, recorded 2 to 8" in cost.notes("large", 64, 1)
     assert "20 agents at once, recorded 1 to 8" in cost.notes("none", 8, 20)
     assert "the small router was not timed" in cost.notes("small", 8, 1)

@@ -312,7 +312,9 @@ def throughput() -> pd.DataFrame:
         for m, s in (("baseline", 5.0), ("speceyes_min", 9.0))
         for n, how in ((1, "predicted"), (4, "predicted"), (16, "predicted"), (4, "measured"))
     ]
-    return pd.DataFrame(rows, columns=["method", "in_flight", "samples_per_s", "how"])
+    table = pd.DataFrame(rows, columns=["method", "in_flight", "samples_per_s", "how"])
+    is_gated = (table["how"] == "measured") & (table["method"] == "speceyes_min")
+    return table.assign(off_pct=np.where(is_gated, -4.2, np.nan))
 
 
 def test_throughput_is_a_line_where_predicted_and_a_marker_where_measured():
@@ -323,6 +325,7 @@ def test_throughput_is_a_line_where_predicted_and_a_marker_where_measured():
     assert [[1, 5.0], [4, 10.0], [16, 20.0]] in lines[True]
     assert [[4, 10.0]] in lines[False]
     assert [[4, 18.0]] in lines[False]
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [("−4 %", (4, 18.0))]
 
 
 def test_the_drawn_method_shows_a_runs_shares_and_none_without_a_run():

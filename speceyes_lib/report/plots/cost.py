@@ -18,7 +18,8 @@ from . import style
 def throughput(table: pd.DataFrame) -> Figure:
     """Samples per second over the agents at work at once: lines as predicted, markers as measured.
 
-    Columns method, in_flight, samples_per_s, how ("predicted" or "measured").
+    Columns method, in_flight, samples_per_s, how ("predicted" or "measured"), off_pct: how far the prediction is off,
+    which stands at the marker.
     """
     figure, ax = plt.subplots(figsize=(style.COLUMN_IN, 2.4))
     for name, part in table.groupby("method", sort=False):
@@ -27,7 +28,12 @@ def throughput(table: pd.DataFrame) -> Figure:
         color, marker = style.method_color(name), style.METHOD_MARKERS.get(name, "o")
         ax.plot(line["in_flight"], line["samples_per_s"], "--", color=color, lw=1.0)
         ax.plot(points["in_flight"], points["samples_per_s"], marker, color=color, label=method_label(name))
-    ax.plot([], [], "--", color=style.INK, lw=1.0, label="predicted from the pass")
+        for row in points[points["off_pct"].notna()].itertuples():
+            ax.annotate(
+                f"{row.off_pct:+.0f} %".replace("-", "−"), (row.in_flight, row.samples_per_s), (0, 6),
+                textcoords="offset points", ha="center", fontsize=6.5, color=color,
+            )  # fmt: skip
+    ax.plot([], [], "--", color=style.INK, lw=1.0, label="predicted (%: off on splits not fitted to)")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     ax.set(xlabel="agents at work at once", ylabel="samples per second", ylim=(0, None))
