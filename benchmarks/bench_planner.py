@@ -3,9 +3,10 @@
     python benchmarks/bench_planner.py [--write] [--requests 120]
 
 A server in another process answers for both embedded models, one replica each. Users are threads that each send one
-sample after another through the funnel, router first, and ask again as soon as they have their answer. Two runs
-calibrate: one user alone measures what every call takes, CALIBRATED users together what calls share (from the server's
-log). The other numbers of users are predicted before they are measured. `--write` puts the table into README.md.
+sample after another through the funnel, router first, and ask again as soon as they have their answer. Two numbers of
+users calibrate: one user alone measures what every call takes, CALIBRATED users together what calls share (from the
+server's log). The others are predicted. All numbers of users take turns, ROUNDS times there and back, so that a slow
+moment of the machine meets all of them. `--write` puts the table into README.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_confidence import write_between_markers
+from scipy.optimize import nnls
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.paths import repo_root
@@ -38,6 +40,7 @@ USERS = (1, 2, 4, 8, 16, 32, 64)
 CALIBRATED = 8
 THRESHOLD = 0.99
 PER_TASK = 6
+ROUNDS = 4
 KINDS = {
     20: "draft",
     10: "router",
@@ -83,8 +86,20 @@ class Measured:
     kinds: list[int]  # which sample each was
     calls: list[dict]
 
-    def throughput(self, skip: int) -> float:
-        return (len(self.ended_s) - skip) / (self.ended_s[-1] - self.ended_s[skip - 1])
+    def after(self, skip: int) -> tuple[int, float, list[float]]:
+        """Requests after the first ones, the seconds until their ends, and their latencies."""
+        return (
+            len(self.ended_s) - skip,
+            self.ended_s[-1] - self.ended_s[skip - 1],
+            self.latency_s[skip:],
+        )
+
+
+def summed(rounds: Sequence[Measured], users: int) -> tuple[float, np.ndarray]:
+    """Requests per second and latencies of several rounds, each without its warm-up."""
+    parts = [r.after(min(max(users, len(r.ended_s) // 5, 1), len(r.ended_s) - 1)) for r in rounds]
+    counts, seconds, latencies = zip(*parts, strict=True)
+    return sum(counts) / sum(seconds), np.concatenate(latencies)
 
 
 class Clients:
@@ -152,18 +167,22 @@ class Clients:
 
 
 def shared_s(calls: Sequence[dict]) -> dict[int, float]:
-    """By pool, the seconds that a call takes however many share it: least squares over calls of several sizes."""
+    """By pool, the seconds that a call takes however many share it, from calls of several sizes.
+
+    Non-negative least squares on relative errors, as in `replay.cost_model`: else the longest calls decide alone.
+    """
     fixed = {}
     for pool in (SMALL, LARGE):
         of_pool = [c for c in calls if POOL[c["kinds"][0]] == pool]
         names = [kind for kind, where in POOL.items() if where == pool]
         design = np.array([[1.0, *(c["kinds"].count(name) for name in names)] for c in of_pool])
-        solution, *_ = np.linalg.lstsq(design, np.array([c["s"] for c in of_pool]), rcond=None)
-        fixed[pool] = max(float(solution[0]), 0.0)
+        seconds = np.array([c["s"] for c in of_pool])
+        solution, _ = nnls(design / seconds[:, None], np.ones(len(seconds)))
+        fixed[pool] = float(solution[0])
     return fixed
 
 
-def workload(alone: Measured, together: Measured, n: int) -> Workload:
+def workload(alone: Sequence[Measured], together: Sequence[Measured], n: int) -> Workload:
     """Every sample's chain of calls: its seconds as one user alone measured them, the shared part as above.
 
     A lone user's calls follow each other, so the log shows which belong together. What is left of a sample's latency is
@@ -171,18 +190,19 @@ def workload(alone: Measured, together: Measured, n: int) -> Workload:
     """
     from speceyes_lib.demo.engine import GATHER_S
 
-    fixed = shared_s([*alone.calls, *together.calls])
+    fixed = shared_s([call for measured in (*alone, *together) for call in measured.calls])
     chains: dict[int, list[list[tuple[int, float]]]] = {}
     aside: dict[int, list[float]] = {}
-    calls = iter(alone.calls)
-    following = next(calls, None)
-    for kind, latency_s in zip(alone.kinds, alone.latency_s, strict=True):
-        chain = []
-        while following is not None and not (chain and following["kinds"] == ["router"]):
-            chain.append((POOL[following["kinds"][0]], following["s"]))
-            following = next(calls, None)
-        chains.setdefault(kind, []).append(chain)
-        aside.setdefault(kind, []).append(latency_s - sum(s for _, s in chain) - GATHER_S * len(chain))
+    for measured in alone:
+        calls = iter(measured.calls)
+        following = next(calls, None)
+        for kind, latency_s in zip(measured.kinds, measured.latency_s, strict=True):
+            chain = []
+            while following is not None and not (chain and following["kinds"] == ["router"]):
+                chain.append((POOL[following["kinds"][0]], following["s"]))
+                following = next(calls, None)
+            chains.setdefault(kind, []).append(chain)
+            aside.setdefault(kind, []).append(latency_s - sum(s for _, s in chain) - GATHER_S * len(chain))
     width = 1 + max(len(chain[0]) for chain in chains.values())
     pool = np.full((n, width), NONE, np.int8)
     added_s, fixed_s = np.zeros((n, width)), np.zeros((n, width))
@@ -224,10 +244,13 @@ def main() -> None:
             log.touch()
             clients = Clients(url, log, samples)
             clients.run(4, 12, 99)  # both sides warm
-            runs = {n: clients.run(n, arguments.requests, seed=n) for n in (1, CALIBRATED)}
+            runs: dict[int, list[Measured]] = {n: [] for n in USERS}
+            for number in range(ROUNDS):
+                for n in USERS[:: -1 if number % 2 else 1]:
+                    requests = max(arguments.requests // ROUNDS, 2 * n)
+                    runs[n].append(clients.run(n, requests, seed=100 * number + n))
             work = workload(runs[1], runs[CALIBRATED], len(samples))
             fleet = Fleet(1, 1)
-            runs |= {n: clients.run(n, arguments.requests, seed=n) for n in USERS if n not in runs}
         finally:
             server.terminate()
             server.wait()
@@ -240,16 +263,15 @@ def main() -> None:
     ]
     off = []
     for n in USERS:
-        measured, real = simulate_fleet(work, fleet, users=n, requests=4000), runs[n]
-        skip = max(n, len(real.ended_s) // 5)
-        latency = np.array(real.latency_s[skip:])
+        measured = simulate_fleet(work, fleet, users=n, requests=4000)
+        per_s, latency = summed(runs[n], n)
         pairs = [
-            (measured.throughput_per_s, real.throughput(skip)),
+            (measured.throughput_per_s, per_s),
             (measured.p50_s, float(np.quantile(latency, 0.5))),
             (measured.p95_s, float(np.quantile(latency, 0.95))),
         ]
         cells = "".join(f"{a:.3g} / {b:.3g} | {100 * (a / b - 1):+.0f} % | " for a, b in pairs)
-        sizes = [len(c["kinds"]) for c in real.calls if c["kinds"][0] != "draft"]
+        sizes = [len(c["kinds"]) for real in runs[n] for c in real.calls if c["kinds"][0] != "draft"]
         note = "calibration" if n in (1, CALIBRATED) else "predicted"
         lines.append(f"| {n} | {cells}{measured.large_batch:.1f} / {np.mean(sizes):.1f} | {note} |")
         if note == "predicted":

@@ -586,14 +586,12 @@ class FidelityParams(ModelRunParams):
     settings: list[str] = field(
         [
             "min > 0.9986",
-            "min > 0.97",
-            "mean > 0.99, K 96",
+            "min > 0.97, agents 8",
+            "mean > 0.99, K 96, agents 24",
             "log > 0.95, router none",
             "bottom20 > 0.99, K 32, router none, batch 8",
             "min > 0.98, router small, batch 4",
             "min > 0.995, slope 0.5, batch 32, agents 16",
-            "min > 0.97, agents 8",
-            "min > 0.9986, agents 24",
         ],
         "score and threshold, then K, router, batch, slope, agents at once",
         min_length=1,

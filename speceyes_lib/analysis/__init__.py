@@ -6,16 +6,14 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "audit": ("audit_reported",),
-        "clock": ("clock_check",),
         "confidence_data": ("gather_confidence", "rule_results"),
         "fidelity": ("compare_with_replay", "run_fidelity", "write_fidelity"),
         "layer_gates": ("look_inside",),
         "own_results": ("gather_own_results",),
         "paper_comparison": ("gather_paper",),
-        "predictions": ("cost_errors",),
         "position_bias": ("by_order", "by_place", "drafting", "run_orders"),
         "reported": ("read_reported", "reported_points"),
-        "results": ("auroc_results", "check_cells"),
+        "results": ("auroc_results",),
         "run_result": ("summarised",),
         "guess_gate": (
             "calibrate_guesses",

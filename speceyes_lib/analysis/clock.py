@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import StageError
 from ..paths import stage_dir
 from ..runs.arms import CLOCK_STAGE
 from ..runs.files import MANIFEST
-from ..runs.reading import read_stage
+from ..runs.reading import StageData, read_stage
 from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord
 from ..stats.intervals import Estimate
@@ -44,11 +45,12 @@ def drift(recorded: RecordedRun) -> dict[str, float] | None:
     again_s: list[float] = []
     rounds: list[str] = []
     total = 0
-    for task in recorded.tasks:
-        if not (stage_dir(recorded.name, CLOCK_STAGE, task) / MANIFEST).is_file():
+    for task in recorded.finished("02_baseline"):
+        again, baseline = _again(recorded, task), recorded.stage("02_baseline", task)
+        # a baseline that was repeated otherwise since then is not the same code
+        if again is None or again.manifest.inputs.get("code") != baseline.manifest.inputs.get("code"):
             continue
-        again = read_stage(recorded.name, CLOCK_STAGE, task, AgentRecord)
-        alone = recorded.stage("02_baseline", task).records
+        alone = baseline.records
         block, total = again.manifest.config["block"], total + len(alone)
         for place, (id_, record) in enumerate(alone.items()):
             if id_ in again.records and record.status == again.records[id_].status == "ok":
@@ -60,6 +62,18 @@ def drift(recorded: RecordedRun) -> dict[str, float] | None:
     ratio = speedup(first_s, again_s, rounds, DEFAULT_BOOTSTRAP)
     ends = {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
     return ends | {"n": ratio.n, "total": total, "timed_s": float(np.sum(first_s))}
+
+
+def _again(recorded: RecordedRun, task: str) -> StageData[AgentRecord] | None:
+    """The second timings of a task; None where there are none, or a run that is not strict cannot read them."""
+    if not (stage_dir(recorded.name, CLOCK_STAGE, task) / MANIFEST).is_file():
+        return None
+    try:
+        return read_stage(recorded.name, CLOCK_STAGE, task, AgentRecord)
+    except StageError:
+        if recorded.strict:
+            raise
+        return None
 
 
 def reach(aa: Mapping[str, float], n: int) -> float:

@@ -26,7 +26,7 @@ from ..runs.summary_file import read_summary
 from . import ablations, sample_frame, summary
 from .predictions import add_predictions, cost_errors
 from .reported import BATCH_SIZES, KS, TABLES, read_reported
-from .results import measured_results, method_of, reported_results
+from .results import check_cells, measured_results, method_of, reported_results
 from .run_result import RunResult, gate_of
 
 AGENTS = (1, 2, 4, 8, 16, 32)
@@ -58,12 +58,18 @@ class PaperData:
         return {name: read_reported(name) for name in TABLES}
 
     def results(self) -> pd.DataFrame:
-        """The long form behind Table 1: reported, this run (with the scores it did not gate by), further runs."""
+        """The long form behind Table 1: reported, this run (with the scores it did not gate by), further runs.
+
+        Raises:
+            ContradictionError: two of its measured cells cannot both be right (`results.check_cells`).
+        """
         parts = [reported_results(self.paper["table1"])] if self.params.source != "run" else []
         if self.run is not None:
             parts += [measured_results(self.run.summary), self._other_scores()]
             parts += [measured_results(read_summary(name)) for name in self.params.more_runs]
-        return pd.concat([part for part in parts if len(part)], ignore_index=True)
+        results = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        check_cells(results, self.run and self.run.arms())
+        return results
 
     @staticmethod
     def source(sweep: pd.DataFrame) -> str:

@@ -138,12 +138,15 @@ class Work:
     @property
     def fault(self) -> str:
         """Why the folder is not complete."""
-        kinds = ", ".join(f"{kind} {n}" for kind, n in Counter(f.type for f in self.held.values()).items())
-        reason = next((f.message for f in self.held.values()), "another arm stopped")
-        stopped = f", and work stopped after {GIVE_UP_AFTER} in a row" if self.gone else ""
         done = f"{len(self.store.records)} of {len(self.store.expected_ids)} samples are done"
+        where = f"{shown(self.store.folder)}: {done}"
+        if not self.held:
+            return f"{where}; work stopped because another arm could not go on"
+        kinds = ", ".join(f"{kind} {n}" for kind, n in Counter(f.type for f in self.held.values()).items())
+        reason = next(iter(self.held.values())).message
+        stopped = f", and work stopped after {GIVE_UP_AFTER} in a row" if self.gone else ""
         return (
-            f"{shown(self.store.folder)}: {done}; {len(self.held)} held back{stopped}, through no fault of theirs "
+            f"{where}; {len(self.held)} held back{stopped}, through no fault of theirs "
             f"({kinds}; the first: {reason})"
         )
 

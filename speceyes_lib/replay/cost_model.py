@@ -274,7 +274,7 @@ def fit(
     turn_s = np.where(takes_turn, agent.added_s + agent.fixed_s + agent.per_step_s * agent.tokens, 0.0)
     derived = np.where(takes_turn.any(axis=1), turn_s.sum(axis=1), np.nan)
     instrumented = next(iter(arms.values()))
-    baseline = arms.get("baseline") or instrumented
+    baseline = {**instrumented, **arms.get("baseline", {})}  # it may have run a part of the samples only
     return CostModel(
         decode_s=_column(instrumented, ids, "decode_s"),
         baseline_decode_s=_column(baseline, ids, "decode_s"),

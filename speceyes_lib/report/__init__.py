@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "album": ("Album",),
         "columns": ("Column", "show"),
-        "formatting": ("chance", "clock_line", "interval", "p_value"),
+        "formatting": ("chance", "interval", "p_value"),
         "outputs": (
             "open_album",
             "training_album",

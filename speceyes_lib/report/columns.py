@@ -6,7 +6,7 @@ caption may hold words of models and of benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .formatting import interval
+from .formatting import clock_line, interval
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
+
+    from ..runs.recorded_run import RecordedRun
 
 RULES = [
     {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"},
@@ -86,7 +88,11 @@ def as_text(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
 
 
 def show(
-    frame: pd.DataFrame, columns: Sequence[Column] | str | None = None, caption: str = "", digits: int = 1
+    frame: pd.DataFrame,
+    columns: Sequence[Column] | str | None = None,
+    caption: str = "",
+    digits: int = 1,
+    clock: Mapping[str, Any] | RecordedRun | None = None,
 ) -> Styler:
     """A table for a notebook.
 
@@ -96,6 +102,7 @@ def show(
             own name.
         caption: stands above the table.
         digits: of floats where no columns are given.
+        clock: of a table with speedups: the run, or what is known of its clock (`formatting.clock_line`).
 
     Returns:
         A pandas Styler. Equal input gives equal HTML.
@@ -113,6 +120,8 @@ def show(
         styler.format_index(write, axis=axis, na_rep="").format_index_names(write, axis=axis)
     if table.index.names == [None] and isinstance(table.index, pd.RangeIndex):
         styler.hide(axis="index")
+    if clock is not None:
+        caption = f"{caption.rstrip('.')}. {clock_line(clock)}"
     # its table ids are random by default
     return styler.set_uuid("t").set_table_styles(RULES).set_caption(escape(caption))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..runs.recorded_run import RecordedRun
     from ..stats.intervals import Estimate
 
 PACKAGES_SHOWN = ("torch", "transformers", "numpy", "pandas")
@@ -116,11 +117,18 @@ def made_with(environment: Mapping[str, Any]) -> str:
     return " · ".join([commit_of(environment), packages_of(environment), hardware_of(environment)])
 
 
-def clock_line(check: Mapping[str, Any] | None) -> str:
-    """What is known of a run's clock, for the line under a speedup (`analysis.clock_check`).
+def clock_line(check: Mapping[str, Any] | RecordedRun | None) -> str:
+    """What is known of a run's clock, for the line under a speedup.
 
     A warning stands first where the clock cannot be trusted. A run from before there was an A/A line has no warning.
+
+    Args:
+        check: a run, or what `analysis.clock.clock_check` says of it.
     """
+    if check is not None and not isinstance(check, Mapping):
+        from ..analysis.clock import clock_check
+
+        check = clock_check(check)
     check = check or {}
     aa, load = check.get("aa"), check.get("load", {})
     if aa:

@@ -10,6 +10,7 @@ nothing is filled in from another one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup
 
+from ..analysis.results import COLUMNS
 from ..tasks.registry import AVERAGE, REPORTED_TASKS, TASKS
 from .columns import RULES
-from .formatting import interval
+from .formatting import clock_line, interval
 from .labels import agent_label, method_label, split_label
 from .plots.style import WRONG
 
@@ -39,7 +41,9 @@ def layout(long: pd.DataFrame) -> pd.DataFrame:
     `replayed` (bool: decided by replay). The reported draft alone belongs to no agent and is a block of its own.
     """
     splits = (*TASKS, AVERAGE)
-    table = long[long["method"].isin(METHODS) & long["split"].isin(splits)].copy()
+    table = long[long["method"].isin(METHODS) & long["split"].isin(splits)]
+    # a table1.csv from before there were all of its columns
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *COLUMNS])))
     table["replayed"] = table["how"].eq("replayed")
     for column, names in (("method", METHODS), ("split", splits)):
         table[column] = pd.Categorical(table[column], names, ordered=True)
@@ -100,15 +104,16 @@ _LOOKS = {  # mark -> CSS, and the command that pandas wraps a LaTeX cell in
 }
 
 
-def table1(long: pd.DataFrame, caption: str = "") -> Styler:
+def table1(long: pd.DataFrame, caption: str = "", clock: Mapping[str, Any] | None = None) -> Styler:
     """Table 1 for a notebook: two columns per split, with intervals and n of measured cells.
 
     Args:
         long: results in long form (`PaperData.results`).
         caption: stands above the table, before the legend of the marks.
+        clock: what is known of the run's clock (`formatting.clock_line`); None: no measured times are shown.
     """
     rules = [*RULES, {"selector": "tbody th.level0", "props": "border-top: 1px solid #888"}]
-    styler = _styler(layout(long), "html", caption)
+    styler = _styler(layout(long), "html", f"{caption} {clock_line(clock)}" if clock is not None else caption)
     return styler.set_uuid("table1").set_table_styles(rules)
 
 

@@ -45,19 +45,20 @@ def headline_rows(summary: Mapping) -> list[tuple[str, ...]]:
 
 
 def headline_text(summary: Mapping) -> str:
-    """The headline for a terminal: aligned columns, and below them what is known of the clock."""
+    """The headline for a terminal: aligned columns."""
     columns = zip(*headline_rows(summary), strict=True)
     aligned = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
-    lines = ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
-    return "\n".join([*lines, "", clock_line(summary.get("clock_check"))])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
 
 
 def headline_notes(summary: Mapping) -> list[str]:
     """What the rows of the headline need to be understood, a sentence each; only of rows that it has."""
     gate, arms = summary.get("gate", {}), [name for name in HEADLINE_ARMS if name in summary["arms"]]
     clock = "picture, router and draft calls, agent turns and tools; not loading and warming up models"
-    notes = [f"Intervals are 95 %. Seconds are the sum over samples of the busy clock: {clock}."]
-    notes.append(clock_line(summary.get("clock_check")))
+    notes = [
+        clock_line(summary.get("clock_check")),
+        f"Intervals are 95 %. Seconds are the sum over samples of the busy clock: {clock}.",
+    ]
     if any(name.endswith(BATCHED) for name in arms):
         notes.append(
             "In a batched row many agents work at once and compute on a turn only what is new; in the others the agent "

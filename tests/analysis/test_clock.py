@@ -12,7 +12,7 @@ from synthetic_run import TASKS, make_run, write_answers, write_clock, write_ver
 from speceyes_lib.analysis import clock, run_result, sample_frame
 from speceyes_lib.analysis.summary import summarise
 from speceyes_lib.params import FiguresParams
-from speceyes_lib.report import clock_line
+from speceyes_lib.report.formatting import clock_line
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.stats.intervals import Estimate
 from speceyes_lib.stats.resampling import Bootstrap
@@ -90,6 +90,7 @@ def test_a_run_without_an_a_a_line_says_so_and_gives_no_warning(store):
     assert "no A/A line" in clock_line(clock.clock_check(recorded, ARMS))
     assert clock_line(None) == clock_line({}) == clock_line(clock.clock_check(recorded, ARMS))
     assert "WARNING" not in clock_line(None)
+    assert clock_line(recorded) == clock_line(None)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from speceyes_lib.analysis import results, sample_frame
 from speceyes_lib.analysis.reported import read_reported
 from speceyes_lib.analysis.summary import summarise
 from speceyes_lib.report import interval, labels, table1, table1_latex
-from speceyes_lib.report.paper_table import REPLAYED, SLOWER, layout, legend, missing_rows
+from speceyes_lib.report.paper_table import REPLAYED, SLOWER, layout, legend, missing_rows, table1_html
 from speceyes_lib.stats.resampling import Bootstrap
 from speceyes_lib.tasks.registry import AVERAGE, REPORTED_TASKS
 
@@ -345,3 +345,14 @@ def test_the_same_table_gives_the_same_text(paper):
     again = results.reported_results(read_reported("table1"))
     assert table1(paper, "x").to_html() == table1(again, "x").to_html()
     assert table1_latex(paper, "x", "y") == table1_latex(again, "x", "y")
+
+
+def test_a_table_from_before_there_were_all_columns_is_drawn(summary, tmp_path):
+    long = results.measured_results(summary)
+    path = tmp_path / "table1.csv"
+    long.drop(columns=["speedup_predicted", "decided"]).to_csv(path, index=False)
+    cells = Table(str(table1_html(path))).cells
+    shown = Table(table1(long).to_html()).cells
+    assert {key: text for key, text in cells.items() if text} == {
+        key: text for key, text in shown.items() if text
+    }

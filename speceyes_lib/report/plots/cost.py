@@ -19,7 +19,7 @@ def throughput(table: pd.DataFrame) -> Figure:
     """Samples per second over the agents at work at once: lines as predicted, markers as measured.
 
     Columns method, in_flight, samples_per_s, how ("predicted" or "measured"), off_pct: how far the prediction is off,
-    which stands at the marker.
+    which stands at the marker (on splits that the model was not fitted to).
     """
     figure, ax = plt.subplots(figsize=(style.COLUMN_IN, 2.4))
     for name, part in table.groupby("method", sort=False):
@@ -33,7 +33,7 @@ def throughput(table: pd.DataFrame) -> Figure:
                 f"{row.off_pct:+.0f} %".replace("-", "−"), (row.in_flight, row.samples_per_s), (0, 6),
                 textcoords="offset points", ha="center", fontsize=6.5, color=color,
             )  # fmt: skip
-    ax.plot([], [], "--", color=style.INK, lw=1.0, label="predicted (%: off on splits not fitted to)")
+    ax.plot([], [], "--", color=style.INK, lw=1.0, label="predicted (%: off)")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     ax.set(xlabel="agents at work at once", ylabel="samples per second", ylim=(0, None))
