@@ -155,10 +155,9 @@ def test_every_trajectory_of_the_recorded_runs_gets_its_score_again_and_decompos
         assert len(means) == settings["steps"]
 
 
-def test_warnings_fire_on_the_recorded_run_that_was_damaged_and_on_no_other():
+def test_warnings_fire_on_the_recorded_runs_that_were_damaged_and_on_no_other():
     runs = read_training_runs(resolve(recorded.RECIPE_ARCHIVE))
-    warned = set()
-    for (arm, _), metrics in runs.metrics.groupby(["arm", "seed"]):
-        if alarms(metrics, runs.rollouts[runs.rollouts["arm"] == arm]):
-            warned.add(arm)
-    assert warned == {"rate_too_high"}
+    rollouts = dict(list(runs.rollouts.groupby(["arm", "seed"])))
+    warned = {run for run, metrics in runs.metrics.groupby(["arm", "seed"]) if alarms(metrics, rollouts[run])}
+    assert warned == {run for run in runs.settings if run[0] == "rate_too_high"}
+    assert len({seed for arm, seed in runs.settings if arm == "bonus"}) == 3
