@@ -61,13 +61,11 @@ lab: env ## open JupyterLab on the repository, for this machine only
 	@$(OFFLINE) $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# Voila reads pictures only from inside the folder that it serves
-APP_PICTURES = sed 's|(\.\./figures/|(figures/|'
 # else Voila serves any Host, and a page elsewhere could read runs by a name of its own that leads here
 APP_HOSTS = "--Voila.tornado_settings={'allow_remote_access': False}"
 app: env ## serve the explorers as a small app in the browser, for this machine only (finished runs, no models)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && ln -s "$$PWD/figures" "$$folder" && \
-		for name in explore_gating explore_traces; do $(APP_PICTURES) notebooks/$$name.ipynb >"$$folder/$$name.ipynb"; done && \
+		$(BIN)/python scripts/app/notebooks.py "$$folder" && \
 		SPECEYES_HOME="$$PWD" JUPYTER_PATH="$$PWD/scripts/app" $(OFFLINE) $(BIN)/voila "$$folder" \
 		--template=explorers --classic-tree --Voila.ip=127.0.0.1 $(APP_HOSTS) $(ARGS)
 

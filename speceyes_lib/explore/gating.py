@@ -6,9 +6,9 @@ Decisions and their price come from `replay`; nothing here decides anything itse
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +35,25 @@ from .comparing import FLIPS, Comparison
 from .state import ALL, Chosen, GateView, in_task
 
 CURVE_POINTS = 160
-ROWS_SHOWN = 200
 REVIEW_FILE = "human_review.csv"
+NEAREST = "nearest"  # to the threshold first
+# orders of the list, by the key of the header: columns of `decisions` and of `listed`
+ORDERS = {
+    "id": [],  # as in the run
+    "confidence": ["confidence"],
+    "decision": ["decision", "confidence"],
+    "draft": ["draft_right"],
+    "agent": ["agent_right"],
+    "mark": ["mark"],
+    "pinned": ["there", "right_there"],
+}
 LIST_COLUMNS = (
-    {"title": "sample"},
-    {"title": "confidence", "align": "right"},
-    {"title": "decision"},
-    *({"title": title, "align": "middle"} for title in ("draft", "agent", "mark")),
+    {"title": "sample", "key": "id"},
+    {"title": "confidence", "align": "right", "key": "confidence"},
+    {"title": "decision", "key": "decision"},
+    *({"title": title, "align": "middle", "key": title} for title in ("draft", "agent", "mark")),
 )
-PINNED_COLUMN = {"title": "pinned"}  # decision and verdict there
+PINNED_COLUMN = {"title": "pinned", "key": "pinned"}  # decision and verdict there
 _SIGNS = {True: (VERDICT_SIGNS["right"], RIGHT), False: (VERDICT_SIGNS["wrong"], WRONG)}
 
 
@@ -143,6 +153,14 @@ class Gating:
         pinned = view.of_pin()
         here = any(in_task(task, view.task) for task in self.data(pinned.protocol).task_names)
         return self.decided(pinned if here else replace(pinned, task=ALL))
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """What a search looks into, by sample: question, options and the judged answers, casefolded."""
+        return {
+            id_: " ".join((j.question, *j.options, *(v.answer or "" for v in j.verdicts), id_)).casefold()
+            for id_, j in self.run.judged(self.instrumented).items()
+        }
 
     def marks(self, view: GateView) -> pd.DataFrame:
         """The marks of people on gating decisions within the view's part."""
@@ -258,10 +276,22 @@ def current_dot(summary: GateSummary) -> list[float] | None:
 # ------------------------------------------------------------------ the list
 
 
-def listed(decided: pd.DataFrame, view: GateView, order: str = "nearest") -> pd.DataFrame:
-    """The rows of `decided` that the view's choice holds, nearest to the threshold first (or by confidence, or id).
+def listed(
+    decided: pd.DataFrame,
+    view: GateView,
+    marks: pd.DataFrame | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """The rows of `decided` that the view's choice holds and whose text has the words searched for, in its order.
 
-    `attrs["what"]` says in words what the list holds.
+    Args:
+        decided: of `decisions`, or of `comparing.beside`.
+        view: choice, words and order.
+        marks: of people; they become the column `mark`.
+        texts: what is searched, by id (`Gating.texts`).
+
+    Returns:
+        Rows of `decided`; `attrs["what"]` says in words what the list holds.
     """
     chosen = view.chosen
     what, mask = _chosen(decided, chosen)
@@ -271,14 +301,26 @@ def listed(decided: pd.DataFrame, view: GateView, order: str = "nearest") -> pd.
     if chosen.kind == "random":  # a larger sample of the same seed holds the smaller one
         shuffled = np.random.default_rng(chosen.seed).permutation(len(rows))
         rows = rows.iloc[np.sort(shuffled[: chosen.n])]
-    if order != "id":
-        rows = (
-            rows.sort_values(["confidence", "id"])
-            if order == "confidence"
-            else _nearest(rows, view.threshold)
-        )
+    if words := view.search.casefold().split():
+        texts = texts or {}
+        rows = rows[[all(word in texts.get(id_, "") for word in words) for id_ in rows["id"]]]
+        what += f", with {view.search.strip()!r}"
+    marked = {} if marks is None else dict(zip(marks["id"], marks["mark"], strict=True))
+    rows = _in_order(rows.assign(mark=[marked.get(id_, "") for id_ in rows["id"]]), view)
     rows.attrs["what"] = what
     return rows
+
+
+def _in_order(rows: pd.DataFrame, view: GateView) -> pd.DataFrame:
+    if view.order == NEAREST:
+        return _nearest(rows, view.threshold)
+    key, down = view.order.removeprefix("-"), view.order.startswith("-")
+    if not ORDERS[key]:
+        return rows[::-1] if down else rows
+    columns = [column for column in ORDERS[key] if column in rows]  # nothing is pinned: as in the run
+    return (
+        rows.sort_values(columns, ascending=not down, kind="stable", na_position="last") if columns else rows
+    )
 
 
 def _chosen(decided: pd.DataFrame, chosen: Chosen) -> tuple[str, pd.Series]:
@@ -332,22 +374,28 @@ def sample_size(half_width_pp: float, n: int, level: float = 0.95) -> int:
     return min(n, math.ceil(endless / (1 + (endless - 1) / n))) if n else 0
 
 
-def list_rows(rows: pd.DataFrame, marks: pd.DataFrame) -> list[dict]:
-    """The first rows of a list, for `samples.js`; rows of `comparing.beside` also say what the pinned setting did."""
-    marked = dict(zip(marks["id"], marks["mark"], strict=True))
+def list_csv(rows: pd.DataFrame, view: GateView) -> str:
+    """The rows of a list as CSV: what the setting does with each sample, and beside a pinned one what that did."""
+    columns = ["id", "task", "confidence", "threshold", "decision", "draft_right", "agent_right", "right"]
+    columns += ["outcome", "wall_s", "baseline_wall_s", "mark", "there", "right_there", "flip"]
+    table = rows.assign(threshold=view.threshold)
+    return csv_text(table[[column for column in columns if column in table]])
+
+
+def list_rows(rows: pd.DataFrame) -> list[dict]:
+    """Rows of a list for `samples.js`; rows of `comparing.beside` also say what the pinned setting did."""
     entries = []
-    for row in rows.head(ROWS_SHOWN).itertuples():
+    for row in rows.itertuples():
         confidence = f"{row.confidence:.4f}" if np.isfinite(row.confidence) else ""
         (draft, draft_color), (agent, agent_color) = (
             _SIGNS.get(right, ("–", MUTED)) for right in (row.draft_right, row.agent_right)
         )
-        decision, mark = row.decision.replace("_", " "), marked.get(row.id, "")
-        cells = [short_id(row.id), confidence, decision, draft, agent, mark]
+        cells = [short_id(row.id), confidence, row.decision.replace("_", " "), draft, agent, row.mark]
         colors = ["", "", "", draft_color, agent_color, ""]
         if "there" in rows:
             sign, color = _SIGNS.get(row.right_there, ("–", MUTED))
-            cells.append(f"{row.there.replace('_', ' ')} {sign}" if row.there else "not in that run")
-            colors.append(color if row.there else MUTED)
+            cells.insert(3, f"{row.there.replace('_', ' ')} {sign}" if row.there else "not in that run")
+            colors.insert(3, color if row.there else MUTED)
         entries.append({"id": row.id, "cells": cells, "colors": colors})
     return entries
 

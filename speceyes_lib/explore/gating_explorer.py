@@ -1,11 +1,15 @@
-"""The gate explorer: see why the gate accepted, and what any other setting would have done."""
+"""The gate explorer: see why the gate accepted, and what any other setting would have done.
+
+It is one file of more than 500 lines because its controls and what follows from each are one class; whatever can be
+computed without a control is in `gating`, `comparing`, `charts`, `links` and `contact_sheet`.
+"""
 
 from __future__ import annotations
 
-import gc
 import html
-import itertools
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,16 +21,15 @@ from ..gating.threshold import read_operating_point
 from ..judging import human
 from ..params import GatingExplorerParams
 from ..paths import shown
-from ..replay.outcomes import OUTCOMES
-from ..replay.payoff import DECISIONS
-from ..report.sample_page import SampleView, recorded_sample
+from ..report.sample_page import SampleView, recorded_sample, thumbnail, whole_page
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
 from . import charts, comparing, gating, links, stills
-from .browser_parts import Chart, Page, SampleList
+from .browser_parts import Chart, CountTable, Page, SampleList
+from .contact_sheet import contact_sheet
 from .gating import Gating
 from .state import ALL, Chosen, GateView
-from .widgets import Explorer, Microscope, button, columns, control, grid, heading, row, task_options
+from .widgets import Explorer, Microscope, areas, button, control, heading, loading, row, task_options
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -40,6 +43,13 @@ QUEUES = {
     "nearest to the threshold": "borderline",
     "random sample": "random",
 }
+FILES = {
+    "list (CSV)": ("csv", "text/csv"),
+    "charts (SVG)": ("svg", "image/svg+xml"),
+    "charts (PNG)": ("png", "image/png"),
+    "sample (HTML)": ("html", "text/html"),
+    "contact sheet of the list (PNG)": ("png", "image/png"),
+}
 FLIPPED = {"": "all that flipped", **comparing.FLIPS}
 SETTING = ("task", "score", "k", "router", "protocol")
 
@@ -47,13 +57,10 @@ SETTING = ("task", "score", "k", "router", "protocol")
 class GatingExplorer(Explorer):
     """See why the gate accepted, and what any other setting would have done.
 
-    Attributes:
-        cells: the buttons that show a count, by the samples that each of them lists.
-
     Args:
         run: a finished run, or one in progress as far as it has come.
         view: where to begin; its threshold is what "operating point" goes back to.
-        author: written with every mark.
+        author: written with every mark; empty: git's user name, where there is one.
         review_n: size of the random sample for review.
         seed: of that sample.
     """
@@ -121,32 +128,47 @@ class GatingExplorer(Explorer):
         self.score = control(w.Dropdown, "score", 170, options=[view.score])
         self.k = control(w.Dropdown, "K", 170, options=[view.k])
         self.router = control(w.Dropdown, "router", 170, options=[view.router])
-        limits = {"min": 0, "max": 1, "step": 0.0005}
-        self.threshold = control(w.BoundedFloatText, "threshold", 190, **limits, value=view.threshold)
+        self.threshold = control(w.FloatText, "threshold", 190, step=0.0005, value=view.threshold)
         self.page = Page()
         self.back = button("operating point", tooltip="go back to the threshold of the run")
-        self.pin = button(
-            "pin", "thumb-tack", "keep this setting in sight while another, or another run, is shown"
-        )
+        self.pin = button("pin", tooltip="keep this setting in sight while another, or another run, is shown")
         self.unpin = button("unpin", tooltip="forget the pinned setting")
         self.flips = {name: button("", tooltip=f"list these samples: {FLIPPED[name]}") for name in FLIPPED}
         self.pin_note = w.HTML()
         self.numbers = w.HTML()
         self.distribution, self.trade_off = Chart(), Chart()
-        verdicts = itertools.product(DECISIONS, ("right", "wrong"))
-        lists = [Chosen("decision", f"{decision} {verdict}") for decision, verdict in verdicts]
-        lists += [Chosen("outcome", name) for name in OUTCOMES]
-        self.cells = {chosen: button("", tooltip="list these samples", width="100%") for chosen in lists}
+        self.decisions = CountTable(
+            title="What became of the drafts", head=["decision", "draft right", "draft wrong"]
+        )
+        self.ledger = CountTable(
+            title="Regret ledger: samples and seconds saved, against the agent alone",
+            head=["outcome", "samples", "what it is"],
+        )
         self.show_all = button("show all samples")
-        self.queue = control(w.Dropdown, "review", options=list(QUEUES.items()), value="")
-        self.review_n = control(w.BoundedIntText, "n", 150, min=1, max=10**6, value=review_n)
-        self.half_width = control(w.BoundedFloatText, "for ±, pp", 150, min=0.5, max=50, step=0.5, value=10)
+        self.queue = control(w.Dropdown, "review", 240, 45, options=list(QUEUES.items()), value="")
+        self.review_n = control(w.BoundedIntText, "n", 90, 15, min=1, max=10**6, value=review_n)
+        self.half_width = control(
+            w.BoundedFloatText, "for ±, pp", 115, 55, min=0.5, max=50, step=0.5, value=10
+        )
         self.size_note = w.HTML()
-        self.order = control(w.Dropdown, "order", 200, options=["nearest", "confidence", "id"])
+        at_rest = {"continuous_update": False, "placeholder": "in questions, options and answers"}
+        self.search = control(w.Text, "search", 240, 45, value=view.search, **at_rest)
+        orders = [("nearest to the threshold", gating.NEAREST)]
+        orders += [
+            (f"{key} {sign}", f"{down}{key}")
+            for key in gating.ORDERS
+            for sign, down in (("▲", ""), ("▼", "-"))
+        ]
+        self.order = control(w.Dropdown, "order", 210, 45, options=orders, value=view.order)
+        self.thumbnails = w.ToggleButton(description="thumbnails", layout=w.Layout(width="auto"))
+        self.file = control(w.Dropdown, "file", 240, 45, options=list(FILES))
+        self.save = button("save", "download", "keep a file of what is shown now")
         self.samples = SampleList(columns=list(gating.LIST_COLUMNS), shortcuts=KEYS)
         self.microscope = Microscope()
-        self.author = control(w.Text, "author", value=author, placeholder="your name")
-        self.note = control(w.Text, "note", 400, placeholder="why (kept with the mark)")
+        self.author = control(
+            w.Text, "author", 200, 45, value=author or human.git_user(), placeholder="your name"
+        )
+        self.note = control(w.Text, "note", 245, 35, placeholder="why (kept with the mark)")
         self.mark = {
             "sound": button("sound", "check", "the decision was sound (s)"),
             "unsound": button("unsound", "times", "the decision was unsound (u)"),
@@ -154,24 +176,30 @@ class GatingExplorer(Explorer):
         }
         self.previous = button("previous", "arrow-up", "previous sample (k)")
         self.next = button("next", "arrow-down", "next sample (j)")
-        self.overruled = control(w.Dropdown, "answer of", 170, options=["draft", "agent", "final"])
-        self.verdict = control(w.Dropdown, "is", 190, options=list(human.MARKS["answer"]))
+        self.overruled = control(w.Dropdown, "answer of", 145, 65, options=["draft", "agent", "final"])
+        self.verdict = control(w.Dropdown, "is", 120, 15, options=list(human.MARKS["answer"]))
         self.overrule = button("overrule verdict", "gavel", "needs a note that says why")
         self.export = button("export marks", "download", "all marks with the decisions they are on")
-        self.review_note = w.HTML()
+        self.mark_note, self.review_note = w.HTML(), w.HTML()
+        self.mark_note.add_class("se-message")
 
     def _layout(self) -> list[w.Widget]:
         see = self.microscope
         key_help = "↑ ↓ or j k: previous, next · s sound · u unsound · z take back"
+        charts_and_counts = [self.distribution, self.trade_off, self.decisions, self.ledger]
         left = [
-            *(self.samples, w.HTML(f"<p class='se-note'>{key_help}</p>")),
+            row(self.search, self.order),
+            row(self.thumbnails, self.show_all, self.file, self.save),
+            *(self.samples, row(self.queue, self.review_n, self.half_width, self.size_note)),
+            row(self.author, self.note),
             row(self.previous, self.next, *self.mark.values()),
-            *(self.author, self.note, row(self.overruled, self.verdict, self.overrule, self.export)),
-            *(self.review_note, heading("Cost"), see.costs),
+            *(self.mark_note, w.HTML(f"<p class='se-note'>{key_help}</p>")),
+            *(row(self.overruled, self.verdict, self.overrule, self.export), self.review_note),
         ]
         right = [
             *(see.question, see.picture, heading("Draft, token by token"), see.tokens, see.gate),
-            *(heading("Verdicts"), see.verdicts, heading("The agent, turn by turn"), see.agent),
+            *(heading("Verdicts"), see.verdicts, heading("Cost"), see.costs),
+            *(heading("The agent, turn by turn"), see.agent),
         ]
         return [
             row(self.run, self.agent, self.task, self.protocol, self.page),
@@ -179,30 +207,8 @@ class GatingExplorer(Explorer):
             row(self.pin_note, *self.flips.values(), self.unpin),
             self.message,
             self.numbers,
-            columns(self.distribution, self.trade_off),
-            columns(*self._tables()),
-            heading("Samples"),
-            row(self.queue, self.review_n, self.half_width, self.size_note, self.order, self.show_all),
-            columns(
-                w.VBox(left, layout=w.Layout(width="445px")),
-                w.VBox(right, layout=w.Layout(flex="1 1 340px", min_width="320px")),
-            ),
+            areas(charts=charts_and_counts, list=left, sample=right),
         ]
-
-    def _tables(self) -> tuple[w.Widget, w.Widget]:
-        """The counts by decision, and the regret ledger."""
-        decisions: list[w.Widget | str] = ["decision", "draft right", "draft wrong"]
-        for decision in DECISIONS:
-            decisions.append(decision.replace("_", " "))
-            decisions += [self.cells[Chosen("decision", f"{decision} {v}")] for v in ("right", "wrong")]
-        ledger: list[w.Widget | str] = []
-        for name, meaning in OUTCOMES.items():
-            ledger += [self.cells[Chosen("outcome", name)], f"{name}: {meaning}"]
-        title = heading("Regret ledger: samples and seconds saved, against the agent alone")
-        return (
-            w.VBox([heading("What became of the drafts"), grid(decisions, "110px 110px 110px")]),
-            w.VBox([title, grid(ledger, "140px 1fr")], layout=w.Layout(flex="1 1 420px")),
-        )
 
     def _connect(self) -> None:
         self.page.on_msg(lambda _, message, __: self._try(self.open_link, str(message["open"])))
@@ -213,7 +219,7 @@ class GatingExplorer(Explorer):
                 getattr(self, name),
                 lambda value, name=name: self.set(**{name: value}, chosen=self._first_list()),
             )
-        self._on(self.threshold, lambda value: self.set(threshold=value))
+        self._on(self.threshold, self._type_threshold)
         self._on_click(self.back, lambda: self.set(threshold=self.operating_point))
         self._on_click(self.pin, self.put_pin)
         self._on_click(self.unpin, lambda: self.set(pin=None, chosen=Chosen()))
@@ -222,16 +228,20 @@ class GatingExplorer(Explorer):
         self._on(self.distribution, self._dragged, "marker")
         for chart in (self.distribution, self.trade_off):
             chart.on_msg(lambda _, message, __: self._try(self.follow, message))
-        for chosen, cell in self.cells.items():
-            cell.add_class("se-table-button")
-            self._on_click(cell, self.choose, chosen)
+        for table in (self.decisions, self.ledger):
+            table.on_msg(
+                lambda _, message, __: self._try(self.choose, Chosen(*message["clicked"].split(":")))
+            )
         self._on_click(self.show_all, self.choose, Chosen())
         self._on(self.queue, self._choose_queue)
         self._on(self.review_n, lambda _: self._choose_queue(self.queue.value) if self.queue.value else None)
         self._on(self.half_width, self._size_for)
-        self._on(self.order, lambda _: self._show_list())
+        self._on(self.order, lambda order: self.set(order=order))
         self._on(self.samples, self.open_sample, "chosen")
-        self.samples.on_msg(lambda _, message, __: self._try(self.put_mark, KEYS[message["key"]]))
+        self.samples.on_msg(lambda _, message, __: self._try(self.follow_list, message))
+        self._on(self.search, lambda words: self.set(search=words))
+        self._on(self.thumbnails, lambda on: self._set(self.samples, thumbnails=on))
+        self._on_click(self.save, self.keep)
         self._on_click(self.previous, self.step, -1)
         self._on_click(self.next, self.step, 1)
         for mark, mark_button in self.mark.items():
@@ -278,6 +288,10 @@ class GatingExplorer(Explorer):
 
         `view` is shown as far as the run can have it; None: the present setting, at the threshold of the run.
         """
+        with loading():
+            self._show_run(run, view)
+
+    def _show_run(self, run: str, view: GateView | None) -> None:
         another = self.gating is not None and self.gating.run.name != run
         if another and self._pinned is not None and self._pinned.run.name == run:
             self.gating, self._pinned = self._pinned, self.gating
@@ -314,11 +328,13 @@ class GatingExplorer(Explorer):
             chosen=view.chosen if linked else self._first_list(),
             sample=view.sample if linked else "",
             pin=view.pin,
+            search=view.search,
+            order=view.order,
         )
+        self._set(self.search, value=view.search)
         self._set(self.queue, value=self.view.chosen.kind if self.view.chosen.kind in QUEUES.values() else "")
         self._show()
         self._tell(self.gating.notes())
-        gc.collect()  # otherwise a collection interrupts a drag; it also frees the run that was open before
 
     def _offer(self, control: w.Dropdown, options: Sequence[Any], value: Any) -> None:
         self._set(control, options=list(options), value=value if value in options else options[0])
@@ -342,7 +358,7 @@ class GatingExplorer(Explorer):
             self._show()
         elif before.threshold != self.view.threshold:
             self._show_threshold()
-        elif before.chosen != self.view.chosen:
+        elif before != replace(self.view, sample=before.sample):
             self._show_list()
 
     def choose(self, chosen: Chosen) -> None:
@@ -359,6 +375,15 @@ class GatingExplorer(Explorer):
         size = gating.sample_size(half_width_pp, n)
         self.size_note.value = f"<span class='se-note'>takes n = {size} of {n}</span>"
         self.review_n.value = max(1, size)
+
+    def _type_threshold(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            self._set(self.threshold, value=round(self.view.threshold, 7))
+            raise UserError(
+                f"a threshold of {value:g} is refused: confidences lie between 0 and 1. 1 accepts nothing, 0 accepts "
+                f"every draft; {self.view.threshold:.4f} stays."
+            )
+        self.set(threshold=value)
 
     def _dragged(self, marker: float | None) -> None:
         if marker is not None:
@@ -386,10 +411,62 @@ class GatingExplorer(Explorer):
 
     def step(self, by: int) -> None:
         """Look at the sample `by` places further down the list."""
-        ids = [row["id"] for row in self.samples.rows]
-        if ids:
-            at = ids.index(self.view.sample) if self.view.sample in ids else -1
-            self.samples.chosen = ids[min(max(at + by, 0), len(ids) - 1)]
+        self.samples.walk(by)
+
+    def follow_list(self, message: dict) -> None:
+        """Do what a message of the list asks for: a key marks, a header sorts, and rows in view get their pictures."""
+        if "key" in message:
+            self.put_mark(KEYS[message["key"]])
+        elif (key := message.get("sort")) in gating.ORDERS:
+            again = {key: f"-{key}", f"-{key}": gating.NEAREST}
+            self.set(order=again.get(self.view.order, key))
+        elif ids := message.get("thumbs"):
+            self.samples.send_thumbnails({str(id_): self._thumbnail(str(id_)) for id_ in ids[:50]})
+
+    def _thumbnail(self, id_: str) -> bytes:
+        sample = self.gating.run.sample(id_)
+        return thumbnail(sample.image) if sample else b""
+
+    def keep(self) -> None:
+        """Let the browser save the file that is chosen: list, charts, sample, or contact sheet."""
+        kind, mime = FILES[self.file.value]
+        name = f"{self.gating.run.name}_{self.file.value.split()[0]}.{kind}"
+        self.page.save(name, mime, self.file_of(self.file.value))
+
+    def file_of(self, what: str) -> bytes:
+        """The content of a file to keep; `what` is a key of `FILES`.
+
+        Raises:
+            UserError: nothing of this kind is shown.
+        """
+        if what.startswith("charts"):
+            if not self.distribution.spec:
+                raise UserError("no chart is shown, so there is none to keep")
+            data = io.BytesIO()
+            self.overview().savefig(data, format=FILES[what][0], dpi=200, bbox_inches="tight")
+            return data.getvalue()
+        if not self.view.sample:
+            raise UserError("the list is empty, so there is nothing to keep")
+        if what.startswith("sample"):
+            setting = [*self._setting_lines(), *(f"link: #{self.page.fragment}",)]
+            lines = "".join(f"<p class='se-note'>{html.escape(line)}</p>" for line in setting)
+            return whole_page(self.view.sample, lines, self.sample_still().part("page")).encode()
+        rows = gating.listed(self.decided, self.view, self.gating.marks(self.view), self._texts())
+        if what.startswith("list"):
+            return gating.list_csv(rows, self.view).encode()
+        judged = self.gating.run.judged(self.gating.instrumented)
+        title = [rows.attrs["what"], *self._setting_lines()]
+        return contact_sheet(rows, title, self._thumbnail, lambda id_: judged[id_].question)
+
+    def _setting_lines(self) -> list[str]:
+        """The setting in words, and the pinned one."""
+        view, run = self.view, self.gating.run.name
+        pins = [view.pinned(run), *([view.pin] if view.pin else [])]
+        lines = [f"{p.run} · {p.score} > {p.threshold:.4f} · K {p.k} · router {p.router}" for p in pins]
+        return [lines[0] + f" · {view.task}", *(f"pinned: {line}" for line in lines[1:])]
+
+    def _texts(self) -> dict[str, str]:
+        return self.gating.texts if self.view.search.strip() else {}
 
     def put_mark(self, mark: str) -> None:
         """Mark the decision on the sample in view, save the mark, go to the next sample."""
@@ -397,12 +474,24 @@ class GatingExplorer(Explorer):
         if not marked:
             return
         run, arm = self.gating.run.name, self.gating.instrumented
+        if not self.author.value.strip():
+            self._say("write your name first: every mark is kept with it. Nothing was marked.")
+            self.author.focus()
+            return
         fields = {"author": self.author.value, "note": self.note.value, "arm": arm}
         human.append_gating_mark(run, id=marked, mark=mark, **fields)
         self._set(self.note, value="")
         self._show_list()
         if mark != human.WITHDRAWN and self.view.sample == marked:
             self.step(1)
+
+    def _say(self, text: str) -> None:
+        """A sentence beside the buttons of the review."""
+        self.mark_note.value = f"<p role='alert'>{html.escape(text)}</p>"
+
+    def _try(self, act: Callable[..., None], *arguments: Any) -> None:
+        self.mark_note.value = ""
+        super()._try(act, *arguments)
 
     def _overrule(self) -> None:
         """Put a person's verdict on one answer to the sample in view."""
@@ -419,6 +508,9 @@ class GatingExplorer(Explorer):
         self._show_threshold()
 
     def _export(self) -> None:
+        if not len(self.gating.marks(self.view)):
+            self._say("nothing is marked here, so nothing was exported.")
+            return
         path = gating.export_review(self.gating, self.view)
         self.review_note.value = f"<p>exported to <code>{html.escape(shown(path))}</code></p>"
 
@@ -431,9 +523,10 @@ class GatingExplorer(Explorer):
             self._set(self.distribution, spec={}, marker=None)
             self._set(self.trade_off, spec={})
         self._set(self.trade_off, dot=None)
-        for cell in self.cells.values():
-            cell.description, cell.disabled = "–", True
-        self._set(self.samples, rows=[], chosen="", caption="")
+        for table in (self.decisions, self.ledger):
+            table.rows = []
+        with self._quiet():
+            self.samples.fill([], lambda start, stop: [], "", caption="")
         self.microscope.show(None)
 
     def _show(self) -> None:
@@ -523,39 +616,45 @@ class GatingExplorer(Explorer):
         self.numbers.value = gating.summary_html(summary, protocol, reviewed, len(overrides), self.comparison)
         self._set(self.trade_off, dot=gating.current_dot(summary))
         decided = self.decided
-        counts = {
-            Chosen("decision", f"{decision} {verdict}"): (n, "")
-            for verdict, column in gating.decisions_of(decided).items()
-            for decision, n in column.items()
-        }
-        for name, entry in gating.ledger_totals(decided).iterrows():
-            saved = "" if pd.isna(entry["saved_s"]) else f" · {entry['saved_s']:+.1f} s"
-            counts[Chosen("outcome", name)] = entry["n"], saved
-        for chosen, (n, saved) in counts.items():
-            self.cells[chosen].description, self.cells[chosen].disabled = f"{n}{saved}", not n
+        counts, totals = gating.decisions_of(decided), gating.ledger_totals(decided)
+        self.decisions.rows = [
+            _counted(name.replace("_", " "), *(_cell(f"decision:{name} {v}", n) for v, n in row.items()))
+            for name, row in counts.iterrows()
+        ]
+        self.ledger.rows = [
+            _counted(row.Index, _cell(f"outcome:{row.Index}", row.n, row.saved_s), note=row.what)
+            for row in totals.itertuples()
+        ]
         self._show_list()
 
     def _show_list(self) -> None:
         if self.decided is None:
             self.decided, self.comparison = self._beside_pin()
         decided = self.decided
-        listed = gating.listed(decided, self.view, self.order.value)
         marks = self.gating.marks(self.view)
-        rows = gating.list_rows(listed, marks)
-        what = listed.attrs["what"]
-        shown_n = f", the first {len(rows)} shown" if len(rows) < len(listed) else ""
-        ids = [row["id"] for row in rows]
+        listed = gating.listed(decided, self.view, marks, self._texts())
+        what, ids = listed.attrs["what"], listed["id"].tolist()
         if self.view.sample not in ids:  # resume with the first sample that has no mark yet
-            unmarked = [id_ for id_ in ids if id_ not in set(marks["id"])]
-            self.view = replace(self.view, sample=next(iter([*unmarked, *ids]), ""))
-        caption = f"{what}: {len(listed)} of {len(decided)}{shown_n}"
+            marked = set(marks["id"])
+            self.view = replace(
+                self.view, sample=next((i for i in ids if i not in marked), ids[0] if ids else "")
+            )
+        caption = f"{what}: {len(listed)} of {len(decided)}"
         pinned = [gating.PINNED_COLUMN] * ("there" in decided)
-        shown_now = {"columns": [*gating.LIST_COLUMNS, *pinned], "rows": rows}
-        self._set(self.samples, **shown_now, chosen=self.view.sample, caption=caption)
+        traits = {
+            "columns": [*gating.LIST_COLUMNS[:3], *pinned, *gating.LIST_COLUMNS[3:]],
+            "caption": caption,
+            "order": self.view.order,
+        }
+        self._set(self.order, value=self.view.order)
+        with self._quiet():
+            self.samples.fill(
+                ids, lambda start, stop: gating.list_rows(listed.iloc[start:stop]), self.view.sample, **traits
+            )
         self._show_pin(self.comparison)
-        for chosen, cell in self.cells.items():
-            (cell.add_class if chosen == self.view.chosen else cell.remove_class)("se-on")
-        progress = gating.marks_text(marks, listed["id"].tolist(), what)
+        for table in (self.decisions, self.ledger):
+            table.on = f"{self.view.chosen.kind}:{self.view.chosen.name}"
+        progress = gating.marks_text(marks, ids, what)
         saved = f"saved in <code>{html.escape(shown(human.checks_path(self.gating.run.name)))}</code>"
         self.review_note.value = f"<p class='se-note'>{html.escape(progress)}<br>{saved}</p>"
         self._show_sample()
@@ -571,3 +670,12 @@ class GatingExplorer(Explorer):
         setting = {"threshold": view.threshold, "k": view.k, "overrides": data.overrides}
         page = recorded_sample(data.run, data.instrumented, view.sample, decision, **setting)
         self.microscope.show(page)
+
+
+def _counted(name: str, *cells: dict, note: str = "") -> dict[str, Any]:
+    return {"name": name, "note": note, "cells": cells}
+
+
+def _cell(key: str, n: int, saved_s: float = math.nan) -> dict[str, Any]:
+    saved = f" · {saved_s:+.1f} s" if math.isfinite(saved_s) else ""
+    return {"key": key, "text": f"{n}{saved}", "off": not n}

@@ -16,6 +16,7 @@ from ..replay.outcomes import OUTCOMES
 from ..replay.payoff import DECISIONS
 from ..runs.arms import ROUTERS
 from .comparing import FLIPS
+from .gating import NEAREST, ORDERS
 from .state import ALL, Chosen, GateView, Pin
 
 RUN = "gate"  # the field that makes a fragment one of the gate explorer
@@ -38,6 +39,7 @@ LISTS: dict[str, tuple[str, ...] | None] = {
 def fragment_of(run: str, view: GateView) -> str:
     """The fragment that opens this view, without the `#`."""
     fields: dict[str, Any] = {RUN: run, **_gate_fields(view), "split": view.task, "sample": view.sample}
+    fields |= {"search": view.search, "order": "" if view.order == NEAREST else view.order}
     chosen = view.chosen
     if chosen != Chosen():
         fields |= {"list": chosen.kind, "name": chosen.name}
@@ -149,5 +151,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "n": ("", _number(0, 10**6, int)),
     "seed": ("", _number(0, 2**32 - 1, int)),
     PIN: ("", str),
+    "search": ("search", str),
+    "order": ("order", _one_of(NEAREST, *ORDERS, *(f"-{key}" for key in ORDERS))),
     **{f"{PIN}_{name}": ("", read) for name, (_, read) in _GATE.items()},
 }

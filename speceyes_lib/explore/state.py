@@ -61,10 +61,12 @@ class GateView:
     chosen: Chosen = Chosen()
     sample: str = ""
     pin: Pin | None = None
+    search: str = ""  # in questions, options and answers, in any case
+    order: str = "nearest"  # or a key of `gating.ORDERS`, "-" before it: downwards
 
     def gate(self) -> GateView:
         """The setting and the part alone: what decisions depend on."""
-        return replace(self, chosen=Chosen(), sample="", pin=None)
+        return replace(self, chosen=Chosen(), sample="", pin=None, search="", order="nearest")
 
     def pinned(self, run: str) -> Pin:
         """A pin of this setting."""

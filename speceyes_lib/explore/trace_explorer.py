@@ -148,14 +148,17 @@ class TraceExplorer(Explorer):
 
     def _show(self) -> None:
         listed = traces.sift(self.table, self.view)
-        rows = traces.list_rows(listed)
-        ids = [row["id"] for row in rows]
+        ids = listed["id"].tolist()
         if self.view.sample not in ids:
             self.view = replace(self.view, sample=ids[0] if ids else "")
         caption = traces.shape_of(listed, self.table)
-        if len(rows) < len(listed):
-            caption += f" · the first {len(rows)} shown"
-        self._set(self.samples, rows=rows, chosen=self.view.sample, caption=caption)
+        with self._quiet():
+            self.samples.fill(
+                ids,
+                lambda start, stop: traces.list_rows(listed.iloc[start:stop]),
+                self.view.sample,
+                caption=caption,
+            )
         self._show_sample()
 
     def _show_sample(self) -> None:

@@ -17,7 +17,6 @@ from .state import ALL, TraceView, in_task
 COLUMNS = ("id", "task", "question", "answer", "verdict", "turns", "tool_errors", "ms", "decision")
 NOT_JUDGED = "not judged"
 NO_TRACES = pd.DataFrame(columns=[*COLUMNS, "text"])
-ROWS_SHOWN = 300
 LIST_COLUMNS = (
     {"title": "sample"},
     {"title": "verdict", "align": "middle"},
@@ -106,9 +105,9 @@ def shape_of(rows: pd.DataFrame, among: pd.DataFrame) -> str:
 
 
 def list_rows(rows: pd.DataFrame) -> list[dict]:
-    """The first rows of a list, for `samples.js`."""
+    """Rows of a list for `samples.js`."""
     entries = []
-    for row in rows.head(ROWS_SHOWN).itertuples():
+    for row in rows.itertuples():
         sign, color = VERDICT_SIGNS.get(row.verdict, "–"), VERDICT_COLORS.get(row.verdict, "")
         ms = f"{row.ms:.0f}" if np.isfinite(row.ms) else "–"
         answer = "–" if pd.isna(row.answer) else row.answer

@@ -6,8 +6,10 @@ attribute, so an explorer can be driven, and tested, without a browser.
 
 from __future__ import annotations
 
+import gc
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as w
@@ -20,6 +22,25 @@ from .browser_parts import PictureView, TokenStrip
 from .state import ALL
 
 PARTS = ("question", "gate", "verdicts", "costs", "agent")  # parts of a sample that are plain HTML
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load a run inside: its objects are many and stay, so the garbage collector leaves them alone, now and later.
+
+    Looking at all of them again and again is two thirds of the time that loading takes, and would interrupt a drag.
+    What was loaded before and is no longer in use is freed first.
+    """
+    before = gc.isenabled()
+    gc.unfreeze()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if before:
+            gc.enable()
 
 
 class Explorer(w.VBox):
@@ -62,11 +83,16 @@ class Explorer(w.VBox):
 
     def _set(self, control: w.Widget, **values: Any) -> None:
         """Set traits of a control in this order, in one message, without acting on it."""
+        with self._quiet(), control.hold_sync():
+            for name, value in values.items():
+                setattr(control, name, value)
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """What is set to controls inside is no act of a person."""
         before, self._setting = self._setting, True
         try:
-            with control.hold_sync():
-                for name, value in values.items():
-                    setattr(control, name, value)
+            yield
         finally:
             self._setting = before
 
@@ -99,9 +125,11 @@ def show_picture(view: PictureView, marked: MarkedPicture) -> None:
 # ------------------------------------------------------------------ controls and their places
 
 
-def control(kind: type[w.Widget], label: str, width_px: int = 265, **traits: Any) -> w.Widget:
+def control(
+    kind: type[w.Widget], label: str, width_px: int = 265, label_px: int = 75, **traits: Any
+) -> w.Widget:
     """A labelled control."""
-    style = {"description_width": "75px"}
+    style = {"description_width": f"{label_px}px"}
     return kind(description=label, layout=w.Layout(width=f"{width_px}px"), style=style, **traits)
 
 
@@ -125,11 +153,16 @@ def columns(*children: w.Widget) -> w.Box:
     return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px"))
 
 
-def grid(cells: Sequence[w.Widget | str], widths: str) -> w.GridBox:
-    """A table of widgets and texts, row by row; `widths` are CSS widths of its columns."""
-    layout = w.Layout(grid_template_columns=widths, grid_gap="3px 7px", align_items="center")
-    children = [w.HTML(f"<span>{html.escape(c)}</span>") if isinstance(c, str) else c for c in cells]
-    return w.GridBox(children, layout=layout)
+def areas(**children: Sequence[w.Widget]) -> w.Box:
+    """Columns by name, placed by the style sheet as the window is wide (`se-area-NAME` in `explore.css`)."""
+    boxes = []
+    for name, widgets in children.items():
+        box = w.VBox(list(widgets))
+        box.add_class(f"se-area-{name}")
+        boxes.append(box)
+    body = w.Box(boxes)
+    body.add_class("se-areas")
+    return body
 
 
 def task_options(tasks: Sequence[str]) -> list[tuple[str, str]]:

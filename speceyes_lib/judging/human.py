@@ -12,8 +12,10 @@ import csv
 import fcntl
 import io
 import os
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -38,6 +40,16 @@ SOURCES = get_args(Verdict.model_fields["source"].annotation)
 def checks_path(run: str) -> Path:
     """The file of a run's checks; it need not exist."""
     return run_dir(run) / FILE
+
+
+@cache
+def git_user() -> str:
+    """The user name that git is set to; "" where there is none, or no git."""
+    try:
+        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.decode("utf-8", "replace").strip()
 
 
 def append_override(

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.colors import to_hex
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..analysis.sample_frame import phase_seconds
 from ..errors import DataError, StageError
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 # a picture is sent to the browser as it is stored, unless it is larger than this
 LARGEST_BYTES, LARGEST_SIDE_PX = 4 << 20, 2048
 PICTURES_KEPT = 24
+THUMBNAILS_KEPT, THUMBNAIL_PX = 512, 214
 PICTURE_PX, CROP_PX = 460, 200  # longest sides inside a page
 BOX_COLORS = {"target": "#009e73", "crop": "#d55e00"}
 ALTERNATIVES = 8  # shown per token
@@ -97,6 +98,19 @@ def picture(image: ImageRef) -> Picture:
         return Picture(data, f"image/{kind.lower()}", width, height)
     decoded.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX), reducing_gap=2.0)
     return Picture(_jpeg(decoded, 88), "image/jpeg", width, height)
+
+
+@lru_cache(maxsize=THUMBNAILS_KEPT)
+def thumbnail(image: ImageRef) -> bytes:
+    """The picture as a small JPEG; b"" where it is missing or cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(image.read())) as stored:
+            stored.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))  # a JPEG is decoded no larger than that
+            small = ImageOps.exif_transpose(stored).convert("RGB")
+    except (DataError, OSError, ValueError, SyntaxError):
+        return b""
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    return _jpeg(small, 80)
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:
@@ -249,8 +263,10 @@ def token_color(separability: float) -> tuple[str, str]:
         return "#dddddd", "#222222"
     place = min(max(separability, 0.0) / SURE, 1.0)
     red, green, blue, _ = mpl.colormaps["cividis_r"](0.05 + 0.85 * (1 - place))
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-    return to_hex((red, green, blue)), "#ffffff" if dark else "#222222"
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    # black and white have the same contrast to a luminance of 0.179: 4.6, by WCAG 2
+    return to_hex((red, green, blue)), "#ffffff" if luminance < 0.179 else "#000000"
 
 
 def visible(text: str) -> str:
@@ -452,6 +468,14 @@ def _template() -> jinja2.Template:
         "phase_colors": PHASE_COLORS,
     }
     return environment().get_template("sample.html", globals=names)
+
+
+def whole_page(title: str, *parts: str) -> str:
+    """A page of its own, to keep or to send, of parts that are HTML already."""
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title></head>"
+        f"<body class='se-standalone'>{styled_page(*parts)}</body></html>"
+    )
 
 
 def styled_page(*parts: str) -> str:

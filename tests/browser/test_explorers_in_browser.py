@@ -1,30 +1,15 @@
-"""A person explores a run in JupyterLab and in the app: drags, clicks, marks; the page and the disk agree."""
+"""A person explores a run in JupyterLab: drags, clicks, marks; the page and the disk agree."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pandas as pd
 import pytest
 from explore_run import store_run
-from lab import (
-    OUTPUTS,
-    ROOT,
-    chromium,
-    copy_with,
-    free_port,
-    needs_chromium,
-    offline_page,
-    run_all,
-    running,
-    served,
-)  # fmt: skip
+from lab import OUTPUTS, chromium, copy_with, needs_chromium, offline_page, run_all, served
 
 HEIGHT = 2400  # tall enough for a whole explorer: JupyterLab draws what is in view
 
@@ -97,7 +82,7 @@ def test_the_gate_is_explored_and_a_mark_is_on_disk(lab, home):
 
     # a click on a cell and on a bar filters the list
     caption = explorer.locator(".se-caption").first
-    cell = explorer.locator(".se-table-button:not([disabled])").first
+    cell = explorer.locator(".se-count:not([disabled])").first
     cell.click()
     page.wait_for_function("c => !c.textContent.startsWith('all samples')", arg=caption.element_handle())
     n_found = re.search(r": (\d+) of 52", caption.inner_text())[1]
@@ -170,51 +155,3 @@ def test_trajectories_are_searched_and_compared(lab, home):
     assert foreign == []
     assert faults == []
     page.close()
-
-
-def test_the_app_opens_the_explorers_without_network(home, browser):
-    port = free_port()
-    environment = os.environ | {
-        "SPECEYES_RUNS": str(home / "runs"),
-        "SPECEYES_HOME": str(ROOT),
-        "PYTHONPATH": str(ROOT),
-        "JUPYTER_PATH": str(ROOT / "scripts" / "app"),
-    }
-    options = [
-        "--template=explorers",
-        "--classic-tree",
-        "--no-browser",
-        "--Voila.ip=127.0.0.1",
-        "--Voila.tornado_settings={'allow_remote_access': False}",
-        f"--port={port}",
-    ]
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    assert re.search(r'^APP_HOSTS = "(.+)"$', makefile, re.MULTILINE)[1] == options[4]
-    assert all(
-        o in makefile for o in (options[0], options[1], options[3], 'JUPYTER_PATH="$$PWD/scripts/app"')
-    )
-    pictures = re.search(r"^APP_PICTURES = sed '(.+)'$", makefile, re.MULTILINE)[1]
-    app = home / "app"
-    app.mkdir()
-    (app / "figures").symlink_to(ROOT / "figures")
-    for notebook in (home / "notebooks").glob("*.ipynb"):
-        edited = subprocess.run(["sed", pictures, str(notebook)], check=True, capture_output=True)
-        (app / notebook.name).write_bytes(edited.stdout)
-    command = [sys.executable, "-m", "voila", str(app), *options]
-    address = f"http://127.0.0.1:{port}"
-    with running(command, environment, address, home / "app.txt", ""):
-        for host, status in (("localhost", 200), ("somewhere.example", 403)):
-            with httpx2.Client(trust_env=False) as client:
-                assert client.get(address, headers={"Host": f"{host}:{port}"}).status_code == status
-        page, foreign = offline_page(browser, address, 1300, HEIGHT)
-        page.goto(address)
-        page.get_by_text("The gate", exact=True).click()
-        explorer = page.locator(".se-explorer.widget-vbox").first
-        explorer.locator(".se-samples tbody tr").first.wait_for()
-        explorer.locator(".se-samples tbody tr").nth(2).click()
-        page.wait_for_function(
-            "i => i.complete && i.naturalWidth > 50", arg=explorer.locator(".se-stage img").element_handle()
-        )
-        assert page.locator("img[src^='data:image/png']").first.evaluate("i => i.naturalWidth") > 300
-        page.screenshot(path=home / "app.png")
-        assert foreign == []

@@ -88,7 +88,7 @@ def test_a_pinned_setting_stays_and_the_list_holds_what_flips(explorer):
     assert listed(explorer) == flipped != set()
     assert explorer.trade_off.spec["ring"] == ring != explorer.trade_off.dot
     assert explorer.distribution.spec["ghost"]["label"] == "pinned 0.9000"
-    assert all(row["cells"][-1].startswith("accepted ") for row in explorer.samples.rows)
+    assert all(row["cells"][3].startswith("accepted ") for row in explorer.samples.rows)
     known = paired_test(now["right"], before["right"], now["group"])
     assert f"({known.b} against {known.c} of n=52)" in explorer.numbers.value
     assert explorer.flips[""].description == f"{len(flipped)} flipped"

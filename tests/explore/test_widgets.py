@@ -43,6 +43,12 @@ def shown_ids(explorer) -> list[str]:
     return [row["id"] for row in explorer.samples.rows]
 
 
+def counted(explorer, key: str) -> int:
+    """The number on a button of the tables of counts."""
+    cells = [c for table in (explorer.decisions, explorer.ledger) for row in table.rows for c in row["cells"]]
+    return next(int(cell["text"].split()[0]) for cell in cells if cell["key"] == key)
+
+
 # ------------------------------------------------------------------ the gate
 
 
@@ -52,8 +58,8 @@ def test_the_explorer_shows_what_the_view_functions_return(explorer):
     summary = gating.gate_summary(explorer.gating, explorer.view)
     assert explorer.numbers.value == gating.summary_html(summary, "strict")
     decided = explorer.gating.decided(explorer.view)
-    assert explorer.cells[ACCEPTED_RIGHT].description == str(
-        gating.decisions_of(decided).loc["accepted", "right"]
+    assert (
+        counted(explorer, "decision:accepted right") == gating.decisions_of(decided).loc["accepted", "right"]
     )
     assert explorer.trade_off.dot == gating.current_dot(summary)
     assert shown_ids(explorer) == gating.listed(decided, explorer.view)["id"].tolist()
@@ -62,10 +68,10 @@ def test_the_explorer_shows_what_the_view_functions_return(explorer):
 def test_dragging_and_typing_and_stepping_move_the_same_threshold(explorer):
     explorer.distribution.marker = 2.0
     assert explorer.threshold.value == pytest.approx(0.8807971)
-    before = explorer.cells[ACCEPTED_RIGHT].description
+    before = counted(explorer, "decision:accepted right")
     explorer.follow({"step": 1})
     explorer.follow({"step": -1})
-    assert explorer.cells[ACCEPTED_RIGHT].description == before
+    assert counted(explorer, "decision:accepted right") == before
     explorer.back.click()
     assert explorer.view.threshold == 0.9
 
@@ -75,13 +81,14 @@ def test_the_ends_of_the_axis_accept_everything_and_nothing(explorer):
     assert explorer.view.threshold == 1.0
     explorer.distribution.marker = explorer.distribution.spec["x"]["low"]
     assert explorer.view.threshold == 0.0
-    assert explorer.cells[Chosen("decision", "rejected right")].disabled
+    assert counted(explorer, "decision:rejected right") == 0
 
 
 def test_clicks_on_cells_entries_bars_and_points_filter_the_list(explorer):
-    explorer.cells[ACCEPTED_RIGHT].click()
-    assert len(shown_ids(explorer)) == int(explorer.cells[ACCEPTED_RIGHT].description)
-    explorer.cells[Chosen("outcome", "both right")].click()
+    explorer.choose(ACCEPTED_RIGHT)
+    assert len(shown_ids(explorer)) == counted(explorer, "decision:accepted right")
+    assert explorer.decisions.on == "decision:accepted right"
+    explorer.choose(Chosen("outcome", "both right"))
     assert explorer.samples.caption.startswith("both right: draft and agent right: ")
     bar = explorer.distribution.spec["bars"][0]
     explorer.follow({"clicked": bar["id"]})
@@ -149,15 +156,37 @@ def test_reopening_resumes_at_the_first_unmarked_sample(explorer):
     assert GatingExplorer("small", VIEW).view.sample == explorer.view.sample
 
 
-def test_without_an_author_nothing_is_kept_and_a_message_says_why(explorer):
-    explorer.author.value = ""
+def test_without_an_author_nothing_is_kept_and_the_buttons_say_why(explorer):
+    explorer.author.value = " "
     explorer.mark["sound"].click()
-    assert "author is empty" in explorer.message.value
+    assert "name" in explorer.mark_note.value
     assert not human.checks_path("small").exists()
+    explorer.author.value = "Ada"
+    explorer.mark["sound"].click()
+    assert explorer.mark_note.value == ""
+    assert human.checks_path("small").exists()
+
+
+def test_the_author_is_the_user_of_git(runs, monkeypatch):
+    for name, value in {"COUNT": "1", "KEY_0": "user.name", "VALUE_0": "Ada <b> Lovelace"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    human.git_user.cache_clear()
+    assert GatingExplorer("small", VIEW).author.value == "Ada <b> Lovelace"
+    assert GatingExplorer("small", VIEW, author="Bob").author.value == "Bob"
+    human.git_user.cache_clear()
+
+
+def test_a_threshold_that_is_no_share_is_refused_in_words(explorer):
+    for value in (1.5, -0.1, float("nan")):
+        explorer.threshold.value = value
+        assert f"a threshold of {value:g} is refused" in explorer.message.value
+        assert explorer.threshold.value == explorer.view.threshold == 0.9
+    explorer.threshold.value = 1.0
+    assert explorer.message.value == ""
 
 
 def test_overruling_a_verdict_needs_a_reason_and_shows_in_the_numbers(explorer):
-    explorer.cells[ACCEPTED_RIGHT].click()
+    explorer.choose(ACCEPTED_RIGHT)
     explorer.verdict.value = "wrong"
     explorer.overrule.click()
     assert "reason is empty" in explorer.message.value
@@ -180,7 +209,7 @@ def test_the_queues_for_review(explorer):
 
 
 def test_the_size_of_a_queue_leaves_another_list_alone(explorer):
-    explorer.cells[ACCEPTED_RIGHT].click()
+    explorer.choose(ACCEPTED_RIGHT)
     before = shown_ids(explorer)
     explorer.half_width.value = 20
     assert explorer.samples.caption.startswith("accepted, draft right: ")
@@ -188,6 +217,9 @@ def test_the_size_of_a_queue_leaves_another_list_alone(explorer):
 
 
 def test_export_writes_what_was_marked(explorer):
+    explorer.export.click()
+    assert "nothing" in explorer.mark_note.value
+    assert not (run_dir("small") / gating.REVIEW_FILE).exists()
     explorer.mark["sound"].click()
     explorer.export.click()
     assert "human_review.csv" in explorer.review_note.value
@@ -365,7 +397,14 @@ def test_an_arm_in_progress_is_shown_as_far_as_it_is(runs):
 
 def test_scripts_and_styles_lie_in_the_package_and_fetch_nothing():
     files = sorted(browser_parts.STATIC.iterdir())
-    assert {f.name for f in files} == {"chart.js", "page.js", "picture.js", "samples.js", "tokens.js"}
+    assert {f.name for f in files} == {
+        "chart.js",
+        "counts.js",
+        "page.js",
+        "picture.js",
+        "samples.js",
+        "tokens.js",
+    }
     for file in (*files, browser_parts.STYLE):
         text = file.read_text("utf-8")
         assert "innerHTML" not in text
@@ -377,6 +416,8 @@ def test_what_goes_to_the_browser_is_json(explorer, traces):
     for widget in (
         explorer.distribution,
         explorer.trade_off,
+        explorer.decisions,
+        explorer.ledger,
         explorer.samples,
         explorer.microscope.tokens,
         traces.samples,

@@ -72,6 +72,33 @@ def served(home: Path, work: Path, runs: Path) -> Iterator[str]:
         yield address
 
 
+APP_OPTIONS = (
+    "--template=explorers",
+    "--classic-tree",
+    "--Voila.ip=127.0.0.1",
+    "--Voila.tornado_settings={'allow_remote_access': False}",
+)
+
+
+@contextlib.contextmanager
+def app_served(home: Path, notebooks: Path, runs: Path) -> Iterator[str]:
+    """The address of the explorers' app, served as `make app` does, from `home`/app."""
+    app, port = home / "app", free_port()
+    app.mkdir()
+    (app / "figures").symlink_to(ROOT / "figures")
+    script = [sys.executable, ROOT / "scripts" / "app" / "notebooks.py", app, notebooks]
+    subprocess.run(script, check=True)
+    environment = os.environ | {
+        "SPECEYES_RUNS": str(runs),
+        "SPECEYES_HOME": str(ROOT),
+        "PYTHONPATH": str(ROOT),
+        "JUPYTER_PATH": str(ROOT / "scripts" / "app"),
+    }
+    command = [sys.executable, "-m", "voila", str(app), *APP_OPTIONS, "--no-browser", f"--port={port}"]
+    with running(command, environment, f"http://127.0.0.1:{port}", home / "app.txt", "") as address:
+        yield address
+
+
 @contextlib.contextmanager
 def running(
     command: list[str], environment: dict[str, str], address: str, log: Path, ready: str

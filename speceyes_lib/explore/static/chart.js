@@ -15,6 +15,11 @@ function element(name, attributes = {}, text = undefined) {
   return made;
 }
 
+// a colour of the figures, as the theme shows it
+function paint(color) {
+  return color?.startsWith("#") ? `var(--se-${color.slice(1).toLowerCase()}, ${color})` : color;
+}
+
 function titled(mark, title) {
   if (title) mark.append(element("title", {}, title));
   return mark;
@@ -27,6 +32,7 @@ function render({ model, el }) {
   el.append(svg);
 
   let toX, toY, fromX;
+  let marks = [];
 
   function scales() {
     const { x, y, width, height } = model.get("spec");
@@ -43,7 +49,21 @@ function render({ model, el }) {
   function clickable(mark, id) {
     if (id === undefined) return mark;
     mark.classList.add("se-clickable");
+    mark.setAttribute("role", "button");
+    mark.setAttribute("aria-label", mark.textContent);
+    mark.tabIndex = marks.length ? -1 : 0; // one stop for the tab key; the arrow keys move between them
+    const place = marks.push(mark) - 1;
     mark.addEventListener("click", () => send({ clicked: id }));
+    mark.addEventListener("keydown", (event) => {
+      const next = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: marks.length - 1 }[event.key];
+      if (event.key === "Enter" || event.key === " ") send({ clicked: id });
+      else if (marks[next]) {
+        [mark.tabIndex, marks[next].tabIndex] = [-1, 0];
+        marks[next].focus();
+      } else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
     return mark;
   }
 
@@ -69,22 +89,23 @@ function render({ model, el }) {
     if (!spec.width) return;
     scales();
     svg.replaceChildren();
+    marks = [];
     svg.setAttribute("viewBox", `0 0 ${spec.width} ${spec.height}`);
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", spec.title);
     axes(spec);
     for (const bar of spec.bars ?? []) {
       const [top, bottom] = [Math.min(toY(bar.y0), toY(bar.y1)), Math.max(toY(bar.y0), toY(bar.y1))];
-      const box = { x: toX(bar.x0) + 0.5, width: Math.max(1, toX(bar.x1) - toX(bar.x0) - 1), y: top, height: bottom - top, fill: bar.color };
+      const box = { x: toX(bar.x0) + 0.5, width: Math.max(1, toX(bar.x1) - toX(bar.x0) - 1), y: top, height: bottom - top, fill: paint(bar.color) };
       svg.append(clickable(titled(element("rect", box), bar.title), bar.id));
     }
     for (const line of spec.lines ?? []) {
       const points = line.points.map(([a, b]) => `${toX(a).toFixed(1)},${toY(b).toFixed(1)}`).join(" ");
-      const look = { points, fill: "none", stroke: line.color, "stroke-width": line.width ?? 1.6, "stroke-dasharray": line.dash ?? "" };
+      const look = { points, fill: "none", stroke: paint(line.color), "stroke-width": line.width ?? 1.6, "stroke-dasharray": line.dash ?? "" };
       svg.append(titled(element("polyline", look), line.title));
     }
     for (const dot of spec.dots ?? []) {
-      const look = { cx: toX(dot.x), cy: toY(dot.y), r: dot.r ?? 3, fill: dot.color, class: "se-dot" };
+      const look = { cx: toX(dot.x), cy: toY(dot.y), r: dot.r ?? 3, fill: paint(dot.color), class: "se-dot" };
       svg.append(clickable(titled(element("circle", look), dot.title), dot.id));
     }
     if (spec.ghost) {
@@ -99,7 +120,7 @@ function render({ model, el }) {
     for (const { label, color } of (spec.legend ?? []).toReversed()) {
       svg.append(element("text", { class: "se-tick", x: right, y: 14, "text-anchor": "end" }, label));
       right -= 6.3 * label.length + 13; // the text cannot be measured before it is shown
-      svg.append(element("rect", { x: right, y: 6, width: 9, height: 9, fill: color }));
+      svg.append(element("rect", { x: right, y: 6, width: 9, height: 9, fill: paint(color) }));
       right -= 10;
     }
     svg.append(handle, current);

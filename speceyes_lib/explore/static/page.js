@@ -93,14 +93,14 @@ function render({ model, el }) {
 
   model.on("change:fragment", later);
   model.on("msg:custom", save);
-  window.addEventListener("popstate", back);
+  window.addEventListener("hashchange", back); // also for back and forward: entries differ in nothing else
   const link = opened();
   if (!state.opened && link.startsWith(OWN) && link !== model.get("fragment")) model.send({ open: link });
   else later();
   state.opened = true;
   return () => {
     clearTimeout(waiting);
-    window.removeEventListener("popstate", back);
+    window.removeEventListener("hashchange", back);
     model.off("change:fragment", later);
     model.off("msg:custom", save);
   };

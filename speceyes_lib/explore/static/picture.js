@@ -5,7 +5,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const CROP_PX = 132;
-const [WIDEST_PX, TALLEST_PX] = [560, 470];
+const [WIDEST_PX, TALLEST_PX] = [385, 330]; // charts, sample and its tokens fit a screen of 1440 x 900
 
 function div(className, text = undefined) {
   const made = document.createElement("div");
