@@ -44,9 +44,11 @@ def guess_ledger(runs: Iterable[TaskRun]) -> pd.DataFrame:
                 calls = target.calls if target else []
                 row = {"task_id": run.task_id, "level": run.level, "step": step.index, "place": place}
                 row |= {"rank": guess.rank, "ahead": guess.ahead, "tool": guess.name}
-                row |= _judged(guess, serving.get((step.index, place), []), delay_s if place == 0 else 0.0)
-                matched = guess.canonical != "" and any(c.canonical == guess.canonical for c in calls)
                 demand = target.actor_end_s if target else step.actor_end_s
+                row |= _judged(
+                    guess, serving.get((step.index, place), []), delay_s if place == 0 else 0.0, demand
+                )
+                matched = guess.canonical != "" and any(c.canonical == guess.canonical for c in calls)
                 row |= {"matched": matched, "head_s": demand - guess.end_s, "tokens": guess.tokens}
                 numbers = {k: v for k, v in guess.scores.items() if isinstance(v, int | float)}
                 rows.append(row | numbers)
@@ -88,12 +90,14 @@ def _delay_s(run: TaskRun, step: Step, after: Step | None) -> float:
     return max(0.0, (after.actor_start_s if after else run.seconds) - step.actor_end_s)
 
 
-def _judged(guess: Guess, calls: Sequence[MadeCall], delay_s: float) -> dict[str, object]:
+def _judged(guess: Guess, calls: Sequence[MadeCall], delay_s: float, demand_s: float) -> dict[str, object]:
     waited = sum(call.end_s - call.start_s for call in calls)
     # an execution may serve several calls; each would have taken its seconds
     hidden = max(0.0, sum(call.tool_s for call in calls) - waited - (delay_s if calls else 0.0))
     executed = guess.tool_start_s is not None
-    ran = (guess.tool_end_s or guess.tool_start_s) - guess.tool_start_s if executed else 0.0
+    # one that was cancelled ran until the actor had made its call
+    end_s = demand_s if guess.tool_end_s is None else guess.tool_end_s
+    ran = max(0.0, end_s - guess.tool_start_s) if executed else 0.0
     false_hit = any(call.canonical != guess.canonical for call in calls)
     if not executed and not calls:
         verdict = "harmful" if delay_s > DELAY_S else "not executed"

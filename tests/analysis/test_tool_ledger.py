@@ -132,3 +132,14 @@ def test_runs_of_chance_add_up_to_their_ceiling():
     runs = recorded_runs(20, 3)
     table = ceiling_losses(runs)["seconds"]
     assert math.isclose(table.drop("ceiling").sum(), table["ceiling"])
+
+
+def test_an_execution_that_was_cancelled_ran_until_the_actor_had_made_its_call():
+    wrong = made_guess("web_search", "Oru", 0.1, 0.2, 9.0).model_copy(
+        update={"tool_end_s": None, "tool_s": None, "outcome": "cancelled"}
+    )
+    made = made_call("web_search", "Belin", 1.0, 0.5)
+    step = Step(index=1, actor_start_s=0.0, actor_end_s=1.0, calls=[made], guesses=[wrong])
+    run = TaskRun(task_id="t", level=1, question="?", truth="1", arm="exact", seconds=1.5, steps=[step])
+    row = guess_ledger([run]).iloc[0]
+    assert (row["verdict"], row["wasted_s"]) == ("useless", pytest.approx(0.8))
