@@ -8,11 +8,14 @@ all tokens where the server returns them. A gate and forks need the text form.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import mimetypes
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -38,6 +41,8 @@ from .models import (
 from .settings import BASELINE, SpeculationSettings
 
 Form = Literal["native", "hermes"]
+LARGEST_PICTURE = 20_000_000
+_PICTURE = re.compile(r"[\w.-]+\.(?:png|jpe?g|gif|webp|bmp)\b", re.IGNORECASE)
 ALTERNATIVES = 20  # that vLLM and OpenAI return per token unless they are started with more
 
 
@@ -52,6 +57,7 @@ class ServedPolicy:
         top_logprobs: alternatives per token to request, in hermes form. 0 for none.
         extra: further fields of the request.
         token_limit_field: what the server calls the limit of tokens.
+        pictures: requests hold the pictures of the task's folder that the question names, for models that see.
 
     Raises:
         ConfigError: the key is not set.
@@ -66,12 +72,13 @@ class ServedPolicy:
         top_logprobs: int = 0,
         extra: Mapping[str, Any] | None = None,
         token_limit_field: str = "max_tokens",
+        pictures: bool = False,
     ) -> None:
         _ = endpoint.key
         self.endpoint, self.system, self.form = endpoint, system, form
         self.max_tokens, self.top_logprobs = max_tokens, top_logprobs
         self.extra = dict({"temperature": 0} if extra is None else extra)
-        self.token_limit_field = token_limit_field
+        self.token_limit_field, self.pictures = token_limit_field, pictures
         self.name = endpoint.model
         self.can_fork = form == "hermes" and top_logprobs > 1
         self._streams: WeakKeyDictionary[asyncio.AbstractEventLoop, ChatStreams] = WeakKeyDictionary()
@@ -90,6 +97,8 @@ class ServedPolicy:
         if loop not in self._streams:
             self._streams[loop] = ChatStreams(self.endpoint)
         body = self.body(messages, toolbox, prefix)
+        if self.pictures:
+            body["messages"] = with_pictures(body["messages"], workspace)
         reader = _Hermes(prefix) if self.form == "hermes" else _Native()
         try:
             async with aclosing(self._streams[loop].stream(body)) as choices:
@@ -175,6 +184,27 @@ def hermes_messages(messages: Sequence[dict], schemas: Sequence[dict]) -> list[d
         else:
             converted.append({"role": role, "content": content})
     return converted
+
+
+def with_pictures(messages: Sequence[dict], workspace: Workspace) -> list[dict]:
+    """The messages with the pictures that the first one of the user names, as data URLs behind its text.
+
+    Names of files that are not in the folder, are no pictures or have more than `LARGEST_PICTURE` bytes stay text.
+    """
+    messages = list(messages)
+    at = next((i for i, message in enumerate(messages) if message["role"] == "user"), None)
+    if at is None:
+        return messages
+    text, parts = messages[at]["content"], []
+    for name in dict.fromkeys(match[0] for match in _PICTURE.finditer(text)):
+        path = workspace.folder / Path(name).name
+        if path.is_file() and not path.is_symlink() and 0 < path.stat().st_size <= LARGEST_PICTURE:
+            kind = mimetypes.guess_type(path.name)[0]
+            url = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+    if parts:
+        messages[at] = messages[at] | {"content": [{"type": "text", "text": text}, *parts]}
+    return messages
 
 
 def _is_object(text: str) -> bool:
@@ -306,7 +336,7 @@ def settings_of(environment: Mapping[str, str] = os.environ, **changes: Any) -> 
 
 
 def served_pair(
-    environment: Mapping[str, str] = os.environ, form: Form = "native"
+    environment: Mapping[str, str] = os.environ, form: Form = "native", pictures: bool = False
 ) -> tuple[ServedPolicy, ServedPolicy]:
     """Actor and speculator of the original's environment variables.
 
@@ -317,6 +347,7 @@ def served_pair(
     Args:
         environment: the variables.
         form: how the models call tools.
+        pictures: requests hold the pictures that a question names.
 
     Raises:
         ConfigError: a key is not set, or a variable has an impossible value.
@@ -346,7 +377,7 @@ def served_pair(
         values["base_url"] = values["base_url"].rstrip("/")
         endpoint = build(Endpoint, values | {"retries": 5 if role == "ACTOR" else 0}, f"{role} model")
         limits |= {"top_logprobs": ALTERNATIVES} if form == "hermes" and role == "SPEC" else {}
-        policies.append(ServedPolicy(endpoint, system, form, **limits))
+        policies.append(ServedPolicy(endpoint, system, form, pictures=pictures, **limits))
     return policies[0], policies[1]
 
 

@@ -26,6 +26,7 @@ from speceyes_lib.tool_speculation.served import (
     native_messages,
     served_pair,
     settings_of,
+    with_pictures,
 )
 from speceyes_lib.tool_speculation.settings import SpeculationSettings
 from speceyes_lib.tools.declared import Toolbox, Workspace
@@ -346,3 +347,44 @@ def test_impossible_variables_are_named(monkeypatch, variables, words):
     monkeypatch.setenv("OPENAI_API_KEY", "sk")
     with pytest.raises(ConfigError, match=words):
         (settings_of(variables), served_pair(variables))
+
+
+def test_pictures_that_a_question_names_go_with_its_text_and_nothing_else_does(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"picture")
+    (folder / "empty.jpg").touch()
+    (tmp_path / "outside.png").write_bytes(b"secret")
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    text = (
+        "Look at a.png. Not at empty.jpg, link.png, ../outside.png, b.png or notes.txt, and at a.png again."
+    )
+    messages = [
+        {"role": "system", "content": "see a.png"},
+        {"role": "user", "content": text},
+        {"role": "user", "content": "a.png"},
+    ]
+    system, user, other = with_pictures(messages, Workspace(folder))
+    assert (system, other) == (messages[0], messages[2])
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,cGljdHVyZQ=="}}
+    assert user == {"role": "user", "content": [{"type": "text", "text": text}, picture]}
+    assert messages[1]["content"] == text
+    assert with_pictures(messages[:1], Workspace(folder)) == messages[:1]
+
+
+def test_a_served_model_gets_pictures_only_where_they_are_wanted(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"picture")
+
+    async def ask(server, pictures):
+        model = policy(server, pictures=pictures)
+        question = [{"role": "user", "content": "What is in a.png?"}]
+        found = [event async for event in model.stream(question, BOX, Workspace(tmp_path))]
+        await model.close()
+        return found
+
+    with scripted_server(lambda n, body: (200, completion("FINAL ANSWER: 1"))) as server:
+        for pictures in (True, False):
+            assert asyncio.run(ask(server, pictures))[-1].text == "FINAL ANSWER: 1"
+    first, second = (request["messages"][-1]["content"] for request in server.requests)
+    assert [part["type"] for part in first] == ["text", "image_url"]
+    assert second == "What is in a.png?"
