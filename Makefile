@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help owner config env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias layers rl reported-numbers lint format lock clean
+.PHONY: help owner config env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias layers rl tools reported-numbers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,11 @@ layers: env ## look at what the layers inside the draft model predict, on the fi
 
 rl: env ## train the tiny agent from rewards, with and without a bonus for its tool; continues (ARGS="--seeds 0 1 2")
 	@$(OFFLINE) $(BIN)/speceyes rl $(ARGS)
+
+TOOL_STUDY = data/runs/tools
+tools: env ## run the embedded study of tool speculation, and its notebook; continues (ARGS="--set tasks=8")
+	@$(OFFLINE) $(BIN)/speceyes tools study $(ARGS)
+	@$(OFFLINE) $(BIN)/speceyes stage study_tool_speculation --set path=$(TOOL_STUDY)
 
 reported-numbers: env ## check the reported numbers against each other (seconds, no run needed)
 	@$(OFFLINE) $(BIN)/speceyes stage study_reported_numbers

@@ -33,6 +33,8 @@ from .tasks.registry import HARD_BELOW, OPTION_TASKS, REPORTED_TASKS, TASKS
 # the validation run's threshold, by the name of the embedded run; an empty threshold_from means there is none
 OPERATING_POINT = "data/runs/demo_validation/04_threshold/operating_point.json"
 RECORDED_TRAINING = "data/demo/recorded_recipe.tar.xz"  # runs of the recipe in miniature
+RECORDED_TOOLS = "data/demo/recorded_tools.tar.xz"  # the embedded study of tool speculation
+TOOL_PROFILES = ("long_thinking", "science", "research", "coding")
 RECIPE_ARMS = ("bonus", "no_bonus", "rate_too_high")
 
 
@@ -720,6 +722,54 @@ class TrainingExplorerParams(TrainingRunParams):
     step: int = field(1, "step to begin with", ge=0)
 
 
+class ToolRunsParams(NotebookParams):
+    """What the notebooks about tool speculation have in common: where the recorded runs are."""
+
+    run: Run = "tools"
+    path: str = field(
+        RECORDED_TOOLS, "a recorded study: its folder, or its packed file; empty: the run's own", key=None
+    )
+
+
+class ToolStudyParams(ToolRunsParams):
+    """study_tool_speculation: the embedded study, as recorded or run here."""
+
+    shown = (
+        *("run", "path", "run_here", "tasks", "levels", "profiles", "validation", "scenes", "tokens_per_s"),
+        *("guess_tokens_per_s", "bootstrap", "seed"),
+    )
+
+    run_here: bool = field(False, "run the study here (minutes) instead of showing the one of path")
+    tasks: Count = field(4, "test tasks of each level")
+    levels: list[int] = field([1, 2, 3], "levels of the tasks", min_length=1)
+    profiles: Annotated[list[str], _known("profile", TOOL_PROFILES)] = field(
+        list(TOOL_PROFILES), "shares of the tools: 5, 36, 50 and 60 % of the time"
+    )
+    validation: Count = field(10, "validation tasks of each level, which choose the threshold")
+    scenes: int = field(4, "tasks with a picture to look at, for the gate inside vision_analyze", ge=0)
+    tokens_per_s: float = field(200.0, "pace of the actor, as of a model behind a server", gt=0)
+    guess_tokens_per_s: float = field(500.0, "pace of the speculator", gt=0)
+    bootstrap: int = field(2000, "resamples behind the intervals", ge=100)
+    seed: Seed = 0
+
+    @property
+    def resampling(self) -> Bootstrap:
+        """The bootstrap with this number of resamples and this seed."""
+        return Bootstrap(draws=self.bootstrap, seed=self.seed)
+
+    def recorded(self) -> dict[str, Any]:
+        """The parameters that the records depend on. Profiles may be added to a study later."""
+        return self.model_dump(exclude={"run", "path", "run_here", "profiles", "bootstrap"})
+
+
+class ToolExplorerParams(ToolRunsParams):
+    """explore_tool_calls: where to begin."""
+
+    profile: str = field("science", "share of the tools: a folder of the study", min_length=1)
+    arm: str = field("exact", "arm to begin with", min_length=1)
+    task: str = field("", "task to begin with; empty: the first")
+
+
 # ------------------------------------------------------------------ which notebook has which parameters
 
 # the notebooks that a config runs, in their order
@@ -746,5 +796,7 @@ BY_HAND: dict[str, type[Params]] = {
     "study_deepeyes_recipe": RecipeParams,
     "read_training_run": ReadTrainingParams,
     "explore_training": TrainingExplorerParams,
+    "study_tool_speculation": ToolStudyParams,
+    "explore_tool_calls": ToolExplorerParams,
 }
 ALL_NOTEBOOKS: dict[str, type[Params]] = {**NOTEBOOKS, **BY_HAND}

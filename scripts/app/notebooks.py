@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-TITLES = {"explore_gating": "The gate", "explore_traces": "The agent"}
+TITLES = {"explore_gating": "The gate", "explore_traces": "The agent", "explore_tool_calls": "Tool calls"}
 
 
 def app_notebook(name: str, notebooks: Path) -> nbformat.NotebookNode:

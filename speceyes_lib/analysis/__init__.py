@@ -26,6 +26,8 @@ __getattr__, __dir__, __all__ = exports(
         ),
         "tool_arms": ("audit_arms", "audit_findings", "compare_all", "compare_arms", "tool_latency"),
         "tool_ledger": ("ceiling_losses", "guess_ledger", "hit_at_k", "ledger_by"),
+        "tool_study": ("read_tool_study",),
+        "speculative_zoom": ("zoom_ceiling", "zoom_turns"),
         "tool_timeline": ("timeline",),
         "sample_frame": ("routed", "samples"),
         "training_views": (

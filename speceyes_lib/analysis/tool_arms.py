@@ -15,6 +15,9 @@ import pandas as pd
 
 from ..errors import UserError
 from ..judging.gaia import PROTOCOLS, is_right
+from ..replay.tool_playing import ToolSetting
+from ..replay.tool_speculation import replay_task_times
+from ..replay.tool_steps import flatten_runs
 from ..stats.intervals import Estimate
 from ..stats.paired import PairedTest, paired_test, sign_flip_test, speedup
 from ..stats.resampling import DEFAULT_BOOTSTRAP, Bootstrap
@@ -281,6 +284,37 @@ def replay_fidelity_of_tools(replayed: pd.DataFrame, real: Sequence[TaskRun]) ->
     frame = frame.dropna(subset=["seconds_replayed"])
     off = 100.0 * (frame["seconds_replayed"] - frame["seconds_real"]) / frame["seconds_real"]
     return frame.assign(off_pct=off)
+
+
+def replayed_arms(shadow: Sequence[TaskRun], served: Arms) -> pd.DataFrame:
+    """A shadow pass replayed as other arms, beside what these did on the same tasks.
+
+    Args:
+        shadow: runs of the shadow pass.
+        served: arms that were really run, by name.
+
+    Returns:
+        Index: arm. Columns: tasks, hits_replayed, hits_real, seconds_replayed, seconds_real (sums), median_off_pct (of
+        the tasks, without sign), note (why an arm or some tasks cannot be replayed).
+    """
+    steps, rows = flatten_runs(shadow), {}
+    for arm, runs in served.items():
+        try:
+            setting = ToolSetting.of(runs[0].settings)
+            frame = replay_fidelity_of_tools(replay_task_times(steps, setting), runs)
+        except UserError as error:
+            rows[arm] = {"tasks": 0, "note": str(error)}
+            continue
+        sums = frame[["hits_replayed", "hits_real", "seconds_replayed", "seconds_real"]].sum()
+        left = len({run.task_id for run in shadow} & {run.task_id for run in runs}) - len(frame)
+        note = f"{left} tasks got a result of another call; they cannot be replayed" if left else ""
+        rows[arm] = {
+            "tasks": len(frame),
+            **sums,
+            "median_off_pct": frame["off_pct"].abs().median(),
+            "note": note,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
 def tool_latency(runs: Iterable[TaskRun], protocol: str = "official") -> pd.DataFrame:

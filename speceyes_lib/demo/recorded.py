@@ -3,10 +3,12 @@
     speceyes recorded unpack     put them into data/runs, unless such runs exist
     speceyes recorded pack       after `make reproduce`: renew the committed file of the embedded run
     speceyes recorded pack-rl    after `make rl`: renew that of the recipe in miniature
+    speceyes recorded pack-tools after `make tools`: renew that of the study of tool speculation
 
 The embedded run holds what stages recorded (records, evidence, verdicts, manifests, the operating point, the summary),
-no executed notebook and no figure. The recipe's runs hold logs, trajectories and measurements, and no model.
-`make reproduce` and `make rl` never use them as results: they set unpacked runs aside.
+no executed notebook and no figure. The recipe's runs hold logs, trajectories and measurements, and no model; the study
+of tool speculation holds its records. `make reproduce`, `make rl` and `make tools` never use them as results: they set
+unpacked runs aside.
 """
 
 from __future__ import annotations
@@ -33,11 +35,14 @@ RECIPE_KEPT = (
     "*/held_out.csv",
     "*/rollouts/*.jsonl",
 )
+TOOLS_ARCHIVE = "data/demo/recorded_tools.tar.xz"
+TOOLS = "tools"  # the folder of the study of tool speculation
+TOOLS_KEPT = ("plan.json", "parameters.json", "*/runs.jsonl")
 KEPT = (".json", ".jsonl", ".parquet", ".csv")
 LEFT_OUT = ("figures", "notebooks")
 _NOTE = (
     "This run was unpacked from {archive}; it was not run on this machine. Figures of the embedded run are in "
-    "figures/demo of the repository; make reproduce and make rl run everything here.\n"
+    "figures/demo of the repository; make reproduce, make rl and make tools run everything here.\n"
 )
 
 
@@ -59,10 +64,15 @@ def unpack_recipe(archive: str | Path = RECIPE_ARCHIVE) -> list[Path]:
     return _unpacked(resolve(archive), (RECIPE,))
 
 
+def unpack_tools(archive: str | Path = TOOLS_ARCHIVE) -> list[Path]:
+    """The new folder of the recorded study of tool speculation in data/runs, as `unpack`."""
+    return _unpacked(resolve(archive), (TOOLS,))
+
+
 def _unpacked(path: Path, runs: Sequence[str]) -> list[Path]:
     if not path.is_file():
         raise DataError(
-            f"{shown(path)} is missing; restore it from the repository, or run make reproduce or make rl"
+            f"{shown(path)} is missing; restore it from the repository, or run make reproduce, make rl or make tools"
         )
     folders: list[Path] = []
     absent = {run for run in runs if not run_dir(run).exists()}
@@ -112,6 +122,19 @@ def pack_recipe(archive: str | Path = RECIPE_ARCHIVE) -> Path:
     if not runs or unfinished:
         raise StageError(f"{shown((unfinished or [folder])[0])} is not finished; run make rl first")
     return _packed(resolve(archive), sorted(f for kept in RECIPE_KEPT for f in folder.glob(kept)))
+
+
+def pack_tools(archive: str | Path = TOOLS_ARCHIVE) -> Path:
+    """Write the archive of the study of tool speculation: the same study gives the same bytes.
+
+    Raises StageError when there is none, it is not finished, or it was unpacked.
+    """
+    folder = run_dir(TOOLS)
+    if is_recorded(TOOLS):
+        raise StageError(f"{shown(folder)} was unpacked, not run here; run make tools first")
+    if not (folder / "vision" / "runs.jsonl").is_file():  # its last part
+        raise StageError(f"{shown(folder)} is not finished; run make tools first")
+    return _packed(resolve(archive), sorted(f for kept in TOOLS_KEPT for f in folder.glob(kept)))
 
 
 def _packed(path: Path, files: Iterable[Path]) -> Path:

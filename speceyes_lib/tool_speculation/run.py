@@ -98,6 +98,7 @@ async def run_batch(
     setup: ToolSetup,
     arms: Mapping[str, SpeculationSettings],
     folder: Path,
+    others: Mapping[str, ToolSetup] | None = None,
 ) -> AsyncIterator[tuple[TaskRun, bool]]:
     """Run tasks under all arms; gives each record, and whether it was there already, in the order of the tasks.
 
@@ -109,6 +110,7 @@ async def run_batch(
         setup: models and tools.
         arms: name -> settings.
         folder: gets the file `RUNS`.
+        others: of arms that have models or tools of their own, by name.
 
     Raises:
         ConfigError: the folder holds records of other settings or models.
@@ -116,8 +118,8 @@ async def run_batch(
         MeansError: the actor failed in several tasks in succession.
     """
     path, faults = folder / RUNS, 0
-    models = {"actor": setup.actor.name, "speculator": setup.speculator and setup.speculator.name}
     names = list(arms)
+    setups = {arm: (others or {}).get(arm, setup) for arm in names}
     with _alone(folder):
         there = {
             (run.task_id, run.arm): run
@@ -125,13 +127,13 @@ async def run_batch(
         }
         for run in there.values():
             if run.arm in arms:
-                _check_alike(path, run, arms[run.arm], models)
+                _check_alike(path, run, arms[run.arm], setups[run.arm])
         for number, task in enumerate(tasks):
             for arm in names[number % len(names) :] + names[: number % len(names)]:
                 if (run := there.get((task.task_id, arm))) is not None:
                     yield run, True
                     continue
-                run = await run_task(task, setup, arms[arm], arm)
+                run = await run_task(task, setups[arm], arms[arm], arm)
                 append_run(path, run)
                 faults = faults + 1 if run.cause == "model" else 0
                 yield run, False
@@ -143,9 +145,8 @@ async def run_batch(
                     )
 
 
-def _check_alike(
-    path: Path, run: TaskRun, settings: SpeculationSettings, models: Mapping[str, str | None]
-) -> None:
+def _check_alike(path: Path, run: TaskRun, settings: SpeculationSettings, setup: ToolSetup) -> None:
+    models = {"actor": setup.actor.name, "speculator": setup.speculator and setup.speculator.name}
     expected = settings.recorded()
     differing = [name for name in expected if run.settings.get(name) != expected[name]]
     if run.models["actor"] != models["actor"]:

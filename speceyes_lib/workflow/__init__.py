@@ -3,5 +3,9 @@
 from ..exports import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, {"notebook": ("Progress", "handover", "show_figure", "start")}
+    __name__,
+    {
+        "notebook": ("Progress", "handover", "show_figure", "start"),
+        "tool_study": ("open_tool_study",),
+    },
 )

@@ -84,8 +84,11 @@ def parser() -> argparse.ArgumentParser:
 
     arg = add("verify", "compare every file and record of a run with what was recorded of it")
     arg("run", "default: demo", nargs="?", default="demo", metavar="RUN")
-    arg = add("recorded", "unpack the recorded runs, or pack the current embedded run or those of `rl`")
-    arg("action", "default: unpack", choices=("unpack", "pack", "pack-rl"), nargs="?", default="unpack")
+    arg = add(
+        "recorded", "unpack the recorded runs, or pack the current embedded run, those of `rl`, or the study"
+    )
+    packs = ("unpack", "pack", "pack-rl", "pack-tools")
+    arg("action", "default: unpack", choices=packs, nargs="?", default="unpack")
     arg = add("fetch", "fetch models and benchmarks from the hub at pinned revisions, or list and check them")
     arg("items", "what to fetch; without one, the list is printed", nargs="*", metavar="ITEM")
     arg("--check", "do not fetch; compare every file with the hub", action="store_true")
@@ -129,7 +132,8 @@ def parser() -> argparse.ArgumentParser:
     arg("--draft-name", "the small model's name in file names", metavar="NAME")
 
     arg = add("tools", "run tasks with tools while a speculator makes the calls of the actor in advance")
-    arg("action", "run: one example step by step, or a batch", choices=("run",))
+    what = "run: one example step by step, or a batch; study: the embedded study, with --set its parameters"
+    arg("action", what, choices=("run", "study"))
     arg("example", "folder of one task (default: the first of the level)", nargs="?", metavar="EXAMPLE")
     arg("--batch", "run all examples of a level", action="store_true")
     arg("--level", "1, 2 or 3 (default: 1)", type=int, choices=(1, 2, 3), default=1)
@@ -144,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
     )
     arg("--models", "default: served if environment variables name servers", choices=("served", "embedded"))
     arg("--form", "how served models call tools", choices=("native", "hermes"), default="native")
+    arg("--pictures", "send the pictures that a question names to served models", action="store_true")
     arg("--arms", "ways to run, such as baseline exact original", nargs="+", default=[], metavar="ARM")
     arg("--set", "a setting, such as strategy=jaccard", action="append", default=[], metavar="NAME=VALUE")
     more = ("metered", "open_world")
@@ -323,9 +328,9 @@ def run(given: argparse.Namespace) -> int:
             written = export(given.run, given.folder, given.arms, given.tasks, given.data_root, names)
             print(f"run {given.run}: {len(written)} files in {shown(given.folder)}")
         case "tools":
-            from .tool_runs import run_tools
+            from .tool_runs import run_tool_study, run_tools
 
-            return run_tools(given)
+            return run_tools(given) if given.action == "run" else run_tool_study(given)
         case "verl-config" | "verl-data" | "verl-check":
             return {"verl-config": _verl_config, "verl-data": _verl_data, "verl-check": _verl_check}[
                 given.command
@@ -442,10 +447,11 @@ def _recorded(action: str) -> None:
     from ..report.site import write_index
 
     if action != "unpack":
-        path = recorded.pack() if action == "pack" else recorded.pack_recipe()
+        packs = {"pack": recorded.pack, "pack-rl": recorded.pack_recipe, "pack-tools": recorded.pack_tools}
+        path = packs[action]()
         print(f"wrote {shown(path)}, {path.stat().st_size / 1e6:.1f} MB")
         return
-    folders = [*recorded.unpack(), *recorded.unpack_recipe()]
+    folders = [*recorded.unpack(), *recorded.unpack_recipe(), *recorded.unpack_tools()]
     print("\n".join(f"unpacked {shown(f)}" for f in folders) or "nothing to unpack: the runs exist already")
     print(f"open {write_index('demo').as_uri()}")
 

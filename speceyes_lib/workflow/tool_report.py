@@ -75,7 +75,7 @@ def load_arms(paths: Sequence[Path]) -> tuple[Arms, list[list[OriginalResult]], 
 
 def report_lines(arms: Arms, originals: Sequence[Sequence[OriginalResult]] = ()) -> list[str]:
     """The report as lines."""
-    from ..analysis.tool_arms import audit_arms, audit_findings, compare_all
+    from ..analysis.tool_arms import audit_arms, audit_findings, compare_all, replayed_arms
     from ..analysis.tool_ledger import ceiling_losses, guess_ledger, ledger_by
     from ..formats.spec_tool_call import original_pairs, original_summary
 
@@ -105,7 +105,7 @@ def report_lines(arms: Arms, originals: Sequence[Sequence[OriginalResult]] = ())
     served = {arm: runs for arm, runs in others.items() if arm != shadow}
     if shadow is not None and served:
         lines += ["", f"# {shadow}: replayed as the other arms, beside what they did"]
-        lines += _table(_replayed(arms[shadow], served))
+        lines += _table(replayed_arms(arms[shadow], served))
     for arm, runs in served.items():
         ledger = guess_ledger(runs)
         if len(ledger):
@@ -132,35 +132,6 @@ def _ceiling_lines(arm: str, runs: Sequence[TaskRun]) -> list[str]:
     if untimed:
         lines.append(f"  {untimed} calls have no time; they count as 0 s")
     return lines
-
-
-def _replayed(shadow: Sequence[TaskRun], served: Arms) -> pd.DataFrame:
-    """Hits and seconds of each arm, replayed from a shadow pass and as they were; why, where it cannot be replayed."""
-    import pandas as pd
-
-    from ..analysis.tool_arms import replay_fidelity_of_tools
-    from ..replay.tool_playing import ToolSetting
-    from ..replay.tool_speculation import replay_task_times
-    from ..replay.tool_steps import flatten_runs
-
-    steps, rows = flatten_runs(shadow), {}
-    for arm, runs in served.items():
-        try:
-            setting = ToolSetting.of(runs[0].settings)
-            frame = replay_fidelity_of_tools(replay_task_times(steps, setting), runs)
-        except UserError as error:
-            rows[arm] = {"tasks": 0, "note": str(error)}
-            continue
-        sums = frame[["hits_replayed", "hits_real", "seconds_replayed", "seconds_real"]].sum()
-        left = len({run.task_id for run in shadow} & {run.task_id for run in runs}) - len(frame)
-        note = f"{left} tasks got a result of another call; they cannot be replayed" if left else ""
-        rows[arm] = {
-            "tasks": len(frame),
-            **sums,
-            "median_off_pct": frame["off_pct"].abs().median(),
-            "note": note,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
 def _all_have(runs: Iterable[TaskRun], policy: str) -> bool:

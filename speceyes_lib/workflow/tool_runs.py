@@ -51,6 +51,32 @@ def run_tools(given: argparse.Namespace) -> int:
     return asyncio.run(_single(tasks[0], setup, *arms.popitem()))
 
 
+def run_tool_study(given: argparse.Namespace) -> int:
+    """Carry out `speceyes tools study`; returns the exit code.
+
+    Raises:
+        UserError: a mistake of the user's.
+    """
+    from ..params import ToolStudyParams
+    from .tool_study import run_study
+
+    unused = ("example", "batch", "end", "max", "output", "tasks", "models", "arms", "allow", "start")
+    unused += ("pictures",)
+    if named := [name for name in unused if getattr(given, name)]:
+        raise ConfigError(
+            f"tools study has no {', '.join(named)}; its parameters are given by --set, such as --set tasks=2: "
+            f"{', '.join(ToolStudyParams.shown)}"
+        )
+    params = build(ToolStudyParams, dict(_setting(text) for text in given.set), "parameters of the study")
+    folder = run_study(params, report=lambda line: _print([line]))
+    _print(
+        [
+            f"study in {shown(folder)}; show it: speceyes stage study_tool_speculation --set path={shown(folder)}"
+        ]
+    )
+    return 0
+
+
 def arms_of(given: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, SpeculationSettings]:
     """The arms to run, by name: those named, else the one that the environment variables ask for.
 
@@ -181,7 +207,9 @@ def _setup(given: argparse.Namespace, served: bool) -> ToolSetup:
     """Models and tools: those of the environment variables, or the embedded pair."""
     from ..demo.tool_tasks import embedded_resources, embedded_toolbox
 
-    actor, speculator = served_pair(form=given.form) if served else embedded_pair()
+    if given.pictures and not served:
+        raise ConfigError("--pictures: the embedded models read text alone; leave it out, or name servers")
+    actor, speculator = served_pair(form=given.form, pictures=given.pictures) if served else embedded_pair()
     if served and not _embedded_tasks(given):
         return ToolSetup(actor, speculator, online_toolbox())
     return ToolSetup(actor, speculator, embedded_toolbox(), embedded_resources("test"))

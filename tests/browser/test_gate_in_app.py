@@ -21,6 +21,7 @@ def home(tmp_path_factory, scene_samples, benchmark_root) -> Path:
     (home / "notebooks").mkdir()
     for name in ("explore_gating", "explore_traces"):
         copy_with(name, home / "notebooks", run="small")
+    copy_with("explore_tool_calls", home / "notebooks")
     copy_with("explore_gating", home / "notebooks", run="small", threshold=0.9, k=K_STORED, author="Ada")
     return home
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from speceyes_lib.analysis.tool_study import read_tool_study
 from speceyes_lib.analysis.training_curves import alarms
 from speceyes_lib.demo import recorded
 from speceyes_lib.errors import DataError, StageError
 from speceyes_lib.formats import read_training_runs
 from speceyes_lib.judging.rewards import Weights, reward
 from speceyes_lib.paths import repo_root, resolve
+from speceyes_lib.stats.resampling import Bootstrap
 
 
 @pytest.fixture
@@ -161,3 +163,38 @@ def test_warnings_fire_on_the_recorded_runs_that_were_damaged_and_on_no_other():
     warned = {run for run, metrics in runs.metrics.groupby(["arm", "seed"]) if alarms(metrics, rollouts[run])}
     assert warned == {run for run in runs.settings if run[0] == "rate_too_high"}
     assert len({seed for arm, seed in runs.settings if arm == "bonus"}) == 3
+
+
+def test_a_study_of_tool_speculation_is_packed_when_it_is_finished_and_comes_out_again(runs, tmp_path):
+    folder = runs / recorded.TOOLS
+    for name in ("plan.json", "science/runs.jsonl", "weak_speculator/model.safetensors"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    with pytest.raises(StageError, match="tools is not finished"):
+        recorded.pack_tools(tmp_path / "a.tar.xz")
+    (folder / "vision").mkdir()
+    (folder / "vision" / "runs.jsonl").write_text("")
+    first = recorded.pack_tools(tmp_path / "a.tar.xz").read_bytes()
+    assert recorded.pack_tools(tmp_path / "b.tar.xz").read_bytes() == first
+    folder.rename(tmp_path / "before")
+    assert recorded.unpack_tools(tmp_path / "a.tar.xz") == [folder]
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        *("RECORDED", "plan.json", "science/runs.jsonl", "vision/runs.jsonl")
+    }
+    with pytest.raises(StageError, match="unpacked, not run here"):
+        recorded.pack_tools(tmp_path / "c.tar.xz")
+
+
+def test_the_recorded_study_of_tool_speculation_is_whole_and_its_lossless_arms_changed_nothing():
+    archive = resolve(recorded.TOOLS_ARCHIVE)
+    assert archive.stat().st_size < 1e6
+    study = read_tool_study(archive, Bootstrap(draws=20))
+    assert list(study.profiles) == ["long_thinking", "science", "research", "coding"]
+    results = study.results()
+    lossless = results[results["lossless"]]
+    assert (lossless["same_messages"] == lossless["n"]).all()
+    assert (lossless["same_answers"] == lossless["n"]).all()
+    assert len(study.validation) == 3 * study.parameters["validation"]
+    assert {arm: len(runs) for arm, runs in study.vision.items()} == dict.fromkeys(
+        ("baseline_without_gate", "baseline_with_gate", "exact_without_gate", "exact_with_gate"), 4
+    )

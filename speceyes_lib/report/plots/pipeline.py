@@ -26,10 +26,12 @@ BOXES = {
     "study_reported_numbers": (54, 2, 13, 4, "reported numbers"),
     "explore_gating": (76, 2, 11, 4, "the gate"),
     "explore_traces": (88, 2, 11, 4, "trajectories"),
-    "study_deepeyes_recipe": (15, -5, 14, 4, "recipe by RL"),
-    "read_training_run": (31, -5, 14, 4, "a run of training"),
-    "explore_training": (47, -5, 14, 4, "its trajectories"),
-    "study_layer_gates": (63, -5, 14, 4, "layers of the draft"),
+    "study_deepeyes_recipe": (1, -5, 13, 4, "recipe by RL"),
+    "read_training_run": (15.5, -5, 14, 4, "a run of training"),
+    "explore_training": (31, -5, 13, 4, "its trajectories"),
+    "study_layer_gates": (48, -5, 14, 4, "layers of the draft"),
+    "study_tool_speculation": (66, -5, 16, 4, "tool speculation"),
+    "explore_tool_calls": (84, -5, 14, 4, "its tool calls"),
 }
 _ARROWS = (  # from (x, y) to (x, y)
     ((11, 15), (15, 15)),
@@ -42,7 +44,9 @@ _ARROWS = (  # from (x, y) to (x, y)
 _CAPTIONS = (  # x, y, text
     (48.5, 7.8, "studies, started by hand"),
     (87.5, 7.8, "explorers of a finished run"),
-    (38, 0.5, "how such an agent is trained"),
+    (22.5, 0.5, "how such an agent is trained"),
+    (55, 0.5, "inside the draft"),
+    (82, 0.5, "tool calls made in advance"),
 )
 _BOTTOM, _TOP = -6, 20  # of the drawing, in the same unit
 
