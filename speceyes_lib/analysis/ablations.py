@@ -117,8 +117,11 @@ def measured_sweep(replayed: pd.DataFrame, x: str, agent: str) -> pd.DataFrame:
         **{x: np.nan}, accuracy_pct=alone["baseline_accuracy_pct"], speedup=1.0, is_baseline=True
     )
     line = ["line"] if "line" in part else []
-    columns = ["source", "agent", "split", x, *line, "accuracy_pct", "speedup", "is_baseline"]
-    alone = alone.assign(line=SAME_THRESHOLD)
+    ends = [name for name in ("accuracy_low_pct", "accuracy_high_pct") if name in part]
+    columns = ["source", "agent", "split", x, *line, "accuracy_pct", *ends, "speedup", "is_baseline"]
+    alone = alone.assign(
+        line=SAME_THRESHOLD, **dict.fromkeys(ends, np.nan)
+    )  # the interval is that of the gate
     return pd.concat([alone[columns], part[columns]], ignore_index=True)
 
 

@@ -202,10 +202,9 @@ class LivePage:
         self.lines = [*self.lines, text][-LINES_KEPT:]
 
     def end(self, state: str) -> None:
-        """Write the page of a run that ended without a result; it does not reload itself."""
-        self.over.set()
-        self._thread.join()
-        self._write(state)
+        """Write the page of a run that ended without a result; it does not reload itself. Call it after the block."""
+        if self.over.is_set():  # else no page was begun: there was nothing to do
+            self._write(state)
 
     def _work(self) -> None:
         while True:

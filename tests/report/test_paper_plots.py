@@ -101,7 +101,9 @@ def behind(figure: Figure, ax: Axes) -> Axes:
 
 
 def labels(ax: Axes) -> list[str]:
-    return [t.get_text() for t in ax.get_xticklabels()]
+    """The tick labels below a panel, which stand at the lower of its two axes."""
+    together = ax.get_shared_x_axes().get_siblings(ax)
+    return max(([t.get_text() for t in one.get_xticklabels()] for one in together), key=len)
 
 
 def named(value: float) -> str:
@@ -207,6 +209,21 @@ def test_a_changed_number_moves_its_point_and_no_other():
     gone = set(before) - set(after)
     assert {(p[0], p[1]) for p in gone} == {(named(row["threshold"]), row["accuracy_pct"])}
     assert len(set(after) - set(before)) == 1
+
+
+def test_what_was_measured_has_its_interval_and_what_was_reported_has_none():
+    sweep = both("threshold").assign(accuracy_low_pct=np.nan, accuracy_high_pct=np.nan)
+    ours = sweep["source"].eq("measured") & ~sweep["is_baseline"]
+    sweep.loc[ours, "accuracy_low_pct"] = sweep["accuracy_pct"] - 3
+    sweep.loc[ours, "accuracy_high_pct"] = sweep["accuracy_pct"] + 2
+    figure = ablations.threshold_ablation(sweep)
+    ends = [
+        (round(segment[0][1], 6), round(segment[1][1], 6))
+        for ax in figure.axes
+        for collection in ax.collections
+        for segment in collection.get_segments()
+    ]
+    assert sorted(ends) == sorted((round(a - 3, 6), round(a + 2, 6)) for a in sweep.loc[ours, "accuracy_pct"])
 
 
 def test_a_sweep_leaves_out_what_was_refused_and_totals():

@@ -23,6 +23,7 @@ from speceyes_lib.analysis.reported import read_reported
 from speceyes_lib.analysis.run_result import RunResult
 from speceyes_lib.analysis.summary import choose_threshold, summarise
 from speceyes_lib.report import album
+from speceyes_lib.report.figures import FIGURES
 from speceyes_lib.report.plots import cost, gate, style
 from speceyes_lib.tasks.registry import AVERAGE
 
@@ -171,7 +172,9 @@ def test_a_saved_figure_comes_with_its_numbers_and_origin_and_is_reproducible(fr
     for path in saved.paths:
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
     read = {path.suffix: path for path in saved.paths}
-    assert json.loads(read[".json"].read_text()) == {"run": "demo", "source": "measured"}
+    caption = FIGURES["threshold_choice"].caption
+    origin = {"run": "demo", "source": "measured", "caption": caption}
+    assert json.loads(read[".json"].read_text()) == origin
     pd.testing.assert_frame_equal(pd.read_csv(read[".csv"]), data, rtol=1e-9, check_dtype=False)
 
 
@@ -181,3 +184,45 @@ def test_figures_of_an_almost_empty_run_are_drawn():
     summary = summarise(frame, run="tiny")
     for figure in all_figures(frame, summary).values():
         drawn(figure)
+
+
+def test_two_settings_on_a_front_have_marks_of_their_own():
+    curve = pd.DataFrame(
+        {"score": "min", "threshold": [0.9, 0.99], "speedup": [2.0, 1.5], "accuracy_pct": [90.0, 95.0],
+         "baseline_accuracy_pct": 95.0}
+    )  # fmt: skip
+    reported = pd.DataFrame(columns=["agent", "kind", "speedup", "gain_pp"])
+    points = pd.DataFrame({"label": ["in use", "another"], "speedup": [1.5, 2.0], "gain_pp": [0.0, -5.0]})
+    (ax,) = gate.front(curve, reported, points).axes
+    marks = {
+        line.get_label(): line.get_marker() for line in ax.lines if line.get_label() in set(points["label"])
+    }
+    assert len(set(marks.values())) == 2
+
+
+def fleet(best_at: int) -> pd.DataFrame:
+    rate = {1: 3.0, 2: 3.0, 3: 3.0} | {best_at: 9.0}
+    rows = [
+        {"workload": "funnel", "large": n, "small": 4 - n, "gpus": 4, "per_gpu_per_s": r}
+        for n, r in rate.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("best_at", "at_the_end"), [(1, True), (2, False), (3, True)])
+def test_a_best_value_at_the_end_of_its_range_is_named_as_such(best_at, at_the_end):
+    load = pd.DataFrame({"workload": "funnel", "users": [1, 100], "p50_s": [0.1, 10.0], "p95_s": [0.2, 20.0]})
+    left, right = cost.fleets(fleet(best_at), load).axes
+    (label,) = [line.get_label() for line in left.lines if line.get_marker() == "*"]
+    assert ("end of the range" in label) == at_the_end
+    drawn(right.figure)
+    assert all("$" not in tick.get_text() for tick in (*right.get_xticklabels(), *right.get_yticklabels()))
+
+
+def test_splits_look_different_where_the_gate_pays():
+    tasks = ["pooled", "vstar/direct_attributes", "vstar/relative_position", "hr/hr_bench_4k", "pope/random"]
+    table = pd.DataFrame({"task": tasks, "accepted": 0.5, "overhead": 0.1})
+    (ax,) = cost.break_even(table).axes
+    points = [line for line in ax.lines if line.get_marker() not in ("None", "*")]
+    assert len({(line.get_color(), line.get_marker()) for line in points}) == len(points) == 4
+    assert {line.get_color() for line in points} <= {color for color, _ in style.SERIES}

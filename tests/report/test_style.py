@@ -51,3 +51,21 @@ def test_a_colour_changed_in_its_one_home_changes_the_figure(monkeypatch):
     monkeypatch.setitem(style.METHOD_COLORS, "speceyes_min", "#123456")
     figure = confidence.risk_coverage(curves)
     assert to_hex(figure.axes[0].lines[0].get_color()) == "#123456"
+
+
+@pytest.mark.parametrize("path", sorted(PLOTS.glob("*.py")), ids=lambda p: p.name)
+def test_no_text_of_a_figure_is_under_7_points(path):
+    sizes = re.findall(r"(?:font|label)size=([\d.]+)", path.read_text("utf-8"))
+    assert all(float(size) >= 7 for size in sizes)
+
+
+def test_the_style_has_no_text_under_7_points():
+    lines = (PLOTS / "speceyes.mplstyle").read_text("utf-8")
+    sizes = re.findall(r"^\w+\.(?:font|label|title)?size: ([\d.]+)$", lines, re.MULTILINE)
+    assert len(sizes) >= 6
+    assert all(float(size) >= 7 for size in sizes)
+
+
+@pytest.mark.parametrize("path", sorted(PLOTS.glob("*.py")), ids=lambda p: p.name)
+def test_no_figure_uses_colours_of_matplotlib(path):
+    assert not re.search(r"tab10|tab20|[\"']C\d[\"']", path.read_text("utf-8"))

@@ -24,38 +24,37 @@ _ALONE = {"reported": (0, (1, 1)), "measured": (0, (6, 1.5, 1, 1.5))}  # thin li
 
 @drawn
 def threshold_ablation(sweep: pd.DataFrame) -> Figure:
-    """Accuracy (lines) and speedup (bars) over the gate's threshold: a panel per benchmark and agent.
+    """Accuracy and, below it, speedup over the gate's threshold: a panel per benchmark and agent.
 
     Thin horizontal lines are the agent alone. The axis runs from the strictest threshold to the loosest.
     """
     agents = list(dict.fromkeys(sweep["agent"]))
     names = [b for b in BENCHMARKS if sweep["split"].str.startswith(b + "/").any()]
-    figure, axes = plt.subplots(
-        len(agents), len(names), figsize=(PAGE_IN, 0.9 + 1.75 * len(agents)), squeeze=False
-    )
+    figure, axes = _panels(len(agents), len(names), (PAGE_IN, 0.9 + 2.3 * len(agents)))
     for i, agent in enumerate(agents):
         for j, benchmark in enumerate(names):
             part = sweep[(sweep["agent"] == agent) & sweep["split"].str.startswith(benchmark + "/")]
-            ax = axes[i, j]
-            _bars_and_lines(ax, part, "threshold", descending=True)
+            ax, below = axes[i][j]
+            _lines_over_bars(ax, below, part, "threshold", descending=True)
             ax.set_title(f"{BENCHMARKS[benchmark].title}, {agent_label(agent)}")
             if i == len(agents) - 1:
-                ax.set_xlabel("threshold of the gate")
+                below.set_xlabel("threshold of the gate")
             if j == 0:
                 ax.set_ylabel("accuracy, %")
+                below.set_ylabel("speedup")
     _legend(figure, sweep)
     return figure
 
 
 @drawn
 def topk_ablation(sweep: pd.DataFrame) -> Figure:
-    """Accuracy (lines) and speedup (bars) over K, the number of alternatives compared: a panel per split."""
+    """Accuracy and, below it, speedup over K, the number of alternatives compared: a panel per split."""
     return _by_split(sweep, "top_k", "K")
 
 
 @drawn
 def score_ablation(sweep: pd.DataFrame) -> Figure:
-    """Accuracy (lines) and speedup (bars) with each score of the paper: a panel per split."""
+    """Accuracy and, below it, speedup with each score of the paper: a panel per split."""
     return _by_split(sweep, "score", "score")
 
 
@@ -63,55 +62,70 @@ def _by_split(sweep: pd.DataFrame, x: str, label: str) -> Figure:
     splits = [s for s in TASKS if s in set(sweep["split"])]
     columns = min(4, max(1, len(splits)))
     rows = -(-len(splits) // columns) or 1
-    figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.8 + 1.55 * rows), squeeze=False)
-    for ax in axes.flat[len(splits) :]:
-        ax.set_axis_off()
-    for at, (ax, split) in enumerate(zip(axes.flat, splits, strict=False)):
-        _bars_and_lines(ax, sweep[sweep["split"] == split], x)
+    figure, axes = _panels(rows, columns, (PAGE_IN, 0.8 + 2.1 * rows))
+    pairs = [pair for row in axes for pair in row]
+    for pair in pairs[len(splits) :]:
+        for ax in pair:
+            ax.set_axis_off()
+    for at, ((ax, below), split) in enumerate(zip(pairs, splits, strict=False)):
+        _lines_over_bars(ax, below, sweep[sweep["split"] == split], x)
         ax.set_title(split_label(split))
-        ax.set_xlabel(label)
+        below.set_xlabel(label)
         if at % columns == 0:
             ax.set_ylabel("accuracy, %")
+            below.set_ylabel("speedup")
     _legend(figure, sweep)
     return figure
 
 
-def _bars_and_lines(ax: Axes, part: pd.DataFrame, x: str, descending: bool = False) -> None:
-    """One panel: accuracy lines in front, speedup bars behind on an axis of their own."""
+def _panels(
+    rows: int, columns: int, size: tuple[float, float]
+) -> tuple[Figure, list[list[tuple[Axes, Axes]]]]:
+    """A figure of panels: in each the axes of accuracy, and below them those of speedup over the same x."""
+    figure, axes = plt.subplots(2 * rows, columns, figsize=size, squeeze=False, height_ratios=(2, 1) * rows)
+    for upper, lower in zip(axes[::2].flat, axes[1::2].flat, strict=True):
+        lower.sharex(upper)
+    return figure, [list(zip(axes[2 * i], axes[2 * i + 1], strict=True)) for i in range(rows)]
+
+
+def _lines_over_bars(ax: Axes, below: Axes, part: pd.DataFrame, x: str, descending: bool = False) -> None:
+    """One panel: lines of accuracy, with intervals of what was measured, and below them bars of speedup."""
     points = part[~part["is_baseline"]]
     named = pd.api.types.is_string_dtype(points[x])
     values = list(points[x].unique()) if named else sorted(points[x].unique(), reverse=descending)
     places = {value: at for at, value in enumerate(values)}
-    behind = ax.twinx()
     lines = points.assign(at=points[x].map(places), kind=_kinds(points))
     lines = lines.sort_values("at", ascending=not descending).groupby(["source", "kind", "split"], sort=False)
     keys = list(dict.fromkeys(zip(points["source"], _kinds(points), points["split"], strict=True)))
     width = 0.8 / max(1, len(keys))
     for k, (source, kind, split) in enumerate(keys):
         line, filled = lines.get_group((source, kind, split)), source == "reported"
-        color = split_look(split)[0]
+        color, shift = split_look(split)[0], width * (k - (len(keys) - 1) / 2)
         bar = {"color": color if filled else "none", "edgecolor": "none" if filled else color}
-        bar |= {"hatch": _HATCH[kind], "linewidth": 0.5, "alpha": 0.25 if filled else 0.5}
-        behind.bar(line["at"] + width * (k - (len(keys) - 1) / 2), line["speedup"], width, **bar)
+        bar |= {"hatch": _HATCH[kind], "linewidth": 0.5, "alpha": 0.6}
+        below.bar(line["at"] + shift, line["speedup"], width, **bar)
         ax.plot(line["at"], line["accuracy_pct"], **_line_look(source, kind, split), lw=1.1, ms=3.5)
+        if "accuracy_low_pct" in line:
+            ends = line.dropna(subset=["accuracy_low_pct", "accuracy_high_pct"])
+            # beside the point, so that the intervals of several splits can be told apart
+            at = ends["at"] + 0.5 * shift
+            ax.vlines(at, ends["accuracy_low_pct"], ends["accuracy_high_pct"], color=color, lw=0.7, alpha=0.6)
     for row in part[part["is_baseline"]].itertuples():
         ax.axhline(row.accuracy_pct, color=split_look(row.split)[0], lw=0.7, ls=_ALONE[row.source])
-    behind.axhline(1.0, color=MUTED, lw=0.6)
-    behind.set_ylim(0, 2.6 * max(1.0, points["speedup"].max()))  # bars stay in the lower part
+    below.axhline(1.0, color=MUTED, lw=0.6)
     top = int(np.ceil(max(1.0, points["speedup"].max())))
-    behind.set_yticks(range(top + 1), [f"{t}x" for t in range(top + 1)])
-    behind.grid(False)
-    behind.spines["right"].set_visible(False)
-    behind.tick_params(axis="y", length=0, labelcolor=MUTED)
+    below.set_ylim(0, 1.08 * max(1.0, points["speedup"].max()))
+    below.set_yticks(range(top + 1), [f"{t}x" for t in range(top + 1)])
+    below.set_ylim(0, 1.08 * max(1.0, points["speedup"].max()))
     low, high = part["accuracy_pct"].min(), part["accuracy_pct"].max()
-    ax.set_ylim(low - 0.7 * max(2.0, high - low), high + 0.1 * max(2.0, high - low))
+    if "accuracy_low_pct" in part:
+        low, high = min(low, part["accuracy_low_pct"].min()), max(high, part["accuracy_high_pct"].max())
+    margin = 0.08 * max(2.0, high - low)
+    ax.set_ylim(low - margin, high + margin)
     names = [short_label(v) if named else f"{v:.4g}".removeprefix("0") for v in values]
-    if named or sum(map(len, names)) > 26:  # more than fits side by side in a panel
-        ax.set_xticks(range(len(values)), names, rotation=60, fontsize=6)
-    else:
-        ax.set_xticks(range(len(values)), names)
-    ax.set_zorder(behind.get_zorder() + 1)
-    ax.patch.set_visible(False)
+    is_crowded = named or sum(map(len, names)) > 26  # more than fits side by side in a panel
+    below.set_xticks(range(len(values)), names, rotation=60 if is_crowded else 0)
+    ax.tick_params(axis="x", labelbottom=False)
 
 
 def _line_look(source: str, kind: str, split: str) -> dict[str, str]:
@@ -183,7 +197,7 @@ def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, max(1, len(names)), figsize=(PAGE_IN, 2.5), squeeze=False)
     for j, (ax, benchmark) in enumerate(zip(axes.flat, names, strict=False)):
         part = sweep[sweep["split"].str.startswith(benchmark + "/") & ~sweep["is_baseline"]]
-        inset = ax.inset_axes((0.6, 0.1, 0.39, 0.28))
+        inset = ax.inset_axes((0.58, 0.12, 0.41, 0.2))
         for (source, split), line in part.groupby(["source", "split"], sort=False):
             line = line.sort_values("batch_size")
             style = _line_look(source, source, split)
@@ -196,8 +210,8 @@ def batch_size_ablation(sweep: pd.DataFrame, gains: pd.DataFrame) -> Figure:
         ax.set_ylim(low, top + 0.08 * (top - low))
         ax.set_yticks([t for t in ax.get_yticks() if bottom <= t <= ax.get_ylim()[1]])
         ax.set_xlim(0, part["batch_size"].max() * 1.06)
-        inset.set_title("gain per query", fontsize=6, fontweight="normal", pad=2)
-        inset.tick_params(labelsize=5.5, pad=1, length=2)
+        inset.set_title("gain per query", fontsize=7, fontweight="normal", pad=2)
+        inset.tick_params(labelsize=7, pad=1, length=2)
         inset.set_facecolor("white")
         ax.set_title(BENCHMARKS[benchmark].title)
         ax.set_xlabel("batch size")

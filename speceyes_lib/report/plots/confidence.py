@@ -90,7 +90,7 @@ def _distance(ax: Axes, right: float, wrong: float, y: float) -> None:
     for artist in (
         ax.annotate("", (right, y), (wrong, y), arrowprops=arrow),
         ax.text(
-            (right + wrong) / 2, y, text, ha="center", va="bottom", fontsize=6, color=style.INK, clip_on=True
+            (right + wrong) / 2, y, text, ha="center", va="bottom", fontsize=7, color=style.INK, clip_on=True
         ),
     ):
         artist.set_in_layout(False)
@@ -190,7 +190,7 @@ def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
         "thresholds of the paper",
         ha="right",
         va="top",
-        fontsize=6.5,
+        fontsize=7,
         color=style.MUTED,
     )
     left.set(
@@ -214,7 +214,7 @@ def tie_geometry(near: pd.DataFrame, ties: pd.DataFrame) -> Figure:
         right.bar(x, part["n"], 0.9 * width, color=style.RIGHT, alpha=alpha, lw=0, label=line)
         right.bar(x, part["n_wrong"], 0.9 * width, color=style.WRONG, lw=0)
         for at, row in zip(x, part.itertuples(), strict=True):
-            right.text(at, row.n, f"{row.n_wrong}/{row.n}", ha="center", va="bottom", fontsize=5, rotation=90)
+            right.text(at, row.n, f"{row.n_wrong}/{row.n}", ha="center", va="bottom", fontsize=7, rotation=90)
     right.set_xticks(np.arange(len(spans)), spans)
     right.set_yscale("symlog", linthresh=10)
     right.yaxis.set_major_locator(FixedLocator([0, 5, 10, 30, 100, 300, 1000, 3000, 10000]))

@@ -6,12 +6,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from ...replay.payoff import DECISIONS
 from ...runs.records import PHASES
 from ..labels import method_label, split_label
 from . import style
+from .ablations import split_look
 
 
 @style.drawn
@@ -31,7 +32,7 @@ def throughput(table: pd.DataFrame) -> Figure:
         for row in points[points["off_pct"].notna()].itertuples():
             ax.annotate(
                 f"{row.off_pct:+.0f} %".replace("-", "−"), (row.in_flight, row.samples_per_s), (0, 6),
-                textcoords="offset points", ha="center", fontsize=6.5, color=color,
+                textcoords="offset points", ha="center", fontsize=7, color=color,
             )  # fmt: skip
     ax.plot([], [], "--", color=style.INK, lw=1.0, label="predicted (%: off)")
     ax.set_xscale("log", base=2)
@@ -123,10 +124,14 @@ def break_even(table: pd.DataFrame) -> Figure:
         ax.plot(x, x - 1 + 1 / speed, color=style.MUTED, lw=0.7, ls=":")
         at = top + 1 - 1 / speed  # where the line leaves the picture
         if at < 0.97:
-            ax.text(at, top, f"{speed:g}x", fontsize=6.5, color=style.MUTED, ha="center", va="bottom")
-    colors = plt.get_cmap("tab10")
-    for number, row in enumerate(table[table["task"] != "pooled"].itertuples()):
-        ax.plot(row.accepted, row.overhead, "o", ms=4, color=colors(number), label=split_label(row.task))
+            ax.text(at, top, f"{speed:g}x", fontsize=7, color=style.MUTED, ha="center", va="bottom")
+    benchmarks = list(dict.fromkeys(task.split("/")[0] for task in table["task"] if task != "pooled"))
+    for row in table[table["task"] != "pooled"].itertuples():
+        marker = style.SERIES[1 + benchmarks.index(row.task.split("/")[0]) % (len(style.SERIES) - 1)][1]
+        color, _ = split_look(row.task)
+        ax.plot(
+            row.accepted, row.overhead, marker, ms=5, color=color, alpha=0.85, label=split_label(row.task)
+        )
     pooled = table[table["task"] == "pooled"].iloc[0]
     ax.plot(pooled["accepted"], pooled["overhead"], "*", ms=10, color=style.INK, label="all samples")
     ax.set(
@@ -184,7 +189,7 @@ def time_ledger(steps: pd.DataFrame, parts: pd.DataFrame) -> Figure:
         right.text(begin, y - 0.14, f" {begin:.0f}", va="center", fontsize=7)
         alone = part["alone_ms"].iloc[0]
         right.barh(y + 0.22, alone, height=0.18, color=style.MUTED, alpha=0.5)
-        right.text(alone, y + 0.24, f" {alone:.0f}", va="center", fontsize=6.5, color=style.MUTED)
+        right.text(alone, y + 0.24, f" {alone:.0f}", va="center", fontsize=7, color=style.MUTED)
     counts = parts.drop_duplicates("decision").set_index("decision")["n"]
     right.set_yticks(range(len(shown)), [f"{d.replace('_', ' ')}\nn={counts[d]}" for d in shown])
     right.invert_yaxis()
@@ -219,13 +224,15 @@ def fleets(table: pd.DataFrame, load: pd.DataFrame) -> Figure:
         label, color = looks["agent"]
         left.axhline(agent["per_gpu_per_s"].max(), color=color, ls="--", lw=1, label=label)
     best = funnel.loc[funnel["per_gpu_per_s"].idxmax()]
-    left.plot(best["large"], best["per_gpu_per_s"], "*", ms=10, color=style.INK, zorder=3)
+    is_end = best["large"] in (funnel["large"].min(), funnel["large"].max())
+    what = "best of these, at the end of the range" if is_end else "best"
+    left.plot(best["large"], best["per_gpu_per_s"], "*", ms=10, color=style.INK, zorder=3, lw=0, label=what)
     left.set_xticks(funnel["large"], [f"{r.small}+{r.large}" for r in funnel.itertuples()])
     left.set(
         title=f"How to divide {int(table['gpus'].max())} replicas", xlabel="small + large", ylim=(0, None),
         ylabel="requests per second and replica",
     )  # fmt: skip
-    left.legend(loc="lower right")
+    left.legend(loc="lower right", handletextpad=0.4)
     for name, (label, color) in looks.items():
         part = load[load["workload"] == name].sort_values("users")
         right.plot(part["users"], part["p50_s"], "-", color=color, label=f"{label}, median")
@@ -237,5 +244,8 @@ def fleets(table: pd.DataFrame, load: pd.DataFrame) -> Figure:
         xscale="log",
         yscale="log",
     )
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     right.legend(loc="upper left")
     return figure

@@ -19,6 +19,8 @@ from ..labels import agent_label, method_label, rule_labels
 from . import style
 from .confidence import short_label
 
+POINT_MARKS = (("*", 9), ("X", 6), ("D", 5))  # of settings that are marked on a front, with their sizes
+
 
 @style.drawn
 def accuracy_over_threshold(
@@ -42,6 +44,8 @@ def accuracy_over_threshold(
     for ax in (top, bottom):
         if threshold is not None:
             name = "chosen here" if chosen_here else "in use (validation)"
+            if chosen_here and threshold in (curve["threshold"].min(), curve["threshold"].max()):
+                name += ", at the end of the range"
             ax.axvline(style.clipped(threshold), color=style.INK, lw=1, label=f"{name}: {threshold:.5g}")
         if local is not None and local != threshold:
             ax.axvline(
@@ -171,7 +175,8 @@ def front(curves: pd.DataFrame, reported: pd.DataFrame, points: pd.DataFrame | N
         label = f"this run: {short_label(name)}"
         ax.plot(part["speedup"], gain, color=style.score_color(name), lw=1.2, label=label)
     for i, row in enumerate([] if points is None else points.itertuples()):
-        ax.plot(row.speedup, row.gain_pp, "*", color=style.INK, ms=9 - 2 * i, zorder=4, label=row.label)
+        marker, size = POINT_MARKS[i % len(POINT_MARKS)]
+        ax.plot(row.speedup, row.gain_pp, marker, color=style.INK, ms=size, zorder=4, lw=0, label=row.label)
     ax.axhline(0, color=style.MUTED, lw=0.8)
     ax.axvline(1, color=style.MUTED, lw=0.8)
     ax.set(

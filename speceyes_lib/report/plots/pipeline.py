@@ -71,9 +71,9 @@ def pipeline(stage: str) -> Figure:
         marked, color = name == stage, METHOD_COLORS["speceyes_min"]
         look = {"facecolor": color if marked else "white", "edgecolor": color if marked else MUTED}
         font = {"color": "white", "weight": "bold"} if marked else {"color": INK}
-        box(ax, place, text, look, 0.8, fontsize=6.5, **font)
+        box(ax, place, text, look, 0.8, fontsize=7, **font)
     for begin, end in _ARROWS:
         ax.add_patch(FancyArrowPatch(begin, end, arrowstyle="-|>", mutation_scale=7, color=INK, shrinkA=0))
     for x, y, text in _CAPTIONS:
-        ax.text(x, y, text, ha="center", va="center", fontsize=6.5, color=MUTED)
+        ax.text(x, y, text, ha="center", va="center", fontsize=7, color=MUTED)
     return figure

@@ -55,7 +55,7 @@ def task_timeline(spans: pd.DataFrame, title: str = "") -> Figure:
         ax.barh(row, max(width, 0.002 * whole), left=span.begin_s, height=HEIGHT, **look)
         if span.lane in LABELLED:
             x, _ = _label_place(span.begin_s, span.label, whole)
-            ax.text(x, row - HEIGHT / 2 - 0.04, _short(span.label), fontsize=5.5, va="bottom")
+            ax.text(x, row - HEIGHT / 2 - 0.04, _short(span.label), fontsize=7, va="bottom")
     _join(ax, spans, rows)
     for step in sorted(set(spans["step"]))[1:]:
         begin = spans.loc[(spans["step"] == step) & (spans["kind"] == "think"), "begin_s"].min()
@@ -157,7 +157,7 @@ def gate_saving_and_waste(front: pd.DataFrame, chosen: pd.DataFrame | None = Non
                 (row.waste_pct, row.saving_pct),
                 xytext=(-4, -12),
                 textcoords="offset points",
-                fontsize=6,
+                fontsize=7,
             )
     ax.plot([0, 100], [0, 100], ":", color=MUTED, lw=0.8, label="guesses at random")
     ax.set(xlabel="waste, % of always guessing", ylabel="saving, % of always guessing", xlim=(-3, 103))
