@@ -214,7 +214,7 @@ def _mean_longest(tokens: NDArray, size: int) -> float:
     return float(np.maximum.reduceat(tokens, np.arange(0, len(tokens), size)).mean())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # a run has some 100,000
 class _Part:
     """A sample's part in a call."""
 

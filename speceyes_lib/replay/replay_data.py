@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -32,9 +31,6 @@ from ..runs.recorded_run import RecordedRun
 from ..runs.records import AgentRecord, JudgedRecord, RouterRecord, VerdictValue
 from ..tasks.registry import task_of
 from .cost_model import CostModel, fit
-
-if TYPE_CHECKING:
-    from ..runs.evidence import Evidence
 
 ABSENT, WRONG, RIGHT, FAILED = -1, 0, 1, 2  # FAILED: a recorded error, wrong under `strict`
 _CODES: dict[VerdictValue, int] = {"right": RIGHT, "error": FAILED}  # everything else that was judged: WRONG
@@ -251,8 +247,8 @@ def load(recorded: RecordedRun, protocol: str | None = None) -> ReplayData:
         for id_, record in arms["baseline"].items():
             if agent.get(id_) == ABSENT:
                 agent[id_] = _agent_code(record, verdicts[id_])
-    evidence = recorded.all_evidence()
-    top, offsets = _flat(evidence, ids) if evidence else (None, None)
+    logprobs = recorded.all_top_logprobs()
+    top, offsets = _flat(logprobs, ids) if logprobs else (None, None)
     # files of the original hold the confidence of a rejected draft without its text
     gate = [
         {} if r.confidence is None or "score" not in config else {config["score"]: r.confidence}
@@ -361,14 +357,14 @@ def _routed(output: RouterRecord | None, record: AgentRecord) -> int:
 
 
 def _flat(
-    evidence: Mapping[str, Evidence], ids: Sequence[str]
+    logprobs: Mapping[str, NDArray[np.float32]], ids: Sequence[str]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The drafts' log-probabilities one after the other, as wide as the narrowest is stored."""
-    width = min((e.k for e in evidence.values() if e.n_tokens), default=2)
-    lengths = [evidence[i].n_tokens if i in evidence else 0 for i in ids]
+    width = min((values.shape[1] for values in logprobs.values() if len(values)), default=2)
+    lengths = [len(logprobs[i]) if i in logprobs else 0 for i in ids]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     top = np.empty((offsets[-1], width), np.float32)
-    for id_, (start, stop) in zip(ids, pairwise(offsets), strict=True):
+    for id_, (start, stop) in zip(ids, pairwise(offsets.tolist()), strict=True):
         if stop > start:
-            top[start:stop] = evidence[id_].top_logprobs[:, :width]
+            top[start:stop] = logprobs[id_][:, :width]
     return top, offsets

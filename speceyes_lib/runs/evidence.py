@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -232,6 +232,17 @@ def _layers_of(t: int, cells: Sequence[Any]) -> LayerEvidence:
     n = len(_LAYER_SIZES)
     sizes = {name: cell.as_py() for name, cell in zip(_LAYER_SIZES, cells[:n], strict=True)}
     return _unpack_layers(t, sizes, _flat_arrays(_LAYER_ARRAYS, cells[n:]))
+
+
+def read_top_logprobs(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Ids and log-probabilities, float32 [T, K], of a Parquet file, in its order: much faster than all evidence."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["id", "k", "top_logprobs"])
+    lists = table["top_logprobs"].combine_chunks()
+    values, bounds = lists.values.to_numpy(), pairwise(lists.offsets.to_pylist())
+    for key, k, (start, stop) in zip(table["id"].to_pylist(), table["k"].to_pylist(), bounds, strict=True):
+        yield key, values[start:stop].reshape(-1, k) if k else values[:0].reshape(0, 0)
 
 
 def _write_parquet(path: Path, rows: Iterable[tuple[str, Evidence]]) -> None:

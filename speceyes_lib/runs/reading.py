@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from ..errors import StageError
 from ..paths import notebook_of, shown, stage_dir
 from .checksums import altered_file, manifest_digest
-from .evidence import Evidence, read_rows
+from .evidence import Evidence, read_rows, read_top_logprobs
 from .files import EVIDENCE, HEADER, MANIFEST, RECORDS, _first
 from .provenance import file_hash
 from .records import SCHEMA_VERSION, Manifest, Record
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 R = TypeVar("R", bound=Record)
@@ -111,6 +112,15 @@ def read_evidence(
             return {}
         check_hash(path, manifest)
     return dict(read_rows(path, only))
+
+
+def read_stored_logprobs(folder: Path) -> dict[str, np.ndarray]:
+    """The `top_logprobs` of `read_evidence` alone, float32 [T, K] by id, in a tenth of its time; raises as it does."""
+    manifest = read_manifest(Path(folder))
+    if EVIDENCE not in manifest.outputs:
+        return {}
+    check_hash(Path(folder) / EVIDENCE, manifest)
+    return dict(read_top_logprobs(Path(folder) / EVIDENCE))
 
 
 def is_finished(run_or_folder: str | Path, stage: str, task: str | None = None) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -18,8 +18,20 @@ from .checksums import Sums, digest, read_sums
 from .evidence import Evidence
 from .files import EVIDENCE, MANIFEST, RECORDS
 from .own_scores import read_scores
-from .reading import StageData, is_finished, read_evidence, read_manifest, read_stage
+from .reading import (
+    StageData,
+    is_finished,
+    read_evidence,
+    read_manifest,
+    read_stage,
+    read_stored_logprobs,
+)
 from .records import AgentRecord, DraftRecord, JudgedRecord, Manifest, Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
 
 RECORD_TYPES: dict[str, type[Record]] = {"01": DraftRecord, "02": AgentRecord, "03": JudgedRecord}
 # what the stages of one run have in common, by name in their manifests
@@ -318,10 +330,17 @@ class RecordedRun:
 
     def all_evidence(self) -> dict[str, Evidence]:
         """Evidence of every draft by sample id; {} unless every task kept some. Not kept in memory, being large."""
-        evidence: dict[str, Evidence] = {}
+        return self._of_all_drafts(read_evidence)
+
+    def all_top_logprobs(self) -> dict[str, np.ndarray]:
+        """The log-probabilities of `all_evidence` alone, float32 [tokens, K] by sample id."""
+        return self._of_all_drafts(read_stored_logprobs)
+
+    def _of_all_drafts(self, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        evidence: dict[str, Any] = {}
         for task in self.tasks:
             finished = self._is_finished(DRAFT_STAGE, task)
-            part = read_evidence(stage_dir(self.name, DRAFT_STAGE, task)) if finished else {}
+            part = read(stage_dir(self.name, DRAFT_STAGE, task)) if finished else {}
             if not part:
                 return {}
             evidence |= part

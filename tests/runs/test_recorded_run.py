@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 from explore_run import evidence, store_drafts, store_run
 
@@ -129,8 +130,11 @@ def test_all_evidence_is_that_of_every_draft_that_has_some(run):
     stored = run.all_evidence()
     assert stored.keys() == drafts.keys()
     assert all(stored[id_].equals(run.evidence(id_)) for id_ in list(drafts)[:5])
+    logprobs = run.all_top_logprobs()
+    assert list(logprobs) == list(stored)
+    assert all(np.array_equal(logprobs[id_], stored[id_].top_logprobs) for id_ in stored)
     (stage_dir("small", "01_draft", TASK) / "manifest.json").unlink()
-    assert opened("small").all_evidence() == {}
+    assert opened("small").all_evidence() == opened("small").all_top_logprobs() == {}
 
 
 def test_verdicts_on_answers_that_were_replaced_since_are_refused(run):
