@@ -170,7 +170,7 @@ function render({ model, el }) {
     resized.observe(stage);
     forget = () => resized.disconnect();
 
-    const hint = div("se-hint", "wheel or + − to zoom, drag to move, 0 or a double click for all of it");
+    const hint = div("se-hint", "wheel or + − zooms, drag moves, 0 shows all");
     const left = div("se-picture-left");
     left.append(stage, hint);
     el.append(left, crops);
