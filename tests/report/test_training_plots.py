@@ -45,6 +45,8 @@ def test_bars_of_a_score_end_where_its_line_is(runs):
     tops = np.array([bar.get_y() + bar.get_height() for bar in ax.containers[1]])
     below = np.array([bar.get_height() for bar in ax.containers[2]])
     assert tops + below == pytest.approx(ax.lines[0].get_ydata())
+    titles = [ax.get_title("left") + ax.get_title() for ax in ax.figure.axes]
+    assert [title.split(",")[0] for title in titles] == ["bonus", "rate_too_high"]
 
 
 def test_shares_right_with_and_without_the_tool_are_two_lines(runs):
@@ -63,6 +65,10 @@ def test_the_phase_path_begins_hollow_and_ends_large(runs):
     assert drawn.get_xdata().tolist() == bonus["tool_rate"].tolist()
     sizes = {float(line.get_markersize()) for line in ax.lines if line.get_marker() == "s"}
     assert len(sizes) == 3
+    ends = path.groupby("arm").tail(1)
+    low, high = ax.get_ylim()
+    assert low < ends["low"].min()
+    assert high > ends["high"].max()
 
 
 def test_advantages_are_drawn_once_each_and_flat_groups_are_shaded():

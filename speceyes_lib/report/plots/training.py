@@ -105,7 +105,7 @@ def parts_of_score(parts: pd.DataFrame) -> Figure:
         ax.bar(part["step"], part["format"], 1.0, color=PART_COLORS["format"], lw=0, label="format")
         ax.plot(part["step"], part["score"], color=INK, lw=1, label="score")
         ax.axhline(0, color=INK, lw=0.7)
-        ax.set_title(f"{ax.get_title()}, n={part['n'].median():.0f} a step")
+        ax.set_title(f"{part['arm'].iloc[0]}, n={part['n'].median():.0f} a step")
 
     return _arm_panels(parts, bars, "points")
 
@@ -145,7 +145,9 @@ def tool_phases(path: pd.DataFrame) -> Figure:
     figure, ax = plt.subplots(figsize=(COLUMN_IN + 1, 3.2))
     ax.axhline(0, color=MUTED, lw=0.8)
     ax.axvline(0.5, color=MUTED, lw=0.8)
-    span = 1.1 * max(0.25, float(path["difference"].abs().max()))
+    ends = path.groupby("arm").tail(1)  # these have intervals
+    reach = pd.concat([path["difference"], ends["low"], ends["high"]]).abs().max()
+    span = 1.1 * max(0.25, float(reach))
     for x, y, words in (
         (0.01, 0.97, "selective"),
         (0.99, 0.97, "learns to look"),
