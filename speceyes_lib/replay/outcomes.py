@@ -10,7 +10,7 @@ sum over thresholds, so another threshold costs almost nothing.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -166,6 +166,26 @@ def decisions(data: ReplayData, setting: Setting) -> pd.DataFrame:
         "baseline_wall_s": baseline_s,
         "outcome": outcome.astype(object),
     }
+    return pd.DataFrame(columns)
+
+
+def seconds_of_samples(data: ReplayData, setting: Setting) -> pd.DataFrame:
+    """Predicted seconds of every sample in parts that no threshold changes, for agents that run one at a time.
+
+    Returns:
+        A row per sample, in the order of the data: before_s (with the gate, before the agent), agent_s (added where
+        the draft is not accepted; 0 without a readable picture) and baseline_s (the agent alone). NaN: not timed.
+
+    Raises:
+        NotRecorded: no threshold of the setting can be evaluated.
+    """
+    view = _View(data, replace(setting, agent_batch_size=1))
+    if view.why:
+        raise NotRecorded(f"{setting}: {view.why}")
+    if (plan := view.plan()) is None:
+        return pd.DataFrame({name: np.full(data.n, np.nan) for name in ("before_s", "agent_s", "baseline_s")})
+    agent_s = np.where(data.readable, plan.agents.linear_s, 0.0)
+    columns = {"before_s": plan.before_s, "agent_s": agent_s, "baseline_s": plan.baseline_s + agent_s}
     return pd.DataFrame(columns)
 
 

@@ -295,15 +295,17 @@ def gate_lines(record: AgentRecord | None, confidence: float, decision: str, thr
     accepted, distance = accepts(confidence, threshold), abs(confidence - threshold)
     gap = f"{distance:.4f}" if distance >= 1e-3 else f"{distance:.1e}"
     place = f"{gap} {'above' if accepted else 'below'} the threshold"
-    flips = f"every threshold above {_digits(confidence)} rejects it, every one below accepts it"
+    flips = f"every threshold above {confidence_text(confidence)} rejects it, every one below accepts it"
     return [
-        f"{'Accepted' if accepted else 'Rejected'}: confidence {_digits(confidence)} is {place}; {flips}."
+        f"{'Accepted' if accepted else 'Rejected'}: confidence {confidence_text(confidence)} is {place}; {flips}."
     ]
 
 
-def _digits(confidence: float) -> str:
-    """Enough digits to distinguish confidences near 1."""
+def confidence_text(confidence: float) -> str:
+    """A confidence with enough digits to distinguish those near 1; a score on another scale with six digits."""
     gap = 1.0 - confidence
+    if not 0.0 <= confidence <= 1.0:
+        return f"{confidence:.6g}"
     if gap >= 1e-6:
         return f"{confidence:.{4 if gap > 1e-3 else 7}f}"
     return f"1 - {gap:.1e}" if gap else "1 (to the last digit)"

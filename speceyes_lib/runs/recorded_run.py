@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ..errors import DataError, StageError
+from ..errors import DataError, StageError, nearest
 from ..paths import notebook_of, resolve, run_dir, runs_dir, stage_dir
 from ..tasks.registry import load_task, place_of, task_of
 from ..tasks.sample import Sample
@@ -353,4 +353,5 @@ def _stages_of(run: str) -> list[str]:
 
 
 def _nothing_in(run: str) -> str:
-    return f"run {run} holds no answers; make reproduce makes the embedded run"
+    similar = nearest(run, list_runs())
+    return f"run {run} holds no answers{similar}; make reproduce makes the embedded run"

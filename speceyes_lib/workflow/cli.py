@@ -82,6 +82,12 @@ def parser() -> argparse.ArgumentParser:
     arg("--readme", "also fill the headline of README.md", action="store_true")
     add("figures", "redraw figures/ and the README's headline from the recorded run and the reported numbers")
 
+    arg = add("export-page", "write the gate of a run as one interactive HTML file that can be sent by mail")
+    arg("run", "name of the run", metavar="RUN")
+    arg("--out", "the file to write (default: gate_RUN.html)", type=Path, metavar="FILE")
+    about = "where it opens, and another one to compare with"
+    arg("--thresholds", about, nargs="+", default=[], type=float, metavar="T")
+
     arg = add("verify", "compare every file and record of a run with what was recorded of it")
     arg("run", "default: demo", nargs="?", default="demo", metavar="RUN")
     arg = add(
@@ -300,6 +306,12 @@ def run(given: argparse.Namespace) -> int:
             from .figures import redraw
 
             print(f"wrote {len(redraw())} files")
+        case "export-page":
+            from ..explore.gate_page import export_gate_page
+
+            path = given.out or Path(f"gate_{given.run}.html")
+            export_gate_page(given.run, path, given.thresholds)
+            print(f"wrote {path}: open it in a browser, or send it")
         case "verify":
             return _verify(given.run)
         case "recorded":
@@ -510,6 +522,7 @@ def _own_results(run: str) -> list[str]:
     return [
         *gather_own_results(params).sentences(params),
         f"more: speceyes stage study_own_results --set run={run} --set score={score}",
+        f"to try or send it: speceyes export-page {run}; another target: --set risk_target=0.1 in the line above",
     ]
 
 
