@@ -83,6 +83,7 @@ HTML_WAYS = {
             "explore/gating_explorer.py",
             "explore/stills.py",
             "explore/tool_explorer.py",
+            "explore/tour.py",
             "explore/trace_explorer.py",
             "explore/training_explorer.py",
         ),

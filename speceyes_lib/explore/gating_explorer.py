@@ -24,11 +24,13 @@ from ..paths import shown
 from ..report.sample_page import SampleView, recorded_sample, thumbnail, whole_page
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
-from . import charts, comparing, gating, links, stills
+from . import charts, comparing, gate_page, gating, links, stills
 from .browser_parts import Chart, CountTable, Page, SampleList
 from .contact_sheet import contact_sheet
+from .explain import Explained
 from .gating import Gating
 from .state import ALL, Chosen, GateView
+from .tour import Tour
 from .widgets import Explorer, Microscope, areas, button, control, heading, loading, row, task_options
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ FILES = {
     "charts (PNG)": ("png", "image/png"),
     "sample (HTML)": ("html", "text/html"),
     "contact sheet of the list (PNG)": ("png", "image/png"),
+    "gate, to send (interactive HTML)": ("html", "text/html"),
 }
 FLIPPED = {"": "all that flipped", **comparing.FLIPS}
 SETTING = ("task", "score", "k", "router", "protocol")
@@ -165,6 +168,7 @@ class GatingExplorer(Explorer):
         self.save = button("save", "download", "keep a file of what is shown now")
         self.samples = SampleList(columns=list(gating.LIST_COLUMNS), shortcuts=KEYS)
         self.microscope = Microscope()
+        self.tour, self.explained = Tour(), Explained()
         self.author = control(
             w.Text, "author", 200, 45, value=author or human.git_user(), placeholder="your name"
         )
@@ -198,12 +202,13 @@ class GatingExplorer(Explorer):
         ]
         right = [
             *(see.question, see.picture, heading("Draft, token by token"), see.tokens, see.gate),
+            self.explained,
             *(heading("Verdicts"), see.verdicts, heading("Cost"), see.costs),
             *(heading("The agent, turn by turn"), see.agent),
         ]
         return [
             row(self.run, self.agent, self.task, self.protocol, self.page),
-            row(self.score, self.k, self.router, self.threshold, self.back, self.pin),
+            row(self.score, self.k, self.router, self.threshold, self.back, self.pin, self.tour),
             row(self.pin_note, *self.flips.values(), self.unpin),
             self.message,
             self.numbers,
@@ -211,6 +216,9 @@ class GatingExplorer(Explorer):
         ]
 
     def _connect(self) -> None:
+        for tour_button, by in self.tour.buttons.items():
+            self._on_click(tour_button, self.tour.go, self, by)
+        self._on_click(self.explained.button, lambda: self.explained.show(self.gating, self.view))
         self.page.on_msg(lambda _, message, __: self._try(self.open_link, str(message["open"])))
         self._on(self.agent, self._choose_agent)
         self._on(self.run, self._open)
@@ -445,6 +453,10 @@ class GatingExplorer(Explorer):
             data = io.BytesIO()
             self.overview().savefig(data, format=FILES[what][0], dpi=200, bbox_inches="tight")
             return data.getvalue()
+        if what.startswith("gate"):
+            pin = self.view.pin
+            other = pin.threshold if pin and pin.run == self.gating.run.name else None
+            return gate_page.page_html(gate_page.page_data(self.gating, self.view, other))
         if not self.view.sample:
             raise UserError("the list is empty, so there is nothing to keep")
         if what.startswith("sample"):
@@ -662,6 +674,7 @@ class GatingExplorer(Explorer):
     def _show_sample(self) -> None:
         view, data = self.view, self.gating
         self._set(self.page, fragment=links.fragment_of(data.run.name, view))
+        self.explained.show(None, view)
         if not view.sample:
             self.microscope.show(None)
             return
