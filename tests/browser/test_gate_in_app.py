@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,8 +65,9 @@ def home(tmp_path_factory, scene_samples, benchmark_root) -> Path:
         write_answers("many", {"collect": arms["collect"]})
         write_verdicts("many", {"collect": judged["collect"]})
     (home / "notebooks").mkdir()
-    for name in ("explore_gating", "explore_traces"):
-        copy_with(name, home / "notebooks", run="small")
+    for path in (ROOT / "notebooks").glob("explore_*.ipynb"):  # the app holds all of them
+        shutil.copy(path, home / "notebooks")
+    copy_with("explore_traces", home / "notebooks", run="small")
     copy_with("explore_gating", home / "notebooks", run="small", threshold=0.9, k=K_STORED, author="Ada")
     return home
 
