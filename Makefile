@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help owner config env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias layers rl tools reported-numbers lint format lock clean
+.PHONY: help owner config env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias layers second-draft rl tools reported-numbers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ position-bias: env ## draft the finished run's samples again with their options 
 
 layers: env ## look at what the layers inside the draft model predict, on the finished run (minutes)
 	@$(OFFLINE) $(BIN)/speceyes stage study_layer_gates
+
+second-draft: env ## draft the finished run's questions twice, and see what agreement adds to the gate
+	@$(OFFLINE) $(BIN)/speceyes stage study_second_draft
 
 rl: env ## train the tiny agent from rewards, with and without a bonus for its tool; continues (ARGS="--seeds 0 1 2")
 	@$(OFFLINE) $(BIN)/speceyes rl $(ARGS)

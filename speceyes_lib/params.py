@@ -87,6 +87,13 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _between_0_and_1(values: list[float]) -> list[float]:
+    for value in values:
+        if not 0 < value < 1:
+            raise ValueError(f"{value} is no share; give numbers between 0 and 1")
+    return values
+
+
 def _empty_or(read: Callable[[str], Any]) -> AfterValidator:
     def check(text: str) -> str:
         try:
@@ -327,6 +334,10 @@ class DraftParams(FunnelParams):
     max_new_tokens: DraftTokens = 20
     layers: int = field(0, "intermediate layers to record, evenly spaced (local models only); 0: none", ge=0)
 
+    mirrored: bool = field(
+        False, "pictures mirrored left to right; study_second_draft drafts so in a run of its own", key=None
+    )
+
     @model_validator(mode="after")
     def _layers_are_local(self) -> Self:
         if self.layers and backend_type(self.draft_model).served:
@@ -338,7 +349,7 @@ class DraftParams(FunnelParams):
 
     def stage_config(self) -> dict[str, Any]:
         """See `NotebookParams.stage_config`. What is off has no key, as in runs from before there was a choice."""
-        return {n: v for n, v in super().stage_config().items() if v or n != "layers"}
+        return {n: v for n, v in super().stage_config().items() if v or n not in ("layers", "mirrored")}
 
 
 class AgentParams(FunnelParams, GateParams):
@@ -622,6 +633,21 @@ class PositionBiasParams(ResampledParams):
     protocol: Protocol = "strict"
 
 
+class SecondDraftParams(GateAnalysisParams, ResampledParams):
+    """study_second_draft: what drafting every question twice adds to the gate, per second spent."""
+
+    section = "second_draft"
+    shown = ("run", "tasks", "if_changed", "ways", "shares", "score", "threshold_from", "bootstrap", "seed")
+
+    ways: Annotated[list[str], _known("way", (*ORDERS, "mirrored"))] = field(
+        ["rotated_1", "mirrored"],
+        "how the second draft differs: options in another order, or the picture mirrored",
+    )
+    shares: Annotated[list[float], AfterValidator(_between_0_and_1)] = field(
+        [0.2, 0.3, 0.4, 0.5], "accepted shares at which gates are compared", min_length=1
+    )
+
+
 class ReportedNumbersParams(NotebookParams):
     """study_reported_numbers: what the published numbers say when they are held against each other."""
 
@@ -788,6 +814,7 @@ BY_HAND: dict[str, type[Params]] = {
     "study_replay_fidelity": FidelityParams,
     "study_position_bias": PositionBiasParams,
     "study_layer_gates": LayerGatesParams,
+    "study_second_draft": SecondDraftParams,
     "study_own_results": OwnResultsParams,
     "study_reported_numbers": ReportedNumbersParams,
     "train_demo_models": TrainParams,

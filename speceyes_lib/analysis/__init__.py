@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = exports(
         "speculative_zoom": ("zoom_ceiling", "zoom_turns"),
         "tool_timeline": ("timeline",),
         "sample_frame": ("routed", "samples"),
+        "second_drafts": ("draft_twice",),
         "training_views": (
             "alarm_table",
             "all_metrics",

@@ -43,6 +43,7 @@ from ..runs.records import AgentRecord, DraftRecord, Record
 from ..runs.shards import Shard
 from ..runs.stage import IfChanged, StageStore
 from ..tasks import registry, sample
+from ..tasks.pictures import MirroredImage
 from ..tasks.sample import Sample
 from ..tools.sandbox import Sandbox
 from .funnel import Drafting, Gate, Held, Router, run_drafts, run_funnel
@@ -165,7 +166,10 @@ def load_samples(params: Params, task: str) -> list[Sample]:
     """The samples of a task that a stage with these parameters works on."""
     samples = registry.load_task(task, resolve(params.data_root))
     samples = samples[: params.limit] if params.limit else samples
-    return sample.arranged(samples, params.option_order, params.option_seed)
+    samples = sample.arranged(samples, params.option_order, params.option_seed)
+    if getattr(params, "mirrored", False):
+        samples = [replace(s, image=MirroredImage(s.image.path, s.image)) for s in samples]
+    return samples
 
 
 def threshold_of(params: AgentParams) -> float:

@@ -149,6 +149,28 @@ TABLES: dict[str, Sequence[Column] | Callable[[pd.DataFrame], Sequence[Column]]]
             "diff_pp", "less the whole draft's [95 %]", "+.1f", ("diff_low_pp", "diff_high_pp"), unit=" pp"
         ),
     ),
+    # second_drafts.SecondDrafts.agreement
+    "draft_agreement": (
+        Column("way", "second draft", words),
+        *map(Column, ("n", "left_out")),
+        Column("agree_pct", "agree %", ".1f"),
+        Column("right_if_agree_pct", "right where they agree %", ".1f"),
+        Column("n_disagree", "disagree"),
+        Column("right_if_not_pct", "right where not %", ".1f"),
+        Column("extra_ms", "ms more a draft", ".1f"),
+    ),
+    # second_drafts.SecondDrafts.at_equal_seconds
+    "equal_seconds": (
+        Column("way", "second draft", words),
+        Column("gate"),
+        Column("accepted_pct", "accepted %", ".1f"),
+        Column("seconds", "s a sample", ".3f"),
+        Column("accuracy_pct", "accuracy %", ".1f"),
+        Column("one_accepted_pct", "one draft: accepted %", ".1f"),
+        Column("one_accuracy_pct", "its accuracy %", ".1f"),
+        Column("diff_pp", "two less one [95 %]", "+.1f", ("diff_low_pp", "diff_high_pp"), unit=" pp"),
+        Column("n"),
+    ),
     # position_bias.by_order
     "position_bias": (
         Column("task", format=split_label),

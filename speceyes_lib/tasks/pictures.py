@@ -135,6 +135,25 @@ class ParquetImage(ImageRef):
         return data
 
 
+@dataclass(frozen=True)
+class MirroredImage(ImageRef):
+    """Another picture, mirrored left to right when it is opened."""
+
+    original: ImageRef
+
+    @property
+    def where(self) -> str:
+        """File and place in it, for error messages."""
+        return self.original.where
+
+    def _bytes(self) -> bytes:
+        return self.original.read()
+
+    def open(self) -> Image.Image:
+        """The picture as `ImageRef.open` gives it, mirrored. Raises as it."""
+        return ImageOps.mirror(self.original.open())
+
+
 @lru_cache(maxsize=1)
 def _row_group_images(path: Path, mtime_ns: int, group: int) -> pa.ChunkedArray:
     # parquet is read by row group; samples come in file order, so keeping the latest group suffices

@@ -74,6 +74,10 @@ def executed(runs, benchmark_root) -> dict[str, nbformat.NotebookNode]:
         ),
         ("study_position_bias", {"tasks": TASKS_OF_FEW, "orders": ["rotated_1"], "bootstrap": 200}),
         ("study_layer_gates", {"threshold_from": "", "repeats": 2, "bootstrap": 200}),
+        (
+            "study_second_draft",
+            {"tasks": TASKS_OF_FEW, "ways": ["rotated_1"], "threshold_from": "", "bootstrap": 200},
+        ),
         ("study_own_results", {"repeats": 2}),
         ("study_reported_numbers", {}),
         ("study_deepeyes_recipe", {"path": str(write_runs(runs / "logs", seeds=1, steps=6))}),

@@ -27,6 +27,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # subjects of their own: gates beside the paper's, own results, speculative tool calls, and the training of agents
 OTHER_SUBJECTS = {
     "study_layer_gates",
+    "study_second_draft",
     "study_own_results",
     "study_deepeyes_recipe",
     "read_training_run",

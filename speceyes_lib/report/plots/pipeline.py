@@ -32,6 +32,7 @@ BOXES = {
     "study_layer_gates": (48, -5, 14, 4, "layers of the draft"),
     "study_tool_speculation": (66, -5, 16, 4, "tool speculation"),
     "explore_tool_calls": (84, -5, 14, 4, "its tool calls"),
+    "study_second_draft": (68, 2, 7, 4, "2nd draft"),
 }
 _ARROWS = (  # from (x, y) to (x, y)
     ((11, 15), (15, 15)),
