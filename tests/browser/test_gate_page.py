@@ -252,7 +252,7 @@ def test_the_list_is_searched_sorted_and_turned_over_nine_thousand_rows(opened, 
         100 * (1 - table["draft_right"][accepted].mean())
     )
     assert np.isnan(number(cards["accuracy"]["value"]))
-    assert page.locator(".chart .title").all_inner_texts() == [
+    assert page.locator(".chart .title").all_text_contents() == [
         "Drafts by score",
         "Wrong among the accepted",
         "Accepted",
@@ -299,18 +299,21 @@ CONTRAST = """() => {
 }"""
 
 
-def test_markup_from_scripts_is_refused_and_foreign_scripts_do_not_run(opened, page_file, tmp_path):
+def test_markup_from_scripts_is_refused_and_foreign_scripts_do_not_run(browser, page_file, tmp_path):
     html = page_file.read_text("utf-8")
     evil = "<script>window.attacked=1</script><img src=x onerror=window.attacked=1>"
     (tmp_path / "evil.html").write_text(html.replace("<main></main>", f"<main></main>{evil}"), "utf-8")
-    page = opened(page_file)
+    page, _ = offline_page(browser, "file:", 1000, 800)
+    page.goto(page_file.as_uri())
+    page.wait_for_function(READY)
     refused = "() => { try { document.body.innerHTML = '<b>x</b>'; } catch (error) { return error.name; } }"
     assert page.evaluate(refused) == "TypeError"
-    other, _ = offline_page(page.context.browser, "file:", 1000, 800)
+    other, _ = offline_page(browser, "file:", 1000, 800)
     other.goto((tmp_path / "evil.html").as_uri())
     other.wait_for_function(READY)
     assert other.evaluate("window.attacked") is None
     other.close()
+    page.close()
 
 
 def evil(value, place: str = "text"):
@@ -338,4 +341,4 @@ def test_text_from_outside_stays_text_wherever_it_is_shown(data, opened, tmp_pat
         "iframe, object, plaintext, svg[onload], img:not([src^='data:']), main script, main style, [onerror]"
     )
     assert page.locator(active).count() == 0
-    assert {"run", "notes", "names", "question", "options", "answer", "text", "title", "by", "head"} <= shown
+    assert {"run", "names", "question", "options", "answer", "text", "title", "by", "head"} <= shown
