@@ -102,5 +102,10 @@ def _row(arm: ArmSoFar, score: str) -> dict[str, Any]:
             ]
         ),
         "seconds": duration(arm.wall_s) if arm.wall_s else "",
-        "per_sample": duration(arm.wall_s / arm.done) if arm.wall_s else "",
+        "per_sample": _short(arm.wall_s / arm.done) if arm.wall_s else "",
     }
+
+
+def _short(seconds: float) -> str:
+    """Seconds of one sample: two digits where they are few."""
+    return duration(seconds) if seconds >= 10 else f"{seconds:.2g} s"
