@@ -761,15 +761,15 @@ class ToolStudyParams(ToolRunsParams):
     """study_tool_speculation: the embedded study, as recorded or run here."""
 
     shown = (
-        *("run", "path", "run_here", "tasks", "levels", "profiles", "validation", "scenes", "tokens_per_s"),
-        *("guess_tokens_per_s", "bootstrap", "seed"),
+        *("run", "path", "run_here", "tasks", "profiles", "validation", "scenes", "tokens_per_s"),
+        *("bootstrap", "seed"),
     )
 
     run_here: bool = field(False, "run the study here (minutes) instead of showing the one of path")
     tasks: Count = field(4, "test tasks of each level")
     levels: list[int] = field([1, 2, 3], "levels of the tasks", min_length=1)
     profiles: Annotated[list[str], _known("profile", TOOL_PROFILES)] = field(
-        list(TOOL_PROFILES), "shares of the tools: 5, 36, 50 and 60 % of the time"
+        list(TOOL_PROFILES), "5, 36, 50 and 60 % tools"
     )
     validation: Count = field(10, "validation tasks of each level, which choose the threshold")
     scenes: int = field(4, "tasks with a picture to look at, for the gate inside vision_analyze", ge=0)
