@@ -147,7 +147,8 @@ def test_the_version_is_the_packages(capsys):
 def test_the_recorded_run_has_an_index_that_names_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SPECEYES_RUNS", str(tmp_path))
     assert cli.main(["recorded"]) == 0
-    assert "data/runs/demo/index.html" in capsys.readouterr().out
+    index = tmp_path / "demo" / "index.html"
+    assert index.as_uri() in capsys.readouterr().out
     page = (run_dir("demo") / "index.html").read_text("utf-8")
     assert "SpecEyes" in page
     assert "figures/demo" in page
