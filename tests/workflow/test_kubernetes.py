@@ -77,11 +77,12 @@ def test_a_failed_job_and_a_refused_one_end_the_run_with_their_reason(home):
     )
     failed = reproduce(home)
     assert failed.returncode != 0
-    assert "no disk" in failed.stdout + failed.stderr
+    assert "se-small-01-small-model-inference-" in failed.stdout  # for kubectl logs
+    assert "no disk" in (home / "data/runs/small/workflow.log").read_text()
     refusing = home.parent / "refusing"
     refusing.mkdir()
     (refusing / "kubectl").write_text("#!/bin/sh\necho 'jobs.batch is forbidden' >&2; exit 1\n")
     (refusing / "kubectl").chmod(0o755)
     refused = reproduce(home, PATH=f"{refusing}{os.pathsep}{os.environ['PATH']}")
     assert refused.returncode != 0
-    assert "forbidden" in refused.stdout + refused.stderr
+    assert "forbidden" in (home / "data/runs/small/workflow.log").read_text()

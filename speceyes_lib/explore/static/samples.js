@@ -83,7 +83,8 @@ function render({ model, el }) {
       lines.set(id, line);
     }
     table.append(top, body);
-    const focused = frame.contains(document.activeElement) && document.activeElement.textContent;
+    const active = document.activeElement;
+    const focused = active !== frame && frame.contains(active) && active.textContent; // a header, which is made again
     frame.replaceChildren(table);
     if (focused) [...frame.querySelectorAll(".se-sort")].find((b) => b.title.endsWith(focused.split(" ")[0]))?.focus();
     pages();
