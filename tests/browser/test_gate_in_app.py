@@ -1,4 +1,4 @@
-"""The gate explorer in the app, in one browser session: links, pins, files, the keyboard alone, both themes."""
+"""The gate explorer in the app, in one browser session: links, pins, pages, files, the keyboard alone, both themes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import httpx2
 import pytest
 from explore_run import K_STORED, store_run
 from lab import APP_OPTIONS, ROOT, app_served, chromium, copy_with, needs_chromium, offline_page
+from synthetic_run import make_run, make_samples, write_answers, write_verdicts
 
+N = 9000  # samples of POPE
+POPE = tuple(f"pope/{split}" for split in ("random", "popular", "adversarial"))
 NEEDED = ("threshold", "search", "samples", "pin", "sound", "save", "copy link")  # reached by the tab key
 
 # texts of less than 4.5 : 1 to what is behind them, those of disabled controls and labels with a rim left out
@@ -58,6 +61,9 @@ def home(tmp_path_factory, scene_samples, benchmark_root) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECEYES_RUNS", str(home / "runs"))
         store_run("small", scene_samples, benchmark_root)
+        arms, judged = make_run(samples=make_samples(N // len(POPE), POPE))
+        write_answers("many", {"collect": arms["collect"]})
+        write_verdicts("many", {"collect": judged["collect"]})
     (home / "notebooks").mkdir()
     for path in (ROOT / "notebooks").glob("explore_*.ipynb"):  # the app holds all of them
         shutil.copy(path, home / "notebooks")
@@ -127,6 +133,7 @@ def test_a_view_is_linked_pinned_paged_and_kept(app, home):
         the_keyboard_is_enough(gate)
         a_pin_stays(gate, home)
         texts_are_read_in_both_themes(gate, home)
+        all_pages_are_there(gate)
 
         page.locator(".se-home").click()
         page.get_by_role("heading", name="SpecEyes explorers").wait_for()
@@ -239,3 +246,21 @@ def texts_are_read_in_both_themes(gate: Gate, home: Path) -> None:
         grounds.append(gate.page.evaluate("getComputedStyle(document.body).backgroundColor"))
         gate.page.screenshot(path=home / f"gate_{scheme}.png")
     assert len(set(grounds)) == 2
+
+
+def all_pages_are_there(gate: Gate) -> None:
+    """All 9,000 rows of a large run, by keys and by number."""
+    gate.open("gate=many&threshold=0.5&order=id")
+    gate.until("() => document.querySelector('.se-caption').textContent === 'all samples: 9000 of 9000'")
+    frame = gate.explorer.locator(".se-frame")
+    frame.focus()
+    gate.page.keyboard.press("PageDown")
+    gate.until("() => document.querySelector('[aria-label=page]').value === '2'")
+    gate.page.keyboard.press("End")
+    gate.until("() => document.querySelector('[aria-label=page]').value === '90'")
+    assert frame.locator("tbody tr").count() == 100
+    assert frame.locator("tr").last.get_attribute("class") == "se-chosen"
+    field = gate.explorer.get_by_label("page", exact=True)
+    field.fill("45")
+    field.press("Enter")
+    gate.until("() => document.querySelector('[aria-label=page]').value === '45'")
