@@ -86,10 +86,13 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def fill_readme(run: str = "demo", readme: Path | None = None) -> Path:
-    """Put the run's headline between the README's markers. Raises UserError when the markers are not there."""
-    return fill_block(
-        readme or repo_root() / "README.md", "headline", _markdown(headline_rows(read_summary(run)))
-    )
+    """Put the run's headline, and how far its clock can be trusted, between the README's markers.
+
+    Raises UserError when the markers are not there.
+    """
+    summary = read_summary(run)
+    content = f"{_markdown(headline_rows(summary))}\n\n{clock_line(summary.get('clock_check'))}"
+    return fill_block(readme or repo_root() / "README.md", "headline", content)
 
 
 def fill_block(path: Path, name: str, content: str) -> Path:
