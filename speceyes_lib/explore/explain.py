@@ -72,7 +72,7 @@ def reason(row: Mapping[str, Any] | pd.Series, answers: Mapping[str, str], view:
     else:
         distance, accepted = abs(confidence - threshold), bool(accepts(confidence, threshold))
         gap = f"{distance:.4f}" if distance >= 1e-3 else f"{distance:.1e}"
-        place = f"{gap} {'above' if confidence > threshold else 'below'}" if distance else "exactly at"
+        place = f"{gap} {'above' if accepted else 'below'}" if distance else "exactly at"
         first = (
             f"The gate {'accepts' if accepted else 'rejects'} the draft{draft}, because its confidence "
             f"{confidence_text(confidence)} ({view.score}) is {place} the threshold {threshold:.6g}."

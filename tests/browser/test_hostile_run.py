@@ -114,6 +114,8 @@ def cells(name: str, values: dict) -> list[nbformat.NotebookNode]:
         given |= {"run": f"{RUN}_fidelity", "limit": 2}
     if name == "study_deepeyes_recipe":  # its arms are ways to train
         del given["arms"]
+    if name == "explore_tool_calls":  # its path is that of a study of tool calls: the recorded one
+        del given["path"]
     if name.startswith("study_") and "tasks" in ALL_NOTEBOOKS[name].model_fields:
         given["tasks"] = hostile.TASKS[:1]
     code = [c for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]

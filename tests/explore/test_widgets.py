@@ -400,6 +400,9 @@ def test_scripts_and_styles_lie_in_the_package_and_fetch_nothing():
     assert {f.name for f in files} == {
         "chart.js",
         "counts.js",
+        "explained.js",
+        "gate_page.css",
+        "gate_page.js",
         "page.js",
         "picture.js",
         "samples.js",

@@ -92,8 +92,9 @@ def test_a_score_equal_to_the_threshold_is_treated_alike_everywhere(comparison, 
     assert counts == dict.fromkeys(counts, passes)
 
 
-# a step of the explorer orders thresholds among each other; SpecReason has a rule of its own (its score is a digit)
-OTHER_RULES = {"explore/charts.py", "agents/specreason.py"}
+# a step of the explorer orders thresholds among each other; SpecReason has a rule of its own (its score is a digit);
+# an early exit compares a token's probability with the one at which it leaves
+OTHER_RULES = {"explore/charts.py", "agents/specreason.py", "replay/early_exit.py"}
 
 
 def sources() -> Iterator[tuple[str, str]]:

@@ -131,7 +131,7 @@ def test_tables_hold_a_count_beside_every_figure_and_follow_the_order_given():
     tables = {name: as_text(table, measure_columns(table, name)) for name, table in wide.items()}
     assert list(tables) == ["vstar", "hr", "pope"]
     assert list(tables["vstar"].index) == list(
-        itertools.product(["V* direct", "V* relative", OVERALL], ["gated", "Agent alone"])
+        itertools.product(["V* direct", "V* relative", OVERALL], ["SpecEyes", "Agent alone"])
     )
     assert list(tables["pope"].columns) == [
         "accuracy %",

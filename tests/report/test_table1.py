@@ -234,7 +234,7 @@ def test_a_measured_value_is_marked_only_above_the_intervals_of_all_lower_ones(r
 def test_what_replay_predicts_stands_below_a_measured_speedup():
     rows = measured(("speceyes_min", 1.9, 1.7, 2.1), ("speceyes_log", 1.8, 1.6, 2.0))
     cells = Table(table1(rows.assign(speedup_predicted=[2.02, np.nan])).to_html()).cells
-    found = {method: text for (_, method, _, name), text in cells.items() if name == "Speedup"}
+    found = {m: " ".join(text.split()) for (_, m, _, name), text in cells.items() if name == "Speedup"}
     assert found["SpecEyes (min)"].startswith("1.90x [1.70, 2.10]")
     assert "2.02x" in found["SpecEyes (min)"]
     assert found["SpecEyes (log)"] == "1.80x [1.60, 2.00]"

@@ -78,9 +78,13 @@ def test_every_parameter_can_be_set_from_a_config():
     for model in NOTEBOOKS.values():
         keys = {name: config_key(model, name) for name in model.model_fields}
         decided_by_the_plan = {name for name, key in keys.items() if key is None}
-        assert decided_by_the_plan <= {"if_changed", "accept_failures", "threshold_from", "arm"}, (
-            model.__name__
-        )
+        assert decided_by_the_plan <= {
+            "if_changed",
+            "accept_failures",
+            "threshold_from",
+            "arm",
+            "mirrored",
+        }, model.__name__
         for name in keys.keys() - decided_by_the_plan:
             section, key = keys[name]
             assert key in type(getattr(config, section) if section else config).model_fields, (model, name)
