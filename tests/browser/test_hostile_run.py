@@ -16,8 +16,13 @@ from speceyes_lib.report import site
 
 RUN = "evil"
 AFTER_ANALYSIS = ("explore_", "study_")
+# those that train, that show reported numbers, or that need what a served model or this run has not
+OTHERS = (
+    *("train_demo_models", "study_reported_numbers", "study_layer_gates", "study_second_draft"),
+    "study_tool_speculation",
+)
 NAMES = sorted(
-    (name for name in ALL_NOTEBOOKS if name not in ("train_demo_models", "study_reported_numbers")),
+    (name for name in ALL_NOTEBOOKS if name not in OTHERS),
     key=lambda name: (name.startswith(AFTER_ANALYSIS), name),
 )
 # figures take most of the time, and none of them is HTML
