@@ -31,6 +31,7 @@ function render({ model, el }) {
   const pager = make("div", "se-pager");
   el.append(caption, frame, pager);
   let lines = new Map();
+  const own = `se-row-${Math.random().toString(36).slice(2)}`; // a page may hold several lists
 
   // ---------------------------------------------------------------- rows
 
@@ -64,7 +65,7 @@ function render({ model, el }) {
     for (const { id, cells, colors } of model.get("rows")) {
       const line = make("tr");
       line.dataset.id = id;
-      line.id = `se-row-${id}`;
+      line.id = `${own}-${lines.size}`; // never a text of the run
       line.setAttribute("role", "option");
       if (model.get("thumbnails")) {
         const place = make("td", "se-thumb");
