@@ -62,7 +62,7 @@ def headline_notes(summary: Mapping) -> list[str]:
     if any(name.endswith(BATCHED) for name in arms):
         notes.append(
             "In a batched row many agents work at once and compute on a turn only what is new; in the others the agent "
-            "takes one sample at a time and encodes everything anew on every turn, as in the paper."
+            "takes one sample at a time and encodes everything again on every turn, as in the paper."
         )
     if "baseline_batched" in arms:
         notes.append(

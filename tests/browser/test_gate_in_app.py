@@ -162,7 +162,7 @@ def fits_the_screen(gate: Gate, home: Path) -> None:
 
 
 def a_link_survives(gate: Gate) -> None:
-    """A view is in the address: after a reload, back and forward, and for whoever gets the copied link."""
+    """A view is in the address: after a reload, back and forward, and for a person who gets the copied link."""
     gate.until("() => location.hash.startsWith('#gate=small')")
     before = gate.hash()
     gate.explorer.locator(".se-count:not([disabled])").first.click()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
 import pytest
 from study_models import study
 
 from speceyes_lib.errors import ConfigError, DataError
-from speceyes_lib.workflow.execute import execute
-from tests.notebooks.test_executed import outputs, text_of
-from tests.notebooks.test_training_notebooks import NOTEBOOKS, cells_run, quick_figures  # noqa: F401
+from tests.notebooks.test_training_notebooks import cells_run, quick_figures, shown_by_papermill  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +21,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(("name", "figures"), [("study_tool_speculation", 3), ("explore_tool_calls", 0)])
 def test_it_runs_by_papermill_without_error_or_warning(name, figures, folder, tmp_path):
     parameters = {"path": str(folder)} | ({"profiles": ["science"]} if name.startswith("study") else {})
-    execute(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", parameters)
-    shown = outputs(nbformat.read(tmp_path / f"{name}.ipynb", 4))
-    for output in shown:
-        assert output.output_type != "error"
-        assert output.get("name") != "stderr", output.text
-        assert str(NOTEBOOKS.parent) not in text_of(output)
-        assert "Warning" not in text_of(output)
-    assert sum("image/png" in output.get("data", {}) for output in shown) == figures
-    live = [o for o in shown if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
-    assert len(live) == (name == "explore_tool_calls")
+    shown_by_papermill(name, tmp_path, parameters, figures)
 
 
 def test_the_recorded_study_is_shown(tmp_path, monkeypatch, quick_figures):  # noqa: F811

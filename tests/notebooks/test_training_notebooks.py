@@ -57,10 +57,12 @@ def cells_run(name: str, **parameters) -> dict:
     return names
 
 
-@pytest.mark.parametrize(("name", "figures"), [("read_training_run", 7), ("explore_training", 0)])
-def test_it_runs_by_papermill_without_error_or_warning(name, figures, logs, tmp_path):
-    execute(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", {"path": str(logs / "all")})
-    shown = outputs(nbformat.read(tmp_path / f"{name}.ipynb", 4))
+def shown_by_papermill(
+    name: str, folder: Path, parameters: dict, figures: int
+) -> list[nbformat.NotebookNode]:
+    """What a notebook shows: no error, warning or path of the checkout, so many figures, a widget in an explorer."""
+    execute(NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb", parameters)
+    shown = outputs(nbformat.read(folder / f"{name}.ipynb", 4))
     for output in shown:
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
@@ -68,7 +70,13 @@ def test_it_runs_by_papermill_without_error_or_warning(name, figures, logs, tmp_
         assert "Warning" not in text_of(output)
     assert sum("image/png" in output.get("data", {}) for output in shown) == figures
     live = [o for o in shown if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
-    assert len(live) == (name == "explore_training")
+    assert len(live) == name.startswith("explore_")
+    return shown
+
+
+@pytest.mark.parametrize(("name", "figures"), [("read_training_run", 7), ("explore_training", 0)])
+def test_it_runs_by_papermill_without_error_or_warning(name, figures, logs, tmp_path):
+    shown = shown_by_papermill(name, tmp_path, {"path": str(logs / "all")}, figures)
     # a trajectory is shown, and as text
     assert ("&lt;answer&gt;" in "\n".join(map(text_of, shown))) == (name != "read_training_run")
 

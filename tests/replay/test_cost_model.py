@@ -153,7 +153,7 @@ def test_without_a_baseline_lone_agents_are_derived_and_that_is_reported():
     assert "agents one at a time, recorded together only" in result.notes("large", 8, 1)
 
 
-SAVED, ANEW = (
+SAVED, AGAIN = (
     0.006,
     0.020,
 )  # by the router's call in a first turn; spent on a later turn that computes all again
@@ -164,7 +164,7 @@ def engines() -> CostModel:
     """The batched engine, which reuses, beside agents one at a time, which do not."""
     changed = {
         "collect": (arm("collect", 8, 8), 0.0, 0.0),
-        "baseline": (arm("baseline", 1, 1), 0.0, ANEW),
+        "baseline": (arm("baseline", 1, 1), 0.0, AGAIN),
         "gated_batched": (arm("gated", 8, 8), -SAVED, 0.0),
     }
     arms = {}

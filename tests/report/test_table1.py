@@ -204,7 +204,7 @@ def measured(*rows: tuple) -> pd.DataFrame:
             ],
             {"draft_only": "best", "speceyes_log": "second", "speceyes_min": ""},
         ),
-        (  # the second cannot be told from the third
+        (  # the intervals of the second and the third overlap
             [
                 ("draft_only", 9.0, 8.0, 10.0),
                 ("speceyes_log", 2.0, 1.5, 2.2),

@@ -107,7 +107,7 @@ def _lines_over_bars(ax: Axes, below: Axes, part: pd.DataFrame, x: str, descendi
         ax.plot(line["at"], line["accuracy_pct"], **_line_look(source, kind, split), lw=1.1, ms=3.5)
         if "accuracy_low_pct" in line:
             ends = line.dropna(subset=["accuracy_low_pct", "accuracy_high_pct"])
-            # beside the point, so that the intervals of several splits can be told apart
+            # beside the point, so that the intervals of several splits stay apart
             at = ends["at"] + 0.5 * shift
             ax.vlines(at, ends["accuracy_low_pct"], ends["accuracy_high_pct"], color=color, lw=0.7, alpha=0.6)
     for row in part[part["is_baseline"]].itertuples():
