@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -56,11 +57,13 @@ def export_gate_page(
         report: is called with each sentence.
 
     Raises:
-        UserError: more than two thresholds, or the file cannot be written.
+        UserError: more than two thresholds, one that is no finite number, or the file cannot be written.
         StageError: the run holds nothing that can be shown.
     """
     if len(thresholds) > 2:
         raise UserError(f"{len(thresholds)} thresholds given; a page compares two at most")
+    if odd := [value for value in thresholds if not math.isfinite(value)]:
+        raise UserError(f"threshold {odd[0]}: give a number, 1 to accept nothing")
     recorded_run.open(run)  # a run that does not exist is named, before its parts are
     gating = Gating(recorded_run.open(run, strict=False))
     view = own_view(gating)

@@ -147,3 +147,9 @@ def test_a_setting_that_the_run_cannot_have_is_refused(small, tmp_path):
     with pytest.raises((StageError, UserError)):
         gate_page.export_gate_page("absent", tmp_path / "gate.html")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_threshold_that_is_no_finite_number_is_refused(value, tmp_path):
+    with pytest.raises(UserError, match=f"threshold {value}"):
+        gate_page.export_gate_page("absent", tmp_path / "gate.html", [0.5, value])
