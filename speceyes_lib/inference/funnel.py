@@ -5,7 +5,7 @@ picture ends the sample; a failed router or draft sends it to the agent. Where s
 the sample is `Held` instead: it gets no record and is done again later. One at a time (the paper's setting: route a
 batch, draft it, run the agents, next batch) and concurrent (both models and the tools work at once) give the same
 answers. Every second of the loop is charged to a sample: batched calls in equal shares, simultaneous calls by the
-scheduler's rule. So the `wall_s` of the records sum to the clock of the loop, up to one or two per cent.
+scheduler's rule. So the `wall_s` of the records sum to the clock of the loop; one at a time, up to one or two per cent.
 
 This file is not split: the phases share the state of a case and the accounting of its time.
 """
@@ -251,18 +251,26 @@ class _Phases:
             return Station(name, id(backend), size, work, take, **how)
 
         def host(name: str, batch: int, work: Any, take: Any) -> Station:
-            return Station(name, "host", 1 if concurrent else batch, work, take, brief=True)
+            return Station(
+                name, "host", 1 if concurrent else batch, work, take, brief=True, measured=_measured_s
+            )
 
-        turns = {"patient": True, "alike": lambda case: case.agent.n_turns}
+        def generated_s(cases: list[_Case], replies: list[Generation]) -> float:
+            return _measured_s(cases) + sum(reply.generate_s for reply in replies)
+
+        def drafting_s(cases: list[_Case], drafts: list[tuple[Generation, dict, float]]) -> float:
+            return _measured_s(cases) + sum(seconds for _, _, seconds in drafts)
+
+        turns = {"measured": generated_s, "patient": True, "alike": lambda case: case.agent.n_turns}
         stations = [
             host("feed", first_size + agent_size, self.feed, self.fed),
             station("turn", self.large, agent_size, self.turn, self.turned, **turns),
             station("turn small", self.small, agent_size, self.turn, self.turned, **turns),
             host("begin", first_size + agent_size, self.begin, self.begun),
-            station("draft", self.small, first_size, self.draft, self.drafted),
+            station("draft", self.small, first_size, self.draft, self.drafted, measured=drafting_s),
             station("look", self.large, first_size, self.look, self.looked),
             station("route small", self.small, first_size, self.route_small, self.routed_small),
-            station("route", self.router_backend, first_size, self.route, self.routed),
+            station("route", self.router_backend, first_size, self.route, self.routed, measured=generated_s),
             host("open", first_size, self.open, self.opened),
         ]
         # without a small model, no case goes to its stations
@@ -465,6 +473,11 @@ class _Phases:
     def _agent(self, case: _Case, **how: bool) -> Agent:
         view = case.view(self.large.image_spec)
         return self.make_agent(case.sample.id, case.block, case.original, view, **how)
+
+
+def _measured_s(cases: Iterable[_Case], _results: Any = None) -> float:
+    """Seconds that the cases measured themselves in the job that ended."""
+    return sum(sum(case.measured.values()) for case in cases)
 
 
 _MEANS = (MeansError, MemoryError, OSError)

@@ -4,8 +4,9 @@ At a station, cases wait for one kind of work (a router verdict, the next turn o
 `size` cases. Stations of one `lane` share its workers. The last station of the line comes first, so that started cases
 are finished before new ones start, and few pictures are held at a time.
 
-Time: the jobs running in a second of the clock share it equally. The seconds that a job measured are scaled by its
-share (charged / measured seconds; 1 when jobs run one at a time). So the costs of the cases sum to the clock.
+Time: the jobs running in a second of the clock share it equally. The seconds that the cases of a job measured are
+scaled by the job's share (charged / measured seconds; 1 when jobs run one at a time). So the costs of the cases sum to
+the clock.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Station(Generic[C]):
     brief: bool = False  # its jobs are so short that patient stations wait for them
     # key function: only cases with equal keys share a job. Of equally large groups, the highest key goes first
     alike: Callable[[C], Any] = lambda _: 0
+    # seconds that these cases measured in a job with these results; None: the job's own clock counts
+    measured: Callable[[list[C], list[Any]], float] | None = None
 
 
 @dataclass(eq=False)
@@ -123,10 +126,11 @@ class Scheduler(Generic[C]):
         self._running.remove(job)
         if job.error is not None:
             raise job.error
-        share = 1.0 if self.workers is None else job.charged_s / max(job.measured_s, 1e-9)
-        done = []
+        station, done = job.station, []
+        measured_s = station.measured(job.cases, job.results) if station.measured else job.measured_s
+        share = 1.0 if self.workers is None else job.charged_s / max(measured_s, 1e-9)
         for case, result in zip(job.cases, job.results, strict=True):
-            job.station.take(case, result, share)
+            station.take(case, result, share)
             where = self.destination(case)
             if where is None:
                 done.append(case)

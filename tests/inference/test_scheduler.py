@@ -94,6 +94,23 @@ def test_jobs_that_run_at_once_share_the_clock_in_equal_parts():
     assert 0 < sum(case.charged_s for case in cases) <= clock_s
 
 
+def test_what_a_job_did_beside_its_cases_is_charged_to_them_as_well():
+    worked_s = []  # begin and end of every job
+
+    def work(cases):
+        began_s = time.perf_counter()
+        time.sleep(0.002)
+        worked_s.append((began_s, time.perf_counter()))
+        return [("a", 1e-4)] * len(cases)  # a twentieth of the job
+
+    line = Line({}, {})
+    measured = {"measured": lambda cases, results: sum(seconds for _, seconds in results)}
+    line.stations.insert(0, Station("a", "x", 2, work, line.take("a"), **measured))
+    cases = [Case(["a"]) for _ in range(5)]
+    list(line.run(cases, workers={"x": 1, "door": 1}))
+    assert sum(case.charged_s for case in cases) >= sum(ended_s - began_s for began_s, ended_s in worked_s)
+
+
 def test_a_case_counts_as_under_way_until_it_has_been_taken():
     arrived = taken = 0
     most = []
