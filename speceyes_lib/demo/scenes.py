@@ -36,6 +36,9 @@ PLACES = ("left", "right", "above", "below")
 YES_NO = ("yes", "no")
 KINDS = ("color", "shape", "exist", "side", "place")
 W_MIN, W_MAX = 0.12, 0.95
+ZOOM_CELLS = (
+    3  # side of the largest box the agent learns to zoom into: it always looks twice as close or closer
+)
 HARD_W = 0.42  # below this the 96 px view is unreliable
 TRAIN_BACKGROUNDS = 123  # seed of the backgrounds used in training; benchmarks draw theirs from another
 _QUADRANTS = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -71,7 +74,7 @@ class Question:
     text: the bare question. options: the offered answers in shown order (yes, no for `exist`).
     answer: the right option. short: the query in two or three words ("color star").
     label: what to look for ("star", "red object"). target_shapes: shapes of the objects the answer depends on;
-    for `exist` the shape in the question, whether present or not.
+    for `exist` the shape in the question, whether present or not. reason: the colour that proves a "yes".
     """
 
     kind: str
@@ -81,6 +84,29 @@ class Question:
     short: str
     label: str
     target_shapes: tuple[str, ...]
+    reason: str = ""
+
+    @property
+    def reply(self) -> str:
+        """The answer as a sentence, as both models are taught to give it."""
+        return "".join(text for text, _ in self.reply_parts())
+
+    def reply_parts(self) -> list[tuple[str, str]]:
+        """The sentence in parts: (text, "form" | "query" | "reason" | the kind for the option itself)."""
+        first, last = f" {self.target_shapes[0]}", f" {self.target_shapes[-1]}"
+        right = (f" {self.answer}", self.kind)
+        if self.kind == "color":
+            return [("the", "form"), (first, "query"), (" is", "form"), right]
+        if self.kind == "shape":
+            seen = f" {self.label.split()[0]}"
+            return [("the", "form"), (seen, "query"), (" object is a", "form"), right]
+        if self.kind == "exist":
+            if self.answer == "no":
+                return [("no", self.kind), (", there is no", "form"), (first, "query")]
+            reason = (f" {self.reason}", "reason")
+            return [("yes", self.kind), (", the", "form"), (first, "query"), (" is", "form"), reason]
+        to = " of the" if self.answer in SIDES else " the"
+        return [("the", "form"), (first, "query"), (" is", "form"), right, (to, "form"), (last, "query")]
 
 
 # ---------------------------------------------------------------------------------------------- scenes
@@ -93,11 +119,12 @@ def sample_scene(
 ) -> Scene:
     """Draw a scene with w uniform in [w_min, w_max].
 
-    n_objects: 1-4, by default two (60 %) or three (40 %). shapes: take exactly these (all different) instead of
-    random ones, for benchmarks that control which shapes occur together. Raises ValueError for other requests.
+    n_objects: 1-4, by default two (60 %), three or four (20 % each). shapes: take exactly these (all different)
+    instead of random ones, for benchmarks that control which shapes occur together. Raises ValueError for other
+    requests.
     """
     if shapes is None:
-        n_objects = n_objects or rng.choice((2, 2, 2, 3, 3))
+        n_objects = n_objects or rng.choice((2, 2, 2, 3, 4))
         if not 1 <= n_objects <= len(_QUADRANTS):
             raise ValueError(f"n_objects must be 1-{len(_QUADRANTS)}, got {n_objects}")
         shapes = rng.sample(SHAPES, n_objects)
@@ -135,7 +162,8 @@ def object_box(obj: SceneObject) -> tuple[float, float, float, float]:
 def teacher_box(scene: Scene) -> tuple[int, int, int, int]:
     """The box a good agent zooms to: (x1, y1, x2, y2) in pixels of the 96 px view.
 
-    The smallest square of whole visual tokens around all objects, where an object may stick out by up to 1 px.
+    The smallest square of whole visual tokens around all objects, where an object may stick out by up to 1 px. Of a
+    square wider than ZOOM_CELLS only the middle: who always zooms in loses what surrounds it.
     """
     objects = scene.objects
     low = [
@@ -152,6 +180,11 @@ def teacher_box(scene: Scene) -> tuple[int, int, int, int]:
                 low[axis] -= 1
             else:
                 high[axis] += 1
+    if side > ZOOM_CELLS:
+        spots = [[getattr(o, a) * GRID for o in objects] for a in "xy"]
+        middle = [round((min(s) + max(s) - ZOOM_CELLS) / 2) for s in spots]
+        low = [min(max(0, v), GRID - ZOOM_CELLS) for v in middle]
+        high = [v + ZOOM_CELLS for v in low]
     return tuple(CELL_PX * v for v in (*low, *high))
 
 
@@ -295,10 +328,9 @@ def ask(scene: Scene, rng: random.Random, kind: str) -> Question:
 
 def exist_question(scene: Scene, shape: str) -> Question:
     """The yes/no question about one given shape, as POPE asks it."""
-    answer = "yes" if any(o.shape == shape for o in scene.objects) else "no"
-    return Question(
-        "exist", f"Is there a {shape} in the image?", YES_NO, answer, f"exist {shape}", shape, (shape,)
-    )
+    reason = next((o.color for o in scene.objects if o.shape == shape), "")
+    answer, text = ("yes" if reason else "no"), f"Is there a {shape} in the image?"
+    return Question("exist", text, YES_NO, answer, f"exist {shape}", shape, (shape,), reason)
 
 
 def _options(rng: random.Random, right: str, pool: Sequence[str], count: int = 4) -> tuple[str, ...]:

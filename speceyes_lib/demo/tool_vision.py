@@ -10,9 +10,10 @@ import threading
 from pathlib import Path
 
 from ..inference.stages import preview_agents
+from ..judging.option_reader import named_option
 from ..params import AgentParams
 from ..tasks.pictures import ImageRef
-from ..tasks.sample import LETTERS, Sample
+from ..tasks.sample import Sample
 from ..tools.worker import ToolError
 from .scenes import COLORS, PLACES, SHAPES, SIDES
 
@@ -81,7 +82,6 @@ class GatedVision:
 
 
 def _word(answer: str | None, options: tuple[str, ...] | None) -> str:
-    """The word of an answer that may be an option's letter."""
-    text = (answer or "").strip().lower()
-    letter = re.fullmatch(r"([a-d])[.)]?", text)
-    return options[LETTERS.index(letter[1].upper())] if letter and options else text
+    """The option that an answer names; "" where it names none for certain."""
+    named, _ = named_option(answer or "", options)
+    return options[named] if isinstance(named, int) else named or ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Wording = Literal["compact", "thought", "full"]
 """compact: "color star" -> "red". thought: the agent's answering thought -> the word. full: the real dialogue."""
 ZOOM_W = 0.90  # the agent's teacher zooms below this window side: nearly always, as real agents do
-ROUTER_W = 0.36  # below this the honest answer to "would zooming help?" is yes
+ROUTER_W = 0.24  # below this the honest answer to "would zooming help?" is yes
 TOKENS_PER_IMAGE = GRID * GRID
 KIND_WEIGHTS = {"color": 1.0, "shape": 1.0, "exist": 1.3, "side": 1.5, "place": 1.5}  # relations are hardest
 # goals of a token and their weight in the loss; a token without goal (None) is only read
@@ -39,6 +39,7 @@ GOAL_WEIGHTS = {
     "router": 3.0,
     "decision": 4.0,  # first word of the agent's thought: zoom or answer. Same weight in both branches
     "thought": 4.0,  # repeats the query after the last picture; the answer is looked up from here
+    "reason": 2.0,  # what proves a "yes"
     **dict.fromkeys(KINDS, 4.0),
     **{f"zoom_{kind}": 4.0 for kind in KINDS},  # the same question answered from a crop
 }
@@ -127,6 +128,7 @@ class Curriculum:
     prompts: PromptSet
     rng: random.Random
     sizes_px: tuple[int, ...] = (384, 576, 768)
+    asked: tuple[str, ...] = KINDS  # kinds of questions that are drawn
     _chat: dict = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ class Curriculum:
 
     def question(self, scene: Scene) -> Question:
         """A question that the scene admits."""
-        kinds = [kind for kind in KINDS if scenes.admits(scene, kind)]
+        kinds = [kind for kind in self.asked if scenes.admits(scene, kind)]
         (kind,) = self.rng.choices(kinds, [KIND_WEIGHTS[k] for k in kinds])
         return scenes.ask(scene, self.rng, kind)
 
@@ -207,15 +209,17 @@ class Curriculum:
     def answer_tail(self, question: Question, scene: Scene, wording: Wording) -> list[Segment]:
         """A question with its answer from the whole view."""
         if wording == "compact":
+            # without the space of the sentence: another token than the symbols are made of. With the same token the
+            # colours of shapes were never learned
             return [(question.short + "\n", None), (question.answer, question.kind)]
         if wording == "thought" and self.which == "agent":
             return [
                 (f"<think>{dialogue.answer_thought(question)}</think>\n<answer>", None),
-                (question.answer, question.kind),
+                *_sentence(question, question.kind),
             ]
         prompt = (self.block(question) + self._chat["reply"], None)
         if self.which == "draft":
-            return [prompt, (question.answer, question.kind), (END_OF_TURN, "end")]
+            return [prompt, *_sentence(question, question.kind), (END_OF_TURN, "end")]
         # where the teacher would zoom, a direct answer is the honest best of a forced first look: the words
         # that force it are given, not learned
         return [
@@ -233,7 +237,7 @@ class Curriculum:
             (f" {rest}", "form" if first_word_goal else None),
             (thought, "thought"),
             ("</think>\n<answer>", "form"),
-            (question.answer, goal),
+            *_sentence(question, goal),
             (f"</answer>{END_OF_TURN}", "form"),
         ]
 
@@ -256,6 +260,12 @@ class Curriculum:
     def _router_tail(self, question: Question, scene: Scene) -> list[Segment]:
         prompt = self.prompts.router_text(self.block(question)) + self._chat["reply"]
         return [(prompt, None), ("yes" if scene.w < ROUTER_W else "no", "router"), (END_OF_TURN, "end")]
+
+
+def _sentence(question: Question, goal: str) -> list[Segment]:
+    """The answer's parts with their goals; `goal` is that of the option itself."""
+    goals = {"query": "thought", question.kind: goal}
+    return [(text, goals.get(part, part)) for text, part in question.reply_parts()]
 
 
 # ------------------------------------------------------------------------------------------------ packing

@@ -58,7 +58,7 @@ def zoom_turn(question: Question, box: Sequence[int]) -> str:
 
 def answer_turn(question: Question) -> str:
     """The agent's turn that answers."""
-    return f"<think>{answer_thought(question)}</think>\n<answer>{question.answer}</answer>"
+    return f"<think>{answer_thought(question)}</think>\n<answer>{question.reply}</answer>"
 
 
 def example_dialogue(sample: HeldOut) -> list[tuple[str, str]]:
@@ -67,7 +67,7 @@ def example_dialogue(sample: HeldOut) -> list[tuple[str, str]]:
     options = None if question.kind == "exist" else question.options
     return [
         ("user", f"<image> {prompt_sets.load('demo').question_block(question.text, options)}"),
-        ("draft", question.answer),
+        ("draft", question.reply),
         ("agent", zoom_turn(question, teacher_box(sample.scene))),
         ("user", "<tool_response><image></tool_response>"),
         ("agent", answer_turn(question)),

@@ -49,6 +49,7 @@ from ..runs.files import write_atomically
 from ..runs.records import Trajectory
 from ..tasks.images import iou, resized_view
 from .curriculum import KIND_WEIGHTS
+from .evaluation import answered
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,7 @@ def draw_prompt(seed: int, step: int, number: int, hard_share: float) -> Prompt:
     scene = scenes.sample_scene(rng, *bounds)
     kinds = [kind for kind in scenes.KINDS if scenes.admits(scene, kind)]
     (kind,) = rng.choices(kinds, [KIND_WEIGHTS[kind] for kind in kinds])
-    return Prompt(scene, scenes.ask(scene, rng, kind), scenes.render(scene, rng, 384))
+    return Prompt(scene, scenes.ask(scene, rng, kind), scenes.render(scene, rng, 640))
 
 
 def play(backend: TransformersBackend, rollouts: Sequence[Rollout], temperature: float) -> None:
@@ -543,10 +544,10 @@ def pay(rollouts: Sequence[Rollout], settings: Settings) -> None:
     """Give every trajectory its reward. Answers are judged by rule: the scene's own answer is right."""
     weights = Weights(RECIPE_WEIGHTS.accuracy, RECIPE_WEIGHTS.format, settings.tool_bonus)
     for rollout in rollouts:
-        truth = rollout.prompt.question.answer
+        question = rollout.prompt.question
         rollout.paid = reward(
-            rollout.response, lambda answer, t=truth: answer.casefold() == t, variant=settings.variant,
-            crops=len(rollout.boxes), weights=weights,
+            rollout.response, lambda answer, q=question: answered(answer, q) == q.answer,
+            variant=settings.variant, crops=len(rollout.boxes), weights=weights,
         )  # fmt: skip
 
 

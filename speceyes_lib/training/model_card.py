@@ -7,8 +7,8 @@ _ROLES = {
         "tool-free draft model",
         "`Qwen3VLForConditionalGeneration`",
         (
-            "It answers a question about a picture with the option's word and nothing else. It is good on large "
-            "targets, poor on tiny ones, and its answer separability tells the two apart."
+            "It answers a question about a picture in one short sentence that names the option. It is good on large "
+            "targets, poor on tiny ones, and its answer separability mostly tells the two apart."
         ),
     ),
     "agent": (
@@ -16,7 +16,8 @@ _ROLES = {
         "`Qwen2_5_VLForConditionalGeneration`",
         (
             "It thinks, calls `image_zoom_in_tool` on nearly every picture, reads the crop and answers inside "
-            "`<answer>`. Asked whether zooming would help, it says yes or no."
+            "`<answer>`. It zooms in to at most half the picture's side, also where that cuts a large object off. "
+            "Asked whether zooming would help, it says yes or no."
         ),
     ),
 }
@@ -45,19 +46,19 @@ embedded run of the SpecEyes notebook suite.
 colours and five kinds of questions about them. It understands nothing else, and no other wording than that of
 `speceyes_lib/agents/prompts/demo.yaml`. Figures made with it show how the method works, not how good large models are.
 
-**Data:** synthetic scenes of `speceyes_lib/demo/scenes.py`, drawn while training: two or three coloured shapes in a
+**Data:** synthetic scenes of `speceyes_lib/demo/scenes.py`, drawn while training: two to four coloured shapes in a
 window of side w = .12-.95 of a cluttered grey picture, seen at 96 x 96 px. No other data, no pretrained weights.
 
 **Training:** `speceyes train {facts["which"]} --seed {facts["seed"]} --out FOLDER`, one command,
 {facts["training_wall_s"] / 60:.0f} minutes of wall-clock on {facts["threads"]} CPU thread(s) ({facts["machine"]}).
 Seed of the finished attempt {finished["seed"]}, attempts that stalled before it: {stalled}. Curves are in
-`training_curve.csv` (means of ten steps; answers are scored by the option's word), all settings in `training.json`.
-{versions}.
+`training_curve.csv` (means of ten steps; answers are scored by the word that names the option), all settings in
+`training.json`. {versions}.
 
 ## Held-out figures
 
 {held_out["n"]} samples of other seeds on backgrounds that no training picture used, half of them with w < .42, pictures
-of 384-1536 px, stored weights loaded as float32, greedy. Shares, not percent.
+of 640-1408 px, stored weights loaded as float32, greedy. Shares, not percent.
 
 {_tables(held_out)}
 ## Limits

@@ -37,6 +37,9 @@ MARKUP_TOKENS = tuple(
     f"<{slash}{name}>" for name in ("tool_call", "tool_response", "think", "answer") for slash in ("", "/")
 )
 WORDS = tuple(dict.fromkeys((*scenes.SHAPES, *scenes.COLORS, *scenes.PLACES, *scenes.YES_NO)))
+# Areas of a view in px. The lower one is far below, the upper one between 6 x 6 and 6 x 7 tokens: so a square from
+# 88 px up becomes 96 x 96 px, also one that rounding made 1 px longer, and what smart_resize returns is final.
+PIXELS = {"shortest_edge": 5120, "longest_edge": 10500}
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
@@ -63,6 +66,7 @@ def _corpus(prompts: PromptSet, n_scenes: int = 3000) -> Iterator[str]:
             prompts.router_text(block),
             dialogue.zoom_turn(question, scenes.teacher_box(scene)),
             dialogue.answer_turn(question),
+            question.reply,
             question.short + "\n",
             "user\n",
             "assistant\n",
@@ -134,8 +138,7 @@ def build_processor(which: Which, tokenizer: Qwen2Tokenizer) -> ProcessorMixin:
     )
 
     patches = {"patch_size": 8, "merge_size": 2}
-    # 96 * 96 = 9216 with slack: as an exact bound, smart_resize floors some square sizes to 80 x 80
-    pixels = {"size": {"shortest_edge": 9000, "longest_edge": 9300}, "temporal_patch_size": 2}
+    pixels = {"size": dict(PIXELS), "temporal_patch_size": 2}
     if which == "draft":
         image_processor = Qwen2VLImageProcessor(
             image_mean=[0.5] * 3, image_std=[0.5] * 3, **patches, **pixels
@@ -188,14 +191,14 @@ def _build_draft(tokenizer: Qwen2Tokenizer, hidden: int = 128, vision_hidden: in
     return model
 
 
-def _build_agent(tokenizer: Qwen2Tokenizer, hidden: int = 192, vision_hidden: int = 128) -> PreTrainedModel:
+def _build_agent(tokenizer: Qwen2Tokenizer, hidden: int = 128, vision_hidden: int = 96) -> PreTrainedModel:
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     vision = _vision_shape(vision_hidden, hidden)
     config = Qwen2_5_VLConfig(
         text_config={
-            **_text_shape(tokenizer, hidden),
+            **_text_shape(tokenizer, hidden, layers=5),
             # Qwen2.5-VL hands contiguous bands of falling frequency to time, row, column. With the usual base of
             # 1e4 and even bands one column turns the phase by < .003 rad and left looks like right.
             "rope_parameters": _rope([1, 3, 12]),
@@ -213,12 +216,12 @@ def _build_agent(tokenizer: Qwen2Tokenizer, hidden: int = 192, vision_hidden: in
     return model
 
 
-def _text_shape(tokenizer: Qwen2Tokenizer, hidden: int) -> dict:
+def _text_shape(tokenizer: Qwen2Tokenizer, hidden: int, layers: int = 4) -> dict:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": hidden,
         "intermediate_size": 3 * hidden,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": layers,
         "num_attention_heads": hidden // 32,
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
@@ -240,7 +243,7 @@ def _vision_shape(hidden: int, out_hidden: int) -> dict:
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
         "out_hidden_size": out_hidden,
-        "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
+        "rope_parameters": {"rope_type": "axial", "rope_theta": 10_000.0},
     }
 
 

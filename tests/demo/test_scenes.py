@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speceyes_lib.demo import scenes
+from speceyes_lib.judging.option_reader import named_option
 
 SEEDS = st.integers(0, 2**32)
 
@@ -50,10 +51,35 @@ def test_the_teachers_box_is_a_square_of_whole_tokens_around_every_object(seed: 
     x1, y1, x2, y2 = scenes.teacher_box(scene)
     assert x2 - x1 == y2 - y1 > 0
     assert all(v % scenes.CELL_PX == 0 and 0 <= v <= scenes.VIEW_PX for v in (x1, y1, x2, y2))
+    largest = scenes.ZOOM_CELLS * scenes.CELL_PX
+    assert x2 - x1 <= largest
+    if x2 - x1 == largest:  # the middle of a wider square, to one token
+        for low, axis in ((x1, "x"), (y1, "y")):
+            spots = [getattr(o, axis) for o in scene.objects]
+            middle = (min(spots) + max(spots)) / 2 * scenes.VIEW_PX
+            assert abs(low + largest / 2 - middle) <= 1.2 * scenes.CELL_PX
+        return
     for o in scene.objects:
         for low, high, centre in ((x1, x2, o.x), (y1, y2, o.y)):
             assert low - 1 <= (centre - o.r) * scenes.VIEW_PX
             assert (centre + o.r) * scenes.VIEW_PX <= high + 1
+
+
+@given(SEEDS, st.sampled_from(scenes.KINDS))
+@settings(max_examples=100, deadline=None)
+def test_a_reply_names_its_option_and_is_true(seed: int, kind: str) -> None:
+    rng = random.Random(seed)
+    scene = scenes.sample_scene(rng)
+    if not scenes.admits(scene, kind):
+        return
+    question = scenes.ask(scene, rng, kind)
+    named, _ = named_option(question.reply, None if kind == "exist" else question.options)
+    assert question.answer == (named if kind == "exist" else question.options[named])
+    assert [goal for _, goal in question.reply_parts()].count(kind) == 1
+    by_shape = {o.shape: o.color for o in scene.objects}
+    if question.reason:
+        assert by_shape[question.target_shapes[0]] == question.reason
+    assert bool(question.reason) == (question.answer == "yes")
 
 
 def test_an_object_is_drawn_inside_its_box_and_nowhere_else() -> None:

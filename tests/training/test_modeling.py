@@ -6,10 +6,13 @@ import random
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.demo import scenes
 from speceyes_lib.errors import UserError
+from speceyes_lib.tasks.images import ImageSpec, view_size
 from speceyes_lib.training import dialogue, modeling
 from speceyes_lib.training.curriculum import Curriculum, Packer
 
@@ -64,7 +67,7 @@ def test_training_rows_read_exactly_like_the_dialogue_at_inference(tokenizer, wh
         "direct": (curriculum.answer_tail(question, scene, "full"), [picture]),
     }
     if which == "draft":
-        turns = {"direct": [{"role": "assistant", "content": question.answer}]}
+        turns = {"direct": [{"role": "assistant", "content": question.reply}]}
     else:
         box = scenes.teacher_box(scene)
         tails["zoom"] = (curriculum.zoom_tail(question, box), [picture, scenes.view(picture, box)])
@@ -86,6 +89,22 @@ def test_every_square_picture_becomes_36_visual_tokens(tokenizer, which: str, si
     processor = modeling.build_processor(which, tokenizer)
     inputs = processor.image_processor(images=[Image.new("RGB", (size_px, size_px))], return_tensors="pt")
     assert inputs["image_grid_thw"].tolist() == [[1, 12, 12]]
+
+
+@given(st.integers(8, 8000), st.integers(8, 8000))
+@settings(deadline=None)
+def test_a_picture_resized_twice_is_resized_once(width: int, height: int) -> None:
+    spec = ImageSpec(16, modeling.PIXELS["shortest_edge"], modeling.PIXELS["longest_edge"])
+    assume(max(width, height) <= 40 * min(width, height))
+    once = view_size(width, height, spec)
+    assert view_size(*once, spec) == once
+
+
+@given(st.integers(96, 8000), st.integers(-1, 1))
+@settings(deadline=None)
+def test_a_crop_that_is_nearly_square_becomes_36_visual_tokens(side: int, off: int) -> None:
+    spec = ImageSpec(16, modeling.PIXELS["shortest_edge"], modeling.PIXELS["longest_edge"])
+    assert view_size(side, side + off, spec) == (96, 96)
 
 
 @pytest.mark.parametrize("which", ["draft", "agent"])
