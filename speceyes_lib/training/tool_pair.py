@@ -84,6 +84,7 @@ WEIGHTS = {
     "row_name": 1.0,
     "entity": 2.0,
     "answer": 1.0,
+    "argument_code_exec": 4.0,  # a list of up to six values, copied in order
 }
 # about equal weight per argument: an expression has seven tokens, a path two
 SPECULATOR_WEIGHTS = WEIGHTS | {
@@ -103,6 +104,7 @@ class ToolPhase:
 
     draws: what is drawn. steps: its length, or with `mastery` its cap. mastery: running accuracy of every tag in
     `mastered` above which the phase ends early; not reached by the cap = stalled. drill: share of drill sequences.
+    totals: share of sequences that are tasks with a program, beside those that are drawn by chance.
     """
 
     name: str
@@ -112,6 +114,7 @@ class ToolPhase:
     mastered: tuple[str, ...] = ("lookup",)
     min_steps: int = 60
     drill: float = 0.0
+    totals: float = 0.0
     required: bool = True
 
 
@@ -131,7 +134,7 @@ TOOL_RECIPES: dict[str, ToolRecipe] = {
         (
             ToolPhase("drill", "drill", 400, 0.93, ("lookup", "row_name", "compare"), min_steps=40),
             ToolPhase("easy", "easy", 60),
-            ToolPhase("tasks", "tasks", 700, drill=0.25),
+            ToolPhase("tasks", "tasks", 1000, drill=0.25, totals=0.15),
         ),
         tokens=4096,
     ),
@@ -315,6 +318,8 @@ class ToolTrainer:
             level = 1
         elif phase.draws == "copy":
             level, kind = self.rng.choice(((1, None), (3, "total"), (3, "scene")))
+        elif phase.totals and self.rng.random() < phase.totals:
+            level, kind = 3, "total"
         task = tool_world.draw_task(seed, level, kind, self.facts)
         return (
             tool_world.actor_segments(task) if self.role == "actor" else tool_world.speculator_segments(task)
