@@ -114,8 +114,8 @@ def _lines_over_bars(ax: Axes, below: Axes, part: pd.DataFrame, x: str, descendi
         ax.axhline(row.accuracy_pct, color=split_look(row.split)[0], lw=0.7, ls=_ALONE[row.source])
     below.axhline(1.0, color=MUTED, lw=0.6)
     top = int(np.ceil(max(1.0, points["speedup"].max())))
-    below.set_ylim(0, 1.08 * max(1.0, points["speedup"].max()))
-    below.set_yticks(range(top + 1), [f"{t}x" for t in range(top + 1)])
+    ticks = range(0, top + 1, -(-top // 4))  # at most five fit
+    below.set_yticks(ticks, [f"{t}x" for t in ticks])
     below.set_ylim(0, 1.08 * max(1.0, points["speedup"].max()))
     low, high = part["accuracy_pct"].min(), part["accuracy_pct"].max()
     if "accuracy_low_pct" in part:

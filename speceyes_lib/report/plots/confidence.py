@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -163,7 +164,9 @@ def reliability(bins: pd.DataFrame) -> Figure:
         look = {"fmt": "o-", "ms": 3, "lw": 1, "elinewidth": 0.7, "color": style.score_color(name)}
         ax.errorbar(part["promised_pct"], part["accuracy_pct"], yerr=style.errors(part), **look)
         low = max(0, 10 * np.floor(part[["promised_pct", "low_pct"]].min().min() / 10))
-        ax.set(title=score_of(name).label, xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103))
+        ax.set(
+            title=fill(score_of(name).label, 16), xlabel="promised, %", xlim=(low - 1, 101), ylim=(-2, 103)
+        )
     for ax in axes[:, 0]:
         ax.set_ylabel("came true, %")
     for ax in axes.flat[len(names) :]:
