@@ -7,14 +7,16 @@ here needs a model: what is known of it is a `ModelFacts`.
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import hashlib
 import io
 import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from PIL import Image
@@ -24,7 +26,7 @@ from starlette.responses import JSONResponse
 from ..errors import DataError, nearest
 from ..models.base import Generation, GenerationRequest
 from ..models.openai import EXCLUDED
-from ..runs.evidence import Evidence
+from ..models.spelling import LOST
 from ..tasks.images import ImageSpec, resized_view
 
 MAX_TOKENS = 512  # default for a request without a limit
@@ -42,13 +44,13 @@ class ModelFacts:
         image_spec: its picture sizes.
         max_tokens: of prompt and answer together, as the model's config says.
         max_chars: no prompt of more characters can have fewer tokens.
-        texts: of all tokens of the vocabulary.
+        pieces: bytes of all tokens of the vocabulary.
     """
 
     image_spec: ImageSpec
     max_tokens: int
     max_chars: int
-    texts: Sequence[str]
+    pieces: Sequence[bytes]
 
     def too_long(self, what: str) -> ApiError:
         """The refusal of a prompt that is longer than the model reads."""
@@ -58,10 +60,15 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is served: facts of the models by name, and the most alternatives per token."""
+    """What is served: facts of the models by name, the most alternatives per token, and the field for thoughts.
+
+    thoughts_in: "reasoning" or "reasoning_content": thoughts go from the text into this field of a message, as they do
+        where vLLM has a reasoning parser. Empty: they stay in the text.
+    """
 
     models: Mapping[str, ModelFacts]
     max_logprobs: int
+    thoughts_in: str = ""
 
 
 class _Strict(BaseModel):
@@ -88,7 +95,7 @@ class _Message(_Strict):
     content: str | list[Annotated[_TextPart | _ImagePart, Field(discriminator="type")]]
 
 
-_Stop = Annotated[str, Field(max_length=200)]
+_Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class ChatRequest(_Strict):
@@ -275,9 +282,12 @@ def to_request(prompt: Prompt, model: ModelFacts) -> Question:
                 cost += math.ceil(picture.width * picture.height / spec.factor**2)
         messages.append({"role": message.role, "content": content})
     stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
+    limit = chat.max_completion_tokens or chat.max_tokens
+    if limit and limit > model.max_tokens:
+        raise model.too_long(f"{limit} tokens of an answer")
     settings = {
-        "max_new_tokens": chat.max_completion_tokens or chat.max_tokens or MAX_TOKENS,
-        "stop": tuple(s for s in stop if s),
+        "max_new_tokens": limit or MAX_TOKENS,
+        "stop": tuple(stop),
         "evidence_k": max(chat.top_logprobs or 0, 1) if chat.logprobs else 0,
     }
     content = f"{settings} {chat.model_dump_json(include={'messages'})}"
@@ -289,14 +299,25 @@ def to_request(prompt: Prompt, model: ModelFacts) -> Question:
 
 
 def completion(
-    chat: ChatRequest, request: GenerationRequest, prompt: int, generation: Generation, model: ModelFacts
+    chat: ChatRequest,
+    request: GenerationRequest,
+    prompt: int,
+    generation: Generation,
+    model: ModelFacts,
+    thoughts_in: str = "",
 ) -> JSONResponse:
-    """A generation as a chat completion. prompt: tokens of the prompt."""
+    """A generation as a chat completion, with the fields of vLLM's. prompt: tokens of the prompt."""
     stop = next(
         (s for s in request.stop if generation.finish_reason == "stop" and generation.text.endswith(s)), None
     )
     ended = generation.finish_reason == "stop" and stop is None
     answer = len(generation.token_ids) + ended
+    text = generation.text.removesuffix(stop or "")
+    if _is_unfinished(model.pieces[token] for token in generation.token_ids[-4:]):
+        text = text.rstrip(LOST)  # a character that was cut off is no text
+    message: dict[str, str | None] = {"role": "assistant", "content": text, "reasoning": None}
+    if thoughts_in:
+        message |= _split(text, thoughts_in)
     body = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
@@ -305,8 +326,8 @@ def completion(
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": generation.text.removesuffix(stop or "")},
-                "logprobs": {"content": _logprobs(generation.evidence, chat.top_logprobs or 0, model)}
+                "message": message,
+                "logprobs": {"content": _logprobs(generation, chat.top_logprobs or 0, model.pieces)}
                 if generation.evidence
                 else None,
                 "finish_reason": generation.finish_reason,
@@ -318,18 +339,43 @@ def completion(
     return JSONResponse(body)
 
 
-def _logprobs(evidence: Evidence, k: int, model: ModelFacts) -> list[dict]:
-    def entry(text: str, logprob: float) -> dict:
+def _split(text: str, thoughts_in: str) -> dict[str, str | None]:
+    """The fields of a message whose thought is apart from its text. A thought without an end is all there is."""
+    thought, _, rest = text.rpartition("</think>") if "</think>" in text else (text, "", "")
+    return {thoughts_in: thought.partition("<think>")[2] or thought, "content": rest or None}
+
+
+def _is_unfinished(pieces: Iterable[bytes]) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(b"".join(pieces))
+    return bool(decoder.getstate()[0])
+
+
+def _logprobs(generation: Generation, k: int, pieces: Sequence[bytes]) -> list[dict]:
+    """The entries of all tokens, the end token too. The token itself is the first of its alternatives.
+
+    A part of a character has no text. The token that completes the character has all of it.
+    """
+    begun = b""  # of a character
+
+    def entry(token: int, logprob: float) -> dict:
+        text = _text(pieces[token]) or _text(begun + pieces[token])
         return {"token": text, "logprob": max(float(logprob), EXCLUDED), "bytes": list(text.encode())}
 
-    return [
-        entry(text, chosen)
-        | {"top_logprobs": [entry(model.texts[i], p) for i, p in zip(ids[:k], logprobs[:k], strict=True)]}
-        for text, chosen, ids, logprobs in zip(
-            evidence.token_texts,
-            evidence.chosen_logprobs,
-            evidence.top_ids,
-            evidence.top_logprobs,
-            strict=True,
-        )
-    ]
+    entries = []
+    for evidence in filter(None, (generation.evidence, generation.end)):
+        rows = (evidence.token_ids, evidence.chosen_logprobs, evidence.top_ids, evidence.top_logprobs)
+        for token, logprob, ids, logprobs in zip(*rows, strict=True):
+            alternatives = {int(token): logprob} | dict(zip(ids.tolist(), logprobs, strict=True))
+            top = [entry(*alternative) for alternative in islice(alternatives.items(), k)]
+            entries.append(entry(token, logprob) | {"top_logprobs": top})
+            begun = b"" if entries[-1]["token"] else begun + pieces[token]
+    return entries
+
+
+def _text(data: bytes) -> str:
+    """The text of some bytes; "" where they are no whole characters."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return ""

@@ -305,7 +305,8 @@ def create_app(models: Models, setup: Setup) -> Starlette:
             raise
         chat, request = question.chat, question.request
         tokens, generation = await _unless_gone(http, models.submit(question))
-        answer = partial(completion, chat, request, tokens, generation, setup.models[chat.model])
+        model = setup.models[chat.model]
+        answer = partial(completion, chat, request, tokens, generation, model, setup.thoughts_in)
         is_small = len(generation.token_ids) * (chat.top_logprobs or 0) <= SMALL_ANSWER
         return answer() if is_small else await asyncio.to_thread(answer)
 

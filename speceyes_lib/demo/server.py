@@ -7,9 +7,11 @@ Text models are served by `text_server.py` instead, with tools and streams.
 
 /v1/models and /v1/chat/completions with pictures (data URLs), stop strings and up to `--max-logprobs` alternatives
 per token, computed from the real logits. Requests that wait at the same time are answered as one batch; `engine.py`
-decides which. It decodes greedily, and refuses what it does not support instead of ignoring it. It also supports vLLM's
-`stop_reason`, `add_generation_prompt` and `continue_final_message`. It needs no key and listens on this machine only.
-Bodies, pictures and prompts have limits, and an answer that nobody waits for any more is not computed to its end.
+decides which. It decodes greedily, and refuses what it does not support instead of ignoring it. Its replies are like
+those of vLLM: `stop_reason`, an entry for the end token in the log-probabilities, the chosen token first, no text for
+parts of a character, and on request the thoughts in a field of their own. It supports `add_generation_prompt` and
+`continue_final_message`. It needs no key and listens on this machine only. Bodies, pictures and prompts have limits,
+and an answer that nobody waits for any more is not computed to its end.
 
 The models are in this process. Another one, `front.py`, speaks HTTP, so that requests of strangers take no time from
 the models. It ends with this process, however that ends.
@@ -27,15 +29,20 @@ from concurrent.futures import Future
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..models.base import Generation, GenerationRequest
+from ..models.spelling import LOST, vocabulary_bytes
 from ..models.transformers import TransformersBackend
 from ..paths import PACKAGE, resolve
 from .completions import ApiError, ModelFacts, Setup
 from .engine import MAX_BATCH, Engine
 from .front import HOST, listen
 from .text_server import are_text_models, serve_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PORT = 8765
 EMBEDDED = {"draft": "data/demo/models/draft", "agent": "data/demo/models/agent"}
@@ -52,7 +59,7 @@ class ServedModel:
             backend.image_spec,
             max_tokens,
             max_tokens * max(map(len, tokenizer.get_vocab())),
-            [tokenizer.decode([token]) for token in range(backend.vocab_size)],
+            [_piece(tokenizer, token) for token in range(backend.vocab_size)],
         )
         self.engine = Engine(backend, self._measure, max_batch, max_tokens)
 
@@ -64,6 +71,12 @@ class ServedModel:
         if tokens >= self.facts.max_tokens:
             raise self.facts.too_long(f"{tokens} tokens")
         return tokens
+
+
+def _piece(tokenizer: PreTrainedTokenizerBase, token: int) -> bytes:
+    """The bytes of a token, also of one that is a part of a character."""
+    text = tokenizer.decode([token])
+    return vocabulary_bytes(tokenizer.convert_ids_to_tokens(token)) if LOST in text else text.encode()
 
 
 def _outcome(future: Future[tuple[int, Generation]]) -> tuple[int, Generation] | ApiError:
@@ -118,18 +131,19 @@ def serving(
     port: int = 0,
     max_logprobs: int = MAX_LOGPROBS,
     max_batch: int = MAX_BATCH,
+    thoughts_in: str = "",
 ) -> Iterator[str]:
     """Serve models by name in the background (a notebook cell, a test); yields the base URL.
 
-    port: 0 takes a free one. Raises UserError when the port is taken, or a limit is below 1.
+    port: 0 takes a free one. thoughts_in: see `Setup`. Raises UserError when the port is taken, or a limit is below 1.
     """
-    with _front(models, port, max_logprobs, max_batch) as (base_url, _):
+    with _front(models, port, max_logprobs, max_batch, thoughts_in) as (base_url, _):
         yield base_url
 
 
 @contextlib.contextmanager
 def _front(
-    models: Mapping[str, TransformersBackend], port: int, max_logprobs: int, max_batch: int
+    models: Mapping[str, TransformersBackend], port: int, max_logprobs: int, max_batch: int, thoughts_in: str
 ) -> Iterator[tuple[str, subprocess.Popen]]:
     for name, limit in {"max_logprobs": max_logprobs, "max_batch": max_batch}.items():
         if limit < 1:
@@ -151,7 +165,7 @@ def _front(
     far_end.close()
     thread = threading.Thread(target=_answer, args=(pipe, served), name="server", daemon=True)
     try:
-        pipe.send(Setup({name: model.facts for name, model in served.items()}, max_logprobs))
+        pipe.send(Setup({name: model.facts for name, model in served.items()}, max_logprobs, thoughts_in))
         thread.start()
         yield base_url, process
     finally:
@@ -170,6 +184,7 @@ def serve(
     *,
     max_logprobs: int = MAX_LOGPROBS,
     max_batch: int = MAX_BATCH,
+    thoughts_in: str = "",
     dtype: str = "float32",
     device: str = "auto",
 ) -> None:
@@ -180,6 +195,7 @@ def serve(
         port: port on 127.0.0.1; 0 for any free one.
         max_logprobs: alternatives per token at most.
         max_batch: requests per batch at most.
+        thoughts_in: field of a message that gets the thoughts; empty: they stay in the text.
         dtype: dtype of the weights, as torch names it.
         device: "auto", "cpu" or a CUDA device.
 
@@ -197,7 +213,7 @@ def serve(
     }
     for model in models.values():
         model.warm_up()
-    with _front(models, port, max_logprobs, max_batch) as (base_url, process):
+    with _front(models, port, max_logprobs, max_batch, thoughts_in) as (base_url, process):
         print("serving, Ctrl-C ends it; as a config names the models:")
         for name, folder in folders.items():
             print(f"  {base_url}?model={name}&processor={folder}", flush=True)

@@ -68,6 +68,7 @@ class Generation:
     generate_s: this request's share of the clock: seconds of its batch / batch_size.
     evidence: one row per token of `token_ids`, if requested.
     first_texts: the texts of the first token's alternatives, highest first, if evidence was requested.
+    end: evidence of the end token, if one ended the answer of a local model and evidence was requested.
     error: set when this request failed; the other requests of its batch are not affected.
     means: with `error`, the kind of fault where server or memory failed and not this request ("unreachable",
         "out_of_memory"). The sample is done again later.
@@ -81,6 +82,7 @@ class Generation:
     batch_size: int
     evidence: Evidence | None = None
     first_texts: tuple[str, ...] = ()
+    end: Evidence | None = None
     error: Failure | None = None
     means: str = ""
 

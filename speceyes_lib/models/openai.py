@@ -344,7 +344,8 @@ def _read_reply(request: GenerationRequest, reply: Reply) -> Generation:
         text += stop
     evidence, first_texts = None, ()
     if request.evidence_k:
-        evidence, first_texts = read_evidence(reply.choice, text, request.evidence_k, request.stop)
+        is_cut = reply.finish_reason == "length"
+        evidence, first_texts = read_evidence(reply.choice, text, request.evidence_k, request.stop, is_cut)
         n = evidence.n_tokens
     else:
         # servers that send stop_reason count the end token, which is not part of the answer
@@ -366,7 +367,7 @@ def _check_empty(reply: Reply) -> None:
 
 
 def read_evidence(
-    choice: dict, text: str, k: int, stop: Sequence[str] = ()
+    choice: dict, text: str, k: int, stop: Sequence[str] = (), is_cut: bool = False
 ) -> tuple[Evidence, tuple[str, ...]]:
     """Evidence of an answer from the logprobs of a choice, and the texts of its first token's alternatives.
 
@@ -379,7 +380,7 @@ def read_evidence(
     entries = _entries(choice)
     if entries is None:
         raise ValueError("the server returned no logprobs")
-    span, text_of = answer_entries(entries, text, stop)
+    span, text_of = answer_entries(entries, text, stop, is_cut)
     entries = [entries[n] for n in span]
     rows = [_logprobs(entry["top_logprobs"]) for entry in entries]
     if short := [len(row) for row in rows if len(row) < k]:
@@ -407,9 +408,9 @@ def _entries(choice: dict) -> list[dict] | None:
 
 
 def _shown(entry: dict, text_of: Callable[[dict], str]) -> str:
-    """The text of a token for records, also where the server names the vocabulary's entry or a number."""
+    """The text of a token for records, also where the server names the vocabulary's entry, a number or nothing."""
     text = text_of(entry)
-    return text if text and LOST not in text else storable(str(entry["token"]))
+    return text if text and LOST not in text else storable(str(entry["token"])) or LOST
 
 
 def _logprobs(entries: Sequence[dict]) -> np.ndarray:

@@ -24,6 +24,13 @@ _MOVED = sorted(set(range(0x100)) - set(_PLAIN))
 _BYTE_LEVEL = {chr(b): b for b in _PLAIN} | {chr(0x100 + n): b for n, b in enumerate(_MOVED)}
 
 
+def vocabulary_bytes(token: str) -> bytes:
+    """The bytes of a vocabulary's entry: "Ġred", "<0xC3>", or text."""
+    if byte := _BYTE.fullmatch(token):
+        return bytes.fromhex(byte[1])
+    return bytes(_BYTE_LEVEL[c] for c in token) if _BYTE_LEVEL.keys() >= set(token) else token.encode()
+
+
 def _by_text(entry: dict) -> bytes:
     return storable(entry["token"]).encode()
 
@@ -46,7 +53,7 @@ SPELLINGS: tuple[Callable[[dict], bytes], ...] = (_by_bytes, _by_text, _by_byte_
 
 
 def answer_entries(
-    entries: Sequence[dict], text: str, stop: Sequence[str] = ()
+    entries: Sequence[dict], text: str, stop: Sequence[str] = (), is_cut: bool = False
 ) -> tuple[range, Callable[[dict], str]]:
     """Which entries of the log-probabilities are the text, and the function from an entry to its text.
 
@@ -54,6 +61,7 @@ def answer_entries(
         entries: with "token" and perhaps "bytes", of everything that was generated.
         text: of the answer. Blanks are not compared, because servers cut or drop them.
         stop: strings that may have ended it; tokens after them are dropped.
+        is_cut: the answer ended by its limit, so that empty tokens at its end are parts of a character.
 
     Raises:
         ValueError: no part of the entries spells the text, so they are evidence of other tokens.
@@ -72,7 +80,7 @@ def answer_entries(
         after_special = max((n + 1 for n in special if n < end), default=0)
         for begin in dict.fromkeys((0, _after_thought(pieces[:end]), after_special)):
             if (length := _spelled(pieces[begin:end], text, stop)) is not None:
-                begin, end = _with_blanks(pieces, begin, begin + length, text)
+                begin, end = _with_blanks(pieces, begin, begin + length, text, is_cut)
                 return range(begin, end), lambda entry, to=spelling: next(_decoded([to(entry)]))
     spelled = "".join(storable(str(entry["token"])) for entry in entries)
     raise ValueError(
@@ -116,9 +124,9 @@ def _spelled(pieces: Sequence[str], text: str, stop: Sequence[str]) -> int | Non
 
 def _same(pieces: Sequence[str], text: str) -> bool:
     """Whether the pieces spell the text, blanks aside. Lost parts stand for characters that are not ASCII."""
-    rest, at, lost = _squeezed(text), 0, False
+    rest, at, lost = _squeezed(text).replace(LOST, ""), 0, False
     for c in _squeezed("".join(pieces)):
-        if c == LOST and rest[at : at + 1] != LOST:
+        if c == LOST:
             lost = True
             continue
         while lost and at < len(rest) and rest[at] != c and not rest[at].isascii():
@@ -133,15 +141,19 @@ def _squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def _with_blanks(pieces: Sequence[str], begin: int, end: int, text: str) -> tuple[int, int]:
+def _with_blanks(pieces: Sequence[str], begin: int, end: int, text: str, is_cut: bool) -> tuple[int, int]:
     """The range without blank pieces that the text lacks at its ends, and with those that it has.
 
-    An empty piece before a character that is not ASCII is a part of it; before others it is no text.
+    An empty piece before a character that is not ASCII, or at the end of a cut answer, is a part of a character;
+    others are no text.
     """
     while begin < end and (not pieces[begin] or (pieces[begin].isspace() and not text[:1].isspace())):
-        if not pieces[begin] and not "".join(pieces[begin:end])[:1].isascii():
+        begins = text[:1] if text[:1] == LOST else "".join(pieces[begin:end])[:1]
+        if not pieces[begin] and not begins.isascii():
             break
         begin += 1
     while end < len(pieces) and pieces[end].isspace() and text[-1:].isspace():
+        end += 1
+    while is_cut and end < len(pieces) and not pieces[end]:
         end += 1
     return begin, end

@@ -212,18 +212,24 @@ class TransformersBackend:
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)
         generations = []
         for i, (request, row, (tokens, ended)) in enumerate(zip(requests, rows, decoded, strict=True)):
-            evidence, first_texts = None, ()
+            evidence, first_texts, end = None, (), None
             if recorder:
-                ids, logprobs = top_ids[: len(tokens), i], top_logprobs[: len(tokens), i]
+                n = len(tokens)
+                ids, logprobs = top_ids[:n, i], top_logprobs[:n, i]
                 texts = tuple(map(self._token_text, tokens))
                 # greedy: the chosen token is the highest
                 within = layers[i] and layers[i].of_tokens(range(len(tokens)))
                 evidence = Evidence(tokens, texts, logprobs[:, 0], ids, logprobs, within)
                 first_texts = tuple(map(self._token_text, top_ids[0, i].tolist()))
+                if ended and not (stopped and tokens and stopped(tokens)):
+                    ids, logprobs = top_ids[n : n + 1, i], top_logprobs[n : n + 1, i]
+                    end = Evidence(
+                        ids[:, 0], (self._token_text(int(ids[0, 0])),), logprobs[:, 0], ids, logprobs
+                    )
             text = _cut(self.decode(tokens), request.stop)
             reason = "stop" if ended else "length"
             generations.append(
-                Generation(request.id, text, tuple(tokens), reason, 0.0, 1, evidence, first_texts)
+                Generation(request.id, text, tuple(tokens), reason, 0.0, 1, evidence, first_texts, end)
             )
             if row.kept is not None:
                 self._keep(row, i, tokens, inputs)

@@ -108,6 +108,12 @@ def parser() -> argparse.ArgumentParser:
     arg("--port", "default: 8765; 0: any free one", type=_whole(0, 65_535), default=8765, metavar="N")
     arg("--max-logprobs", "largest number of alternatives per token", type=_whole(1), metavar="N")
     arg("--max-batch", "largest number of requests in a batch", type=_whole(1), metavar="N")
+    arg(
+        "--thoughts-in",
+        "move the thoughts of answers into this field, as a reasoning parser of vLLM does",
+        choices=("reasoning", "reasoning_content"),
+        default="",
+    )
     arg("--dtype", "as models.dtype of a config (default: float32)", default="float32")
     arg("--device", "as models.device of a config (default: auto)", default="auto")
 
@@ -327,7 +333,8 @@ def run(given: argparse.Namespace) -> int:
 
             limits = {"max_logprobs": given.max_logprobs, "max_batch": given.max_batch}
             limits = {name: value for name, value in limits.items() if value is not None}
-            serve(given.model, given.port, dtype=given.dtype, device=given.device, **limits)
+            settings = {"dtype": given.dtype, "device": given.device, "thoughts_in": given.thoughts_in}
+            serve(given.model, given.port, **settings, **limits)
         case "import":
             return _import(given)
         case "add-score":

@@ -114,7 +114,7 @@ def test_waiting_turns_are_given_to_the_cheapest_and_a_caller_who_left_gets_none
 
 
 def test_a_reading_process_that_was_killed_is_replaced():
-    setup = Setup({"draft": ModelFacts(ToyModel.image_spec, 500, 1500, ("a", "yes"))}, 5)
+    setup = Setup({"draft": ModelFacts(ToyModel.image_spec, 500, 1500, (b"a", b"yes"))}, 5)
     body = bodies(1)[0]
 
     async def go() -> int:

@@ -70,12 +70,13 @@ def test_a_completion_holds_the_text_the_real_logprobs_and_the_tokens_used(base_
     (alone,) = tiny_draft.generate([GenerationRequest("x", local, 20, evidence_k=128)])
     assert status == 200
     choice = answer["choices"][0]
-    assert choice["message"] == {"role": "assistant", "content": alone.text}
+    assert choice["message"] == {"role": "assistant", "content": alone.text, "reasoning": None}
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", None)
     entries = choice["logprobs"]["content"]
-    assert [e["token"] for e in entries] == list(alone.evidence.token_texts)
+    assert [e["token"] for e in entries] == [*alone.evidence.token_texts, "<|im_end|>"]
     sent = np.array([[a["logprob"] for a in e["top_logprobs"]] for e in entries], np.float32)
-    np.testing.assert_array_equal(sent, alone.evidence.top_logprobs)
+    np.testing.assert_array_equal(sent[:-1], alone.evidence.top_logprobs)
+    np.testing.assert_array_equal(sent[-1:], alone.end.top_logprobs)
     prompt = len(tiny_draft.prepared_row(GenerationRequest("x", local, 20)).ids)
     n = len(alone.token_ids) + 1  # the end token was generated too
     assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": n, "total_tokens": prompt + n}
