@@ -1,6 +1,7 @@
 """Real vLLM servers on this machine's CPU, started by the commands that `speceyes serve-commands` prints.
 
 vLLM pins another torch, so it lives in an environment of its own, which SPECEYES_VLLM names (`make vllm-check`).
+`python tests/worlds/real_vllm.py ENVIRONMENT` makes torchvision importable there (see `mend`).
 """
 
 from __future__ import annotations
@@ -10,24 +11,52 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from speceyes_lib.workflow.vllm_commands import Server
 
-STARTS_WITHIN_S = 900
+STARTS_WITHIN_S = 1800
 # What a CPU needs beside the printed options: the numbers of the local run, and no compilation
 ON_A_CPU = ("--dtype", "float32", "--enforce-eager", "--max-model-len", "2048")
 VARIABLES = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
+    # else the first request for log-probabilities waits for a C++ compiler, and its time-out ends the engine
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
+    "VLLM_ENGINE_READY_TIMEOUT_S": "1800",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+# Declares what torchvision's compiled part would: its CUDA build cannot load that beside a CPU build of torch
+OPERATORS = """\
+import torch
+_library = torch.library.Library("torchvision", "DEF")
+for _name in ("nms", "qnms"):
+    _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+
+
+def mend(environment: Path) -> bool:
+    """Whether torchvision had to be mended: it is of another build than torch, as PyPI alone has it.
+
+    Pictures are resized and normalised without its compiled operators, so their names are enough.
+    """
+    (packages,) = (environment / "lib").glob("python3*/site-packages")
+    builds = [next(packages.glob(f"{name}-*.dist-info")).name for name in ("torch", "torchvision")]
+    init = packages / "torchvision" / "__init__.py"
+    text = init.read_text("utf-8")
+    if len({"+cpu" in build for build in builds}) == 1 or text.startswith(OPERATORS):
+        return False
+    init.write_text(OPERATORS + text, "utf-8")
+    return True
 
 
 def python() -> Path:
@@ -42,6 +71,7 @@ def why_not() -> str:
     return "" if versions() else f"{python()} cannot import vllm: see its pip's output"
 
 
+@cache
 def versions() -> str:
     """The versions of what computes in vLLM's environment; "" where vLLM cannot be imported."""
     program = (
@@ -92,3 +122,8 @@ def _wait_for(server: Server, process: subprocess.Popen, log: Path) -> None:
             return
         time.sleep(1)
     raise RuntimeError(f"the {server.role}'s server did not start:\n{log.read_text(errors='ignore')[-3000:]}")
+
+
+if __name__ == "__main__":
+    if mend(Path(sys.argv[1])):
+        print("torchvision is another build than torch: its operators are declared without their code")
