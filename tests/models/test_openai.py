@@ -176,6 +176,14 @@ def test_a_server_that_returns_the_requested_alternatives_passes(draft):
     assert draft.info()["alternatives"] == draft.vocab_size == 64
 
 
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_an_answer_whose_text_went_to_its_thoughts_is_refused(tiny_draft, scene_samples, field):
+    with serving({"draft": tiny_draft}, thoughts_in=field) as url:
+        backend = ServerBackend(f"{url}?model=draft&processor={MODELS / 'draft'}")
+        (got,) = backend.generate(requests_for(scene_samples[:1], tiny_draft, max_new_tokens=20))
+    assert f"{field} holds" in got.error.message
+
+
 def test_too_few_alternatives_are_refused_with_the_remedies(tiny_draft):
     with serving({"draft": tiny_draft}, max_logprobs=20) as url:
         backend = ServerBackend(f"{url}?model=draft&processor={MODELS / 'draft'}")
