@@ -38,6 +38,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import UserError
 from ..models.base import Generation
+from ..runs.processes import end_with_parent
 from .completions import ApiError, Question, Setup, completion, to_prompt, to_request
 from .engine import Line
 
@@ -106,8 +107,7 @@ def _begin_reading(setup: Setup) -> None:
     global _setup
     _setup = setup
     os.nice(READER_NICE)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(0)), daemon=True).start()
+    end_with_parent()
 
 
 def _read(body: bytes) -> Question:

@@ -24,6 +24,7 @@ from ..demo import scenes
 from ..errors import UserError, nearest
 from ..models.transformers import TransformersBackend
 from ..paths import resolve, shown
+from ..runs.processes import end_with_parent
 from . import grpo
 from .evaluation import held_out_samples
 from .grpo import Settings
@@ -81,7 +82,7 @@ def train_arms(
             changed = replace(changed, steps=min(changed.steps, settings.steps))
             jobs.append((first, home / f"{arm}-{seed}", changed, held_out))
     # fresh processes: torch's threads and generators are theirs alone
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent) as pool:
         for done in as_completed([pool.submit(_one, *job) for job in jobs]):
             report(f"finished {shown(done.result())}")
     return [out for _, out, changed, _ in jobs if changed is not None]
