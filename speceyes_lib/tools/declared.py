@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -87,8 +87,8 @@ class Tool:
         effect: None: unknown, so it is never executed in advance.
         run: (arguments, workspace) -> text. Blocking. Raises ToolError with a sentence for the model.
         where: "process" for what may run long or cannot be trusted to end. `run` is then a function of a module's top
-            level, gets the resources named by `resources`, and is killed when the call is cancelled. "thread" for the
-            rest, which is short.
+            level, gets the resources named by `resources`, and is killed when the call is cancelled. "loop" if `run` is
+            a coroutine function, which is cancelled with the call. "thread" for the rest, which is short.
         warm_up: (workspace, arguments or None) does in advance what helps any call, or any with these arguments: parse
             the file, start a process. It changes no result. None where nothing helps.
         lifetime_s: how long a result stays valid. None: until something is written that it may depend on.
@@ -103,8 +103,8 @@ class Tool:
     description: str
     arguments: type[BaseModel]
     effect: Effect | None
-    run: Callable[[Any, Workspace], str]
-    where: Literal["thread", "process"] = "thread"
+    run: Callable[[Any, Workspace], str | Awaitable[str]]
+    where: Literal["thread", "process", "loop"] = "thread"
     warm_up: Callable[[Workspace, Any], object] | None = None
     lifetime_s: float | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
@@ -276,6 +276,8 @@ class Toolbox:
         """The text of a call, where the tool runs. Raises whatever the tool raises."""
         if tool.where == "process":
             return await in_worker(tool.run, call.checked, workspace.only(tool.resources))
+        if tool.where == "loop":
+            return str(await tool.run(call.checked, workspace))
         return str(await in_thread(tool.run, call.checked, workspace))
 
     async def warm_up(self, name: str, workspace: Workspace, call: Call | None = None) -> bool:
