@@ -769,7 +769,7 @@ class ToolStudyParams(ToolRunsParams):
     tasks: Count = field(4, "test tasks of each level")
     levels: list[int] = field([1, 2, 3], "levels of the tasks", min_length=1)
     profiles: Annotated[list[str], _known("profile", TOOL_PROFILES)] = field(
-        list(TOOL_PROFILES), "5, 36, 50 and 60 % tools"
+        list(TOOL_PROFILES), "waits of 5, 36, 50 and 60 % of the time, besides what tools take"
     )
     validation: Count = field(10, "validation tasks of each level, which choose the threshold")
     scenes: int = field(4, "tasks with a picture to look at, for the gate inside vision_analyze", ge=0)
@@ -786,6 +786,18 @@ class ToolStudyParams(ToolRunsParams):
     def recorded(self) -> dict[str, Any]:
         """The parameters that the records depend on. Profiles may be added to a study later."""
         return self.model_dump(exclude={"run", "path", "run_here", "profiles", "bootstrap"})
+
+
+class ToolLosslessParams(Params):
+    """`speceyes tools lossless`: no speculation against every arm that is lossless, all on the same tasks."""
+
+    run: Run = "tools_lossless"
+    split: Literal["validation", "test"] = field("validation", "whose tasks")
+    tasks: Count = field(40, "tasks of each level")
+    levels: list[int] = field([1, 2, 3], "levels of the tasks", min_length=1)
+    threshold: float = field(9.3, "of the gate, as the recorded study chose it")
+    tokens_per_s: float = field(1000.0, "pace of the actor, so that guesses come before its call", gt=0)
+    guess_tokens_per_s: float = field(4000.0, "pace of the speculator", gt=0)
 
 
 class ToolExplorerParams(ToolRunsParams):

@@ -144,8 +144,11 @@ def parser() -> argparse.ArgumentParser:
     arg("--draft-name", "the small model's name in file names", metavar="NAME")
 
     arg = add("tools", "run tasks with tools while a speculator makes the calls of the actor in advance")
-    what = "run: one example step by step, or a batch; study: the embedded study, with --set its parameters"
-    arg("action", what, choices=("run", "study"))
+    what = (
+        "run: one example step by step, or a batch; study: the embedded study; lossless: whether arms leave every "
+        "message as it is. --set gives the parameters of the last two"
+    )
+    arg("action", what, choices=("run", "study", "lossless"))
     arg("example", "folder of one task (default: the first of the level)", nargs="?", metavar="EXAMPLE")
     arg("--batch", "run all examples of a level", action="store_true")
     arg("--level", "1, 2 or 3 (default: 1)", type=int, choices=(1, 2, 3), default=1)
@@ -160,6 +163,7 @@ def parser() -> argparse.ArgumentParser:
     )
     arg("--models", "default: served if environment variables name servers", choices=("served", "embedded"))
     arg("--form", "how served models call tools", choices=("native", "hermes"), default="native")
+    arg("--mcp", "file that names MCP servers, whose tools served models get too", metavar="FILE")
     arg("--pictures", "send the pictures that a question names to served models", action="store_true")
     arg("--arms", "ways to run, such as baseline exact original", nargs="+", default=[], metavar="ARM")
     arg("--set", "a setting, such as strategy=jaccard", action="append", default=[], metavar="NAME=VALUE")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from ..tool_speculation.records import TaskRun
 from ..tool_speculation.run import ToolSetup, assignment_of, run_batch, run_task
 from ..tool_speculation.served import served_pair, settings_of
 from ..tool_speculation.settings import SpeculationSettings, comparison_arms
-from ..tools.declared import SAFE, Toolbox
+from ..tools.declared import SAFE, Tool, Toolbox
+from ..tools.mcp_servers import UNDECLARED, mcp_tools, read_mcp_config
 
 EMBEDDED = {"actor": "data/demo/models/tools_actor", "speculator": "data/demo/models/tools_speculator"}
 # variables that say that models behind servers are meant
@@ -43,31 +45,62 @@ def run_tools(given: argparse.Namespace) -> int:
     served = given.models == "served" or (given.models is None and any(map(os.environ.get, SERVED)))
     arms = arms_of(given, os.environ)
     tasks = tasks_of(given)
-    setup = _setup(given, served)
-    if given.batch:
-        return asyncio.run(_batch(given, tasks, setup, arms))
-    if len(arms) > 1:
+    if len(arms) > 1 and not given.batch:
         raise ConfigError("--arms: one example is run under one arm; give one, or use --batch")
-    return asyncio.run(_single(tasks[0], setup, *arms.popitem()))
+    if given.mcp and not served:
+        raise ConfigError("--mcp: the embedded models know their own tools alone; name servers of models")
+    servers = read_mcp_config(possible(given.mcp)) if given.mcp else {}
+
+    async def run() -> int:
+        async with mcp_tools(servers) as tools:
+            setup = _setup(given, served)
+            if tools:
+                _print([_tool_line(tool) for tool in tools])
+                setup = replace(setup, toolbox=_with_tools(setup.toolbox, tools))
+            if given.batch:
+                return await _batch(given, tasks, setup, arms)
+            return await _single(tasks[0], setup, *arms.popitem())
+
+    return asyncio.run(run())
+
+
+def _with_tools(toolbox: Toolbox, tools: list[Tool]) -> Toolbox:
+    try:
+        return Toolbox([*toolbox.tools.values(), *tools])
+    except ValueError as error:
+        raise ConfigError(f"--mcp: {error}; give a server a prefix for its tools") from None
+
+
+def _tool_line(tool: Tool) -> str:
+    return f"MCP tool {tool.name}: {(tool.effect or UNDECLARED).replace('_', ' ')}"
 
 
 def run_tool_study(given: argparse.Namespace) -> int:
-    """Carry out `speceyes tools study`; returns the exit code.
+    """Carry out `speceyes tools study` and `speceyes tools lossless`; returns the exit code.
 
     Raises:
         UserError: a mistake of the user's.
     """
-    from ..params import ToolStudyParams
-    from .tool_study import run_study
+    from ..params import ToolLosslessParams, ToolStudyParams
 
+    lossless = given.action == "lossless"
+    kind = ToolLosslessParams if lossless else ToolStudyParams
     unused = ("example", "batch", "end", "max", "output", "tasks", "models", "arms", "allow", "start")
-    unused += ("pictures",)
+    unused += ("pictures", "mcp")
     if named := [name for name in unused if getattr(given, name)]:
         raise ConfigError(
-            f"tools study has no {', '.join(named)}; its parameters are given by --set, such as --set tasks=2: "
-            f"{', '.join(ToolStudyParams.shown)}"
+            f"tools {given.action} has no {', '.join(named)}; its parameters are given by --set, such as "
+            f"--set tasks=2: {', '.join(kind.shown or kind.model_fields)}"
         )
-    params = build(ToolStudyParams, dict(_setting(text) for text in given.set), "parameters of the study")
+    params = build(kind, dict(_setting(text) for text in given.set), f"parameters of tools {given.action}")
+    if lossless:
+        from .tool_lossless import run_lossless
+
+        counts = run_lossless(params, report=lambda line: _print([line]))
+        _print(["", *(count.line() for count in counts)])
+        return 0 if all(count.lossless for count in counts) else 1
+    from .tool_study import run_study
+
     folder = run_study(params, report=lambda line: _print([line]))
     _print(
         [

@@ -89,6 +89,8 @@ def test_the_baseline_and_several_arms(server, tasks, tmp_path, capsys, monkeypa
         (["--set", "strategy=fuzzy"], "strategy"),
         (["--set", "look_ahed=2"], "did you mean 'look_ahead'"),
         (["--set", "strategy"], "NAME=VALUE"),
+        (["--mcp", "no-such-file.json"], "no file of MCP servers"),
+        (["--mcp", "no-such-file.json", "--models", "embedded"], "name servers of models"),
         (["--arms", "original", "--set", "guesses=2"], "original"),
     ],
 )
