@@ -769,7 +769,7 @@ class ToolStudyParams(ToolRunsParams):
     tasks: Count = field(4, "test tasks of each level")
     levels: list[int] = field([1, 2, 3], "levels of the tasks", min_length=1)
     profiles: Annotated[list[str], _known("profile", TOOL_PROFILES)] = field(
-        list(TOOL_PROFILES), "waits of 5, 36, 50 and 60 % of the time, besides what tools take"
+        list(TOOL_PROFILES), "waits of 5, 36, 50, 60 %"
     )
     validation: Count = field(10, "validation tasks of each level, which choose the threshold")
     scenes: int = field(4, "tasks with a picture to look at, for the gate inside vision_analyze", ge=0)

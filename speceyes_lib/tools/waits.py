@@ -1,7 +1,8 @@
 """Waits that stand for servers far away: drawn per call from a seeded table, and so equal in every arm.
 
-A profile is the share of its time that an agent without speculation spends in tools. The wait of a call depends only on
-the profile, the seed and the canonical call.
+A profile is the share of its time that an agent without speculation waits, for tools that take no time themselves. What
+they take comes on top, so the measured share of tools is larger. The wait of a call depends only on the profile, the
+seed and the canonical call.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Waits:
 
 
 def waits_of(profile: str, think_s: float, waiting_share: float, seed: int = 0) -> Waits:
-    """The waits with which tools take the profile's share of the time of a run without speculation.
+    """The waits that are the profile's share of the time of a run without speculation, if tools take none.
 
     Args:
         profile: of `PROFILES`.
