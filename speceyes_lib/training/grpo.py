@@ -97,7 +97,7 @@ class Settings:
     variant: Variant = "strict"
     tool_bonus: float = RECIPE_WEIGHTS.tool
     divide_by_std: bool = True
-    learning_rate: float = 4e-5
+    learning_rate: float = 6e-5
     warm_up: int = 5
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01

@@ -36,7 +36,7 @@ HELD_OUT = "held_out.csv"
 ARMS: dict[str, dict[str, Any]] = {
     "bonus": {},
     "no_bonus": {"tool_bonus": 0.0},
-    "rate_too_high": {"learning_rate": 4e-4, "warm_up": 0, "betas": (0.9, 0.95), "steps": 16},
+    "rate_too_high": {"learning_rate": 6e-4, "warm_up": 0, "betas": (0.9, 0.95), "steps": 16},
 }
 DEFAULTS = Settings()
 AT_ONCE = 64  # trajectories of a measurement that are played together

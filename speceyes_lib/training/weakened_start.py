@@ -29,7 +29,7 @@ RECIPE = Recipe(
 )
 ZOOM_SHARE = 0.25  # of the worse teacher's dialogues, whatever the picture
 SLOPPY_SHARE = 0.6  # of its boxes
-COLD_SHARE = 0.8  # of the fine-tuned weights in the mean
+COLD_SHARE = 0.6  # of the fine-tuned weights in the mean
 
 
 def weaken(
