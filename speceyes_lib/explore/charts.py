@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -38,6 +40,50 @@ def confidence_at(place: float) -> float:
     return float(expit(place))
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Where thresholds are drawn: by log-odds where all scores lie within 0 and 1, otherwise as they are.
+
+    `lowest` accepts every draft, and `highest` none.
+    """
+
+    lowest: float = 0.0
+    highest: float = 1.0
+    shares: bool = True
+
+    @classmethod
+    def of(cls, score: np.ndarray) -> Self:
+        """The scale of scores [n]; NaN: no score."""
+        known = score[np.isfinite(score)]
+        if not len(known) or (known.min() >= 0 and known.max() <= 1):
+            return cls()
+        return cls(float(known.min()) - 1.0, float(rejecting_threshold(known.max())), shares=False)
+
+    def place(self, score: np.ndarray | float) -> np.ndarray:
+        """Where scores are drawn."""
+        return log_odds(score) if self.shares else np.asarray(score, dtype=float)
+
+    def back(self, place: float) -> float:
+        """The score drawn at a place."""
+        return confidence_at(place) if self.shares else float(place)
+
+    def edges(self, score: np.ndarray) -> np.ndarray:
+        """Edges of the bins of a histogram, evenly far apart as they are drawn."""
+        if self.shares:
+            return confidence_bins(pd.Series(score), BINS)
+        low = self.lowest + 1.0
+        return np.linspace(low, self.highest if self.highest > low else low + 1.0, BINS + 1)
+
+    def axis(self, score: str, low: float, high: float) -> dict:
+        """The axis of a chart over this scale."""
+        if not self.shares:
+            return _axis([low, high], score) | {"low": low, "high": high}
+        ticks = [
+            {"at": float(log_odds(t)), "label": f"{t:g}"[1:]} for t in TICKS if low <= log_odds(t) <= high
+        ]
+        return {"low": low, "high": high, "label": f"confidence ({score}), log-odds scale", "ticks": ticks}
+
+
 def distribution(part: ReplayData, view: GateView) -> dict:
     """Chart: the drafts that reach the gate, right ones upwards, wrong ones downwards, over log-odds of confidence.
 
@@ -45,9 +91,10 @@ def distribution(part: ReplayData, view: GateView) -> dict:
     """
     score = part.score(view.score, view.k, view.slope)
     known = gated_mask(part, view.router) & np.isfinite(score)
-    edges = confidence_bins(pd.Series(score[known]), BINS)
-    bounds = [0.0, *map(float, edges[1:-1]), 1.0]  # the outer bins hold what lies beyond them
-    places = log_odds(edges).tolist()
+    scale = Scale.of(score)
+    edges = scale.edges(score[known])
+    bounds = [scale.lowest, *map(float, edges[1:-1]), scale.highest]  # the outer bins hold what lies beyond
+    places = scale.place(edges).tolist()
     bars, legend, highest = [], [], 0.0
     for name, is_right, color, sign in (("right", True, RIGHT, 1), ("wrong", False, WRONG, -1)):
         values = score[known & (part.draft_right == is_right)]
@@ -64,17 +111,15 @@ def distribution(part: ReplayData, view: GateView) -> dict:
     low, high = places[0], places[-1]
     step = _nice_step(highest)
     y = np.arange(-math.ceil(highest / step), math.ceil(highest / step) + 1) * step
-    x = [{"at": float(log_odds(t)), "label": f"{t:g}"[1:]} for t in TICKS if low <= log_odds(t) <= high]
-    x_label = f"confidence ({view.score}), log-odds scale"
     y_ticks = [{"at": float(t), "label": f"{abs(t):g}"} for t in y]
     ghost = {}
     if view.pin and view.pin.score == view.score:  # another score has another axis
-        at = min(max(float(log_odds(view.pin.threshold)), low), high)
+        at = min(max(float(scale.place(view.pin.threshold)), low), high)
         ghost = {"ghost": {"at": at, "label": f"pinned {view.pin.threshold:.4f}"}}
     y_axis = {"low": float(y[0]), "high": float(y[-1]), "label": "% of wrong | % of right", "ticks": y_ticks}
     return SIZE | {
         "title": f"Drafts that reach the gate (n={int(known.sum())})",
-        "x": {"low": low, "high": high, "label": x_label, "ticks": x},
+        "x": scale.axis(view.score, low, high),
         "y": y_axis,
         "bars": bars,
         "legend": legend,
@@ -97,7 +142,7 @@ def stepped(part: ReplayData, view: GateView, steps: int) -> float:
     if steps > 0:
         above = stops[stops > view.threshold]
         return float(above[min(steps, len(above)) - 1]) if len(above) else view.threshold
-    below = np.append(0.0, stops[stops < view.threshold])
+    below = np.append(Scale.of(score).lowest, stops[stops < view.threshold])
     return float(below[max(len(below) + steps, 0)])
 
 
@@ -106,24 +151,30 @@ def trade_off(
 ) -> dict:
     """Chart: accuracy over speedup (over coverage, where the run has no times) as the threshold moves.
 
+    Where the agent's answers are not recorded, so that no accuracy is known: the selective risk over coverage.
+
     `pinned` is the curve of a pinned setting, where it is another one, and `ring` the point of that setting.
     """
 
     def points(curve: pd.DataFrame) -> np.ndarray:
         along = curve["speedup"] if timed else 100.0 * curve["coverage"]
-        return np.column_stack([along, curve["accuracy_pct"]])
+        level = 100.0 * curve["selective_risk"] if drafts_alone else curve["accuracy_pct"]
+        return np.column_stack([along, level])[level.notna()]
 
-    timed = curve["speedup"].notna().all()
-    if pinned is not None and timed != pinned["speedup"].notna().all():
-        pinned = ring = None  # the other run's axis is another one
+    drafts_alone, timed = of_drafts(curve), is_timed(curve)
+    n, agent = int(curve["n"].iloc[0]), float(curve["baseline_accuracy_pct"].iloc[0])
+    curve = curve[curve["selective_risk"].notna()].reset_index(drop=True) if drafts_alone else curve
+    if pinned is not None and (drafts_alone, timed) != (of_drafts(pinned), is_timed(pinned)):
+        pinned = ring = None  # the other run's axes are others
     along, accuracy = points(curve).T
-    agent, color = float(curve["baseline_accuracy_pct"].iloc[0]), METHOD_COLORS["speceyes_min"]
+    what = "wrong among the accepted" if drafts_alone else "accuracy"
+    color = METHOD_COLORS["speceyes_min"]
     dots = [
         {
             "x": float(along[i]),
             "y": float(accuracy[i]),
             "color": color,
-            "title": f"threshold {curve['threshold'][i]:.4f}: accuracy {accuracy[i]:.1f} %, "
+            "title": f"threshold {curve['threshold'][i]:.4f}: {what} {accuracy[i]:.1f} %, "
             + (f"{along[i]:.2f}x" if timed else f"{along[i]:.0f} % accepted"),
             "id": {"threshold": float(curve["threshold"][i])},
         }
@@ -133,6 +184,7 @@ def trade_off(
     others = ghost if ring is None else np.vstack([ghost, ring])
     levels = [*accuracy, *others[:, 1], *([] if math.isnan(agent) else [agent])]
     label = "predicted speedup over the agent alone" if timed else "accepted, %"
+    levels = levels or [0.0]  # no draft reaches the gate
     x = _axis([*along, *others[:, 0], 1.0 if timed else 0.0], label, "x" if timed else "")
     lines = [{"points": points(curve).tolist(), "color": color}]
     legend = [{"label": "by threshold", "color": color}]
@@ -144,14 +196,24 @@ def trade_off(
         lines.insert(0, {"points": level, "color": alone, "dash": "5 4", "width": 1})
         legend.append({"label": "agent alone", "color": alone})
     return SIZE | {
-        "title": f"Accuracy over {'speedup' if timed else 'coverage'} (n={int(curve['n'].iloc[0])})",
+        "title": f"{what.capitalize()} over {'speedup' if timed else 'coverage'} (n={n})",
         "x": x,
-        "y": _axis(levels, "accuracy, %"),
+        "y": _axis(levels, f"{what}, %"),
         "lines": lines,
         "dots": dots,
         "legend": legend,
         **({} if ring is None else {"ring": list(ring)}),
     }
+
+
+def of_drafts(curve: pd.DataFrame) -> bool:
+    """Whether a curve of `Gating.curve_of` has no accuracies to draw a line of."""
+    return int(curve["accuracy_pct"].notna().sum()) < 2
+
+
+def is_timed(curve: pd.DataFrame) -> bool:
+    """Whether a curve has predicted speedups."""
+    return bool(curve["speedup"].notna().all())
 
 
 def _axis(values: Sequence[float], label: str, unit: str = "") -> dict:

@@ -43,24 +43,26 @@ def beside(decided: pd.DataFrame, pinned: pd.DataFrame) -> pd.DataFrame:
 class Comparison:
     """The present setting less the pinned one, on the samples that both have. Intervals are linearised.
 
-    `accuracy` and `coverage` are McNemar tests. `risk_pp` is the difference of the shares of wrong drafts among the
-    accepted ones. `faster` is the pinned setting's predicted seconds over the present ones.
+    `accuracy` and `coverage` are McNemar tests; accuracy is None where a setting lacks answers. `risk_pp` is the
+    difference of the shares of wrong drafts among the accepted ones. `faster` is the pinned setting's predicted seconds
+    over the present ones.
     """
 
     n: int
-    accuracy: PairedTest
+    accuracy: PairedTest | None
     coverage: PairedTest
     risk_pp: Estimate
     faster: Estimate
     flips: dict[str, int]
 
 
-def compare(both: pd.DataFrame, pinned: pd.DataFrame) -> Comparison:
+def compare(both: pd.DataFrame, pinned: pd.DataFrame, complete: bool = True) -> Comparison:
     """The comparison of a setting with the pinned one.
 
     Args:
         both: of `beside`.
         pinned: the pinned setting's decisions.
+        complete: both settings have all answers that they need; otherwise accuracy and seconds are not compared.
     """
     both = both[both["there"] != ""]
     other = pinned.set_index("id").loc[both["id"]]
@@ -73,11 +75,14 @@ def compare(both: pd.DataFrame, pinned: pd.DataFrame) -> Comparison:
     wrong, wrong_there = (~frame["draft_right"].fillna(False).to_numpy(dtype=bool) for frame in (both, other))
     seconds, seconds_there = both["wall_s"].to_numpy(), other["wall_s"].to_numpy()
     timed = np.isfinite(seconds) & np.isfinite(seconds_there)
+    timed &= complete
     faster = linearised_ratio(seconds_there[timed], seconds[timed], groups[timed])
     risks = (accepted * wrong, accepted), (accepted_there * wrong_there, accepted_there)
     return Comparison(
         n=len(both),
-        accuracy=paired_test(right.to_numpy(), right_there.to_numpy(), groups[known], None),
+        accuracy=paired_test(right.to_numpy(), right_there.to_numpy(), groups[known], None)
+        if complete
+        else None,
         coverage=paired_test(accepted > 0, accepted_there > 0, groups, None),
         risk_pp=linearised_difference(*risks, groups).times_100("pp"),
         faster=Estimate(faster.value, faster.low, faster.high, faster.n, "x", faster.method),

@@ -129,8 +129,9 @@ def explained_figure(gating: Gating, view: GateView) -> Figure:
     decided = gating.decided(view)
     confidence = float(decided.loc[decided["id"] == view.sample, "confidence"].iloc[0])
     chart = charts.distribution(gating.part(view.task, view.protocol), replace(view, sample=""))
-    dot = [float(charts.log_odds(confidence)), 0.0] if np.isfinite(confidence) else None
-    return charts.figure([chart], [float(charts.log_odds(view.threshold))], [dot])
+    scale = gating.scale(view)
+    dot = [float(scale.place(confidence)), 0.0] if np.isfinite(confidence) else None
+    return charts.figure([chart], [float(scale.place(view.threshold))], [dot])
 
 
 class Explained(w.VBox):

@@ -33,6 +33,7 @@ from ..report.sample_page import SampleView, sample_view, short_id
 from ..runs import recorded_run
 from ..runs.arms import DRAFT_STAGE, ROUTERS
 from ..stats.intervals import LEVEL, z_value
+from . import links
 from .browser_parts import STATIC
 from .explain import MEANS, answers_of, commit_of, origin
 from .gating import Gating
@@ -86,16 +87,13 @@ def own_view(gating: Gating) -> GateView:
     router = config.get("router", usual.router)
     score = score if score in scores else scores[0]
     stored = data.k_stored or data.recorded_k or usual.k
-    confidence = data.extra.get(score, np.zeros(0))
-    known = confidence[np.isfinite(confidence)]
-    on_another_scale = bool(len(known) and ((known < 0) | (known > 1)).any())
-    return GateView(
+    view = GateView(
         score=score,
         k=min(config.get("k") or usual.k, stored) if data.k_stored else stored,
         slope=config.get("slope") or (usual.slope if data.k_stored else data.recorded_slope or usual.slope),
         router=router if router in routers else routers[0],
-        threshold=gating.own_threshold(float(np.median(known)) if on_another_scale else usual.threshold),
     )
+    return replace(view, threshold=gating.own_threshold(usual.threshold, view))
 
 
 def write_gate_page(gating: Gating, view: GateView, path: Path, other: float | None = None) -> list[str]:
@@ -167,6 +165,7 @@ def page_data(gating: Gating, view: GateView, other: float | None = None) -> dic
             "sample": view.sample,
         },
         "operatingPoint": view.threshold,
+        "setting": links.setting_of(view),
         "tasks": [
             {"label": label, "value": value, "members": [in_task(t, value) for t in part.task_names]}
             for label, value in options
@@ -191,7 +190,12 @@ def page_data(gating: Gating, view: GateView, other: float | None = None) -> dic
         "means": MEANS,
         "details": details,
         "pictures": pictures,
-        "notes": [*gating.notes(), *_lacks(part, refused), *notes],
+        "notes": [
+            *gating.notes(),
+            *gating.gaps(),
+            *(f"Score {name} is left out: {reason}." for name, reason in refused.items()),
+            *notes,
+        ],
     }
 
 
@@ -211,19 +215,6 @@ def _scores(part: replay_data.ReplayData, view: GateView) -> tuple[dict[str, np.
         except replay_data.NotRecorded as error:
             refused[name] = str(error)
     return scores, refused
-
-
-def _lacks(part: replay_data.ReplayData, refused: Mapping[str, str]) -> list[str]:
-    """What the page cannot show, and why."""
-    absent = int((part.agent == replay_data.ABSENT).sum())
-    of = "any sample" if absent == part.n else f"{absent} of {part.n} samples"
-    lacks = [
-        f"The agent's answer is not recorded for {of}: accuracy is shown only where no such answer is needed."
-    ]
-    notes = lacks if absent else []
-    if part.cost is None:
-        notes.append("Nothing was timed: no speedup can be shown.")
-    return notes + [f"Score {name} is left out: {reason}." for name, reason in refused.items()]
 
 
 # ------------------------------------------------------------------ samples in full
@@ -268,8 +259,9 @@ def _details(
         if source := _picture_uri(picture.data) if picture else "":
             room -= 0 if source in pictures else len(source) * 3 // 4
             details[i]["picture"] = pictures.setdefault(source, len(pictures))
-        no_picture += not source
-    notes = [f"{no_picture} of {part.n} samples have no picture."] if no_picture else []
+        if not source:
+            no_picture, why = no_picture + 1, sample.picture.message
+    notes = [f"{no_picture} of {part.n} samples have no picture: {why}"] if no_picture else []
     if no_room:
         notes.append(
             f"{no_room} of {part.n} samples are listed only, to keep this file below {LARGEST_BYTES / 1e6:g} MB; those "
@@ -312,7 +304,10 @@ def of_sample(view: SampleView) -> dict[str, Any]:
         "tokenNote": view.tokens.message,
         "verdicts": [_verdict(verdict) for verdict in view.verdicts or ()],
         "routers": [[name, reply.text.strip()] for name, reply in routers if reply],
-        "turns": [_turn(number, turn) for number, turn in enumerate(path.turns if path else (), start=1)],
+        "turns": [
+            _turn(turn, f"turn {number}" if len(path.turns) > 1 else "one turn")
+            for number, turn in enumerate(path.turns if path else (), start=1)
+        ],
         "agentNote": "" if path else "The agent did not run." if record else "This sample has no record.",
         "failure": f"{failure.type}: {failure.message}" if failure else "",
     }
@@ -334,11 +329,11 @@ def _verdict(verdict: Any) -> dict[str, str]:
     }
 
 
-def _turn(number: int, turn: Any) -> dict[str, str]:
+def _turn(turn: Any, name: str) -> dict[str, str]:
     tokens = "" if turn.n_tokens is None else f", {turn.n_tokens} tokens"
     call = json.dumps(turn.tool_call, ensure_ascii=False) if turn.tool_call else ""
     return {
-        "head": f"turn {number}: {turn.action}, {1000 * turn.turn_s:.1f} ms{tokens}",
+        "head": f"{name}: {turn.action}, {1000 * turn.turn_s:.1f} ms{tokens}",
         "text": turn.text,
         "call": "" if call in turn.text else call,
         "result": turn.tool_output or ("a crop, framed in the picture" if turn.crop_px else ""),

@@ -30,11 +30,12 @@ from ..stats.intervals import Estimate, proportion, z_value
 from ..stats.paired import no_difference
 from ..stats.proportions import funnel_shares
 from ..stats.resampling import linearised_ratio
-from .charts import log_odds
+from .charts import Scale
 from .comparing import FLIPS, Comparison
 from .state import ALL, Chosen, GateView, in_task
 
 CURVE_POINTS = 160
+UNKNOWN = {"value": math.nan, "low": math.nan, "high": math.nan}  # of an estimate
 REVIEW_FILE = "human_review.csv"
 NEAREST = "nearest"  # to the threshold first
 # orders of the list, by the key of the header: columns of `decisions` and of `listed`
@@ -44,6 +45,7 @@ ORDERS = {
     "decision": ["decision", "confidence"],
     "draft": ["draft_right"],
     "agent": ["agent_right"],
+    "outcome": ["outcome"],
     "mark": ["mark"],
     "pinned": ["there", "right_there"],
 }
@@ -65,7 +67,9 @@ class Gating:
         self.data = lru_cache(maxsize=2)(self._data)
         self.part = lru_cache(maxsize=8)(self._part)
         self._decisions = lru_cache(maxsize=4)(
-            lambda view: outcomes.decisions(self.part(view.task, view.protocol), self.setting(view))
+            lambda view: outcomes.decisions(
+                self.part(view.task, view.protocol), self.setting(view), partial=True
+            )
         )
         self._curves = lru_cache(maxsize=16)(self._curve)
         self.read_checks()
@@ -96,6 +100,14 @@ class Gating:
         notes = self.run.notes((f"02_{self.instrumented}", f"03_judging/{self.instrumented}"))
         return [n for n in notes if any(t in n for t in missing)] + [self.fault] * bool(self.fault)
 
+    def gaps(self) -> list[str]:
+        """What cannot be known of the gate because the run did not record it."""
+        data = self.data("")
+        absent = int((data.agent == replay_data.ABSENT).sum())
+        of = "any sample" if absent == data.n else f"{absent} of {data.n} samples"
+        agent = f"The agent's answer is not recorded for {of}: accuracy is shown only where no such answer is needed."
+        return [agent] * bool(absent) + ["Nothing was timed: no speedup can be shown."] * (data.cost is None)
+
     def _data(self, protocol: str) -> replay_data.ReplayData:
         if tasks := self.usable_tasks():
             return replay_data.load(self.run.select(tasks), protocol or None)
@@ -116,10 +128,20 @@ class Gating:
         keep = np.array([in_task(t, task) for t in data.tasks], dtype=bool)
         return data if task == ALL else data.take(keep)
 
-    def own_threshold(self, otherwise: float) -> float:
-        """The threshold that the run was gated at, where it was."""
+    def own_threshold(self, otherwise: float, view: GateView) -> float:
+        """The threshold that the run was gated at; where it was not, the median of a score on another scale."""
         threshold = self.run.config("02_gated").get("threshold") if "gated" in self.run.arms else None
+        if threshold is None and not self.scale(view).shares:
+            data = self.data(view.protocol)
+            threshold = np.nanmedian(data.score(view.score, view.k, view.slope))
         return float(otherwise if threshold is None else threshold)
+
+    def scale(self, view: GateView) -> Scale:
+        """The scale of the view's score in the whole run; without such a score from 0 to 1."""
+        try:
+            return Scale.of(self.data(view.protocol).score(view.score, view.k, view.slope))
+        except replay_data.NotRecorded:
+            return Scale()
 
     def setting(self, view: GateView) -> settings.Setting:
         """The setting that `replay` evaluates for a view."""
@@ -128,22 +150,34 @@ class Gating:
         return settings.Setting(view.score, view.k, view.slope, view.threshold, view.router, batch_size)
 
     def decided(self, view: GateView) -> pd.DataFrame:
-        """`replay.decisions` for every sample of the view's part. Raises `replay.NotRecorded` as it does."""
+        """`replay.decisions` for every sample of the view's part; answers that are not recorded are missing.
+
+        Raises:
+            NotRecorded: the run cannot have the view's score, K, slope or router.
+        """
         return self._decisions(view.gate())
 
     def curve_of(self, view: GateView) -> pd.DataFrame:
-        """Accuracy, speedup and coverage of the view's setting over thresholds, evenly many drafts apart."""
+        """Accuracy, speedup, coverage and selective risk of the view's setting over thresholds.
+
+        The thresholds lie evenly many drafts apart. Accuracies are missing where the agent's answers are needed and not
+        recorded.
+        """
         return self._curves(replace(view.gate(), threshold=0.5))
 
     def _curve(self, view: GateView) -> pd.DataFrame:
         part = self.part(view.task, view.protocol)
         score = part.score(view.score, view.k, view.slope)
         known = score[np.isfinite(score)]
-        between = np.quantile(known, np.linspace(0, 1, CURVE_POINTS)).clip(0, 1) if len(known) else ()
-        curve = outcomes.curve(part, self.setting(view), np.unique([0.0, 1.0, *between]))
-        pooled = curve[(curve["task"] == outcomes.POOLED) & (curve["status"] == "ok")]
-        if not len(pooled):
-            raise replay_data.NotRecorded(curve["reason"].iloc[0])
+        between = np.quantile(known, np.linspace(0, 1, CURVE_POINTS)) if len(known) else ()
+        scale = Scale.of(score)
+        curve = outcomes.curve(part, self.setting(view), np.unique([scale.lowest, scale.highest, *between]))
+        pooled = curve[curve["task"] == outcomes.POOLED]
+        known = pooled["status"] == "ok"
+        if known.sum() >= 2:
+            pooled = pooled[known]
+        else:  # no accuracy to draw a line of; the drafts alone have their errors
+            pooled = pooled.assign(**_of_drafts(self.decided(view), pooled["threshold"].to_numpy()))
         if (part.agent == replay_data.ABSENT).any():  # imported: accepted samples have no answer of the agent
             pooled = pooled.assign(baseline_accuracy_pct=np.nan)
         return pooled.sort_values("threshold", ignore_index=True)
@@ -176,7 +210,8 @@ class GateSummary:
     """What a setting would give on a part of a run; every share with its denominator and interval.
 
     `difference_pp` (accuracy less the agent's, in percentage points) and `speedup` are paired on the same
-    samples; `cost_note` says what the prediction of seconds extrapolates.
+    samples; `cost_note` says what the prediction of seconds extrapolates. `lacks` names what accuracy, difference and
+    speedup need and the run did not record; they are NaN then.
     """
 
     n: int
@@ -191,6 +226,7 @@ class GateSummary:
     wall_s: float
     baseline_wall_s: float
     cost_note: str
+    lacks: str
 
 
 def gate_summary(gating: Gating, view: GateView, reviewed: bool = False) -> GateSummary:
@@ -205,26 +241,29 @@ def gate_summary(gating: Gating, view: GateView, reviewed: bool = False) -> Gate
         NotRecorded: the run lacks what the setting needs.
     """
     part, setting = gating.part(view.task, view.protocol, reviewed), gating.setting(view)
-    decided = outcomes.decisions(part, setting) if reviewed else gating.decided(view)
+    decided = outcomes.decisions(part, setting, partial=True) if reviewed else gating.decided(view)
     row = outcomes.replay(part, setting).set_index("task").loc[outcomes.POOLED]
+    accepted = decided["decision"] == "accepted"
+    n_accepted, n_errors = int(accepted.sum()), int(decided["error"].sum())
+    n_drafted = int((decided["decision"] != "routed").sum())
+    risk = proportion(int((accepted & ~_draft_right(decided)).sum()), n_accepted)
     if part.protocol == "paper":
         decided = decided[~decided["error"].astype(bool)]
     groups = pd.factorize(decided["group"])[0]
     gain = (decided["right"].astype(float) - decided["agent_right"].astype(float)).to_numpy()
-    timed = decided["wall_s"].notna().to_numpy()
-    n_accepted = int(row["accepted"])
     accuracy = (float(row[f"accuracy_{end}pct"]) for end in ("", "low_", "high_"))
     return GateSummary(
         n=part.n,
-        n_errors=int(row["n_errors"]),
+        n_errors=n_errors,
         accuracy=Estimate(*accuracy, int(row["n"]), "%", row["interval"]),
-        difference_pp=_difference(gain, groups),
-        **funnel_shares(n_accepted, int(row["drafted"]), part.n, proportion)._asdict(),
-        risk=proportion(round(row["selective_risk"] * n_accepted) if n_accepted else 0, n_accepted),
-        speedup=_speedup(float(row["speedup"]), decided[timed], groups[timed]),
+        difference_pp=replace(_difference(gain, groups), **({} if row["status"] == "ok" else UNKNOWN)),
+        **funnel_shares(n_accepted, n_drafted, part.n, proportion)._asdict(),
+        risk=replace(risk, **(UNKNOWN if decided["draft_right"][accepted].isna().any() else {})),
+        speedup=outcomes.speedup_estimate(float(row["speedup"]), decided),
         wall_s=float(row["wall_s"]),
         baseline_wall_s=float(row["baseline_wall_s"]),
         cost_note=str(row["cost_note"]),
+        lacks=str(row["reason"]),
     )
 
 
@@ -235,13 +274,6 @@ def _difference(gain: np.ndarray, groups: np.ndarray) -> Estimate:
     if len(gain) and not gain.any():
         return no_difference(len(gain), groups)
     return linearised_ratio(gain, np.ones(len(gain)), groups).times_100("pp")
-
-
-def _speedup(value: float, timed: pd.DataFrame, groups: np.ndarray) -> Estimate:
-    """The predicted speedup; its interval is that of the seconds charged to the samples."""
-    ratio = linearised_ratio(timed["baseline_wall_s"].to_numpy(), timed["wall_s"].to_numpy(), groups)
-    shift = value - ratio.value  # calls shared by several samples add up a little differently
-    return replace(ratio, value=value, low=ratio.low + shift, high=ratio.high + shift, unit="x")
 
 
 def ledger_totals(decided: pd.DataFrame) -> pd.DataFrame:
@@ -266,11 +298,25 @@ def _draft_right(decided: pd.DataFrame) -> pd.Series:
     return decided["draft_right"].fillna(False).astype(bool)
 
 
-def current_dot(summary: GateSummary) -> list[float] | None:
-    """Where a setting lies on the chart of `trade_off`; None where its accuracy is not known."""
-    along = summary.speedup.value if math.isfinite(summary.speedup.value) else summary.accepted.value
-    at = [along, summary.accuracy.value]
+def current_dot(summary: GateSummary, of_drafts: bool = False) -> list[float] | None:
+    """Where a setting lies on the chart of `trade_off`; None where that is not known.
+
+    `of_drafts`: on the chart of a run without accuracies, which shows the selective risk.
+    """
+    timed = math.isfinite(summary.speedup.value) and not of_drafts
+    along = summary.speedup if timed else summary.accepted
+    at = [along.value, (summary.risk if of_drafts else summary.accuracy).value]
     return at if np.isfinite(at).all() else None
+
+
+def _of_drafts(decided: pd.DataFrame, thresholds: np.ndarray) -> dict[str, np.ndarray]:
+    """Coverage and selective risk at thresholds [t], which need no agent; NaN: a verdict is missing."""
+    reached = decided[decided["decision"].isin(["accepted", "rejected"])]
+    taken = accepts(reached["confidence"].to_numpy()[:, None], thresholds)
+    unjudged = taken[reached["draft_right"].isna().to_numpy()].any(axis=0)
+    wrong, n = taken[~_draft_right(reached).to_numpy()].sum(axis=0), taken.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return {"coverage": n / len(decided), "selective_risk": np.where(unjudged, np.nan, wrong / n)}
 
 
 # ------------------------------------------------------------------ the list
@@ -293,11 +339,11 @@ def listed(
     Returns:
         Rows of `decided`; `attrs["what"]` says in words what the list holds.
     """
-    chosen = view.chosen
+    chosen, scale = view.chosen, Scale.of(decided["confidence"].to_numpy(dtype=float))
     what, mask = _chosen(decided, chosen)
     rows = decided[mask]
     if chosen.kind == "borderline":
-        rows = _nearest(rows, view.threshold).head(chosen.n)
+        rows = _nearest(rows, view.threshold, scale).head(chosen.n)
     if chosen.kind == "random":  # a larger sample of the same seed holds the smaller one
         shuffled = np.random.default_rng(chosen.seed).permutation(len(rows))
         rows = rows.iloc[np.sort(shuffled[: chosen.n])]
@@ -306,14 +352,14 @@ def listed(
         rows = rows[[all(word in texts.get(id_, "") for word in words) for id_ in rows["id"]]]
         what += f", with {view.search.strip()!r}"
     marked = {} if marks is None else dict(zip(marks["id"], marks["mark"], strict=True))
-    rows = _in_order(rows.assign(mark=[marked.get(id_, "") for id_ in rows["id"]]), view)
+    rows = _in_order(rows.assign(mark=[marked.get(id_, "") for id_ in rows["id"]]), view, scale)
     rows.attrs["what"] = what
     return rows
 
 
-def _in_order(rows: pd.DataFrame, view: GateView) -> pd.DataFrame:
+def _in_order(rows: pd.DataFrame, view: GateView, scale: Scale) -> pd.DataFrame:
     if view.order == NEAREST:
-        return _nearest(rows, view.threshold)
+        return _nearest(rows, view.threshold, scale)
     key, down = view.order.removeprefix("-"), view.order.startswith("-")
     if not ORDERS[key]:
         return rows[::-1] if down else rows
@@ -354,9 +400,10 @@ def _chosen(decided: pd.DataFrame, chosen: Chosen) -> tuple[str, pd.Series]:
     return random if chosen.kind == "random" else "all samples", everything
 
 
-def _nearest(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
+def _nearest(rows: pd.DataFrame, threshold: float, scale: Scale) -> pd.DataFrame:
     """In the scale of the charts: a step near 1 counts as much as a larger one in the middle."""
-    distance = np.abs(log_odds(rows["confidence"].to_numpy(dtype=float)) - log_odds(threshold))
+    score = rows["confidence"].to_numpy(dtype=float)
+    distance = np.abs(scale.place(score) - scale.place(threshold))
     return rows.iloc[np.argsort(distance, kind="stable")]  # nan last
 
 

@@ -21,6 +21,7 @@ from ..gating.threshold import read_operating_point
 from ..judging import human
 from ..params import GatingExplorerParams
 from ..paths import shown
+from ..report.formatting import apart
 from ..report.sample_page import SampleView, recorded_sample, thumbnail, whole_page
 from ..runs import recorded_run
 from ..runs.arms import ROUTERS
@@ -105,7 +106,7 @@ class GatingExplorer(Explorer):
         """Both charts as they are shown now."""
         return charts.figure(
             [self.distribution.spec, self.trade_off.spec],
-            markers=[float(charts.log_odds(self.view.threshold)), None],
+            markers=[float(self.gating.scale(self.view).place(self.view.threshold)), None],
             dots=[None, self.trade_off.dot],
         )
 
@@ -285,11 +286,11 @@ class GatingExplorer(Explorer):
             self._set(self.run, options=list(self._agents))
         self._set(self.run, value=run)
         self._open(run, view)
-        unlike = [n for n in (*SETTING, "slope") if getattr(view, n) != getattr(self.view, n)]
+        unlike = [n for n in (*SETTING, "slope", "threshold") if getattr(view, n) != getattr(self.view, n)]
         notes = [f"the link has {n} {getattr(view, n)!r}, which run {run} cannot show" for n in unlike]
         if view.sample not in ("", self.view.sample):
             notes.append(f"the link's sample {view.sample!r} is not in its list")
-        self._tell([*notes, *self.gating.notes()])
+        self._tell([*notes, *self.gating.notes(), *self.gating.gaps()])
 
     def _open(self, run: str, view: GateView | None = None) -> None:
         """Open another run, or the same one again: controls offer what it holds, then everything is shown.
@@ -323,15 +324,13 @@ class GatingExplorer(Explorer):
         others = [(f"{p}, by rule", p) for p in ("strict", "paper") if p != data.protocol]
         protocol = view.protocol if linked and view.protocol in dict(others).values() else ""
         self._set(self.protocol, options=[(f"{data.protocol}, as judged", ""), *others], value=protocol)
-        if another:
-            self.operating_point = self.gating.own_threshold(self.operating_point)
-        self.view = GateView(
+        setting = GateView(
             task=task,
             score=self.score.value,
             k=self.k.value,
             slope=view.slope if data.k_stored else data.recorded_slope or view.slope,
             router=self.router.value,
-            threshold=self.operating_point if another and not linked else view.threshold,
+            threshold=view.threshold,
             protocol=protocol,
             chosen=view.chosen if linked else self._first_list(),
             sample=view.sample if linked else "",
@@ -339,10 +338,16 @@ class GatingExplorer(Explorer):
             search=view.search,
             order=view.order,
         )
+        if another:
+            self.operating_point = self.gating.own_threshold(self.operating_point, setting)
+        possible = linked or not another
+        if self.gating.scale(setting).shares:  # a link may hold a threshold of a score on another scale
+            possible = possible and 0 <= view.threshold <= 1
+        self.view = setting if possible else replace(setting, threshold=self.operating_point)
         self._set(self.search, value=view.search)
         self._set(self.queue, value=self.view.chosen.kind if self.view.chosen.kind in QUEUES.values() else "")
         self._show()
-        self._tell(self.gating.notes())
+        self._tell([*self.gating.notes(), *self.gating.gaps()])
 
     def _offer(self, control: w.Dropdown, options: Sequence[Any], value: Any) -> None:
         self._set(control, options=list(options), value=value if value in options else options[0])
@@ -385,7 +390,7 @@ class GatingExplorer(Explorer):
         self.review_n.value = max(1, size)
 
     def _type_threshold(self, value: float) -> None:
-        if not 0 <= value <= 1:
+        if not (0 <= value <= 1 if self.gating.scale(self.view).shares else math.isfinite(value)):
             self._set(self.threshold, value=round(self.view.threshold, 7))
             raise UserError(
                 f"a threshold of {value:g} is refused: confidences lie between 0 and 1. 1 accepts nothing, 0 accepts "
@@ -395,9 +400,9 @@ class GatingExplorer(Explorer):
 
     def _dragged(self, marker: float | None) -> None:
         if marker is not None:
-            axis = self.distribution.spec["x"]
-            at_end = {axis["low"]: 0.0, axis["high"]: 1.0}
-            self.set(threshold=at_end.get(marker, charts.confidence_at(marker)))
+            axis, scale = self.distribution.spec["x"], self.gating.scale(self.view)
+            at_end = {axis["low"]: scale.lowest, axis["high"]: scale.highest}
+            self.set(threshold=at_end.get(marker, scale.back(marker)))
 
     def follow(self, message: dict) -> None:
         """Do what a message of a chart asks for: {"step": decisions} or {"clicked": the `id` of a mark}."""
@@ -570,7 +575,7 @@ class GatingExplorer(Explorer):
         try:
             data, view = self._pinned_gating(), self.view.of_pin()
             curve = data.curve_of(view)
-            ring = gating.current_dot(gating.gate_summary(data, view))
+            ring = gating.current_dot(gating.gate_summary(data, view), charts.of_drafts(curve))
         except UserError as error:
             self._pin_fault = f" · not compared: {error}"
             return None, None
@@ -590,7 +595,8 @@ class GatingExplorer(Explorer):
             self._pin_fault = f" · not compared: {error}"
             return decided, None
         both = comparing.beside(decided, pinned)
-        return both, comparing.compare(both, pinned)
+        complete = decided["right"].notna().all() and pinned["right"].notna().all()
+        return both, comparing.compare(both, pinned, complete)
 
     def _show_pin(self, comparison: comparing.Comparison | None) -> None:
         pin, flips = self.view.pin, comparison.flips if comparison else {}
@@ -613,8 +619,10 @@ class GatingExplorer(Explorer):
         view = self.view
         self._set(self.threshold, value=round(view.threshold, 7))
         axis = self.distribution.spec["x"]
-        place = min(max(float(charts.log_odds(view.threshold)), axis["low"]), axis["high"])
-        self._set(self.distribution, marker=place, marker_label=f"{view.threshold:.4f}")
+        place = float(self.gating.scale(view).place(view.threshold))
+        place = min(max(place, axis["low"]), axis["high"])
+        label, _ = apart(view.threshold, view.pin.threshold if view.pin else view.threshold)
+        self._set(self.distribution, marker=place, marker_label=label)
         self.decided = None
         try:
             summary = gating.gate_summary(self.gating, view)
@@ -626,7 +634,8 @@ class GatingExplorer(Explorer):
         protocol = self.gating.part(view.task, view.protocol).protocol
         self.decided, self.comparison = self._beside_pin()
         self.numbers.value = gating.summary_html(summary, protocol, reviewed, len(overrides), self.comparison)
-        self._set(self.trade_off, dot=gating.current_dot(summary))
+        drafts_alone = charts.of_drafts(self.gating.curve_of(view))
+        self._set(self.trade_off, dot=gating.current_dot(summary, drafts_alone))
         decided = self.decided
         counts, totals = gating.decisions_of(decided), gating.ledger_totals(decided)
         self.decisions.rows = [

@@ -53,6 +53,12 @@ def fragment_of(run: str, view: GateView) -> str:
     return urlencode({name: _text(value) for name, value in fields.items() if value != ""})
 
 
+def setting_of(view: GateView) -> dict[str, str]:
+    """The fields of a link that the page of `gate_page` cannot change, and their texts."""
+    fixed = ("k", "slope", "router", "judging")
+    return {name: _text(value) for name, value in _gate_fields(view).items() if name in fixed and value != ""}
+
+
 def _gate_fields(view: GateView | Pin) -> dict[str, Any]:
     fields = {"score": view.score, "k": view.k, "slope": view.slope, "router": view.router}
     return fields | {"threshold": view.threshold, "judging": view.protocol}
@@ -134,7 +140,7 @@ _GATE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "k": ("k", _number(2, 10**6, int)),
     "slope": ("slope", _number(1e-9, 1e9)),
     "router": ("router", _one_of(*ROUTERS)),
-    "threshold": ("threshold", _number(0, 1)),
+    "threshold": ("threshold", _number(-1e9, 1e9)),
     "judging": ("protocol", _one_of("", "strict", "paper")),
 }
 _OF_LIST = {"list": "kind", "name": "name", "low": "low", "high": "high", "n": "n", "seed": "seed"}

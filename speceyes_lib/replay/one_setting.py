@@ -52,9 +52,13 @@ class _View:
         self.eligible = drafted & (data.draft != FAILED) & ~np.isnan(self.confidence)
         self.drafted = drafted
 
+    def fault(self, threshold: float) -> str:
+        """Why this threshold decides nothing, whatever is recorded of the answers; empty when it does."""
+        return self.why or _threshold_fault(threshold)
+
     def lacks(self, threshold: float) -> str:
         """What the run lacks for this threshold; empty when nothing."""
-        if fault := self.why or _threshold_fault(threshold):
+        if fault := self.fault(threshold):
             return fault
         accepted = self.eligible & accepts(self.confidence, threshold)
         return _shortage(

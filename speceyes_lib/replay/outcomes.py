@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..gating.gate import accepts, candidate_thresholds, rejecting_threshold
-from ..stats.intervals import LEVEL
+from ..stats.intervals import LEVEL, Estimate
 from ..stats.proportions import funnel_shares
+from ..stats.resampling import linearised_ratio
 from ..tasks.registry import AVERAGE
 from .counting import N_CLASSES, _Above, _classes, _interval, _per_task, _seconds
 from .one_setting import _Plan, _shortage, _threshold_fault, _View
@@ -116,8 +117,13 @@ def curve(
     return replay(data, grid(**axes), level=level)
 
 
-def decisions(data: ReplayData, setting: Setting) -> pd.DataFrame:
+def decisions(data: ReplayData, setting: Setting, *, partial: bool = False) -> pd.DataFrame:
     """What one setting does with every sample.
+
+    Args:
+        data: the recorded run.
+        setting: score, threshold and the rest.
+        partial: give the decisions also where the run lacks answers or verdicts; those are missing then.
 
     Returns:
         A row per sample, in the order of the data, with the columns
@@ -134,8 +140,8 @@ def decisions(data: ReplayData, setting: Setting) -> pd.DataFrame:
         NotRecorded: the run did not record what the setting needs.
     """
     view = _View(data, setting)
-    if lacks := view.lacks(setting.threshold):
-        raise NotRecorded(f"{setting}: {lacks}")
+    if reason := view.fault(setting.threshold) if partial else view.lacks(setting.threshold):
+        raise NotRecorded(f"{setting}: {reason}")
     accepted = view.eligible & accepts(view.confidence, setting.threshold)
     decision = np.select(
         [view.routed, data.draft == FAILED, accepted],
@@ -167,6 +173,20 @@ def decisions(data: ReplayData, setting: Setting) -> pd.DataFrame:
         "outcome": outcome.astype(object),
     }
     return pd.DataFrame(columns)
+
+
+def speedup_estimate(value: float, decided: pd.DataFrame) -> Estimate:
+    """A predicted speedup with the linearised interval of the seconds that are charged to the samples.
+
+    Args:
+        value: the speedup as `replay` predicts it: calls shared by several samples add up a little differently.
+        decided: rows of `decisions`; those without times are passed over.
+    """
+    timed = decided[decided["wall_s"].notna() & decided["baseline_wall_s"].notna()]
+    groups = pd.factorize(timed["group"])[0]
+    ratio = linearised_ratio(timed["baseline_wall_s"].to_numpy(), timed["wall_s"].to_numpy(), groups)
+    shift = value - ratio.value
+    return replace(ratio, value=value, low=ratio.low + shift, high=ratio.high + shift, unit="x")
 
 
 def seconds_of_samples(data: ReplayData, setting: Setting) -> pd.DataFrame:

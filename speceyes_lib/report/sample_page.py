@@ -133,7 +133,9 @@ def marked_picture(sample: Sample | None, trajectory: Trajectory | None) -> Mark
     """The picture with the benchmark's boxes and the agent's, each crop's overlap with the target beside it."""
     if sample is None:
         return MarkedPicture(
-            None, message="The benchmark is not on this machine, so there is no picture to show."
+            None,
+            message="The benchmark is not on this machine, so there is no picture to show. (That of the embedded run: "
+            "speceyes stage 00_prepare_data.)",
         )
     try:
         shown = picture(sample.image)

@@ -15,9 +15,9 @@ import pytest
 from explore_run import K_STORED, store_run
 from lab import chromium, needs_chromium, offline_page
 
-from speceyes_lib.explore import explain, gate_page, gating
+from speceyes_lib.explore import explain, gate_page, gating, links
 from speceyes_lib.explore.gating import Gating
-from speceyes_lib.explore.state import GateView
+from speceyes_lib.explore.state import Chosen, GateView
 from speceyes_lib.formats import import_table
 from speceyes_lib.runs import recorded_run
 from speceyes_lib.stats.paired import paired_test
@@ -189,6 +189,37 @@ def test_a_link_that_does_not_fit_is_named_and_the_rest_of_it_is_shown(opened, p
     assert page.get_by_label("compare with").input_value() == "0.5"
 
 
+def test_page_and_explorer_open_each_others_links(opened, page_file):
+    view = replace(
+        VIEW, task="pope", score="entropy", threshold=0.97, search="the", order="-confidence",
+        chosen=Chosen("decision", "accepted right"),
+    )  # fmt: skip
+    view = replace(view, pin=replace(view, threshold=0.95).pinned("small"))
+    flipped = replace(view, chosen=Chosen("flipped"), search="", order="nearest", pin=view.pin)
+    page = opened(page_file, f"#{links.fragment_of('small', view)}")
+    for each in (view, flipped):
+        page.evaluate("f => { location.hash = f; }", links.fragment_of("small", each))
+        page.get_by_role(
+            "button", name="copy as text"
+        ).click()  # a click comes after the change of the address
+        page.wait_for_function("location.hash.includes('sample=')")
+        run, on_page = links.view_of(page.evaluate("location.hash"))
+        assert (run, replace(on_page, sample="")) == ("small", each)
+        assert on_page.sample in page.evaluate(
+            "[...document.querySelectorAll('tr[data-id]')].map(r => r.dataset.id)"
+        )
+    elsewhere = replace(view, k=4, chosen=Chosen("random", n=3), pin=replace(view, k=2).pinned("other"))
+    page.evaluate("f => { location.hash = f; }", links.fragment_of("small", elsewhere))
+    page.wait_for_function(
+        "document.querySelector('.controls ~ .message').textContent.includes('does not have')"
+    )
+    message = page.locator(".controls ~ .message").inner_text()
+    for named in ('k "4"', 'list "random"', 'pin "other"', 'pin_k "2"'):
+        assert named in message
+    assert page.get_by_label("compare with").input_value() == ""
+    assert page.get_by_label("task").input_value() == "pope"
+
+
 def test_keys_alone_reach_everything(opened, page_file):
     page = opened(page_file, width=1000)
     focused = "document.activeElement"
@@ -231,8 +262,8 @@ def test_the_list_is_searched_sorted_and_turned_over_nine_thousand_rows(opened, 
     assert (tmp_path / "gate.html").stat().st_size < 10_000_000
     page = opened(tmp_path / "gate.html")
     ids = "[...document.querySelectorAll('tr[data-id]')].map(row => row.dataset.id)"
-    page.locator("th[data-name=score] button").click()
-    page.locator("th[data-name=score] button").click()
+    page.locator("th[data-name=confidence] button").click()
+    page.locator("th[data-name=confidence] button").click()
     highest = table.sort_values("confidence", ascending=False)["id"].head(50)
     assert set(page.evaluate(ids)) == {f"table/all/{id_}" for id_ in highest}
     assert page.get_by_text("page 1 of 180").is_visible()

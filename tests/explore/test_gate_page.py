@@ -114,7 +114,7 @@ def test_three_columns_make_a_page_that_names_what_it_lacks(runs):
     assert [note.split(":")[0] for note in notes[:-1]] == [
         "The agent's answer is not recorded for any sample",
         "Nothing was timed",
-        "3 of 3 samples have no picture.",
+        "3 of 3 samples have no picture",
     ]
 
 

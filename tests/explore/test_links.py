@@ -73,14 +73,14 @@ def test_a_link_read_again_is_the_view_it_was_made_of(view, run):
         ("#gate=", "names no run"),
         ("#score=min", "names no run"),
         ("#gate=demo&treshold=1", "a field 'treshold'"),
-        ("#gate=demo&threshold=1.5", "the link's threshold is '1.5', expected a number from 0 to 1"),
+        ("#gate=demo&threshold=1e99", "the link's threshold is '1e99', expected a number from -1e"),
         ("#gate=demo&threshold=nan", "the link's threshold is 'nan'"),
         ("#gate=demo&k=2.5", "the link's k is '2.5', expected a whole number"),
         ("#gate=demo&router=huge", "the link's router is 'huge', expected one of large, small, none"),
         ("#gate=demo&list=gold", "the link's list is 'gold'"),
         ("#gate=demo&list=outcome&name=won", "name of the list 'outcome' is 'won', expected one of gained"),
         ("#gate=demo&list=all&name=x", "name of the list 'all' is 'x', expected none"),
-        ("#gate=demo&pin=demo&pin_threshold=2", "the link's pin_threshold is '2'"),
+        ("#gate=demo&pin=demo&pin_threshold=high", "the link's pin_threshold is 'high'"),
         ("#gate=demo&list=flipped&name=gold", "expected one of , better, worse, same"),
         ("#gate=demo&sample=" + "x" * 5000, "expected at most 4000"),
     ],
@@ -123,7 +123,7 @@ def test_the_notebook_begins_at_a_link(runs):
 def test_a_link_that_cannot_be_opened_changes_nothing(runs):
     explorer = GatingExplorer("small", VIEW)
     before = explorer.view
-    for link in ("#gate=../../etc", "#gate=small&threshold=7", "#gate=%3Cb%3E"):
+    for link in ("#gate=../../etc", "#gate=small&threshold=inf", "#gate=%3Cb%3E"):
         with pytest.raises(UserError):
             explorer.open_link(link)
         assert explorer.view == before
@@ -141,3 +141,6 @@ def test_what_the_run_cannot_show_of_a_link_is_named(runs):
         assert name in explorer.message.value
     assert explorer.view.threshold == 0.5
     assert explorer.numbers.value
+    explorer.open_link("#gate=small&threshold=7")  # confidences of this run lie within 0 and 1
+    assert "threshold 7" in explorer.message.value
+    assert explorer.view.threshold == VIEW.threshold

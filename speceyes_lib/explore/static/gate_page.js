@@ -200,6 +200,12 @@ function fixed(value, digits) {
   return Number(down.slice(-1)) % 2 ? text : (value < 0 ? "-" : "") + down;
 }
 
+// As `formatting.apart` of Python: as many digits as it takes to see that two numbers differ.
+function apart(first, second, digits = 1, most = 3) {
+  const texts = [fixed(first, digits), fixed(second, digits)];
+  return texts[0] !== texts[1] || first === second || digits >= most ? texts : apart(first, second, digits + 1, most);
+}
+
 function number({ value, unit, signed }, of = value) {
   return (of >= 0 && (unit === "pp" || signed) ? "+" : "") + fixed(of, DIGITS[unit] ?? 3);
 }
@@ -402,7 +408,9 @@ function curveChart(title, label, unit, points, x, marks, alone = NaN) {
 const ROWS = 50; // on a page of the list
 const PAUSE_MS = 200; // browsers allow some 200 changes of the address in 30 seconds
 const CURVE = 120; // thresholds on a curve
-const COLUMNS = { sample: "sample", score: "score", decision: "decision", draft: "draft", agent: "agent", outcome: "outcome" };
+const COLUMNS = { id: "sample", confidence: "score", decision: "decision", draft: "draft", agent: "agent", outcome: "outcome" };
+const OLD_FIELDS = { task: "split", find: "search", sort: "order", other: "pin_threshold" };
+const SHOWN = { flipped: "moved" }; // a list of the explorer -> of this page, where it has another name
 const SIGNS = ["✗", "✓", "✗"];
 
 function main(data) {
@@ -423,42 +431,47 @@ function main(data) {
 
   // -------------------------------------------------------------- the address
 
+  // The fields are those of the explorer's links (`links.py`), so each opens the links of the other. Links that this page
+  // wrote before have other names.
   function readAddress(fragment) {
     const given = new URLSearchParams(fragment || document.documentElement.dataset.view || "");
     const faults = [];
+    const fault = (name) => faults.push(`${name} "${given.get(name)}"`);
     const next = { ...start };
-    const oneOf = (name, known) => {
-      if (!given.has(name)) return;
-      if (known.includes(given.get(name))) next[name] = given.get(name);
-      else faults.push(`${name} "${given.get(name)}"`);
-    };
-    oneOf("task", data.tasks.map(({ value }) => value));
-    oneOf("score", Object.keys(data.scores));
-    oneOf("show", filters.map(([value]) => value));
-    oneOf("sample", data.ids);
-    for (const name of ["threshold", "other"]) {
-      if (!given.has(name)) continue;
-      const value = Number(given.get(name));
-      if (given.get(name) === "none") next[name] = null;
-      else if (given.get(name).trim() && Number.isFinite(value)) next[name] = value;
-      else faults.push(`${name} "${given.get(name)}"`);
+    if (given.has("gate")) Object.assign(next, { task: data.tasks[0].value, other: null, sample: "" }); // it names all that is shown
+    for (const [name, value] of given) {
+      const [field, oldSort] = [OLD_FIELDS[name] ?? name, name === "sort" ? value.replace("sample", "id").replace("score", "confidence") : value];
+      const oneOf = (part, known, read = value) => (known.includes(read) ? (next[part] = read) : fault(name));
+      if (field === "split") oneOf("task", data.tasks.map((each) => each.value));
+      else if (field === "score") oneOf("score", Object.keys(data.scores));
+      else if (field === "sample") oneOf("sample", data.ids);
+      else if (field === "search") next.find = value;
+      else if (field === "order") oneOf("sort", ["", ...Object.keys(COLUMNS).flatMap((key) => [key, `-${key}`])], oldSort === "nearest" ? "" : oldSort);
+      else if (field === "show") oneOf("show", filters.map(([each]) => each));
+      else if (field === "list") oneOf("show", filters.map(([each]) => each), given.get("name") || (SHOWN[value] ?? value));
+      else if (field === "threshold" || field === "pin_threshold") {
+        const part = field === "threshold" ? field : "other";
+        if (value.trim() && Number.isFinite(Number(value))) next[part] = Number(value);
+        else if (name === "other" && value === "none") next.other = null;
+        else fault(name);
+      } else if (field === "gate" || field === "pin") value === data.run || fault(name);
+      else if (field.replace("pin_", "") in data.setting) Number(value) === Number(data.setting[field.replace("pin_", "")]) || value === data.setting[field.replace("pin_", "")] || fault(name);
+      else if (field === "pin_score") value === (given.get("score") ?? start.score) || fault(name);
+      else if (field !== "name" || !given.has("list")) fault(name);
     }
-    next.threshold ??= start.threshold;
-    next.find = given.get("find") ?? "";
-    if (given.has("sort")) {
-      if (given.get("sort").replace(/^-/, "") in COLUMNS) next.sort = given.get("sort");
-      else faults.push(`sort "${given.get("sort")}"`);
-    }
+    if (faults.some((each) => each.startsWith("pin"))) next.other = null; // a pinned setting that this page cannot show
     message.textContent = faults.length ? `The link names ${faults.join(", ")}, which this page does not have; the rest of it is shown.` : "";
     Object.assign(state, next);
   }
 
   function address() {
-    const parts = new URLSearchParams();
-    for (const name of ["task", "score", "threshold", "other", "show", "find", "sort", "sample"]) {
-      if (name === "threshold" || name === "score" || state[name] !== start[name]) parts.set(name, state[name] ?? "none");
-    }
-    return parts.toString();
+    const gate = (before, threshold) => [["score", state.score], ...Object.entries(data.setting), ["threshold", threshold]].map(([name, value]) => [before + name, value]);
+    const parts = [["gate", data.run], ...gate("", state.threshold), ["split", state.task], ["sample", state.sample]];
+    parts.push(["search", state.find], ["order", state.sort]);
+    const list = state.show in data.outcomes ? "outcome" : state.show.includes(" ") ? "decision" : { all: "", moved: "flipped" }[state.show] ?? state.show;
+    parts.push(["list", list], ["name", ["outcome", "decision"].includes(list) ? state.show : ""]);
+    if (state.other !== null) parts.push(["pin", data.run], ...gate("pin_", state.other));
+    return new URLSearchParams(parts.filter(([, value]) => value !== "")).toString();
   }
 
   function writeAddress() {
@@ -609,7 +622,7 @@ function main(data) {
     const of = first;
     const partly = of.difference.n === of.accuracy.n ? "" : `, where its answer is recorded (n=${of.difference.n})`;
     const alone = Number.isNaN(of.difference.value) ? of.reason : `${shown(of.difference)} against the agent alone${partly}`;
-    const seconds = Number.isNaN(of.speedup.value) ? "" : `${fixed(of.wall, 1)} s against ${fixed(of.alone, 1)} s`;
+    const seconds = Number.isNaN(of.speedup.value) ? "" : apart(of.wall, of.alone).map((text) => `${text} s`).join(" against ");
     cards.replaceChildren(
       card("accuracy", of.accuracy, alone, "not known"),
       card("predicted speedup", of.speedup, seconds, data.timed ? "not known" : "not timed"),
@@ -715,8 +728,8 @@ function main(data) {
     const distance = (row) => (row.score === null ? Infinity : Math.abs(place(row.score) - place(state.threshold)));
     const keys = {
       "": distance,
-      sample: (row) => row.i,
-      score: (row) => row.score ?? Infinity,
+      id: (row) => row.i,
+      confidence: (row) => row.score ?? Infinity,
       decision: (row) => row.decision,
       draft: (row) => row.draft,
       agent: (row) => row.agent,
