@@ -186,8 +186,8 @@ def a_link_survives(gate: Gate) -> None:
     gate.until("c => document.querySelector('.se-caption').textContent === c", listed)
     gate.page.go_forward()
     gate.until("() => document.querySelector('.se-caption').textContent.startsWith('all samples: 52')")
-    gate.open("gate=small&threshold=1.5")
-    gate.explorer.get_by_text("threshold is '1.5', expected a number").wait_for()
+    gate.open("gate=small&threshold=high")
+    gate.explorer.get_by_text("threshold is 'high', expected a number").wait_for()
     gate.open(before.removeprefix("#"))
     gate.until("() => document.querySelector('.se-message').textContent.trim() === ''")
 

@@ -261,7 +261,7 @@ def test_every_occurrence_is_marked_in_any_case():
 def test_turns_show_tool_calls_results_errors_and_times(sample):
     page = sample_view(sample, evil_record()).part("trajectory")
     for result in (
-        "Turn 1: malformed",
+        "One turn: malformed",
         "100.0 ms",
         "tool call:",
         "tool result:",

@@ -52,7 +52,7 @@ function render({ model, el }) {
   }
 
   function draw() {
-    const table = make("table", "se-samples");
+    const table = make("table", model.get("thumbnails") ? "se-samples se-thumbs" : "se-samples");
     const columns = model.get("columns");
     const head = make("tr");
     if (model.get("thumbnails")) head.append(make("th"));
