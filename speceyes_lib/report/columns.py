@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .formatting import clock_line, interval
+from .labels import method_label
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -105,14 +106,15 @@ def show(
         clock: of a table with speedups: the run, or what is known of its clock (`formatting.clock_line`).
 
     Returns:
-        A pandas Styler. Equal input gives equal HTML.
+        A pandas Styler. Equal input gives equal HTML. A frame without rows is its caption and "none". Where no columns
+        are given, the arms of a run have the labels of `method_label`.
     """
     if isinstance(columns, str):
         from .tables import TABLES  # the lists are made of the columns of this file
 
         listed = TABLES[columns]
         columns = listed(frame) if callable(listed) else listed
-    table = frame if columns is None else as_text(frame, columns)
+    table = _with_arms_labelled(frame) if columns is None else as_text(frame, columns)
     # pandas escapes nothing by default, and on request only what is a str: a list of options is none
     write = partial(_escaped, digits=digits)
     styler = table.style.format(write, na_rep="")
@@ -120,10 +122,19 @@ def show(
         styler.format_index(write, axis=axis, na_rep="").format_index_names(write, axis=axis)
     if table.index.names == [None] and isinstance(table.index, pd.RangeIndex):
         styler.hide(axis="index")
+    if not len(table):
+        styler.hide(axis="columns")
+        caption = f"{caption.rstrip('.')}: none".removeprefix(": ")
     if clock is not None:
         caption = f"{caption.rstrip('.')}. {clock_line(clock)}"
     # its table ids are random by default
     return styler.set_uuid("t").set_table_styles(RULES).set_caption(escape(caption))
+
+
+def _with_arms_labelled(frame: pd.DataFrame) -> pd.DataFrame:
+    if "arm" in frame:
+        frame = frame.assign(arm=frame["arm"].map(method_label))
+    return frame.rename(index=method_label, level="arm") if "arm" in frame.index.names else frame
 
 
 def _escaped(value: object, digits: int) -> str:

@@ -130,3 +130,21 @@ def test_more_than_chance_needs_a_small_p_or_an_interval_without_zero():
 )
 def test_numbers_that_differ_are_shown_with_the_digits_that_tell_them_apart(first, second, texts):
     assert apart(first, second) == texts
+
+
+@pytest.mark.parametrize("place", ["index", "level", "column"])
+def test_arms_have_their_labels_where_no_columns_are_given(place):
+    frame = pd.DataFrame({"arm": ["gated_batched", "bonus"], "part": ["a", "b"], "n": [1, 2]})
+    frame = {"index": frame.set_index("arm"), "level": frame.set_index(["arm", "part"])}.get(place, frame)
+    html = show(frame).to_html()
+    assert "SpecEyes, batched" in html
+    assert "gated_batched" not in html
+    assert "bonus" in html  # an arm of another kind keeps its name
+
+
+def test_a_table_without_rows_is_its_caption_and_none():
+    for caption, whole in (("Warnings.", "Warnings: none"), ("", "none")):
+        for columns in (None, [Column("value")]):
+            html = show(FRAME.head(0), columns, caption).to_html()
+            assert f"<caption>{whole}</caption>" in html
+            assert "value" not in html
