@@ -29,7 +29,7 @@ CARDS = {
     "coverage (accepted)": "accepted",
     "selective risk": "risk",
 }
-READY = "document.documentElement.dataset.ready === 'true'"
+READY = "() => document.documentElement.dataset.ready === 'true'"
 # goes to each view, and returns what its cards, counts and sentence hold
 VISIT = """async (views) => {
     const shown = [];
@@ -202,7 +202,7 @@ def test_page_and_explorer_open_each_others_links(opened, page_file):
         page.get_by_role(
             "button", name="copy as text"
         ).click()  # a click comes after the change of the address
-        page.wait_for_function("location.hash.includes('sample=')")
+        page.wait_for_function("() => location.hash.includes('sample=')")
         run, on_page = links.view_of(page.evaluate("location.hash"))
         assert (run, replace(on_page, sample="")) == ("small", each)
         assert on_page.sample in page.evaluate(
@@ -211,7 +211,7 @@ def test_page_and_explorer_open_each_others_links(opened, page_file):
     elsewhere = replace(view, k=4, chosen=Chosen("random", n=3), pin=replace(view, k=2).pinned("other"))
     page.evaluate("f => { location.hash = f; }", links.fragment_of("small", elsewhere))
     page.wait_for_function(
-        "document.querySelector('.controls ~ .message').textContent.includes('does not have')"
+        "() => document.querySelector('.controls ~ .message').textContent.includes('does not have')"
     )
     message = page.locator(".controls ~ .message").inner_text()
     for named in ('k "4"', 'list "random"', 'pin "other"', 'pin_k "2"'):
