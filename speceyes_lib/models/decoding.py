@@ -6,7 +6,7 @@ of decoding. That takes a good part of the time of a small model (benchmarks/ben
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from ..errors import UserError
@@ -28,6 +28,7 @@ def decode_batch(
     recorder: EvidenceRecorder | None = None,
     given_up: Callable[[], Iterable[int]] | None = None,
     temperature: float = 0.0,
+    never: Sequence[int] = (),
 ) -> list[tuple[list[int], bool]]:
     """Per row of the batch: the new tokens (at most `limit`, no end token), and whether the row ended by itself.
 
@@ -36,6 +37,7 @@ def decode_batch(
         further arguments of the first call, such as pictures.
     ends: tokens that end a row. stopped: called with the tokens of a row after each one; True ends the row.
     temperature: above 0, tokens are sampled by torch's global generator instead.
+    never: tokens that are not sampled: a conversation with a picture's token but no picture cannot go on.
     recorder: records the raw logits of every step, including those of rows that have ended.
     given_up: called between two steps; the rows of the batch to end here, although they did not end by themselves.
     """
@@ -62,7 +64,9 @@ def decode_batch(
         if recorder:
             recorder.record(logits)
         if temperature:
-            tokens = torch.multinomial((logits.float() / temperature).softmax(-1), 1)[:, 0]
+            logits = logits.float() / temperature
+            logits[:, list(never)] = -torch.inf
+            tokens = torch.multinomial(logits.softmax(-1), 1)[:, 0]
         else:
             tokens = logits.argmax(-1)
         chosen = tokens.tolist()

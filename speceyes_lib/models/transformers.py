@@ -207,6 +207,7 @@ class TransformersBackend:
                 recorder,
                 given_up if unwanted else None,
                 first.temperature,
+                (self.image_token_id, self.model.config.video_token_id),
             )
             layers = inside.evidence() if inside else [None] * len(rows)
         top_ids, top_logprobs = recorder.arrays() if recorder else (None, None)

@@ -245,6 +245,22 @@ def test_penalties_and_sampling_of_a_models_configuration_do_not_change_greedy_d
     np.testing.assert_allclose(bent[0].evidence.top_logprobs, batched[0].evidence.top_logprobs, atol=1e-5)
 
 
+def test_no_picture_is_sampled_that_nobody_gave(tiny_draft, requests):
+    def wish(_module, _inputs, logits):
+        logits[..., tiny_draft.image_token_id] += 100
+        return logits
+
+    hook = tiny_draft.model.lm_head.register_forward_hook(wish)
+    try:
+        sampled = tiny_draft.generate(like(requests[0], temperature=1.0, evidence_k=0))
+        greedy = tiny_draft.generate(like(requests[0], evidence_k=0))
+    finally:
+        hook.remove()
+    assert set(greedy[0].token_ids) == {tiny_draft.image_token_id}  # the wish is heard
+    assert sampled[0].token_ids
+    assert tiny_draft.image_token_id not in sampled[0].token_ids
+
+
 def test_an_image_budget_changes_what_the_model_sees():
     small = TransformersBackend(
         MODELS / "draft", dtype="float32", device="cpu", min_pixels=32 * 32, max_pixels=64 * 64
