@@ -1,12 +1,13 @@
 """The capacity planner against the embedded server: simulated and measured throughput and latency, user by user.
 
-    python benchmarks/bench_planner.py [--write] [--requests 120]
+    python benchmarks/bench_planner.py [--write] [--requests 120] [--users 1 4 16] [--figure FOLDER]
 
 A server in another process answers for both embedded models, one replica each. Users are threads that each send one
 sample after another through the funnel, router first, and ask again as soon as they have their answer. Two numbers of
 users calibrate: one user alone measures what every call takes, CALIBRATED users together what calls share (from the
 server's log). The others are predicted. All numbers of users take turns, ROUNDS times there and back, so that a slow
-moment of the machine meets all of them. `--write` puts the table into README.md.
+moment of the machine meets all of them. `--write` puts the table into README.md, and its figure beside it; `--figure`
+draws into another folder.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from bench_confidence import write_between_markers
 from scipy.optimize import nnls
 
 from speceyes_lib.agents import prompt_sets
 from speceyes_lib.paths import repo_root
 from speceyes_lib.replay.fleet import ASIDE, LARGE, NONE, SMALL, Fleet, Workload, simulate_fleet
+from speceyes_lib.report.album import Album
 from speceyes_lib.tasks.registry import TASKS, load_task
 from speceyes_lib.tasks.sample import Sample
 
@@ -223,16 +226,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument(
+        "--requests", type=int, default=160, help="of each number of users, at least two each"
+    )
+    parser.add_argument("--users", type=int, nargs="+", default=USERS, help="with 1, which calibrates")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--per-task", type=int, default=PER_TASK, help="samples of each split")
+    parser.add_argument("--figure", type=Path, metavar="FOLDER")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         serve(arguments.serve)
         return
+    users = sorted({1, *arguments.users})
+    calibrated = CALIBRATED if CALIBRATED in users else users[-1]
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         root, log = Path(folder) / "benchmark", Path(folder) / "calls.jsonl"
         generate(root, seed=2026)
-        samples = [s for task in TASKS for s in load_task(task, root)[:PER_TASK]]
+        samples = [s for task in TASKS for s in load_task(task, root)[: arguments.per_task]]
         server = subprocess.Popen(
             [sys.executable, __file__, "--serve", str(log)],
             stdout=subprocess.PIPE,
@@ -244,46 +256,53 @@ def main() -> None:
             log.touch()
             clients = Clients(url, log, samples)
             clients.run(4, 12, 99)  # both sides warm
-            runs: dict[int, list[Measured]] = {n: [] for n in USERS}
-            for number in range(ROUNDS):
-                for n in USERS[:: -1 if number % 2 else 1]:
-                    requests = max(arguments.requests // ROUNDS, 2 * n)
+            runs: dict[int, list[Measured]] = {n: [] for n in users}
+            for number in range(arguments.rounds):
+                for n in users[:: -1 if number % 2 else 1]:
+                    requests = max(arguments.requests // arguments.rounds, 2 * n)
                     runs[n].append(clients.run(n, requests, seed=100 * number + n))
-            work = workload(runs[1], runs[CALIBRATED], len(samples))
+            work = workload(runs[1], runs[calibrated], len(samples))
             fleet = Fleet(1, 1)
         finally:
             server.terminate()
             server.wait()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores; {arguments.requests} requests each"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load before {load:.1f}"
+    machine += f"; {arguments.requests} requests each"
     lines = [
         f"Embedded models behind the embedded server, one replica each; {machine}. Simulated / measured.",
         "",
         "| users | requests per s | off | median s | off | 95 % within s | off | mean batch of the agent | |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    off = []
-    for n in USERS:
-        measured = simulate_fleet(work, fleet, users=n, requests=4000)
+    off, rows = [], []
+    for n in users:
+        predicted = simulate_fleet(work, fleet, users=n, requests=4000)
         per_s, latency = summed(runs[n], n)
         pairs = [
-            (measured.throughput_per_s, per_s),
-            (measured.p50_s, float(np.quantile(latency, 0.5))),
-            (measured.p95_s, float(np.quantile(latency, 0.95))),
+            (predicted.throughput_per_s, per_s),
+            (predicted.p50_s, float(np.quantile(latency, 0.5))),
+            (predicted.p95_s, float(np.quantile(latency, 0.95))),
         ]
+        for how, numbers in zip(("predicted", "measured"), zip(*pairs, strict=True), strict=True):
+            rows.append(
+                {"users": n, "how": how, **dict(zip(("per_s", "p50_s", "p95_s"), numbers, strict=True))}
+            )
         cells = "".join(f"{a:.3g} / {b:.3g} | {100 * (a / b - 1):+.0f} % | " for a, b in pairs)
         sizes = [len(c["kinds"]) for real in runs[n] for c in real.calls if c["kinds"][0] != "draft"]
-        note = "calibration" if n in (1, CALIBRATED) else "predicted"
-        lines.append(f"| {n} | {cells}{measured.large_batch:.1f} / {np.mean(sizes):.1f} | {note} |")
+        note = "calibration" if n in (1, calibrated) else "predicted"
+        lines.append(f"| {n} | {cells}{predicted.large_batch:.1f} / {np.mean(sizes):.1f} | {note} |")
         if note == "predicted":
             off.append(abs(pairs[0][0] / pairs[0][1] - 1))
-    lines += [
-        "",
-        f"Predicted throughput is off by {100 * np.median(off):.0f} % in the median, {100 * max(off):.0f} % at most.",
-    ]
+    if off:
+        median, most = 100 * np.median(off), 100 * max(off)
+        lines += ["", f"Predicted throughput is off by {median:.0f} % in the median, {most:.0f} % at most."]
     text = "\n".join(lines)
     print(text)
+    here = Path(__file__).parent
     if arguments.write:
-        write_between_markers(Path(__file__).with_name("README.md"), "bench_planner", text)
+        write_between_markers(here / "README.md", "bench_planner", text)
+    if folder := here if arguments.write else arguments.figure:
+        Album(folder, {"machine": machine}).draw("served_load", pd.DataFrame(rows))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,9 @@ FIGURES = {
           "pass, points were measured.")),
         ("fleets", "04_costs", "cost.fleets",
          "How to divide replicas between the two models, and the latency over the number of users."),
+        ("served_load", "bench_planner", "cost.served_load",
+         ("The funnel behind a server: requests per second and latency over the number of users. Lines are predicted "
+          "by the planner, points were measured.")),
         ("first_look_by_size", "05_figures", "cost.first_look_by_size",
          "What zooming is worth: accuracy of the agent with its tool and without it, over the size of the target."),
         ("correction_waterfall", "03_judging", "judging.correction_waterfall",

@@ -64,6 +64,7 @@ def all_figures(frame, summary) -> dict[str, Figure]:
         "first_look": cost.first_look_by_size(sizes, 0.42),
         "quadrants": gate.quadrants(CELLS),
         "phases": cost.phase_times(RunResult(None, frame, summary).phase_times()),
+        "load": cost.served_load(under_load()),
     }
 
 
@@ -198,6 +199,24 @@ def test_two_settings_on_a_front_have_marks_of_their_own():
         line.get_label(): line.get_marker() for line in ax.lines if line.get_label() in set(points["label"])
     }
     assert len(set(marks.values())) == 2
+
+
+def under_load() -> pd.DataFrame:
+    """Seven numbers of users, as predicted and as measured."""
+    users = [1, 2, 4, 8, 16, 32, 64]
+    row = [{"users": n, "per_s": min(5.0 * n, 12.0), "p50_s": 0.1 * n, "p95_s": 0.4 * n} for n in users]
+    measured = [{"how": "measured"} | {k: 1.1 * v if k != "users" else v for k, v in r.items()} for r in row]
+    return pd.DataFrame([{"how": "predicted"} | r for r in row] + measured)
+
+
+def test_load_is_shown_with_its_prediction_on_the_same_axes():
+    table = under_load()
+    left, right = cost.served_load(table).axes
+    lines = [line for ax in (left, right) for line in ax.lines if len(line.get_xdata())]
+    columns = ["per_s", "per_s", "p50_s", "p50_s", "p95_s", "p95_s"]
+    for line, column, how in zip(lines, columns, ["predicted", "measured"] * 3, strict=True):
+        assert line.get_ydata().tolist() == table.loc[table["how"] == how, column].tolist()
+        assert (line.get_linestyle() == "--") == (how == "predicted")
 
 
 def fleet(best_at: int) -> pd.DataFrame:

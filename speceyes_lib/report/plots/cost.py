@@ -1,4 +1,4 @@
-"""Figures of time: phases, first look by size, throughput, break-even, ledger and fleets."""
+"""Figures of time: phases, first look by size, throughput, break-even, ledger, fleets and a server under load."""
 
 from __future__ import annotations
 
@@ -248,4 +248,35 @@ def fleets(table: pd.DataFrame, load: pd.DataFrame) -> Figure:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
     right.legend(loc="upper left")
+    return figure
+
+
+@style.drawn
+def served_load(table: pd.DataFrame) -> Figure:
+    """Left: requests per second over the number of users; right: their latency. Lines are predicted, points measured.
+
+    Columns users, how ("predicted" or "measured"), per_s, p50_s, p95_s (seconds).
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_IN * 0.9, 2.6))
+    predicted, measured = (
+        table[table["how"] == how].sort_values("users") for how in ("predicted", "measured")
+    )
+    color = style.METHOD_COLORS["speceyes_min"]
+    curves = [(left, "per_s", "o", color, ""), (right, "p50_s", "o", color, "median"),
+              (right, "p95_s", "^", style.INK, "95 % are faster")]  # fmt: skip
+    for ax, column, marker, shade, label in curves:
+        ax.plot(predicted["users"], predicted[column], "--", color=shade, lw=1.0)
+        ax.plot(measured["users"], measured[column], marker, color=shade, label=label)
+    left.plot([], [], "--", color=color, lw=1.0, label="predicted")
+    left.plot([], [], "o", color=color, label="measured")
+    left.set(title="Throughput", ylabel="requests per second", ylim=(0, None))
+    right.set(title="Latency", ylabel="seconds", yscale="log")
+    for ax in (left, right):
+        ax.set(xlabel="users asking without pause", xscale="log")
+        ax.set_xticks(measured["users"].tolist())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.legend()
+    for axis in (left.xaxis, right.xaxis, right.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    right.yaxis.set_minor_formatter(NullFormatter())
     return figure
