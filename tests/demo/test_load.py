@@ -17,7 +17,7 @@ def test_a_few_users_are_measured_beside_the_prediction(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     table = pd.read_csv(tmp_path / "served_load.csv")
-    assert table[["users", "how"]].values.tolist() == [
+    assert table[["users", "how"]].to_numpy().tolist() == [
         [n, how] for n in (1, 3) for how in ("predicted", "measured")
     ]
     assert (table["per_s"] > 0).all()
