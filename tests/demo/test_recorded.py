@@ -14,6 +14,7 @@ from speceyes_lib.analysis.training_curves import alarms
 from speceyes_lib.demo import recorded
 from speceyes_lib.errors import DataError, StageError
 from speceyes_lib.formats import read_training_runs
+from speceyes_lib.judging.option_reader import named_option
 from speceyes_lib.judging.rewards import Weights, reward
 from speceyes_lib.paths import repo_root, resolve
 from speceyes_lib.stats.resampling import Bootstrap
@@ -131,6 +132,14 @@ def test_a_run_of_the_recipe_that_was_not_measured_is_not_packed(recipe, tmp_pat
         recorded.pack_recipe(tmp_path / "a.tar.xz")
 
 
+def names(answer: str, question: str, right: str) -> bool:
+    """Whether a sentence names the right option."""
+    _, _, offered = question.partition("Options: ")
+    options = None if offered == "yes, no" else tuple(offered.split(", "))
+    named, _ = named_option(answer, options)
+    return (options[named] if isinstance(named, int) else named) == right
+
+
 def test_every_trajectory_of_the_recorded_runs_gets_its_score_again_and_decomposes_to_it():
     archive = resolve(recorded.RECIPE_ARCHIVE)
     assert archive.stat().st_size < 1e6
@@ -141,7 +150,7 @@ def test_every_trajectory_of_the_recorded_runs_gets_its_score_again_and_decompos
         weights = Weights(tool=settings["tool_bonus"])
         again = [
             reward(
-                row.output, lambda answer, row=row: answer.casefold() == row.gts, weights=weights,
+                row.output, lambda answer, row=row: names(answer, row.input, row.gts), weights=weights,
                 variant=settings["variant"], crops=len(json.loads(row.boxes)),
             )
             for row in table.itertuples()
@@ -157,11 +166,20 @@ def test_every_trajectory_of_the_recorded_runs_gets_its_score_again_and_decompos
         assert len(means) == settings["steps"]
 
 
-def test_warnings_fire_on_the_recorded_runs_that_were_damaged_and_on_no_other():
+def test_warnings_fire_on_the_recorded_runs_that_were_damaged_and_one_of_them_on_two_others():
     runs = read_training_runs(resolve(recorded.RECIPE_ARCHIVE))
     rollouts = dict(list(runs.rollouts.groupby(["arm", "seed"])))
-    warned = {run for run, metrics in runs.metrics.groupby(["arm", "seed"]) if alarms(metrics, rollouts[run])}
-    assert warned == {run for run in runs.settings if run[0] == "rate_too_high"}
+    warned = {
+        run: {alarm.name for alarm in alarms(metrics, rollouts[run])}
+        for run, metrics in runs.metrics.groupby(["arm", "seed"])
+    }
+    damaged = {run: warned.pop(run) for run in runs.settings if run[0] == "rate_too_high"}
+    assert len(damaged) == 2
+    assert all(
+        {"entropy rises", "format errors rise", "tool use is gone"} <= names for names in damaged.values()
+    )
+    assert [len(names) for names in warned.values()] == [1, 0, 1, 0, 0, 0]  # as docs/training.md says
+    assert set().union(*warned.values()) == {"format errors rise"}
     assert len({seed for arm, seed in runs.settings if arm == "bonus"}) == 3
 
 
