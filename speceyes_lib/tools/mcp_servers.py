@@ -1,7 +1,7 @@
 """The tools of MCP servers, declared like the suite's own. Needs the extra `mcp`.
 
-A server says by annotations what its tools do. These are hints of somebody else: whoever runs it may tighten them, and
-loosens them by naming the tool. A tool without annotations is undeclared, and so never called in advance.
+A server says by annotations what its tools do. These are hints of somebody else. The person who runs it may tighten
+them, and loosens them by naming the tool. A tool without annotations is undeclared, and so never called in advance.
 
 A call that is cancelled or takes too long is withdrawn (`notifications/cancelled`), which a server need not heed. So
 its process is killed, with all that it has started, after such a call of a tool that may write, and after one that took
@@ -63,7 +63,7 @@ class McpServer(BaseModel):
         prefix: put before the names of its tools.
         only: names of the tools that are offered. None: all.
         effects: tool -> a stricter effect than its annotations say. "*" means all.
-        vouched: tool -> its effect by the word of whoever wrote this, whatever the annotations say.
+        vouched: tool -> its effect by the word of the person who wrote this, not by annotations.
         type: of the transport, as other clients want it. It is not used.
     """
 
@@ -128,7 +128,7 @@ def hinted_effect(annotations: Any) -> Effect | None:
 
 
 def declared_effect(name: str, annotations: Any, server: McpServer) -> Effect | None:
-    """What a tool does by its annotations and by the words of whoever configured the server.
+    """What a tool does by its annotations and by the words of the person who configured it.
 
     Raises:
         ConfigError: `effects` would loosen what the annotations say.
