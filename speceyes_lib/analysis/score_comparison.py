@@ -96,7 +96,9 @@ def _measures_of(
         for coverage in coverages:
             values[f"accuracy_at_{100 * coverage:g}_pct"] = 100.0 * ranking.accuracy_at(weights, coverage)
         if is_probability:
-            values["brier"] = (weights @ squares) / (weights @ present)
+            drawn = weights @ present  # a resample may hold no sample with this score
+            no_value = np.full(len(drawn), np.nan)
+            values["brier"] = np.divide(weights @ squares, drawn, out=no_value, where=drawn > 0)
             values["ece"] = bins.error(weights)
         return values
 

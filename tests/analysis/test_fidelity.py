@@ -65,7 +65,8 @@ def test_replayed_decisions_answers_and_verdicts_are_those_of_the_real_runs(para
 
 def test_a_disagreement_is_found_and_named(params, data):
     """With another instrumented pass, as a wrong replay would be, every kind of difference is counted."""
-    turned = replay_data.ReplayData(**{**vars_of(data), "draft": 1 - np.clip(data.draft, 0, 1)})
+    opposite = {"draft": 1 - np.clip(data.draft, 0, 1), "agent": 1 - np.clip(data.agent, 0, 1)}
+    turned = replay_data.ReplayData(**{**vars_of(data), **opposite})
     top = data.top_logprobs.copy()
     top[:, 0] = top[:, 1]  # the best token ties with the second, so that no token is sure
     turned = replay_data.ReplayData(**{**vars_of(turned), "top_logprobs": top})
