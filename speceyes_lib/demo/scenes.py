@@ -36,9 +36,8 @@ PLACES = ("left", "right", "above", "below")
 YES_NO = ("yes", "no")
 KINDS = ("color", "shape", "exist", "side", "place")
 W_MIN, W_MAX = 0.12, 0.95
-ZOOM_CELLS = (
-    3  # side of the largest box the agent learns to zoom into: it always looks twice as close or closer
-)
+# Side of the largest box the agent learns to zoom into: it always looks twice as close or closer.
+ZOOM_CELLS = 3
 HARD_W = 0.42  # below this the 96 px view is unreliable
 TRAIN_BACKGROUNDS = 123  # seed of the backgrounds used in training; benchmarks draw theirs from another
 _QUADRANTS = ((0, 0), (1, 0), (0, 1), (1, 1))

@@ -3,7 +3,7 @@
 A server says by annotations what its tools do. These are hints of somebody else. The person who runs it may tighten
 them, and loosens them by naming the tool. A tool without annotations is undeclared, and so never called in advance.
 
-A call that is cancelled or takes too long is withdrawn (`notifications/cancelled`), which a server need not heed. So
+A call that is cancelled or takes too long is withdrawn (`notifications/cancelled`), which a server may ignore. So
 its process is killed, with all that it has started, after such a call of a tool that may write, and after one that took
 too long while nothing else was called. The next call starts it again.
 """
